@@ -1,0 +1,69 @@
+/**
+ * Finds out where the packages of the tests come from: from JSR, as deno.json
+ * says, or, where JSR does not answer, from the stand-ins in `tests/offline/`.
+ * Run as a program it prints the flags with which Deno finds them.
+ *
+ * @module
+ */
+import manifest from "../deno.json" with { type: "json" };
+import offline from "../tests/offline/import_map.json" with { type: "json" };
+
+/** Ample for three small packages; a closed network often never answers. */
+const JSR_DEADLINE_MS = 20_000;
+
+const root = new URL("..", import.meta.url);
+
+/** Where the packages come from, and the flags to give to Deno for that. */
+export interface Packages {
+  /** In words. */
+  source: string;
+  /** For a Deno whose working directory is the repository. */
+  flags: string[];
+}
+
+/** Decides for the machine it runs on. */
+export async function findPackages(): Promise<Packages> {
+  if (!await jsrAnswers()) {
+    return {
+      source: "JSR does not answer: using the stand-ins in tests/offline",
+      flags: ["--import-map=tests/offline/import_map.json"],
+    };
+  }
+  // deno.lock pins the packages from npm, which both sets share. The versions
+  // of @std that a run happens to see are no change to commit, so they go into
+  // a copy.
+  const lock = ".artifacts/deno.lock";
+  await Deno.mkdir(new URL(".artifacts", root), { recursive: true });
+  await Deno.copyFile(new URL("deno.lock", root), new URL(lock, root));
+  return { source: "JSR answers: using @std", flags: [`--lock=${lock}`] };
+}
+
+/**
+ * Whether Deno can load the modules, from its cache or the network. A child
+ * process tries, because it can be ended when the network leaves it waiting.
+ */
+async function jsrAnswers(): Promise<boolean> {
+  const child = new Deno.Command(Deno.execPath(), {
+    args: ["cache", "--no-config", "--no-lock", ...jsrModules()],
+    signal: AbortSignal.timeout(JSR_DEADLINE_MS),
+    stdout: "null",
+    stderr: "null",
+  });
+  return (await child.output()).success;
+}
+
+/** The modules that have a stand-in, by their names on JSR. */
+function jsrModules(): string[] {
+  const packages = Object.entries(manifest.imports)
+    .filter(([, target]) => target.startsWith("jsr:"));
+  return packages.flatMap(([name, target]) =>
+    Object.keys(offline.imports)
+      .filter((module) => `${module}/`.startsWith(`${name}/`))
+      .map((module) => module.replace(name, target))
+  );
+}
+
+if (import.meta.main) {
+  const { flags } = await findPackages();
+  console.log(flags.join("\n"));
+}

@@ -1,0 +1,69 @@
+/**
+ * Runs the tests of the whole repository, documentation included: this is
+ * `deno task test`. Arguments go to `deno test`: a file, a `--filter`, …
+ *
+ * @module
+ */
+import { tmpdir } from "node:os";
+import { stripVTControlCharacters } from "node:util";
+import { findChromium } from "../tests/chromium.ts";
+import { findPackages } from "./packages.ts";
+
+/** The last line of `deno test`; where there are steps, they follow a number. */
+const SUMMARY =
+  /^(?:ok|FAILED) \| (\d+) passed.*? \| (\d+) failed(?:.*? \| (\d+) ignored)?/gm;
+
+/** Returns the exit code of `deno test`, or 1 when it has no summary. */
+async function runTests(args: string[]): Promise<number> {
+  const { source, flags } = await findPackages();
+  console.log(source);
+  const { code, output } = await denoTest([...flags, ...args]);
+  const summary = [...stripVTControlCharacters(output).matchAll(SUMMARY)];
+  const [, passed, failed, skipped = "0"] = summary.at(-1) ?? [];
+  if (passed === undefined) {
+    console.error("deno test printed no summary: no test has run");
+    return code || 1;
+  }
+  console.log(`${passed} passed, ${failed} failed, ${skipped} skipped`);
+  return code;
+}
+
+/** Runs `deno test`, showing its output while keeping a copy. */
+async function denoTest(
+  args: string[],
+): Promise<{ code: number; output: string }> {
+  const child = new Deno.Command(Deno.execPath(), {
+    // Deno would take this file for a test by its name.
+    args: ["test", "--doc", "--ignore=.ci", ...permissions(), ...args],
+    cwd: new URL("..", import.meta.url),
+    // A pipe is no terminal, but what comes through it is shown on one.
+    env: Deno.stdout.isTerminal() ? { FORCE_COLOR: "1" } : {},
+    stdout: "piped",
+  }).spawn();
+  const [shown, kept] = child.stdout.tee();
+  const [output] = await Promise.all([
+    new Response(kept).text(),
+    shown.pipeTo(Deno.stdout.writable, { preventClose: true }),
+  ]);
+  return { code: (await child.status).code, output };
+}
+
+/** What the tests need, and no more. */
+function permissions(): string[] {
+  const programs = [Deno.execPath(), findChromium()].filter(Boolean);
+  return [
+    "--no-prompt",
+    // The files of packages from npm, wherever they are cached.
+    "--allow-read",
+    // Browser profiles and screenshots.
+    `--allow-write=${tmpdir()},.artifacts`,
+    // Which variables a package from npm looks at is its own affair.
+    "--allow-env",
+    // Servers on this machine, and listeners on all of its addresses.
+    "--allow-net=localhost,127.0.0.1,[::1],0.0.0.0",
+    // Servers as a user starts them, and the browser.
+    `--allow-run=${programs.join()}`,
+  ];
+}
+
+if (import.meta.main) Deno.exit(await runTests(Deno.args));
