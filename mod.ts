@@ -1,0 +1,3656 @@
+/**
+ * A Pusher Channels server that lives inside your own Deno program.
+ *
+ * The same handler speaks the whole WebSocket protocol (version 7) and the HTTP
+ * API, so unmodified `pusher-js`, Laravel Echo and every official server SDK
+ * work against it, and it serves its own small browser client, already
+ * configured, at `/pusher.js`.
+ *
+ * ```ts
+ * import { Pusher } from "@glitz/pusher";
+ *
+ * await using server = Deno.serve(
+ *   { port: 0 },
+ *   Pusher.cascade(Pusher.handler, () => new Response("my own program")),
+ * );
+ * await Pusher.trigger("messages", "create", { text: "hello" });
+ *
+ * const script = await fetch(`http://localhost:${server.addr.port}/pusher.js`);
+ * console.assert((await script.text()).includes("pusher"));
+ * ```
+ *
+ * What is promised:
+ * - A request that is not ours is answered 404 with its body unread, so the
+ *   handler can stand first in a cascade.
+ * - Events of one channel reach every subscriber in the order in which they
+ *   were published.
+ * - Bad input is answered on the connection or request that brought it. It never
+ *   throws out of the handler and no other connection notices.
+ * - Every size, count, rate and queue that a peer can grow has a limit, see
+ *   {@linkcode Limits}.
+ * - Delivery is at most once: what is published while a client is away is not
+ *   kept for it.
+ *
+ * @module
+ */
+
+import { Buffer } from "node:buffer";
+import { createHash, createHmac, timingSafeEqual } from "node:crypto";
+import { CLIENT_BUNDLE, CLIENT_ETAG } from "./client_bundle.ts";
+
+// ---- Public types -----------------------------------------------------------
+// What a program passes in and gets back. Field names are those of the official
+// Node SDK and of the HTTP API where a thing exists there; durations end in `Ms`.
+
+/** A value, or a promise of it: whatever is at hand without waiting stays so. */
+export type Awaitable<T> = T | Promise<T>;
+
+/**
+ * Channels, their events and the data of each, when nothing is declared: every
+ * name and every value is allowed.
+ */
+export type AnyEvents = Record<string, Record<string, unknown>>;
+
+/** The channel names that `Events` allows. */
+export type ChannelName<Events> = Extract<keyof Events, string>;
+
+/** The event names that `Events` allows on channel `C`. */
+export type EventName<Events, C extends ChannelName<Events>> = Extract<
+  keyof Events[C],
+  string
+>;
+
+/** The data of event `N`: for several channels, what suits all of them. */
+export type EventData<
+  Events,
+  C extends ChannelName<Events>,
+  N extends EventName<Events, C>,
+> = (C extends unknown ? (data: Events[C][N]) => void : never) extends (
+  data: infer Data,
+) => void ? Data
+  : never;
+
+/** One event of {@linkcode Pusher.triggerBatch}. */
+export type BatchEvent<Events> = {
+  [C in ChannelName<Events>]: {
+    [N in EventName<Events, C>]: {
+      /** The one channel that gets the event. */
+      channel: C;
+      /** The name of the event. */
+      name: N;
+      /** Its data: a string as it is, anything else as JSON. */
+      data: Events[C][N];
+    } & TriggerParams;
+  }[EventName<Events, C>];
+}[ChannelName<Events>];
+
+/** What {@linkcode Pusher.trigger} takes besides channel, event and data. */
+export interface TriggerParams {
+  /** The connection that does not get the event: usually the one that caused it. */
+  socket_id?: string;
+  /** Comma list of `subscription_count` and `user_count` to be told in return. */
+  info?: string;
+}
+
+/**
+ * What a publish resolves to. It has the parts of a `fetch` response that code
+ * written for the official SDK uses.
+ */
+export interface TriggerResponse {
+  /** Always true: what is refused throws. */
+  readonly ok: true;
+  /** Always 200. */
+  readonly status: 200;
+  /** The body that the HTTP API answers with. */
+  json(): Promise<PublishResult>;
+  /** The same body as JSON text. */
+  text(): Promise<string>;
+}
+
+/** Body of the answer to a publish; empty unless `info` was asked for. */
+export interface PublishResult {
+  /** Counts per distinct channel of a single event. */
+  channels?: Record<string, ChannelCounts>;
+  /** Counts per item of a batch, at the same index. */
+  batch?: ChannelCounts[];
+}
+
+/** The counts of a channel that were asked for and that apply to it. */
+export interface ChannelCounts {
+  /** Connections subscribed. */
+  subscription_count?: number;
+  /** Distinct users, on presence channels only. */
+  user_count?: number;
+}
+
+/** Which channels {@linkcode Pusher.channels} lists, and what it says of each. */
+export interface ChannelsFilter {
+  /** Only channels whose name starts so. */
+  filter_by_prefix?: string;
+  /** Comma list of `subscription_count` and `user_count`. */
+  info?: string;
+}
+
+/** A member of a presence channel, as the program names it. */
+export interface Member {
+  /** 1 to 128 characters, or an integer, which becomes its decimal text. */
+  user_id: string | number;
+  /** An object whose JSON has at most 1,024 bytes; other members see it. */
+  user_info?: Record<string, unknown>;
+}
+
+/** A signed permission to subscribe, as clients expect it from an auth endpoint. */
+export interface ChannelAuth {
+  /** `key:signature`. */
+  auth: string;
+  /** The member as JSON text, exactly as it was signed. */
+  channel_data?: string;
+}
+
+/** What is asked of {@linkcode PusherOptions.authorize}. */
+export interface AuthorizeContext {
+  /** The channel that the client wants to join. */
+  channel: string;
+  /** The client's connection. */
+  socketId: string;
+  /** The whole form that the client posted, its own parameters included. */
+  params: URLSearchParams;
+}
+
+/**
+ * Decides whether the sender of `request` may join a channel: `false` or `true`,
+ * or the member that it is to be on a presence channel. The body of `request`
+ * has been read already; its fields are in `params`.
+ */
+export type Authorize = (
+  request: Request,
+  context: AuthorizeContext,
+) => Awaitable<boolean | Member>;
+
+/**
+ * Pages that may use the server from another origin: an exact origin
+ * (`https://example.com`), one with a wildcard host (`https://*.example.com`, or
+ * `*.example.com` for http and https), `*` for all, a pattern that is tested
+ * against the origin, or a function.
+ */
+export type OriginRule =
+  | string
+  | RegExp
+  | ((origin: string, request: Request) => boolean);
+
+/** One of several applications in {@linkcode PusherOptions.apps}. */
+export interface AppOptions {
+  /** Names the app in HTTP API paths. */
+  id: string;
+  /** Names the app to clients; public. */
+  key: string;
+  /** Signs; never leaves the server. */
+  secret: string;
+  /** Whether the app takes connections and requests. @default {true} */
+  enabled?: boolean;
+  /** Overrides {@linkcode PusherOptions.clientEvents}. */
+  clientEvents?: boolean;
+  /** Overrides {@linkcode PusherOptions.origins} for this app's sockets. */
+  origins?: OriginRule | OriginRule[];
+  /** Overrides single entries of {@linkcode PusherOptions.limits}. */
+  limits?: Partial<Omit<Limits, "sockets">>;
+}
+
+/**
+ * Everything that a peer can grow. `Infinity` switches a limit off.
+ *
+ * The defaults for sizes and counts of events, channels and members are those of
+ * the hosted service.
+ */
+export interface Limits {
+  /** Live connections of one app; more are closed with 4004. @default {Infinity} */
+  connections: number;
+  /**
+   * Sockets that this server holds, of all apps and including those that are
+   * still closing; more are closed with 4100. @default {100000}
+   */
+  sockets: number;
+  /** Channels that one connection may be subscribed to. @default {200} */
+  channelsPerConnection: number;
+  /**
+   * Bytes that a peer has left unread. One that is past it a turn of the event
+   * loop later is gone: out of every channel, closed with 4100.
+   * @default {1048576}
+   */
+  bufferedBytes: number;
+  /** Bytes of one incoming frame; larger ones are dropped. @default {65536} */
+  frameBytes: number;
+  /** Incoming frames per second, refilling `framesBurst`. @default {100} */
+  framesPerSecond: number;
+  /** Incoming frames at once; more are dropped with an error. @default {1000} */
+  framesBurst: number;
+  /** UTF-16 units of a channel name. @default {200} */
+  channelNameLength: number;
+  /** UTF-16 units of an event name. @default {200} */
+  eventNameLength: number;
+  /** Bytes of an event's data as a string. @default {10240} */
+  eventDataBytes: number;
+  /** Channels of one publish. @default {100} */
+  channelsPerEvent: number;
+  /** Events of one batch. @default {10} */
+  eventsPerBatch: number;
+  /** Bytes of an HTTP API request body. @default {1048576} */
+  bodyBytes: number;
+  /** Distinct users on one presence channel. @default {100} */
+  presenceMembers: number;
+  /** UTF-16 units of a user id. @default {128} */
+  userIdLength: number;
+  /** Bytes of a member's `user_info` as JSON. @default {1024} */
+  userInfoBytes: number;
+  /** Client events per second and connection. @default {10} */
+  clientEventsPerSecond: number;
+}
+
+/** Options of {@linkcode Pusher}. All of them may be left out. */
+export interface PusherOptions {
+  /** Names the app in HTTP API paths. @default {"app-id"} */
+  appId?: string;
+  /** Names the app to clients; public. @default {"app-key"} */
+  key?: string;
+  /** Signs. Without one a random secret is made, so nobody outside can sign. */
+  secret?: string;
+  /** Several apps instead of the one named by the three fields above. */
+  apps?: AppOptions[];
+  /** Prefix of every route, such as `/realtime`. @default {""} */
+  path?: string;
+  /** Whether clients may send events to each other. @default {false} */
+  clientEvents?: boolean;
+  /**
+   * Answers `POST {path}/pusher/auth`, the endpoint that clients ask by default.
+   * Without it that route is 404 and the program may serve its own.
+   */
+  authorize?: Authorize;
+  /**
+   * Pages of other origins that may open sockets and call the auth endpoint.
+   * Without it sockets may come from anywhere, as a socket alone gives nothing
+   * private, and the auth endpoint answers its own origin only.
+   */
+  origins?: OriginRule | OriginRule[];
+  /** Limits that differ from the defaults. */
+  limits?: Partial<Limits>;
+  /**
+   * Silence after which a connection is asked for a sign of life, in
+   * milliseconds; clients are told the same figure. @default {120000}
+   */
+  activityTimeoutMs?: number;
+  /** How long that sign may take, in milliseconds. @default {30000} */
+  pongTimeoutMs?: number;
+  /** Refuse clients that name no protocol version. @default {false} */
+  strictProtocol?: boolean;
+  /** Where shared state lives and events fan out. @default {MemoryBackplane} */
+  backplane?: Backplane;
+  /** The wall clock in milliseconds, for signed timestamps. @default {Date.now} */
+  now?: () => number;
+  /** Accepted as the official SDK has it, and ignored: there is no host to call. */
+  cluster?: string;
+  /** Ignored, see `cluster`. */
+  host?: string;
+  /** Ignored, see `cluster`. */
+  port?: string | number;
+  /** Ignored, see `cluster`. */
+  scheme?: string;
+  /** Ignored, see `cluster`. */
+  useTLS?: boolean;
+  /** Ignored, see `cluster`. */
+  encrypted?: boolean;
+  /** Ignored, see `cluster`. */
+  timeout?: number;
+  /** Ignored, see `cluster`. */
+  agent?: unknown;
+}
+
+/** What every lifecycle event says. */
+export interface AppEvent {
+  /** Id of the app. */
+  app: string;
+}
+
+/** A lifecycle event of one connection. */
+export interface ConnectionEvent extends AppEvent {
+  /** The connection. */
+  socketId: string;
+}
+
+/** A connection is gone. */
+export interface DisconnectedEvent extends ConnectionEvent {
+  /** The WebSocket close code; 1006 for a connection that was lost. */
+  code: number;
+}
+
+/** A lifecycle event of one channel. */
+export interface ChannelEvent extends AppEvent {
+  /** The channel. */
+  channel: string;
+}
+
+/** A lifecycle event of one member of a presence channel. */
+export interface MemberEvent extends ChannelEvent {
+  /** The user. */
+  userId: string;
+}
+
+/** An event that the program or the HTTP API published to one channel. */
+export interface PublishedEvent extends ChannelEvent {
+  /** The name of the event. */
+  event: string;
+  /** Its data as a string. */
+  data: string;
+  /** The connection that was left out. */
+  socketId?: string;
+}
+
+/** An event that one client sent to the others. */
+export interface ClientEvent extends ChannelEvent {
+  /** The name of the event. */
+  event: string;
+  /** Its data as relayed, if it has any. */
+  data?: string;
+  /** The sender. */
+  socketId: string;
+  /** The sender's user, on presence channels. */
+  userId?: string;
+}
+
+/** Something of the program's failed. */
+export interface ErrorEvent {
+  /** Id of the app, where one is concerned. */
+  app?: string;
+  /** What was thrown. */
+  error: unknown;
+  /** What was being done. */
+  during: string;
+}
+
+/** Lifecycle events, by the name that {@linkcode Pusher.on} takes. */
+export interface Hooks {
+  /** A connection was established. */
+  connected: ConnectionEvent;
+  /** A connection is gone, and out of all of its channels. */
+  disconnected: DisconnectedEvent;
+  /** A channel got its first subscriber. */
+  channel_occupied: ChannelEvent;
+  /** A channel lost its last subscriber. */
+  channel_vacated: ChannelEvent;
+  /** A user's first connection joined a presence channel. */
+  member_added: MemberEvent;
+  /** A user's last connection left a presence channel. */
+  member_removed: MemberEvent;
+  /** A client sent an event, and it was relayed. */
+  client_event: ClientEvent;
+  /** The program or the HTTP API published an event: once per channel. */
+  published: PublishedEvent;
+  /**
+   * A listener, `authorize`, an origin rule or the backplane failed. While
+   * nobody listens it is printed.
+   */
+  error: ErrorEvent;
+}
+
+/** An event on its way from a publisher to the subscribers of a channel. */
+export interface Message {
+  /** The name of the event. */
+  readonly event: string;
+  /** Its data as a string; absent only where a client sent none. */
+  readonly data?: string;
+  /** The sender's user, for client events on presence channels. */
+  readonly userId?: string;
+  /** The connection that does not get it. */
+  readonly exceptSocketId?: string;
+}
+
+/** A user about to join a presence channel, as {@linkcode Backplane} keeps it. */
+export interface JoiningMember {
+  /** The user. */
+  readonly userId: string;
+  /** The user's `user_info` as JSON text. */
+  readonly userInfo: string;
+  /** How many distinct users the channel may have. */
+  readonly maxMembers: number;
+}
+
+/** What a join changed. */
+export interface JoinResult {
+  /** Connections subscribed, this one included: 1 says that the channel was empty. */
+  readonly subscriptions: number;
+  /** Whether the user was not there before. */
+  readonly memberAdded: boolean;
+  /** User ids and their `user_info` as JSON text, this one included. */
+  readonly members: ReadonlyMap<string, string>;
+}
+
+/** What a leave changed. */
+export interface LeaveResult {
+  /** Connections still subscribed: 0 says that the channel is empty now. */
+  readonly subscriptions: number;
+  /** Whether it was the user's last connection. */
+  readonly memberRemoved: boolean;
+}
+
+/** How many are on a channel. */
+export interface Occupancy {
+  /** Connections subscribed. */
+  readonly subscriptions: number;
+  /** Distinct users; 0 unless it is a presence channel. */
+  readonly users: number;
+}
+
+/** What a {@linkcode Backplane} calls on the server that uses it. */
+export interface BackplaneNode {
+  /** Hands a message to this server's own subscribers of a channel. */
+  deliver(app: string, channel: string, message: Message): void;
+}
+
+/**
+ * Keeps what all servers of a deployment share, and carries every event from
+ * its publisher to each server. A method that answers without a promise is
+ * taken at once, in the same turn of the event loop.
+ *
+ * Each join and leave reports its transition to exactly one caller.
+ */
+export interface Backplane {
+  /** Called once, before anything else. */
+  start(node: BackplaneNode): void;
+  /** Accepts a message and has every server deliver it, in one order a channel. */
+  publish(app: string, channel: string, message: Message): Awaitable<void>;
+  /**
+   * Adds one connection to a channel; `null` when a new user would be one more
+   * than the channel may have, and then nothing has changed.
+   */
+  join(
+    app: string,
+    channel: string,
+    member?: JoiningMember,
+  ): Awaitable<JoinResult | null>;
+  /** Takes one connection off a channel again. */
+  leave(app: string, channel: string, userId?: string): Awaitable<LeaveResult>;
+  /** User ids and their `user_info` as JSON text. */
+  members(
+    app: string,
+    channel: string,
+  ): Awaitable<ReadonlyMap<string, string>>;
+  /** Zeros for a channel that nobody is on. */
+  occupancy(app: string, channel: string): Awaitable<Occupancy>;
+  /** All channels that somebody is on, whose names start with `prefix`. */
+  occupied(
+    app: string,
+    prefix: string,
+  ): Awaitable<ReadonlyMap<string, Occupancy>>;
+  /** Lets go of everything. */
+  close(): Awaitable<void>;
+}
+
+/**
+ * How frames reach a client. A native `WebSocket` is one as it stands; other
+ * ways to a client come with {@linkcode Pusher.open}.
+ */
+export interface Transport {
+  /** Bytes handed to `send` that the peer has not taken yet. */
+  readonly bufferedAmount: number;
+  /** Sends one text frame. */
+  send(frame: string): void;
+  /** Ends the connection with a close code and a reason of at most 123 bytes. */
+  close(code: number, reason: string): void;
+}
+
+/** The server's end of a {@linkcode Transport}: what came from the client goes here. */
+export interface Peer {
+  /** Takes one frame: text, or anything else for a binary one. */
+  receive(frame: unknown): void;
+  /** Says that the transport has closed. More than once does no harm. */
+  closed(code: number): void;
+}
+
+/** A request handler; one that answers `undefined` or `null` passes. */
+export type Handler = (
+  request: Request,
+  // deno-lint-ignore no-explicit-any -- handlers differ in what they ask of `info`, and it is only passed on
+  info: any,
+) => Awaitable<Response | null | undefined>;
+
+// ---- Protocol ---------------------------------------------------------------
+// Names, codes, texts and figures of the protocol, and nothing that acts. What
+// comes in and what goes out are two tables, so that neither is taken for the
+// other. Texts of close codes stay below the 123 bytes that a reason may have.
+
+/** Events that a client may send; `client-…` comes besides. */
+const INBOUND = Object.freeze({
+  Ping: "pusher:ping",
+  Pong: "pusher:pong",
+  Subscribe: "pusher:subscribe",
+  Unsubscribe: "pusher:unsubscribe",
+});
+
+/** Events that only the server sends. */
+const OUTBOUND = Object.freeze({
+  Established: "pusher:connection_established",
+  Error: "pusher:error",
+  SubscriptionError: "pusher:subscription_error",
+  Subscribed: "pusher_internal:subscription_succeeded",
+  MemberAdded: "pusher_internal:member_added",
+  MemberRemoved: "pusher_internal:member_removed",
+});
+
+const PING_FRAME = '{"event":"pusher:ping","data":"{}"}';
+const PONG_FRAME = '{"event":"pusher:pong","data":"{}"}';
+
+/** A close code and the text that goes with it. */
+interface Close {
+  readonly code: number;
+  readonly message: string;
+}
+
+// The range decides what a client does next: 4000 to 4099 stop it for good, on
+// 4100 to 4199 it comes back after a second, on 4200 to 4299 at once.
+const CLOSE = Object.freeze({
+  BinaryFrame: { code: 1003, message: "Binary frames are not supported" },
+  UnknownApp: { code: 4001, message: "No app has this key" },
+  AppDisabled: { code: 4003, message: "The app is disabled" },
+  AppFull: { code: 4004, message: "The app is over its connection limit" },
+  VersionMalformed: { code: 4006, message: "Protocol version is not a number" },
+  VersionUnsupported: {
+    code: 4007,
+    message: "Protocol version is not supported, use 7",
+  },
+  VersionMissing: { code: 4008, message: "Protocol version is missing" },
+  OriginRefused: { code: 4009, message: "The page's origin is not allowed" },
+  ServerFull: { code: 4100, message: "The server is over capacity" },
+  ShuttingDown: { code: 4100, message: "The server is shutting down" },
+  SlowPeer: { code: 4100, message: "Frames are not read fast enough" },
+  Backlog: { code: 4100, message: "Frames arrive faster than they are served" },
+  Reconnect: { code: 4200, message: "The server is going away, reconnect" },
+  NoPong: { code: 4201, message: "No pong within the timeout" },
+});
+
+/** Codes of `pusher:error` frames that leave the connection open. */
+const ERROR = Object.freeze({ Generic: 4300, ClientEvent: 4301 });
+
+const DEFAULT_LIMITS: Readonly<Limits> = Object.freeze({
+  connections: Infinity,
+  sockets: 100_000,
+  channelsPerConnection: 200,
+  bufferedBytes: 1_048_576,
+  frameBytes: 65_536,
+  framesPerSecond: 100,
+  framesBurst: 1_000,
+  channelNameLength: 200,
+  eventNameLength: 200,
+  eventDataBytes: 10_240,
+  channelsPerEvent: 100,
+  eventsPerBatch: 10,
+  bodyBytes: 1_048_576,
+  presenceMembers: 100,
+  userIdLength: 128,
+  userInfoBytes: 1_024,
+  clientEventsPerSecond: 10,
+});
+
+const CHANNEL_NAME = /^[A-Za-z0-9_\-=@,.;]+$/;
+const SOCKET_ID = /^\d+\.\d+$/;
+const CLIENT_EVENT_PREFIX = "client-";
+const RESERVED_EVENT = /^pusher(_internal)?:/;
+
+const PROTOCOL_VERSIONS = Object.freeze({ oldest: 5, newest: 7 });
+const TIMESTAMP_TOLERANCE_S = 600;
+const EMPTY_MD5 = "d41d8cd98f00b204e9800998ecf8427e";
+// A form with a socket id and as many channel names as a connection may have.
+const AUTH_BODY_BYTES = 65_536;
+
+const INFO_NAMES = Object.freeze(
+  ["subscription_count", "user_count"] as const,
+);
+type InfoName = typeof INFO_NAMES[number];
+
+/** Why something is refused, and the HTTP status that says so. */
+class Refusal {
+  readonly status: number;
+  readonly error: string;
+  /** The limit that was passed, where that is the reason. */
+  readonly limit: keyof Limits | undefined;
+
+  constructor(status: number, error: string, limit?: keyof Limits) {
+    this.status = status;
+    this.error = error;
+    this.limit = limit;
+  }
+}
+
+// Refusals that say the same every time.
+const REFUSAL = Object.freeze({
+  BadUpgrade: new Refusal(400, "The upgrade request is not valid"),
+  BadPath: new Refusal(400, "The path is not escaped properly"),
+  BadAuthForm: new Refusal(400, "The form lacks a socket_id or channel_name"),
+  BadSignature: new Refusal(
+    401,
+    "The signature is missing, or not made for this connection and channel",
+  ),
+  NoChannelData: new Refusal(401, "A presence channel needs channel_data"),
+  AppDisabled: new Refusal(403, "The app is disabled"),
+  Origin: new Refusal(403, "The page's origin is not allowed"),
+  PublicChannel: new Refusal(
+    403,
+    "Only private and presence channels are authorized",
+  ),
+  UnknownRoute: new Refusal(404, "There is no such route"),
+  UnknownApp: new Refusal(404, "No app has this id"),
+  AuthBodyTooLarge: new Refusal(413, "The form is too large"),
+  UpgradeRequired: new Refusal(426, "This is a WebSocket endpoint"),
+  Unauthorized: new Refusal(500, "The channel could not be authorized"),
+  NotSubscribed: new Refusal(500, "The subscription could not be served"),
+  OverCapacity: new Refusal(503, "The server is over capacity"),
+  ShuttingDown: new Refusal(503, "The server is shutting down"),
+  Unavailable: new Refusal(503, "The request could not be served right now"),
+});
+
+// ---- Pusher -----------------------------------------------------------------
+// The public face: it checks what the program says and hands it on. A Pusher
+// looks at one app of a Server.
+
+/**
+ * A Pusher server, or the view of one of its apps.
+ *
+ * The same members exist as statics on one default instance, which is made on
+ * first use and reads `PUSHER_APP_ID`, `PUSHER_APP_KEY`, `PUSHER_APP_SECRET` and
+ * `PUSHER_PATH` where reading the environment is permitted already.
+ *
+ * @example Private channels, answered in the same program
+ * ```ts
+ * import { Pusher } from "@glitz/pusher";
+ * import { assertEquals } from "@std/assert";
+ *
+ * await using pusher = new Pusher({
+ *   authorize: (request, { channel }) =>
+ *     channel === "private-news" && request.headers.has("cookie"),
+ * });
+ *
+ * const response = await pusher.handler(
+ *   new Request("http://localhost/pusher/auth", {
+ *     method: "POST",
+ *     headers: { cookie: "session=1" },
+ *     body: new URLSearchParams({
+ *       socket_id: "123.456",
+ *       channel_name: "private-news",
+ *     }),
+ *   }),
+ * );
+ * assertEquals(response.status, 200);
+ * ```
+ *
+ * @example Typed channels
+ * ```ts
+ * import { Pusher } from "@glitz/pusher";
+ *
+ * type Events = {
+ *   messages: { create: { text: string } };
+ *   [channel: `private-user-${string}`]: { paid: { order: number } };
+ * };
+ * await using pusher = new Pusher<Events>();
+ * await pusher.trigger("messages", "create", { text: "hello" });
+ * await pusher.trigger("private-user-7", "paid", { order: 1 });
+ * ```
+ *
+ * @typeParam Events Channel to event to data; without it everything is allowed.
+ */
+export class Pusher<Events extends object = AnyEvents> {
+  static #default: Pusher | undefined;
+  #app: App;
+  /** The app whose hooks are heard, or null for all. */
+  #hears: string | null = null;
+
+  /**
+   * Answers what belongs to Pusher, and everything else with 404 and its body
+   * unread. It may be passed around without its object.
+   */
+  readonly handler: (
+    request: Request,
+    info?: Deno.ServeHandlerInfo,
+  ) => Awaitable<Response>;
+
+  /**
+   * Makes a server. It takes up nothing until the first request.
+   *
+   * @param options See {@linkcode PusherOptions}; checked at once.
+   * @throws {TypeError} If an option is unknown or of the wrong kind.
+   * @throws {RangeError} If a figure is outside its range.
+   */
+  constructor(options?: PusherOptions);
+  // `app()` passes an app of a server that is there already.
+  constructor(options: PusherOptions | App = {}) {
+    if (options instanceof App) {
+      this.#app = options;
+      this.#hears = options.id;
+    } else {
+      this.#app = new Server(options).defaultApp;
+    }
+    this.handler = (request) => this.#app.server.handle(request);
+  }
+
+  /**
+   * One handler out of several: the first answer that is not 404 wins, and if
+   * there is none the last one is given.
+   *
+   * @param handlers Asked in order.
+   * @returns A handler for `Deno.serve`.
+   */
+  cascade(
+    ...handlers: Handler[]
+  ): (request: Request, info?: Deno.ServeHandlerInfo) => Promise<Response> {
+    return cascade(handlers);
+  }
+
+  /**
+   * Publishes an event.
+   *
+   * @param channels One channel or several.
+   * @param event The name of the event.
+   * @param data A string as it is, anything else as JSON.
+   * @param params Who is left out, and what to be told.
+   * @returns Resolves once the event is accepted, which does not wait for
+   * clients.
+   * @throws {TypeError} At once, if an argument is of the wrong kind.
+   * @throws {RangeError} At once, if a limit is passed.
+   */
+  trigger<C extends ChannelName<Events>, N extends EventName<Events, C>>(
+    channels: C | readonly C[],
+    event: N,
+    data: EventData<Events, C, N>,
+    params: TriggerParams = {},
+  ): Promise<TriggerResponse> {
+    const list = typeof channels === "string" ? [channels] : channels;
+    const publish = accepted(
+      parsePublish({ ...params, channels: list, name: event, data }, this.#app),
+      `Cannot trigger "${event}"`,
+    );
+    refuseCleartext(publish);
+    return respond(this.#app.server.publish(this.#app, publish));
+  }
+
+  /**
+   * Publishes up to ten events in order. If one is refused, none is published.
+   *
+   * @param batch The events.
+   * @returns As {@linkcode trigger}.
+   * @throws {TypeError} At once, if an item is of the wrong kind.
+   * @throws {RangeError} At once, if a limit is passed.
+   */
+  triggerBatch(
+    batch: readonly BatchEvent<Events>[],
+  ): Promise<TriggerResponse> {
+    const publishes = accepted(
+      parseBatch(batch, this.#app),
+      "Cannot trigger a batch",
+    );
+    publishes.forEach(refuseCleartext);
+    return respond(this.#app.server.publishBatch(this.#app, publishes));
+  }
+
+  /**
+   * Signs a permission to subscribe, for programs with an auth endpoint of their
+   * own.
+   *
+   * @param socketId The client's connection.
+   * @param channel The channel.
+   * @param member Who joins; needed for presence channels.
+   * @returns What the client expects as JSON.
+   * @throws {TypeError} If the socket id, the channel or the member is not valid.
+   *
+   * @example
+   * ```ts
+   * import { Pusher } from "@glitz/pusher";
+   * import { assertEquals } from "@std/assert";
+   *
+   * const pusher = new Pusher({ key: "key", secret: "secret" });
+   * const { auth } = pusher.authorizeChannel("123.456", "private-news");
+   * assertEquals(auth.split(":")[0], "key");
+   * ```
+   */
+  authorizeChannel(
+    socketId: string,
+    channel: string,
+    member?: Member,
+  ): ChannelAuth {
+    if (typeof socketId !== "string" || !SOCKET_ID.test(socketId)) {
+      throw new TypeError(
+        `Cannot authorize a channel: socket id is ${
+          quote(socketId)
+        }, and must be two numbers joined by a dot`,
+      );
+    }
+    const kind = accepted(
+      checkChannelName(channel, this.#app.limits),
+      "Cannot authorize a channel",
+    );
+    if (member !== undefined) {
+      accepted(
+        checkMember(member, this.#app.limits),
+        `Cannot authorize "${channel}"`,
+      );
+    } else if (kind.presence) {
+      throw new TypeError(
+        `Cannot authorize "${channel}": a presence channel needs a member with user_id`,
+      );
+    }
+    return this.#app.authorize(socketId, channel, member);
+  }
+
+  /**
+   * Reads a webhook that some Pusher server sent to this program.
+   *
+   * @param request Its headers, names in lower case or a `Headers`, and its body
+   * as the text that came.
+   * @returns The webhook, to be trusted only if `isValid()`.
+   *
+   * @example
+   * ```ts ignore
+   * const webhook = pusher.webhook({
+   *   headers: request.headers,
+   *   rawBody: await request.text(),
+   * });
+   * if (!webhook.isValid()) return new Response(null, { status: 401 });
+   * for (const event of webhook.getEvents()) console.log(event.name);
+   * ```
+   */
+  webhook(request: WebhookRequest): Webhook {
+    return new Webhook(this.#app, request);
+  }
+
+  /**
+   * Lists the channels that somebody is subscribed to.
+   *
+   * @param filter Which, and what to say of each.
+   * @returns The body of `GET /apps/{id}/channels`.
+   * @throws {TypeError} If the filter is not valid.
+   */
+  async channels(
+    filter: ChannelsFilter = {},
+  ): Promise<{ channels: Record<string, ChannelCounts> }> {
+    return await this.#app.server.listChannels(
+      this.#app,
+      filter.filter_by_prefix ?? "",
+      accepted(
+        checkListInfo(filter.filter_by_prefix ?? "", filter.info),
+        "Cannot list channels",
+      ),
+    );
+  }
+
+  /**
+   * Says whether anybody is subscribed to a channel, and how many.
+   *
+   * @param name The channel.
+   * @param params `info`: comma list of `subscription_count` and `user_count`.
+   * @returns The body of `GET /apps/{id}/channels/{name}`.
+   * @throws {TypeError} If the name or the info is not valid.
+   */
+  async channel(
+    name: string,
+    params: { info?: string } = {},
+  ): Promise<{ occupied: boolean } & ChannelCounts> {
+    const what = `Cannot look up channel ${quote(name)}`;
+    const kind = accepted(checkChannelName(name, this.#app.limits), what);
+    return await this.#app.server.describeChannel(
+      this.#app,
+      name,
+      accepted(checkChannelInfo(kind, params.info), what),
+    );
+  }
+
+  /**
+   * Lists the distinct users on a presence channel.
+   *
+   * @param name The channel.
+   * @returns The body of `GET /apps/{id}/channels/{name}/users`.
+   * @throws {TypeError} If it is not a presence channel.
+   */
+  async users(name: string): Promise<{ users: { id: string }[] }> {
+    accepted(
+      checkPresenceName(name, this.#app.limits),
+      `Cannot list users of ${quote(name)}`,
+    );
+    return await this.#app.server.listUsers(this.#app, name);
+  }
+
+  /**
+   * Listens to the server's life. Listeners run after the change, in order, in a
+   * microtask of their own: one that throws, rejects or is slow harms nobody,
+   * and what it throws goes to the `error` listeners.
+   *
+   * With several apps, the main instance hears all of them and the view of one
+   * app hears that one; `event.app` tells which.
+   *
+   * @param name See {@linkcode Hooks}.
+   * @param listener Called with the event.
+   * @returns Stops listening.
+   */
+  on<Name extends keyof Hooks>(
+    name: Name,
+    listener: (event: Hooks[Name]) => unknown,
+  ): () => void {
+    return this.#app.server.hooks.add(name, listener, this.#hears);
+  }
+
+  /**
+   * The same server, seen from another one of its apps: `trigger`, queries,
+   * signatures and hooks are that app's.
+   *
+   * @param id The app's id.
+   * @returns A view that shares everything else.
+   * @throws {RangeError} If there is no such app.
+   */
+  app<Others extends object = AnyEvents>(id: string): Pusher<Others> {
+    const app = this.#app.server.appsById.get(id);
+    if (app === undefined) {
+      throw new RangeError(`Cannot find app ${quote(id)}: no app has that id`);
+    }
+    // The constructor's second, private form.
+    return new Pusher<Others>(app as unknown as PusherOptions);
+  }
+
+  /**
+   * Connects a client over a transport that is ready to send. Sockets need no
+   * such call, {@linkcode handler} opens them.
+   *
+   * @param transport Where frames go.
+   * @param key The app key that the client named.
+   * @param request The request that asked for the connection: its query says the
+   * protocol version, its headers the origin.
+   * @returns Where the client's frames go. A refused client has been told and
+   * closed already.
+   */
+  open(transport: Transport, key: string, request: Request): Peer {
+    return this.#app.server.open(
+      transport,
+      this.#app.server.admit(key, request),
+    );
+  }
+
+  /**
+   * Goes away in good order: refuses new sockets, closes the ones there are with
+   * 4200, so that clients reconnect elsewhere, an even share per tenth of a
+   * second, and lets go of the backplane. Stop the HTTP server afterwards. A
+   * view of one app closes the whole server, too.
+   *
+   * @param options `over`: milliseconds to spread the closes over, so that the
+   * clients do not all come back at once. 0 by default.
+   * @returns Resolves when the clients are gone, or have had a second to go.
+   * @throws {RangeError} At once, if `over` is not a duration.
+   */
+  close(options: { over?: number } = {}): Promise<void> {
+    const over = options.over ?? 0;
+    if (!(over >= 0 && over <= MAX_TIMER_MS)) {
+      throw new RangeError(
+        `Cannot close: over is ${
+          quote(over)
+        }, and must be from 0 to ${MAX_TIMER_MS} milliseconds`,
+      );
+    }
+    return this.#app.server.close(over);
+  }
+
+  /** Closes at once, see {@linkcode close}. */
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  static get #instance(): Pusher {
+    return Pusher.#default ??= new Pusher(readEnvironment());
+  }
+
+  /** {@linkcode Pusher.handler} of the default instance. */
+  static get handler(): Pusher["handler"] {
+    return Pusher.#instance.handler;
+  }
+
+  /** See {@linkcode Pusher.cascade}; it concerns no instance. */
+  static cascade(
+    ...handlers: Handler[]
+  ): (request: Request, info?: Deno.ServeHandlerInfo) => Promise<Response> {
+    return cascade(handlers);
+  }
+
+  /** {@linkcode Pusher.trigger} of the default instance. */
+  static trigger(
+    channels: string | readonly string[],
+    event: string,
+    data: unknown,
+    params?: TriggerParams,
+  ): Promise<TriggerResponse> {
+    return Pusher.#instance.trigger(channels, event, data, params);
+  }
+
+  /** {@linkcode Pusher.triggerBatch} of the default instance. */
+  static triggerBatch(
+    batch: readonly BatchEvent<AnyEvents>[],
+  ): Promise<TriggerResponse> {
+    return Pusher.#instance.triggerBatch(batch);
+  }
+
+  /** {@linkcode Pusher.authorizeChannel} of the default instance. */
+  static authorizeChannel(
+    socketId: string,
+    channel: string,
+    member?: Member,
+  ): ChannelAuth {
+    return Pusher.#instance.authorizeChannel(socketId, channel, member);
+  }
+
+  /** {@linkcode Pusher.webhook} of the default instance. */
+  static webhook(request: WebhookRequest): Webhook {
+    return Pusher.#instance.webhook(request);
+  }
+
+  /** {@linkcode Pusher.channels} of the default instance. */
+  static channels(
+    filter?: ChannelsFilter,
+  ): Promise<{ channels: Record<string, ChannelCounts> }> {
+    return Pusher.#instance.channels(filter);
+  }
+
+  /** {@linkcode Pusher.channel} of the default instance. */
+  static channel(
+    name: string,
+    params?: { info?: string },
+  ): Promise<{ occupied: boolean } & ChannelCounts> {
+    return Pusher.#instance.channel(name, params);
+  }
+
+  /** {@linkcode Pusher.users} of the default instance. */
+  static users(name: string): Promise<{ users: { id: string }[] }> {
+    return Pusher.#instance.users(name);
+  }
+
+  /** {@linkcode Pusher.on} of the default instance. */
+  static on<Name extends keyof Hooks>(
+    name: Name,
+    listener: (event: Hooks[Name]) => unknown,
+  ): () => void {
+    return Pusher.#instance.on(name, listener);
+  }
+
+  /**
+   * {@linkcode Pusher.close} of the default instance. The next use of a static
+   * member makes a new one.
+   */
+  static close(options?: { over?: number }): Promise<void> {
+    const instance = Pusher.#default;
+    Pusher.#default = undefined;
+    return instance?.close(options) ?? Promise.resolve();
+  }
+}
+
+// ---- Server -----------------------------------------------------------------
+// What all apps share: connections, backplane, hooks, liveness and the way down.
+// Every event goes out through publish and comes back through #deliver; every
+// join and leave goes through one function that also tells the others of it.
+
+/** A Pusher server without its public face. */
+class Server {
+  readonly appsById = new Map<string, App>();
+  readonly appsByKey = new Map<string, App>();
+  readonly defaultApp: App;
+  /** Live connections of all apps by socket id. */
+  readonly connections = new Map<string, Connection>();
+  readonly hooks = new HookQueue();
+  readonly liveness: Liveness;
+  readonly backplane: Backplane;
+  readonly limits: Readonly<Limits>;
+  readonly now: () => number;
+  readonly authorize: Authorize | undefined;
+  readonly origins: OriginCheck;
+  readonly path: string;
+  readonly activityTimeoutS: number;
+  readonly #strictProtocol: boolean;
+  readonly #slow = new Set<Connection>();
+  #sockets = 0;
+  #onEmpty: (() => void) | null = null;
+  #closing: Promise<void> | null = null;
+  #closed = false;
+
+  constructor(options: PusherOptions) {
+    checkOptions(options);
+    const activityTimeoutMs = options.activityTimeoutMs ?? 120_000;
+    const pongTimeoutMs = options.pongTimeoutMs ?? 30_000;
+    this.path = options.path ?? "";
+    this.limits = { ...DEFAULT_LIMITS, ...options.limits };
+    this.now = options.now ?? (() => Date.now());
+    this.authorize = options.authorize;
+    this.origins = compileOrigins(options.origins);
+    this.activityTimeoutS = activityTimeoutMs / 1000;
+    this.liveness = new Liveness(activityTimeoutMs, pongTimeoutMs);
+    this.#strictProtocol = options.strictProtocol ?? false;
+    for (const app of options.apps ?? [defaultApp(options)]) {
+      const made = new App(this, app, options);
+      this.appsById.set(made.id, made);
+      this.appsByKey.set(made.key, made);
+    }
+    // checkOptions has made sure that `apps` is not empty.
+    this.defaultApp = this.appsById.values().next().value!;
+    this.backplane = options.backplane ?? new MemoryBackplane();
+    this.backplane.start({
+      deliver: (appId, channel, message) =>
+        this.#deliver(appId, channel, message),
+    });
+  }
+
+  /** Whether {@linkcode close} has finished. */
+  get closed(): boolean {
+    return this.#closed;
+  }
+
+  /** Answers any request; what goes wrong inside is a 500 and an `error`. */
+  handle(request: Request): Awaitable<Response> {
+    try {
+      const response = route(this, request);
+      if (!(response instanceof Promise)) return response;
+      return response.catch((error) => this.#crashed(error));
+    } catch (error) {
+      return this.#crashed(error);
+    }
+  }
+
+  #crashed(error: unknown): Response {
+    this.hooks.fail(error, "serving a request");
+    return Response.json({ error: "Internal error" }, { status: 500 });
+  }
+
+  /** Judges what can be judged before the transport is open. */
+  admit(key: string, request: Request): Admission {
+    const app = this.appsByKey.get(key);
+    if (app === undefined) return { app: null, refusal: CLOSE.UnknownApp };
+    if (!app.enabled) return { app, refusal: CLOSE.AppDisabled };
+    const version = new URL(request.url).searchParams.get("protocol");
+    const refusal = checkVersion(version, this.#strictProtocol) ??
+      (this.allowsOrigin(app.origins, request) ? null : CLOSE.OriginRefused);
+    return { app, refusal };
+  }
+
+  /** Opens an admitted connection on a transport that is ready to send. */
+  open(transport: Transport, { app, refusal }: Admission): Peer {
+    this.#sockets++;
+    const close = refusal ?? this.#capacity(app);
+    if (app === null || close !== null) {
+      return new RefusedPeer(this, transport, close ?? CLOSE.UnknownApp);
+    }
+    const connection = new Connection(this, app, transport, this.#socketId());
+    this.connections.set(connection.socketId, connection);
+    app.connectionCount++;
+    this.liveness.watch(connection);
+    connection.establish();
+    return connection;
+  }
+
+  /**
+   * Whether even a polite refusal would be too much: peers that do not answer a
+   * close frame keep their socket, and the runtime cannot end it.
+   */
+  get overrun(): boolean {
+    return this.#sockets >= 2 * this.limits.sockets;
+  }
+
+  #capacity(app: App | null): Close | null {
+    if (this.#closing !== null) return CLOSE.ShuttingDown;
+    if (this.#sockets > this.limits.sockets) return CLOSE.ServerFull;
+    const full = app !== null && app.connectionCount >= app.limits.connections;
+    return full ? CLOSE.AppFull : null;
+  }
+
+  #socketId(): string {
+    const halves = new Uint32Array(2);
+    for (;;) {
+      crypto.getRandomValues(halves);
+      // 1 to 2^31 - 1 each: some clients read the halves as signed integers.
+      const [a = 0, b = 0] = halves.map((half) => half % 0x7fff_ffff + 1);
+      const socketId = `${a}.${b}`;
+      if (!this.connections.has(socketId)) return socketId;
+    }
+  }
+
+  /** Takes a connection that is gone out of every index. */
+  forget(connection: Connection): void {
+    this.connections.delete(connection.socketId);
+    connection.app.connectionCount--;
+    this.liveness.forget(connection);
+    this.#slow.delete(connection);
+  }
+
+  /** A transport has closed for good; called once for each. */
+  released(): void {
+    this.#sockets--;
+    if (this.#sockets === 0) this.#onEmpty?.();
+  }
+
+  /**
+   * Has a connection judged that is past its buffer limit. Not at once: what is
+   * sent in one turn of the event loop cannot be written before the next, and a
+   * burst of the program's own says nothing about the peer.
+   */
+  suspectSlow(connection: Connection): void {
+    if (this.#slow.size === 0) setTimeout(() => this.#judgeSlow(), 0);
+    this.#slow.add(connection);
+  }
+
+  #judgeSlow(): void {
+    const suspects = [...this.#slow];
+    this.#slow.clear();
+    for (const connection of suspects) connection.dropIfSlow();
+  }
+
+  /** A throwing rule is a refusal. */
+  allowsOrigin(check: OriginCheck, request: Request): boolean {
+    try {
+      return check(request);
+    } catch (error) {
+      this.hooks.fail(error, "checking an origin");
+      return false;
+    }
+  }
+
+  #deliver(appId: string, channelName: string, message: Message): void {
+    const channel = this.appsById.get(appId)?.channels.get(channelName);
+    if (channel === undefined) return;
+    const except = message.exceptSocketId === undefined
+      ? undefined
+      : this.connections.get(message.exceptSocketId);
+    channel.deliver(encodeMessage(channelName, message), except);
+  }
+
+  /** Publishes one event to each of its channels. */
+  publish(app: App, publish: Publish): Awaitable<PublishResult> {
+    const accepted = publish.channels.map((channel) =>
+      chain(
+        this.backplane.publish(app.id, channel, publish.message),
+        () => this.#published(app, channel, publish.message),
+      )
+    );
+    return chain(all(accepted), () => this.#publishResult(app, publish));
+  }
+
+  /** Publishes several events in order. */
+  publishBatch(app: App, publishes: Publish[]): Awaitable<PublishResult> {
+    const results = all(publishes.map((item) => this.publish(app, item)));
+    if (publishes.every((item) => item.info.length === 0)) {
+      return chain(results, () => ({}));
+    }
+    return chain(results, (list) => ({
+      batch: list.map(({ channels = {} }) => Object.values(channels)[0] ?? {}),
+    }));
+  }
+
+  #published(app: App, channel: string, message: Message): void {
+    if (!this.hooks.has("published")) return;
+    const { event, data = "", exceptSocketId } = message;
+    this.hooks.emit("published", {
+      app: app.id,
+      channel,
+      event,
+      data,
+      ...(exceptSocketId !== undefined && { socketId: exceptSocketId }),
+    });
+  }
+
+  #publishResult(app: App, publish: Publish): Awaitable<PublishResult> {
+    if (publish.info.length === 0) return {};
+    const entries = publish.channels.map((name) =>
+      chain(
+        this.backplane.occupancy(app.id, name),
+        (occupancy) => [name, countsOf(name, occupancy, publish.info)] as const,
+      )
+    );
+    return chain(
+      all(entries),
+      (list) => ({ channels: Object.fromEntries(list) }),
+    );
+  }
+
+  /** Body of `GET /channels`. */
+  listChannels(
+    app: App,
+    prefix: string,
+    info: readonly InfoName[],
+  ): Awaitable<{ channels: Record<string, ChannelCounts> }> {
+    return chain(this.backplane.occupied(app.id, prefix), (occupied) => ({
+      channels: Object.fromEntries(
+        Array.from(
+          occupied,
+          ([name, occupancy]) => [name, countsOf(name, occupancy, info)],
+        ),
+      ),
+    }));
+  }
+
+  /** Body of `GET /channels/{name}`. */
+  describeChannel(
+    app: App,
+    name: string,
+    info: readonly InfoName[],
+  ): Awaitable<{ occupied: boolean } & ChannelCounts> {
+    return chain(this.backplane.occupancy(app.id, name), (occupancy) => ({
+      occupied: occupancy.subscriptions > 0,
+      ...countsOf(name, occupancy, info),
+    }));
+  }
+
+  /** Body of `GET /channels/{name}/users`. */
+  listUsers(app: App, name: string): Awaitable<{ users: { id: string }[] }> {
+    return chain(this.backplane.members(app.id, name), (members) => ({
+      users: Array.from(members.keys(), (id) => ({ id })),
+    }));
+  }
+
+  /**
+   * Joins a channel for one connection and tells everybody else of it. `null`
+   * when the channel has no room for the user.
+   */
+  join(
+    connection: Connection,
+    channel: string,
+    member: JoiningMember | undefined,
+  ): Awaitable<JoinResult | null> {
+    const { app, socketId } = connection;
+    return chain(
+      this.backplane.join(app.id, channel, member),
+      (joined) => {
+        if (joined?.subscriptions === 1) {
+          this.hooks.emit("channel_occupied", { app: app.id, channel });
+        }
+        if (!joined?.memberAdded || member === undefined) return joined;
+        const { userId, userInfo } = member;
+        this.hooks.emit("member_added", { app: app.id, channel, userId });
+        const announced = this.backplane.publish(app.id, channel, {
+          event: OUTBOUND.MemberAdded,
+          data: `{"user_id":${JSON.stringify(userId)},"user_info":${userInfo}}`,
+          exceptSocketId: socketId,
+        });
+        return chain(announced, () => joined);
+      },
+    );
+  }
+
+  /** Leaves a channel for one connection and tells everybody else of it. */
+  leave(app: App, channel: string, userId: string | undefined): void {
+    const left = attempt(() =>
+      chain(this.backplane.leave(app.id, channel, userId), (result) => {
+        const announced = result.memberRemoved && userId !== undefined
+          ? this.#memberRemoved(app, channel, userId)
+          : undefined;
+        if (result.subscriptions === 0) {
+          this.hooks.emit("channel_vacated", { app: app.id, channel });
+        }
+        return announced;
+      })
+    );
+    if (left instanceof Promise) {
+      left.catch((error) =>
+        this.hooks.fail(error, "leaving a channel", app.id)
+      );
+    }
+  }
+
+  #memberRemoved(app: App, channel: string, userId: string): Awaitable<void> {
+    this.hooks.emit("member_removed", { app: app.id, channel, userId });
+    return this.backplane.publish(app.id, channel, {
+      event: OUTBOUND.MemberRemoved,
+      data: JSON.stringify({ user_id: userId }),
+    });
+  }
+
+  /** See {@linkcode Pusher.close}. A second call joins the first. */
+  close(overMs: number): Promise<void> {
+    return this.#closing ??= this.#drain(overMs);
+  }
+
+  async #drain(overMs: number): Promise<void> {
+    const ticks = Math.max(1, Math.ceil(overMs / DRAIN_TICK_MS));
+    for (let left = ticks; left > 0 && this.connections.size > 0; left--) {
+      let share = Math.ceil(this.connections.size / left);
+      for (const connection of this.connections.values()) {
+        if (share-- === 0) break;
+        connection.close(CLOSE.Reconnect);
+      }
+      if (left > 1) {
+        await new Promise((next) => setTimeout(next, DRAIN_TICK_MS));
+      }
+    }
+    await this.#settled();
+    this.#closed = true;
+    await this.backplane.close();
+  }
+
+  /** Waits for the peers to answer the close, for a while. */
+  #settled(): Promise<void> {
+    if (this.#sockets === 0) return Promise.resolve();
+    return new Promise((settled) => {
+      const timer = setTimeout(settled, CLOSE_GRACE_MS);
+      this.#onEmpty = () => {
+        clearTimeout(timer);
+        settled();
+      };
+    });
+  }
+}
+
+/** Credentials, limits and channels of one app. */
+class App {
+  readonly server: Server;
+  readonly id: string;
+  readonly key: string;
+  readonly enabled: boolean;
+  readonly clientEvents: boolean;
+  readonly limits: Readonly<Limits>;
+  readonly origins: OriginCheck;
+  /** Channels that a connection of this server is subscribed to. */
+  readonly channels = new Map<string, Channel>();
+  /** Live connections of this server. */
+  connectionCount = 0;
+  readonly secret: string;
+
+  constructor(server: Server, own: AppOptions, shared: PusherOptions) {
+    this.server = server;
+    this.id = own.id;
+    this.key = own.key;
+    this.secret = own.secret;
+    this.enabled = own.enabled ?? true;
+    this.clientEvents = own.clientEvents ?? shared.clientEvents ?? false;
+    this.limits = { ...DEFAULT_LIMITS, ...shared.limits, ...own.limits };
+    this.origins = own.origins === undefined
+      ? anyOriginUnless(shared.origins, server.origins)
+      : compileOrigins(own.origins);
+  }
+
+  /** HMAC-SHA256 of a text with the app's secret, in lower-case hex. */
+  sign(text: string): string {
+    return createHmac("sha256", this.secret).update(text).digest("hex");
+  }
+
+  /** Checks a webhook or request signature without telling how it differs. */
+  verifies(text: string, signature: string): boolean {
+    return equalsInConstantTime(this.sign(text), signature);
+  }
+
+  /** Signs a permission to subscribe. The arguments have been checked. */
+  authorize(socketId: string, channel: string, member?: Member): ChannelAuth {
+    const data = member && JSON.stringify(member);
+    const signature = this.sign(channelText(socketId, channel, data));
+    const auth = `${this.key}:${signature}`;
+    return data === undefined ? { auth } : { auth, channel_data: data };
+  }
+
+  /** Whether `auth` permits the connection to subscribe. */
+  permits(
+    auth: unknown,
+    socketId: string,
+    channel: string,
+    channelData: string | undefined,
+  ): boolean {
+    const prefix = `${this.key}:`;
+    if (typeof auth !== "string" || !auth.startsWith(prefix)) return false;
+    return this.verifies(
+      channelText(socketId, channel, channelData),
+      auth.slice(prefix.length),
+    );
+  }
+}
+
+/** The text that a permission to subscribe signs. */
+function channelText(
+  socketId: string,
+  channel: string,
+  channelData: string | undefined,
+): string {
+  const text = `${socketId}:${channel}`;
+  return channelData === undefined ? text : `${text}:${channelData}`;
+}
+
+/** Keeps listeners, and runs them after the change that they are told of. */
+class HookQueue {
+  readonly #listeners = new Map<keyof Hooks, Set<HookListener>>();
+  #queue: (() => void)[] = [];
+
+  add<Name extends keyof Hooks>(
+    name: Name,
+    run: (event: Hooks[Name]) => unknown,
+    appId: string | null,
+  ): () => void {
+    if (!HOOK_NAMES.has(name)) {
+      throw new TypeError(
+        `Cannot listen: there is no event ${quote(name)}, only ${
+          [...HOOK_NAMES].join(", ")
+        }`,
+      );
+    }
+    if (typeof run !== "function") {
+      throw new TypeError(
+        `Cannot listen to "${name}": listener is no function`,
+      );
+    }
+    const set = this.#listeners.get(name) ?? new Set();
+    this.#listeners.set(name, set);
+    // The name has been checked, so the event is of the listener's own type.
+    const listener: HookListener = { run: run as HookListener["run"], appId };
+    set.add(listener);
+    return () => void set.delete(listener);
+  }
+
+  has(name: keyof Hooks): boolean {
+    return (this.#listeners.get(name)?.size ?? 0) > 0;
+  }
+
+  emit<Name extends keyof Hooks>(name: Name, event: Hooks[Name]): void {
+    if (!this.has(name)) return;
+    if (this.#queue.length === 0) queueMicrotask(() => this.#flush());
+    this.#queue.push(() => this.#run(name, event));
+  }
+
+  fail(error: unknown, during: string, app?: string): void {
+    if (!this.has("error")) return printError(error, during);
+    this.emit("error", { error, during, ...(app !== undefined && { app }) });
+  }
+
+  #flush(): void {
+    // A listener may cause further events: they join the end of the same queue.
+    for (let i = 0; i < this.#queue.length; i++) this.#queue[i]!();
+    this.#queue = [];
+  }
+
+  #run(name: keyof Hooks, event: Hooks[keyof Hooks]): void {
+    for (const { run, appId } of this.#listeners.get(name) ?? []) {
+      if (appId !== null && event.app !== appId) continue;
+      const failed = (error: unknown) => {
+        if (name === "error") printError(error, 'running an "error" listener');
+        else this.fail(error, `running a "${name}" listener`, event.app);
+      };
+      try {
+        const result = run(event);
+        if (result instanceof Promise) result.catch(failed);
+      } catch (error) {
+        failed(error);
+      }
+    }
+  }
+}
+
+const HOOK_NAMES: ReadonlySet<string> = new Set(
+  Object.keys(
+    {
+      connected: true,
+      disconnected: true,
+      channel_occupied: true,
+      channel_vacated: true,
+      member_added: true,
+      member_removed: true,
+      client_event: true,
+      published: true,
+      error: true,
+    } satisfies Record<keyof Hooks, true>,
+  ),
+);
+
+interface HookListener {
+  readonly run: (event: Hooks[keyof Hooks]) => unknown;
+  /** The app whose events are wanted, or null for all. */
+  readonly appId: string | null;
+}
+
+/** The last resort for a fault of the program's own that nobody listens for. */
+function printError(error: unknown, during: string): void {
+  console.error(`Pusher: failed while ${during}:`, error);
+}
+
+// ---- Connection -------------------------------------------------------------
+// One client, from the established frame to its last. Owns its state and its
+// subscriptions and knows nothing of HTTP. Invariant: `#channels` names exactly
+// the channels that hold this connection, as #enter and #exit change both sides.
+
+/** What is known of a client before its transport is open. */
+interface Admission {
+  readonly app: App | null;
+  readonly refusal: Close | null;
+}
+
+/**
+ * A client's connection.
+ *
+ * ```text
+ * open ──> gone ──> released
+ *   gone: out of every channel and count, told to close, nothing more is sent
+ *   released: the transport has closed, which a dead peer can put off for long
+ * ```
+ */
+class Connection implements Peer {
+  readonly app: App;
+  readonly socketId: string;
+  /** When it is due, in {@linkcode Liveness}; only that one writes it. */
+  due: Set<Connection> | null = null;
+  readonly #server: Server;
+  readonly #transport: Transport;
+  #state: "open" | "gone" | "released" = "open";
+  /** Tick of the last incoming frame. */
+  #heardAt: number;
+  /** Tick of a ping that has not been answered, or -1. */
+  #pingedAt = -1;
+  /** Channel name to the user id on a presence channel. */
+  #channels: Map<string, string | undefined> | null = null;
+  readonly #frames: TokenBucket;
+  #clientEvents: TokenBucket | null = null;
+  /** Frames that wait for one that is being served. */
+  #backlog: string[] | null = null;
+  #backlogUnits = 0;
+
+  constructor(
+    server: Server,
+    app: App,
+    transport: Transport,
+    socketId: string,
+  ) {
+    this.#server = server;
+    this.app = app;
+    this.#transport = transport;
+    this.socketId = socketId;
+    this.#heardAt = server.liveness.tick;
+    this.#frames = new TokenBucket(app.limits.framesBurst, server.now());
+  }
+
+  /** Sends the first frame that a client waits for. */
+  establish(): void {
+    this.send(encodeFrame({
+      event: OUTBOUND.Established,
+      data: JSON.stringify({
+        socket_id: this.socketId,
+        activity_timeout: this.#server.activityTimeoutS,
+      }),
+    }));
+    const { app, socketId } = this;
+    this.#server.hooks.emit("connected", { app: app.id, socketId });
+  }
+
+  /** Sends one encoded frame, unless the connection is gone. */
+  send(frame: string): void {
+    if (this.#state !== "open") return;
+    try {
+      this.#transport.send(frame);
+    } catch (error) {
+      this.#server.hooks.fail(error, "sending a frame", this.app.id);
+      return this.#end({ code: 1011, message: "Frames cannot be sent" });
+    }
+    if (this.#transport.bufferedAmount > this.app.limits.bufferedBytes) {
+      this.#server.suspectSlow(this);
+    }
+  }
+
+  /** Tells the client why, and closes. */
+  close(close: Close): void {
+    if (this.#state !== "open") return;
+    if (close.code >= 4000) this.send(encodeError(close.code, close.message));
+    this.#end(close);
+  }
+
+  /** Gives up on a peer that has not read what it was sent. */
+  dropIfSlow(): void {
+    // No error frame: it would wait behind what is not being read.
+    if (this.#transport.bufferedAmount > this.app.limits.bufferedBytes) {
+      this.#end(CLOSE.SlowPeer);
+    }
+  }
+
+  closed(code: number): void {
+    if (this.#state === "released") return;
+    this.#leaveAll(code);
+    this.#state = "released";
+    this.#server.released();
+  }
+
+  receive(frame: unknown): void {
+    if (this.#state !== "open") return;
+    this.#heardAt = this.#server.liveness.tick;
+    if (typeof frame !== "string") return this.close(CLOSE.BinaryFrame);
+    const { limits } = this.app;
+    if (exceedsBytes(frame, limits.frameBytes)) {
+      const found = "Frame is too large";
+      return this.#sendError(overLimit("frameBytes", limits, found).error);
+    }
+    const now = this.#server.now();
+    if (!this.#frames.take(now, limits.framesBurst, limits.framesPerSecond)) {
+      const found = "Frames come too fast";
+      return this.#sendError(overLimit("framesPerSecond", limits, found).error);
+    }
+    if (this.#backlog !== null) return this.#queue(frame);
+    const served = this.#serve(frame);
+    if (served instanceof Promise) {
+      this.#backlog = [];
+      this.#serveBacklog(served);
+    }
+  }
+
+  /** Frames of one connection are served strictly in order. */
+  #queue(frame: string): void {
+    this.#backlogUnits += frame.length;
+    if (this.#backlogUnits > this.app.limits.bufferedBytes) {
+      return this.close(CLOSE.Backlog);
+    }
+    this.#backlog?.push(frame);
+  }
+
+  async #serveBacklog(first: Promise<void>): Promise<void> {
+    await first;
+    for (let frame; (frame = this.#backlog?.shift()) !== undefined;) {
+      this.#backlogUnits -= frame.length;
+      await this.#serve(frame);
+    }
+    this.#backlog = null;
+  }
+
+  /** Serves one frame; whatever fails inside is answered on this connection. */
+  #serve(text: string): Awaitable<void> {
+    const frame = decodeFrame(text);
+    if (isRefusal(frame)) return this.#sendError(frame.error);
+    const served = attempt(() => this.#dispatch(frame));
+    if (!(served instanceof Promise)) return served;
+    return served.catch((error) => {
+      this.#server.hooks.fail(error, `serving "${frame.event}"`, this.app.id);
+      if (frame.event === INBOUND.Subscribe) {
+        // A frame that failed later than this had a channel.
+        const channel = (decodeData(frame.data) ?? {}).channel;
+        return this.#refuse(
+          String(channel),
+          "ServerError",
+          REFUSAL.NotSubscribed,
+        );
+      }
+      this.#sendError("The server could not serve the frame", frame.channel);
+    });
+  }
+
+  #dispatch(frame: Frame): Awaitable<void> {
+    switch (frame.event) {
+      case INBOUND.Ping:
+        return this.send(PONG_FRAME);
+      case INBOUND.Pong:
+        return; // Any frame is a sign of life, and this one says no more.
+      case INBOUND.Subscribe:
+        return this.#handleSubscribe(decodeData(frame.data));
+      case INBOUND.Unsubscribe:
+        return this.#handleUnsubscribe(decodeData(frame.data));
+    }
+    if (frame.event.startsWith(CLIENT_EVENT_PREFIX)) {
+      return this.#handleClientEvent(frame);
+    }
+    this.#sendError("Event is not supported");
+  }
+
+  /**
+   * Accepts `pusher:subscribe` with `channel`, and `auth` and `channel_data`
+   * where the channel asks for them. Answers `subscription_succeeded` or
+   * `subscription_error`.
+   */
+  #handleSubscribe(data: Record<string, unknown> | null): Awaitable<void> {
+    const name = data?.channel;
+    if (data === null || typeof name !== "string") {
+      return this.#sendError("Subscribing takes data with a channel");
+    }
+    const { limits } = this.app;
+    const kind = checkChannelName(name, limits);
+    if (isRefusal(kind)) return this.#refuse(name, "InvalidChannel", kind);
+    const channelData = typeof data.channel_data === "string"
+      ? data.channel_data
+      : undefined;
+    if (
+      kind.auth &&
+      !this.app.permits(data.auth, this.socketId, name, channelData)
+    ) {
+      return this.#refuse(name, "AuthError", REFUSAL.BadSignature);
+    }
+    if (kind.presence && channelData === undefined) {
+      return this.#refuse(name, "AuthError", REFUSAL.NoChannelData);
+    }
+    const member = kind.presence
+      ? checkMember(parseJson(channelData ?? ""), limits)
+      : undefined;
+    if (isRefusal(member)) {
+      return this.#refuse(name, "InvalidChannelData", member);
+    }
+    if (this.#channels?.has(name)) return this.#confirmAgain(name, kind);
+    const count = this.#channels?.size ?? 0;
+    if (count >= limits.channelsPerConnection) {
+      return this.#refuse(
+        name,
+        "LimitReached",
+        overLimit("channelsPerConnection", limits, "Too many channels", 403),
+      );
+    }
+    return chain(
+      this.#server.join(this, name, member),
+      (joined) => this.#joined(name, kind, member, joined),
+    );
+  }
+
+  #joined(
+    name: string,
+    kind: ChannelKind,
+    member: JoiningMember | undefined,
+    joined: JoinResult | null,
+  ): void {
+    if (joined === null) {
+      const { limits } = this.app;
+      return this.#refuse(
+        name,
+        "LimitReached",
+        overLimit("presenceMembers", limits, "The channel is full", 403),
+      );
+    }
+    // The backplane may have taken its time, and the client may be gone by now.
+    if (this.#state !== "open") {
+      return this.#server.leave(this.app, name, member?.userId);
+    }
+    this.#enter(name, member?.userId);
+    this.#confirm(name, kind, joined.members);
+  }
+
+  /** A repeated subscription is confirmed, and nothing else happens. */
+  #confirmAgain(name: string, kind: ChannelKind): Awaitable<void> {
+    if (!kind.presence) return this.#confirm(name, kind, NO_MEMBERS);
+    return chain(
+      this.#server.backplane.members(this.app.id, name),
+      (members) => this.#confirm(name, kind, members),
+    );
+  }
+
+  #confirm(
+    channel: string,
+    kind: ChannelKind,
+    members: ReadonlyMap<string, string>,
+  ): void {
+    const data = kind.presence ? encodeMembers(members) : "{}";
+    this.send(encodeFrame({ event: OUTBOUND.Subscribed, channel, data }));
+  }
+
+  /** Accepts `pusher:unsubscribe` with `channel`. Answers nothing. */
+  #handleUnsubscribe(data: Record<string, unknown> | null): void {
+    const name = data?.channel;
+    if (typeof name !== "string") {
+      return this.#sendError("Unsubscribing takes data with a channel");
+    }
+    if (!this.#channels?.has(name)) return;
+    const userId = this.#exit(name);
+    this.#server.leave(this.app, name, userId);
+  }
+
+  /**
+   * Accepts `client-…` with `channel`, and `data` of any kind. It is relayed to
+   * the channel's other subscribers, as a frame of our own making: nothing of
+   * the sender's is passed on but name and data.
+   */
+  #handleClientEvent(frame: Frame): Awaitable<void> {
+    const { channel, event } = frame;
+    if (typeof channel !== "string") {
+      return this.#sendError("Client events take a channel");
+    }
+    const data = frame.data === undefined || typeof frame.data === "string"
+      ? frame.data
+      : JSON.stringify(frame.data);
+    const refusal = this.#checkClientEvent(channel, event, data);
+    if (refusal !== null) {
+      const { ClientEvent } = ERROR;
+      return this.send(encodeError(ClientEvent, refusal, channel));
+    }
+    const userId = this.#channels?.get(channel);
+    const details = {
+      event,
+      ...(data !== undefined && { data }),
+      ...(userId !== undefined && { userId }),
+    };
+    const { app, socketId } = this;
+    return chain(
+      this.#server.backplane.publish(app.id, channel, {
+        ...details,
+        exceptSocketId: socketId,
+      }),
+      () =>
+        this.#server.hooks.emit("client_event", {
+          app: app.id,
+          channel,
+          socketId,
+          ...details,
+        }),
+    );
+  }
+
+  /** Why a client event is not relayed, or null. Takes from the rate last. */
+  #checkClientEvent(
+    channel: string,
+    event: string,
+    data: string | undefined,
+  ): string | null {
+    const { limits } = this.app;
+    if (!this.app.clientEvents) return "Client events are not enabled";
+    if (!parseChannelName(channel)?.auth) {
+      return "Client events are for private and presence channels";
+    }
+    if (!this.#channels?.has(channel)) {
+      return "Client events are for subscribers of the channel";
+    }
+    const refusal = checkEventName(event, limits) ??
+      (data === undefined ? null : checkEventData(data, limits));
+    if (refusal !== null) return refusal.error;
+    const rate = limits.clientEventsPerSecond;
+    const now = this.#server.now();
+    this.#clientEvents ??= new TokenBucket(rate, now);
+    if (this.#clientEvents.take(now, rate, rate)) return null;
+    const found = "Client events come too fast";
+    return overLimit("clientEventsPerSecond", limits, found).error;
+  }
+
+  /**
+   * Looks after a connection that is due: asks a silent one for a sign of life
+   * and closes one that gave none.
+   *
+   * @returns Ticks until it is due again; 0 once it is gone.
+   */
+  checkLife({ tick, idleTicks, pongTicks }: Liveness): number {
+    const pinged = this.#pingedAt >= 0;
+    if (pinged && this.#heardAt < this.#pingedAt) {
+      this.close(CLOSE.NoPong);
+      return 0;
+    }
+    this.#pingedAt = -1;
+    const silentTicks = tick - this.#heardAt;
+    if (silentTicks < idleTicks) return idleTicks - silentTicks;
+    this.#pingedAt = tick;
+    this.send(PING_FRAME);
+    return this.#state === "open" ? pongTicks : 0;
+  }
+
+  /** Changes both indexes. */
+  #enter(name: string, userId: string | undefined): void {
+    this.#channels ??= new Map();
+    this.#channels.set(name, userId);
+    const channel = this.app.channels.get(name) ?? new Channel();
+    this.app.channels.set(name, channel);
+    channel.connections.add(this);
+  }
+
+  /** Changes both indexes; returns the user id on a presence channel. */
+  #exit(name: string): string | undefined {
+    const userId = this.#channels?.get(name);
+    this.#channels?.delete(name);
+    const channel = this.app.channels.get(name);
+    channel?.connections.delete(this);
+    if (channel?.connections.size === 0) this.app.channels.delete(name);
+    return userId;
+  }
+
+  #end({ code, message }: Close): void {
+    this.#leaveAll(code);
+    closeTransport(this.#transport, code, message);
+  }
+
+  #leaveAll(code: number): void {
+    if (this.#state !== "open") return;
+    this.#state = "gone";
+    this.#server.forget(this);
+    for (const name of this.#channels?.keys() ?? []) {
+      const userId = this.#exit(name);
+      this.#server.leave(this.app, name, userId);
+    }
+    this.#backlog = this.#backlog && [];
+    const { app, socketId } = this;
+    this.#server.hooks.emit("disconnected", { app: app.id, socketId, code });
+  }
+
+  #sendError(message: string, channel?: unknown): void {
+    const named = typeof channel === "string" ? channel : undefined;
+    this.send(encodeError(ERROR.Generic, message, named));
+  }
+
+  /** A refused subscription, in the shape that clients know per channel. */
+  #refuse(channel: string, type: string, refusal: Refusal): void {
+    this.send(encodeFrame({
+      event: OUTBOUND.SubscriptionError,
+      channel,
+      data: {
+        type: refusal.limit === undefined ? type : "LimitReached",
+        error: refusal.error,
+        status: refusal.status,
+      },
+    }));
+  }
+}
+
+/** A client that was turned away, until its transport has closed. */
+class RefusedPeer implements Peer {
+  readonly #server: Server;
+  #released = false;
+
+  constructor(server: Server, transport: Transport, close: Close) {
+    this.#server = server;
+    try {
+      transport.send(encodeError(close.code, close.message));
+    } catch {
+      // It was to be closed anyway; the close code says the same.
+    }
+    closeTransport(transport, close.code, close.message);
+  }
+
+  receive(): void {
+    // What it may have sent before it heard of the refusal is not served.
+  }
+
+  closed(): void {
+    if (this.#released) return;
+    this.#released = true;
+    this.#server.released();
+  }
+}
+
+/** Liveness checks of all connections on one timer, in slots of ticks. */
+class Liveness {
+  /** Ticks so far. It stands still while there is nothing to watch. */
+  tick = 0;
+  /** Silence after which a connection is pinged. */
+  readonly idleTicks: number;
+  /** How long an answer may take. */
+  readonly pongTicks: number;
+  readonly #tickMs: number;
+  readonly #slots = new Map<number, Set<Connection>>();
+  #watched = 0;
+  #timer: ReturnType<typeof setInterval> | undefined;
+
+  constructor(activityTimeoutMs: number, pongTimeoutMs: number) {
+    // A second is precise enough for the defaults; short timeouts get a tenth.
+    const shortest = Math.min(activityTimeoutMs, pongTimeoutMs);
+    this.#tickMs = Math.max(1, Math.min(1000, shortest / 10));
+    this.idleTicks = Math.ceil(activityTimeoutMs / this.#tickMs);
+    this.pongTicks = Math.ceil(pongTimeoutMs / this.#tickMs);
+  }
+
+  watch(connection: Connection): void {
+    this.#watched++;
+    this.#place(connection, this.idleTicks);
+    this.#timer ??= setInterval(() => this.#advance(), this.#tickMs);
+  }
+
+  forget(connection: Connection): void {
+    connection.due?.delete(connection);
+    connection.due = null;
+    this.#watched--;
+    if (this.#watched > 0) return;
+    clearInterval(this.#timer);
+    this.#timer = undefined;
+    this.#slots.clear();
+  }
+
+  #place(connection: Connection, ticks: number): void {
+    const at = this.tick + ticks;
+    const slot = this.#slots.get(at) ?? new Set();
+    this.#slots.set(at, slot);
+    slot.add(connection);
+    connection.due = slot;
+  }
+
+  #advance(): void {
+    const slot = this.#slots.get(++this.tick);
+    this.#slots.delete(this.tick);
+    for (const connection of slot ?? []) {
+      const ticks = connection.checkLife(this);
+      if (ticks > 0) this.#place(connection, ticks);
+    }
+  }
+}
+
+/** A rate with room for a burst. */
+class TokenBucket {
+  #tokens: number;
+  #filledAt: number;
+
+  constructor(tokens: number, now: number) {
+    this.#tokens = tokens;
+    this.#filledAt = now;
+  }
+
+  /** Takes one token; false if there is none. `now` is in milliseconds. */
+  take(now: number, capacity: number, perSecond: number): boolean {
+    if (perSecond === Infinity) return true;
+    // A clock that was set back fills nothing, and empties nothing.
+    const elapsedS = Math.max(0, now - this.#filledAt) / 1000;
+    this.#tokens = Math.min(capacity, this.#tokens + elapsedS * perSecond);
+    this.#filledAt = now;
+    if (this.#tokens < 1) return false;
+    this.#tokens--;
+    return true;
+  }
+}
+
+// ---- Channels ---------------------------------------------------------------
+// What a channel's name says of it, who on this server is subscribed, and the
+// backplane for a single server. A kind is data, not a class: prefixes combine.
+
+/** What a channel's prefix asks for and gives. */
+interface ChannelKind {
+  readonly prefix: string;
+  /** Joining takes a signature; members may send client events. */
+  readonly auth: boolean;
+  readonly presence: boolean;
+  /** The data of its events is cipher text, which only clients can read. */
+  readonly encrypted: boolean;
+}
+
+// Longest prefix first.
+const CHANNEL_KINDS: readonly ChannelKind[] = Object.freeze([
+  {
+    prefix: "private-encrypted-",
+    auth: true,
+    presence: false,
+    encrypted: true,
+  },
+  { prefix: "private-", auth: true, presence: false, encrypted: false },
+  { prefix: "presence-", auth: true, presence: true, encrypted: false },
+  { prefix: "", auth: false, presence: false, encrypted: false },
+]);
+
+/** The kind of a channel, or null if its name has other characters or none. */
+function parseChannelName(name: string): ChannelKind | null {
+  if (!CHANNEL_NAME.test(name)) return null;
+  return CHANNEL_KINDS.find(({ prefix }) => name.startsWith(prefix)) ?? null;
+}
+
+/** The kind of a channel, or why its name is refused. */
+function checkChannelName(
+  name: unknown,
+  limits: Limits,
+): ChannelKind | Refusal {
+  const kind = typeof name === "string" ? parseChannelName(name) : null;
+  if (typeof name !== "string" || kind === null) {
+    return new Refusal(
+      400,
+      `Channel name is ${
+        quote(name)
+      }, and may only have the characters A-Z a-z 0-9 _ - = @ , . ;`,
+    );
+  }
+  if (name.length <= limits.channelNameLength) return kind;
+  const found = `Channel name has ${name.length} characters`;
+  return overLimit("channelNameLength", limits, found);
+}
+
+/** The kind of a presence channel, or why the name is not that of one. */
+function checkPresenceName(
+  name: unknown,
+  limits: Limits,
+): ChannelKind | Refusal {
+  const kind = checkChannelName(name, limits);
+  if (isRefusal(kind) || kind.presence) return kind;
+  return new Refusal(400, "Only presence channels have users");
+}
+
+/** Checks a member, whether of the program's or from signed channel data. */
+function checkMember(value: unknown, limits: Limits): JoiningMember | Refusal {
+  if (!isObject(value)) {
+    return new Refusal(400, "Channel data is not a JSON object");
+  }
+  const { user_id: id, user_info: info } = value;
+  const userId = Number.isSafeInteger(id) ? String(id) : id;
+  if (typeof userId !== "string" || userId === "") {
+    return new Refusal(
+      400,
+      "user_id is neither a string with characters nor an integer",
+    );
+  }
+  if (userId.length > limits.userIdLength) {
+    const found = `user_id has ${userId.length} characters`;
+    return overLimit("userIdLength", limits, found, 413);
+  }
+  // PHP writes an empty array where there is nothing to say.
+  const empty = info === undefined || info === null ||
+    (Array.isArray(info) && info.length === 0);
+  if (!empty && !isObject(info)) {
+    return new Refusal(400, "user_info is not an object");
+  }
+  const userInfo = empty ? "{}" : JSON.stringify(info);
+  if (exceedsBytes(userInfo, limits.userInfoBytes)) {
+    const found = `user_info has ${Buffer.byteLength(userInfo)} bytes`;
+    return overLimit("userInfoBytes", limits, found, 413);
+  }
+  return { userId, userInfo, maxMembers: limits.presenceMembers };
+}
+
+const NO_MEMBERS: ReadonlyMap<string, string> = new Map();
+
+/** The subscribers of a channel on this server; there is none without any. */
+class Channel {
+  readonly connections = new Set<Connection>();
+
+  /** Sends one encoded frame to all of them. */
+  deliver(frame: string, except: Connection | undefined): void {
+    for (const connection of this.connections) {
+      if (connection !== except) connection.send(frame);
+    }
+  }
+}
+
+/**
+ * The backplane of a single server: everything in memory, every answer at once.
+ *
+ * @example
+ * ```ts
+ * import { MemoryBackplane, Pusher } from "@glitz/pusher";
+ *
+ * await using pusher = new Pusher({ backplane: new MemoryBackplane() });
+ * ```
+ */
+export class MemoryBackplane implements Backplane {
+  #node: BackplaneNode | undefined;
+  /** By app and channel; only channels that somebody is on. */
+  readonly #apps = new Map<string, Map<string, ChannelState>>();
+
+  /** See {@linkcode Backplane.start}. */
+  start(node: BackplaneNode): void {
+    if (this.#node !== undefined) {
+      throw new TypeError(
+        "Cannot start: the backplane serves a Pusher already",
+      );
+    }
+    this.#node = node;
+  }
+
+  /** See {@linkcode Backplane.publish}. */
+  publish(app: string, channel: string, message: Message): void {
+    this.#node?.deliver(app, channel, message);
+  }
+
+  /** See {@linkcode Backplane.join}. */
+  join(
+    app: string,
+    channel: string,
+    member?: JoiningMember,
+  ): JoinResult | null {
+    const channels = this.#apps.get(app) ?? new Map<string, ChannelState>();
+    const state = channels.get(channel) ?? new ChannelState();
+    const added = member === undefined ? false : state.addMember(member);
+    if (added === null) return null;
+    state.subscriptions++;
+    this.#apps.set(app, channels.set(channel, state));
+    const { subscriptions, members } = state;
+    return { subscriptions, memberAdded: added, members };
+  }
+
+  /** See {@linkcode Backplane.leave}. */
+  leave(app: string, channel: string, userId?: string): LeaveResult {
+    const channels = this.#apps.get(app);
+    const state = channels?.get(channel);
+    if (channels === undefined || state === undefined) {
+      return { subscriptions: 0, memberRemoved: false };
+    }
+    const memberRemoved = userId !== undefined && state.removeMember(userId);
+    const subscriptions = --state.subscriptions;
+    if (subscriptions === 0) channels.delete(channel);
+    if (channels.size === 0) this.#apps.delete(app);
+    return { subscriptions, memberRemoved };
+  }
+
+  /** See {@linkcode Backplane.members}. */
+  members(app: string, channel: string): ReadonlyMap<string, string> {
+    return this.#apps.get(app)?.get(channel)?.members ?? NO_MEMBERS;
+  }
+
+  /** See {@linkcode Backplane.occupancy}. */
+  occupancy(app: string, channel: string): Occupancy {
+    return this.#apps.get(app)?.get(channel)?.occupancy ?? NOBODY;
+  }
+
+  /** See {@linkcode Backplane.occupied}. */
+  occupied(app: string, prefix: string): ReadonlyMap<string, Occupancy> {
+    const occupied = new Map<string, Occupancy>();
+    for (const [name, state] of this.#apps.get(app) ?? []) {
+      if (name.startsWith(prefix)) occupied.set(name, state.occupancy);
+    }
+    return occupied;
+  }
+
+  /** See {@linkcode Backplane.close}. */
+  close(): void {
+    this.#apps.clear();
+  }
+}
+
+const NOBODY: Occupancy = Object.freeze({ subscriptions: 0, users: 0 });
+
+/** Who is on one channel of {@linkcode MemoryBackplane}. */
+class ChannelState {
+  subscriptions = 0;
+  /** User id to `user_info` as JSON text, once there was a member. */
+  #members: Map<string, string> | null = null;
+  /** User id to the number of the user's connections. */
+  #connections: Map<string, number> | null = null;
+
+  get members(): ReadonlyMap<string, string> {
+    return this.#members ?? NO_MEMBERS;
+  }
+
+  get occupancy(): Occupancy {
+    return { subscriptions: this.subscriptions, users: this.members.size };
+  }
+
+  /** Whether the user is new; null if there is no room for one. */
+  addMember({ userId, userInfo, maxMembers }: JoiningMember): boolean | null {
+    this.#members ??= new Map();
+    this.#connections ??= new Map();
+    const count = this.#connections.get(userId) ?? 0;
+    if (count === 0 && this.#members.size >= maxMembers) return null;
+    // The info of a user's first connection stays until the user is gone.
+    if (count === 0) this.#members.set(userId, userInfo);
+    this.#connections.set(userId, count + 1);
+    return count === 0;
+  }
+
+  /** Whether the user is gone with this connection. */
+  removeMember(userId: string): boolean {
+    const count = this.#connections?.get(userId) ?? 0;
+    if (count > 1) {
+      this.#connections?.set(userId, count - 1);
+      return false;
+    }
+    this.#connections?.delete(userId);
+    return this.#members?.delete(userId) ?? false;
+  }
+}
+
+// ---- HTTP API ---------------------------------------------------------------
+// What backends call. A request is judged in a fixed order: route, app, key,
+// version, time, signature, size, digest, JSON. The signature covers the digest
+// of the body, so a body is read only for somebody who knows the secret.
+
+/** One event to publish, checked. */
+interface Publish {
+  readonly channels: readonly string[];
+  readonly message: Message & { readonly data: string };
+  readonly info: readonly InfoName[];
+}
+
+/** An authenticated call. */
+interface ApiCall {
+  readonly server: Server;
+  readonly app: App;
+  /** The second part of the route: a channel's name. */
+  readonly name: string;
+  /** Names in lower case. */
+  readonly query: URLSearchParams;
+  readonly body: Record<string, unknown>;
+}
+
+interface ApiRoute {
+  readonly method: "GET" | "POST";
+  readonly serve: (call: ApiCall) => Awaitable<object | Refusal>;
+}
+
+/** Routes below `/apps/{id}/`; `*` stands for a name. */
+const API_ROUTES: ReadonlyMap<string, ApiRoute> = new Map<string, ApiRoute>([
+  ["events", { method: "POST", serve: serveEvents }],
+  ["batch_events", { method: "POST", serve: serveBatchEvents }],
+  ["channels", { method: "GET", serve: serveChannels }],
+  ["channels/*", { method: "GET", serve: serveChannel }],
+  ["channels/*/users", { method: "GET", serve: serveUsers }],
+]);
+
+/** Answers a request below `/apps/`. */
+async function serveApi(
+  server: Server,
+  request: Request,
+  url: URL,
+  appId: string,
+  rest: string[],
+): Promise<Response> {
+  const pattern = rest.map((part, i) => i === 1 ? "*" : part).join("/");
+  const apiRoute = API_ROUTES.get(pattern);
+  const app = server.appsById.get(appId);
+  if (apiRoute === undefined) return refuse(REFUSAL.UnknownRoute);
+  if (app === undefined) return refuse(REFUSAL.UnknownApp);
+  if (request.method !== apiRoute.method) {
+    return refuseMethod(apiRoute.method);
+  }
+  if (server.closed) return refuse(REFUSAL.ShuttingDown);
+  if (!app.enabled) return refuse(REFUSAL.AppDisabled);
+  const query = lowerCaseNames(url.searchParams);
+  const unsigned = checkRequestSignature(app, request.method, url, query);
+  if (unsigned !== null) return refuse(unsigned);
+  const body = await readApiBody(app, request, query);
+  if (isRefusal(body)) return refuse(body);
+  const name = decodePart(rest[1] ?? "");
+  if (name === null) return refuse(REFUSAL.BadPath);
+  try {
+    const answer = await apiRoute.serve({ server, app, name, query, body });
+    return isRefusal(answer) ? refuse(answer) : Response.json(answer);
+  } catch (error) {
+    server.hooks.fail(error, `serving ${request.method} ${pattern}`, app.id);
+    return refuse(REFUSAL.Unavailable);
+  }
+}
+
+/** `POST /apps/{id}/events`: publishes to one channel or several. */
+function serveEvents({ server, app, body }: ApiCall): Awaitable<object> {
+  const publish = parsePublish(body, app);
+  return isRefusal(publish) ? publish : server.publish(app, publish);
+}
+
+/** `POST /apps/{id}/batch_events`: publishes all of several events or none. */
+function serveBatchEvents({ server, app, body }: ApiCall): Awaitable<object> {
+  const publishes = parseBatch(body.batch, app);
+  if (isRefusal(publishes)) return publishes;
+  return server.publishBatch(app, publishes);
+}
+
+/** `GET /apps/{id}/channels`: the channels that somebody is on. */
+function serveChannels({ server, app, query }: ApiCall): Awaitable<object> {
+  const prefix = query.get("filter_by_prefix") ?? "";
+  const info = checkListInfo(prefix, query.get("info"));
+  return isRefusal(info) ? info : server.listChannels(app, prefix, info);
+}
+
+/** `GET /apps/{id}/channels/{name}`: how many are on a channel, if anybody. */
+function serveChannel(
+  { server, app, name, query }: ApiCall,
+): Awaitable<object> {
+  const kind = checkChannelName(name, app.limits);
+  if (isRefusal(kind)) return kind;
+  const info = checkChannelInfo(kind, query.get("info"));
+  return isRefusal(info) ? info : server.describeChannel(app, name, info);
+}
+
+/** `GET /apps/{id}/channels/{name}/users`: who is on a presence channel. */
+function serveUsers({ server, app, name }: ApiCall): Awaitable<object> {
+  const kind = checkPresenceName(name, app.limits);
+  return isRefusal(kind) ? kind : server.listUsers(app, name);
+}
+
+/** Checks everything about a request that its body does not say. */
+function checkRequestSignature(
+  app: App,
+  method: string,
+  url: URL,
+  query: URLSearchParams,
+): Refusal | null {
+  if (query.get("auth_key") !== app.key) {
+    return new Refusal(401, "auth_key is not the key of the app");
+  }
+  if (query.get("auth_version") !== "1.0") {
+    return new Refusal(401, "auth_version is not 1.0");
+  }
+  const timestamp = query.get("auth_timestamp") ?? "";
+  const now = Math.floor(app.server.now() / 1000);
+  if (
+    !/^\d{1,15}$/.test(timestamp) ||
+    Math.abs(now - Number(timestamp)) > TIMESTAMP_TOLERANCE_S
+  ) {
+    return new Refusal(
+      401,
+      `auth_timestamp is not within ${TIMESTAMP_TOLERANCE_S} s of the server's time, ${now}`,
+    );
+  }
+  const signature = query.get("auth_signature") ?? "";
+  for (const text of requestTexts(method, url, query)) {
+    if (app.verifies(text, signature)) return null;
+  }
+  return new Refusal(401, "auth_signature does not match the request");
+}
+
+/**
+ * The texts that a request may have signed. SDKs differ in whether they sign the
+ * path before or after escaping it, and names as sent or in lower case. Each
+ * text takes the secret to sign, so accepting any of them gives nothing away.
+ */
+function requestTexts(
+  method: string,
+  url: URL,
+  query: URLSearchParams,
+): Set<string> {
+  const texts = new Set<string>();
+  for (const path of [url.pathname, decodePart(url.pathname)]) {
+    if (path === null) continue;
+    for (const params of [query, url.searchParams]) {
+      texts.add(`${method}\n${path}\n${signedParams(params)}`);
+    }
+  }
+  return texts;
+}
+
+/** `key=value` of all parameters but the signature, sorted by key, unescaped. */
+function signedParams(params: URLSearchParams): string {
+  return [...params]
+    .filter(([name]) => name.toLowerCase() !== "auth_signature")
+    .sort(([a], [b]) => a < b ? -1 : a > b ? 1 : 0)
+    .map(([name, value]) => `${name}=${value}`)
+    .join("&");
+}
+
+/** Reads the body, checks it against the signed digest and parses it. */
+async function readApiBody(
+  app: App,
+  request: Request,
+  query: URLSearchParams,
+): Promise<Record<string, unknown> | Refusal> {
+  const { limits } = app;
+  const bytes = await readBody(request, limits.bodyBytes);
+  if (bytes === "too large") {
+    return overLimit("bodyBytes", limits, "The body is too large", 413);
+  }
+  if (bytes === "broken off") {
+    return new Refusal(400, "The body did not arrive whole");
+  }
+  const digest = query.get("body_md5");
+  if (bytes.length === 0) {
+    return digest === null || digest === EMPTY_MD5
+      ? bodyFromQuery(query)
+      : new Refusal(401, "body_md5 is not that of an empty body");
+  }
+  if (digest !== createHash("md5").update(bytes).digest("hex")) {
+    return new Refusal(401, "body_md5 is not that of the body");
+  }
+  const body = parseJson(decodeUtf8(bytes) ?? "");
+  return isObject(body)
+    ? body
+    : new Refusal(400, "The body is not a JSON object");
+}
+
+/** Without a body, its fields may come in the query. */
+function bodyFromQuery(query: URLSearchParams): Record<string, unknown> {
+  const channels = query.getAll("channels[]");
+  return {
+    ...Object.fromEntries(query),
+    channels: channels.length > 0 ? channels : undefined,
+  };
+}
+
+/** Checks the fields of one event; see the limits of its app. */
+function parsePublish(
+  fields: Record<string, unknown>,
+  { limits }: App,
+): Publish | Refusal {
+  const { name, channel } = fields;
+  if (typeof name !== "string" || name === "") {
+    return new Refusal(400, "The event has no name that is a string");
+  }
+  const badName = checkEventName(name, limits);
+  if (badName !== null) return badName;
+  if (RESERVED_EVENT.test(name)) {
+    return new Refusal(400, `Event name ${quote(name)} is reserved`);
+  }
+  const data = typeof fields.data === "string"
+    ? fields.data
+    : JSON.stringify(fields.data);
+  if (data === undefined) return new Refusal(400, "The event has no data");
+  const badData = checkEventData(data, limits);
+  if (badData !== null) return badData;
+  const channels = checkChannelNames(
+    fields.channels ?? (channel === undefined ? undefined : [channel]),
+    limits,
+  );
+  if (isRefusal(channels)) return channels;
+  const exceptSocketId = fields.socket_id ?? undefined;
+  if (exceptSocketId !== undefined && !isSocketId(exceptSocketId)) {
+    return new Refusal(
+      400,
+      `socket_id is ${
+        quote(exceptSocketId)
+      }, and must be two numbers joined by a dot`,
+    );
+  }
+  const info = checkInfo(fields.info);
+  if (isRefusal(info)) return info;
+  const except = exceptSocketId === undefined ? {} : { exceptSocketId };
+  return { channels, message: { event: name, data, ...except }, info };
+}
+
+/** Whether an event name is too long. */
+function checkEventName(name: string, limits: Limits): Refusal | null {
+  if (name.length <= limits.eventNameLength) return null;
+  const found = `Event name has ${name.length} characters`;
+  return overLimit("eventNameLength", limits, found);
+}
+
+/** Whether the data of an event is too large. */
+function checkEventData(data: string, limits: Limits): Refusal | null {
+  if (!exceedsBytes(data, limits.eventDataBytes)) return null;
+  const found = `Data has ${Buffer.byteLength(data)} bytes`;
+  return overLimit("eventDataBytes", limits, found, 413);
+}
+
+/** The distinct channels of one event. */
+function checkChannelNames(
+  value: unknown,
+  limits: Limits,
+): string[] | Refusal {
+  if (!Array.isArray(value) || value.length === 0) {
+    return new Refusal(400, "The event has no channels");
+  }
+  if (value.length > limits.channelsPerEvent) {
+    const found = `The event has ${value.length} channels`;
+    return overLimit("channelsPerEvent", limits, found);
+  }
+  for (const name of value) {
+    const kind = checkChannelName(name, limits);
+    if (isRefusal(kind)) return kind;
+  }
+  return [...new Set<string>(value)];
+}
+
+/** Checks all events of a batch: one that is refused refuses the batch. */
+function parseBatch(value: unknown, app: App): Publish[] | Refusal {
+  const { limits } = app;
+  if (!Array.isArray(value) || value.length === 0) {
+    return new Refusal(400, "The batch is not an array with events");
+  }
+  if (value.length > limits.eventsPerBatch) {
+    const found = `The batch has ${value.length} events`;
+    return overLimit("eventsPerBatch", limits, found);
+  }
+  const publishes: Publish[] = [];
+  for (const item of value) {
+    const publish = isObject(item)
+      ? parsePublish({ ...item, channels: undefined }, app)
+      : new Refusal(400, "An event of the batch is not an object");
+    if (isRefusal(publish)) return publish;
+    publishes.push(publish);
+  }
+  return publishes;
+}
+
+/** Parses a comma list of what is to be told of a channel. */
+function checkInfo(value: unknown): InfoName[] | Refusal {
+  if (value === undefined || value === null || value === "") return [];
+  const names = typeof value === "string" ? value.split(",") : [];
+  const known = INFO_NAMES.filter((name) => names.includes(name));
+  if (names.length > 0 && known.length === new Set(names).size) return known;
+  return new Refusal(
+    400,
+    `info is ${quote(value)}, and must be a comma list of ${
+      INFO_NAMES.join(" and ")
+    }`,
+  );
+}
+
+/** What is to be told of many channels: users only if all have them. */
+function checkListInfo(prefix: string, value: unknown): InfoName[] | Refusal {
+  const info = checkInfo(value);
+  if (isRefusal(info) || !info.includes("user_count")) return info;
+  return prefix.startsWith("presence-") ? info : new Refusal(
+    400,
+    "user_count needs a filter_by_prefix that starts with presence-",
+  );
+}
+
+/** What is to be told of one channel: users only if it has them. */
+function checkChannelInfo(
+  kind: ChannelKind,
+  value: unknown,
+): InfoName[] | Refusal {
+  const info = checkInfo(value);
+  if (isRefusal(info) || !info.includes("user_count")) return info;
+  return kind.presence
+    ? info
+    : new Refusal(400, "Only presence channels have a user_count");
+}
+
+/** The counts that were asked for and that a channel has. */
+function countsOf(
+  name: string,
+  occupancy: Occupancy,
+  info: readonly InfoName[],
+): ChannelCounts {
+  const presence = parseChannelName(name)?.presence ?? false;
+  return {
+    ...(info.includes("subscription_count") &&
+      { subscription_count: occupancy.subscriptions }),
+    ...(info.includes("user_count") && presence &&
+      { user_count: occupancy.users }),
+  };
+}
+
+/**
+ * An event that the program would send in the clear over a channel that
+ * promises encryption is a mistake to be told of, not to be sent.
+ */
+function refuseCleartext({ channels, message }: Publish): void {
+  const encrypted = channels.find((name) => parseChannelName(name)?.encrypted);
+  if (encrypted === undefined) return;
+  throw new TypeError(
+    `Cannot trigger "${message.event}" on "${encrypted}": its data must be encrypted, and this server has no key`,
+  );
+}
+
+/** Makes the answer of a publish out of the body that the API would send. */
+function respond(result: Awaitable<PublishResult>): Promise<TriggerResponse> {
+  const response = (body: PublishResult): TriggerResponse => ({
+    ok: true,
+    status: 200,
+    json: () => Promise.resolve(body),
+    text: () => Promise.resolve(JSON.stringify(body)),
+  });
+  return Promise.resolve(chain(result, response));
+}
+
+// ---- Webhooks ---------------------------------------------------------------
+// Reading the ones that another server sent.
+
+/** A webhook as it came in. */
+export interface WebhookRequest {
+  /** Names in lower case, or a `Headers`. */
+  headers: Headers | Record<string, string | string[] | undefined>;
+  /** The body as the text that came. */
+  rawBody: string;
+}
+
+/** What a webhook reports. Fields besides the name depend on it. */
+export interface WebhookEvent {
+  /** Such as `channel_occupied`. */
+  name: string;
+  /** The channel, where there is one. */
+  channel?: string;
+  /** The user, for events about members. */
+  user_id?: string;
+  /** The name of a client event. */
+  event?: string;
+  /** The data of a client event. */
+  data?: string;
+  /** The sender of a client event. */
+  socket_id?: string;
+}
+
+/** The body of a webhook. */
+export interface WebhookData {
+  /** When it was made, in milliseconds. */
+  time_ms: number;
+  /** What happened, in order. */
+  events: WebhookEvent[];
+}
+
+/** A key and its secret. */
+export interface Credentials {
+  /** The app key. */
+  key: string;
+  /** The app secret. */
+  secret: string;
+}
+
+/**
+ * A webhook that came in, with the checks that the official SDK has. Made by
+ * {@linkcode Pusher.webhook}.
+ */
+export class Webhook {
+  readonly #credentials: Credentials;
+  readonly #key: string | null;
+  readonly #signature: string;
+  readonly #contentType: string | null;
+  readonly #body: string;
+  readonly #data: WebhookData | null;
+
+  /**
+   * Takes a webhook in; nothing is checked yet.
+   *
+   * @param credentials Whose signature is expected.
+   * @param request What came in.
+   */
+  constructor(credentials: Credentials, request: WebhookRequest) {
+    const header = (name: string) => {
+      const { headers } = request;
+      const value = headers instanceof Headers
+        ? headers.get(name)
+        : headers[name];
+      return typeof value === "string" ? value : null;
+    };
+    this.#credentials = credentials;
+    this.#key = header("x-pusher-key");
+    this.#signature = header("x-pusher-signature") ?? "";
+    this.#contentType = header("content-type");
+    this.#body = request.rawBody;
+    const data = parseJson(request.rawBody);
+    // Only the signature vouches for more than this, and it is checked apart.
+    this.#data = isObject(data) ? data as unknown as WebhookData : null;
+  }
+
+  /**
+   * Whether the webhook is what it says: type, JSON and signature.
+   *
+   * @param extra More credentials that may have signed it.
+   */
+  isValid(extra: Credentials | Credentials[] = []): boolean {
+    if (!this.isBodyValid()) return false;
+    return [this.#credentials].concat(extra).some(({ key, secret }) =>
+      key === this.#key &&
+      equalsInConstantTime(
+        createHmac("sha256", secret).update(this.#body).digest("hex"),
+        this.#signature,
+      )
+    );
+  }
+
+  /** Whether the content type is `application/json`, and that only. */
+  isContentTypeValid(): boolean {
+    return this.#contentType === "application/json";
+  }
+
+  /** Whether the type is right and the body is a JSON object. */
+  isBodyValid(): boolean {
+    return this.isContentTypeValid() && this.#data !== null;
+  }
+
+  /**
+   * The body.
+   *
+   * @throws {TypeError} If it is not valid.
+   */
+  getData(): WebhookData {
+    if (!this.isBodyValid() || this.#data === null) {
+      throw new TypeError("Cannot read the webhook: its body is not valid");
+    }
+    return this.#data;
+  }
+
+  /**
+   * What happened, in order.
+   *
+   * @throws {TypeError} If the body is not valid.
+   */
+  getEvents(): WebhookEvent[] {
+    return this.getData().events;
+  }
+
+  /**
+   * When it was made.
+   *
+   * @throws {TypeError} If the body is not valid.
+   */
+  getTime(): Date {
+    return new Date(this.getData().time_ms);
+  }
+}
+
+// ---- Routes and transports --------------------------------------------------
+// Which request is whose, the upgrade to a WebSocket, the auth endpoint that
+// browsers call, and the client that is served to them.
+
+/** Answers a request, or says with 404 that it is not ours. */
+function route(server: Server, request: Request): Awaitable<Response> {
+  const url = new URL(request.url);
+  if (!url.pathname.startsWith(`${server.path}/`)) return notFound();
+  const path = url.pathname.slice(server.path.length);
+  const [, first, second, ...rest] = path.split("/");
+  if (first === "app" && second && rest.length === 0) {
+    return serveSocket(server, request, decodePart(second));
+  }
+  if (first === "apps" && second) {
+    return serveApi(server, request, url, second, rest);
+  }
+  if (path === "/pusher/auth" && server.authorize !== undefined) {
+    return serveAuth(server, server.authorize, request);
+  }
+  if (path === "/pusher.js" || path === "/pusher.mjs") {
+    return serveClient(server, request, url, path === "/pusher.mjs");
+  }
+  return notFound();
+}
+
+/** `GET /app/{key}`: upgrades to a WebSocket. */
+function serveSocket(
+  server: Server,
+  request: Request,
+  key: string | null,
+): Response {
+  if (request.headers.get("upgrade")?.toLowerCase() !== "websocket") {
+    const known = key !== null && server.appsByKey.has(key);
+    return known && request.method === "GET"
+      ? refuse(REFUSAL.UpgradeRequired, { upgrade: "websocket" })
+      : notFound();
+  }
+  if (server.overrun) return refuse(REFUSAL.OverCapacity);
+  const admission = server.admit(key ?? "", request);
+  let upgraded;
+  try {
+    // One mechanism decides on liveness, and it is not the runtime's.
+    upgraded = Deno.upgradeWebSocket(request, { idleTimeout: 0 });
+  } catch {
+    return refuse(REFUSAL.BadUpgrade);
+  }
+  const socket: PusherSocket = upgraded.socket;
+  socket[ADMITTED] = { server, admission };
+  socket.addEventListener("open", socketOnOpen);
+  return upgraded.response;
+}
+
+const ADMITTED = Symbol("admitted");
+const PEER = Symbol("peer");
+
+/** A socket knows its connection, so that all sockets share their listeners. */
+interface PusherSocket extends WebSocket {
+  [ADMITTED]?: { server: Server; admission: Admission };
+  [PEER]?: Peer;
+}
+
+function socketOnOpen(this: PusherSocket): void {
+  const admitted = this[ADMITTED];
+  if (admitted === undefined) return;
+  delete this[ADMITTED];
+  this.addEventListener("message", socketOnMessage);
+  this.addEventListener("close", socketOnClose);
+  this[PEER] = admitted.server.open(this, admitted.admission);
+}
+
+function socketOnMessage(this: PusherSocket, event: MessageEvent): void {
+  this[PEER]?.receive(event.data);
+}
+
+function socketOnClose(this: PusherSocket, event: CloseEvent): void {
+  this[PEER]?.closed(event.code || 1006);
+}
+
+/** Which protocol versions are spoken; see {@linkcode CLOSE}. */
+function checkVersion(version: string | null, strict: boolean): Close | null {
+  if (version === null) return strict ? CLOSE.VersionMissing : null;
+  if (!/^\d+$/.test(version)) return CLOSE.VersionMalformed;
+  const { oldest, newest } = PROTOCOL_VERSIONS;
+  const spoken = Number(version) >= oldest && Number(version) <= newest;
+  return spoken ? null : CLOSE.VersionUnsupported;
+}
+
+/**
+ * `POST /pusher/auth`: has the program decide whether a client may join the
+ * channel that its form names as `channel_name`, or each of several named as
+ * `channel_name[]`.
+ */
+async function serveAuth(
+  server: Server,
+  authorize: Authorize,
+  request: Request,
+): Promise<Response> {
+  const origin = request.headers.get("origin");
+  if (!server.allowsOrigin(server.origins, request)) {
+    return refuse(REFUSAL.Origin);
+  }
+  const cors = corsHeaders(request, origin, server.origins.any);
+  if (request.method === "OPTIONS") {
+    return new Response(null, { status: 204, headers: cors });
+  }
+  if (request.method !== "POST") return refuseMethod("POST", cors);
+  const body = await readBody(request, AUTH_BODY_BYTES);
+  if (body === "too large") {
+    return refuse(REFUSAL.AuthBodyTooLarge, cors);
+  }
+  const text = body === "broken off" ? null : decodeUtf8(body);
+  const params = new URLSearchParams(text ?? "");
+  const socketId = params.get("socket_id");
+  const several = params.getAll("channel_name[]");
+  const single = params.get("channel_name");
+  if (!isSocketId(socketId) || (single === null && several.length === 0)) {
+    return refuse(REFUSAL.BadAuthForm, cors);
+  }
+  // Whose socket it is says whose secret signs.
+  const app = server.connections.get(socketId)?.app ?? server.defaultApp;
+  const decide = (channel: string) =>
+    authorizeOne(app, authorize, request, { channel, socketId, params });
+  if (single !== null) {
+    const answer = await decide(single);
+    return isRefusal(answer)
+      ? refuse(answer, cors)
+      : Response.json(answer, { headers: cors });
+  }
+  const limit = app.limits.channelsPerConnection;
+  if (several.length > limit) {
+    const found = `The form names ${several.length} channels`;
+    return refuse(overLimit("channelsPerConnection", app.limits, found), cors);
+  }
+  const channels = await Promise.all(several.map(async (channel) => {
+    const answer = await decide(channel);
+    const { status, error } = answer as Refusal;
+    return [channel, isRefusal(answer) ? { error, status } : answer] as const;
+  }));
+  return Response.json(
+    { channels: Object.fromEntries(channels) },
+    { headers: cors },
+  );
+}
+
+/** Asks the program about one channel. */
+async function authorizeOne(
+  app: App,
+  authorize: Authorize,
+  request: Request,
+  context: AuthorizeContext,
+): Promise<ChannelAuth | Refusal> {
+  const { channel, socketId } = context;
+  const kind = checkChannelName(channel, app.limits);
+  if (isRefusal(kind)) return kind;
+  if (!kind.auth) {
+    return REFUSAL.PublicChannel;
+  }
+  let decision;
+  try {
+    decision = await authorize(request, context);
+    // Only a clear yes is one: a function that forgot to return says no.
+    if (decision !== true && !isObject(decision)) {
+      return new Refusal(403, `Joining ${quote(channel)} is not allowed`);
+    }
+    if (!kind.presence) return app.authorize(socketId, channel);
+    const checked = checkMember(decision, app.limits);
+    if (!isRefusal(checked)) {
+      // checkMember has just found it to be one.
+      return app.authorize(socketId, channel, decision as Member);
+    }
+    throw new TypeError(
+      `authorize must return false or a member for "${channel}": ${checked.error}`,
+    );
+  } catch (error) {
+    app.server.hooks.fail(error, "authorizing a channel", app.id);
+    return REFUSAL.Unauthorized;
+  }
+}
+
+/** What lets a page of another origin read the answer. */
+function corsHeaders(
+  request: Request,
+  origin: string | null,
+  any: boolean,
+): Record<string, string> {
+  const headers: Record<string, string> = {
+    "cache-control": "no-store",
+    "vary": "origin",
+  };
+  if (origin === null) return headers;
+  // Where all origins are allowed, none of them gets to send cookies.
+  headers["access-control-allow-origin"] = any ? "*" : origin;
+  if (!any) headers["access-control-allow-credentials"] = "true";
+  if (request.method !== "OPTIONS") return headers;
+  headers["access-control-allow-methods"] = "POST";
+  headers["access-control-max-age"] = "600";
+  const asked = request.headers.get("access-control-request-headers");
+  if (asked !== null) headers["access-control-allow-headers"] = asked;
+  return headers;
+}
+
+/** Says whether a request comes from a page that is allowed. */
+interface OriginCheck {
+  (request: Request): boolean;
+  /** Whether every origin is. */
+  readonly any: boolean;
+}
+
+/**
+ * Makes one check out of the rules. A page of the server's own origin is always
+ * allowed, and so is a client that is no page, which sends no origin.
+ */
+function compileOrigins(rules: OriginRule | OriginRule[] = []): OriginCheck {
+  const list = Array.isArray(rules) ? rules : [rules];
+  const matchers = list.map(compileOrigin);
+  const check = (request: Request) => {
+    const origin = request.headers.get("origin");
+    if (origin === null || isOwnOrigin(origin, request)) return true;
+    return matchers.some((matches) => matches(origin, request));
+  };
+  return Object.assign(check, { any: list.includes("*") });
+}
+
+/** Sockets may come from anywhere unless something was said of origins. */
+function anyOriginUnless(
+  rules: PusherOptions["origins"],
+  check: OriginCheck,
+): OriginCheck {
+  return rules === undefined ? compileOrigins("*") : check;
+}
+
+function compileOrigin(
+  rule: OriginRule,
+): (origin: string, request: Request) => boolean {
+  if (typeof rule === "function") return rule;
+  if (rule instanceof RegExp) {
+    // A global or sticky pattern would remember where it matched last.
+    const pattern = new RegExp(rule.source, rule.flags.replace(/[gy]/g, ""));
+    return (origin) => pattern.test(origin);
+  }
+  if (rule === "*") return () => true;
+  const [, scheme = "", wildcard, host = ""] = ORIGIN_RULE.exec(rule) ?? [];
+  const suffix = `${wildcard === undefined ? "" : "."}${host.toLowerCase()}`;
+  return (origin) => {
+    const [from = "", rest = ""] = origin.toLowerCase().split("://");
+    if (scheme !== "" && from !== scheme) return false;
+    return wildcard === undefined ? rest === suffix : rest.endsWith(suffix);
+  };
+}
+
+// Scheme, wildcard and host of a rule; the scheme may be left out.
+const ORIGIN_RULE =
+  /^(?:(https?):\/\/)?(\*\.)?((?:[A-Za-z0-9.-]+|\[[0-9a-fA-F:]+\])(?::\d+)?)$/;
+
+/** Whether a page was loaded from where the request goes. */
+function isOwnOrigin(origin: string, request: Request): boolean {
+  // The scheme is left out: behind a proxy that ends TLS it is not ours.
+  const host = request.headers.get("host") ?? new URL(request.url).host;
+  return origin.split("://")[1]?.toLowerCase() === host.toLowerCase();
+}
+
+/** `GET /pusher.js` and `/pusher.mjs`: the client, ready to use. */
+function serveClient(
+  server: Server,
+  request: Request,
+  url: URL,
+  asModule: boolean,
+): Response {
+  if (request.method !== "GET" && request.method !== "HEAD") {
+    return refuseMethod("GET, HEAD");
+  }
+  const config = {
+    key: server.defaultApp.key,
+    host: url.host,
+    path: server.path,
+  };
+  // The host is the sender's word: nothing of it may end the string or a tag.
+  const json = JSON.stringify(config).replace(/[<>\u2028\u2029]/g, escapeUnit);
+  const script = asModule
+    ? `${CLIENT_BUNDLE}export{Pusher,Pusher as default};export const pusher=preset(${json},import.meta.url);`
+    : `(()=>{${CLIENT_BUNDLE}globalThis.Pusher=Pusher;globalThis.pusher=preset(${json},globalThis.document?.currentScript?.src)})();`;
+  const variant = createHash("sha256").update(`${asModule}${json}`)
+    .digest("hex").slice(0, 16);
+  const etag = `"${CLIENT_ETAG}-${variant}"`;
+  const headers = {
+    "content-type": "text/javascript; charset=utf-8",
+    "cache-control": "public, max-age=300",
+    "etag": etag,
+    "x-content-type-options": "nosniff",
+    // Module scripts of other origins are fetched with CORS.
+    "access-control-allow-origin": "*",
+  };
+  if (matchesEtag(request.headers.get("if-none-match"), etag)) {
+    return new Response(null, { status: 304, headers });
+  }
+  const body = new TextEncoder().encode(script);
+  return new Response(request.method === "HEAD" ? null : body, {
+    headers: { ...headers, "content-length": String(body.length) },
+  });
+}
+
+function escapeUnit(unit: string): string {
+  return `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`;
+}
+
+/** Whether a client holds this version already. */
+function matchesEtag(header: string | null, etag: string): boolean {
+  return header !== null && header.split(",").some((candidate) => {
+    const held = candidate.trim().replace(/^W\//, "");
+    return held === "*" || held === etag;
+  });
+}
+
+/** See {@linkcode Pusher.cascade}. */
+function cascade(
+  handlers: Handler[],
+): (request: Request, info?: Deno.ServeHandlerInfo) => Promise<Response> {
+  return async (request, info) => {
+    let last: Response | null = null;
+    for (const handler of handlers) {
+      const response = await handler(request, info);
+      if (response === null || response === undefined) continue;
+      // A body that nobody will read must not be kept waiting.
+      await last?.body?.cancel();
+      last = response;
+      if (response.status !== 404) return response;
+    }
+    return last ?? notFound();
+  };
+}
+
+/** The answer that lets the next handler of a cascade have the request. */
+function notFound(): Response {
+  return new Response("Not found\n", {
+    status: 404,
+    headers: { "content-type": "text/plain; charset=utf-8" },
+  });
+}
+
+function refuse(
+  { status, error }: Refusal,
+  headers: Record<string, string> = {},
+): Response {
+  return Response.json({ error }, { status, headers });
+}
+
+function refuseMethod(
+  allow: string,
+  headers: Record<string, string> = {},
+): Response {
+  const error = `The method is not one of ${allow}`;
+  return refuse(new Refusal(405, error), { ...headers, allow });
+}
+
+// ---- Options ----------------------------------------------------------------
+// Checked once, at construction, by name. No message holds a secret.
+
+/** Throws if the value of an option is not right. */
+type Check = (value: unknown, name: string) => void;
+
+const OPTIONS: Readonly<Record<keyof PusherOptions, Check>> = Object.freeze({
+  appId: checkIdentifier,
+  key: checkIdentifier,
+  secret: checkSecret,
+  apps: checkApps,
+  path: checkPath,
+  clientEvents: checkBoolean,
+  authorize: checkFunction,
+  origins: checkOrigins,
+  limits: checkLimits,
+  activityTimeoutMs: checkDuration,
+  pongTimeoutMs: checkDuration,
+  strictProtocol: checkBoolean,
+  backplane: checkBackplane,
+  now: checkFunction,
+  cluster: checkNothing,
+  host: checkNothing,
+  port: checkNothing,
+  scheme: checkNothing,
+  useTLS: checkNothing,
+  encrypted: checkNothing,
+  timeout: checkNothing,
+  agent: checkNothing,
+});
+
+const APP_OPTIONS: Readonly<Record<keyof AppOptions, Check>> = Object.freeze({
+  id: checkIdentifier,
+  key: checkIdentifier,
+  secret: checkSecret,
+  enabled: checkBoolean,
+  clientEvents: checkBoolean,
+  origins: checkOrigins,
+  limits: checkAppLimits,
+});
+
+/** Throws at the first option that is not right. */
+function checkOptions(options: PusherOptions): void {
+  checkFields(options, OPTIONS, "");
+  const { apps, appId, key, secret } = options;
+  if (apps === undefined) return;
+  if (appId === undefined && key === undefined && secret === undefined) return;
+  throw new TypeError(
+    `${CANNOT_CREATE}: apps excludes appId, key and secret, and both are given`,
+  );
+}
+
+function checkFields(
+  given: object,
+  checks: Record<string, Check>,
+  at: string,
+): void {
+  for (const [name, value] of Object.entries(given)) {
+    if (!Object.hasOwn(checks, name)) {
+      throw new TypeError(
+        `${CANNOT_CREATE}: unknown option ${quote(at + name)}, known are ${
+          Object.keys(checks).join(", ")
+        }`,
+      );
+    }
+    if (value !== undefined) checks[name]?.(value, at + name);
+  }
+}
+
+function checkApps(apps: unknown, name: string): void {
+  if (!Array.isArray(apps) || apps.length === 0) {
+    return failOption(name, apps, "be an array with at least one app");
+  }
+  apps.forEach((app, i) => {
+    const at = `${name}[${i}]`;
+    if (!isObject(app)) return failOption(at, app, "be an object");
+    checkFields(app, APP_OPTIONS, `${at}.`);
+    for (const field of ["id", "key", "secret"] as const) {
+      APP_OPTIONS[field](app[field], `${at}.${field}`);
+      const twin = apps.findIndex((other) => other[field] === app[field]);
+      if (field === "secret" || twin === i) continue;
+      const rule = `differ from that of ${name}[${twin}]`;
+      failOption(`${at}.${field}`, app[field], rule);
+    }
+  });
+}
+
+function checkIdentifier(value: unknown, name: string): void {
+  // It stands in paths and, before a colon, in signed texts.
+  if (typeof value === "string" && /^[^/:?#%\s]+$/.test(value)) return;
+  failOption(name, value, "be a string with none of / : ? # % and no space");
+}
+
+function checkSecret(value: unknown, name: string): void {
+  if (typeof value === "string" && value !== "") return;
+  // The value stays out of the message, whatever it is.
+  throw new TypeError(`${CANNOT_CREATE}: ${name} must be a string, not empty`);
+}
+
+function checkPath(value: unknown, name: string): void {
+  const fits = typeof value === "string" &&
+    /^(\/[A-Za-z0-9._~-]+)*$/.test(value);
+  if (!fits) failOption(name, value, 'be "" or like "/realtime"');
+}
+
+function checkBoolean(value: unknown, name: string): void {
+  if (typeof value !== "boolean") failOption(name, value, "be true or false");
+}
+
+function checkFunction(value: unknown, name: string): void {
+  if (typeof value !== "function") failOption(name, value, "be a function");
+}
+
+function checkBackplane(value: unknown, name: string): void {
+  const fits = value instanceof Object && "publish" in value;
+  if (!fits) failOption(name, value, "be a Backplane");
+}
+
+function checkNothing(): void {
+  // An option of the official SDK that has no meaning here.
+}
+
+function checkLimits(limits: unknown, name: string): void {
+  if (!isObject(limits)) return failOption(name, limits, "be an object");
+  const checks = Object.fromEntries(
+    Object.keys(DEFAULT_LIMITS).map((limit) => [limit, checkLimit]),
+  );
+  checkFields(limits, checks, `${name}.`);
+}
+
+function checkAppLimits(limits: unknown, name: string): void {
+  checkLimits(limits, name);
+  if (isObject(limits) && limits.sockets !== undefined) {
+    failOption(
+      `${name}.sockets`,
+      limits.sockets,
+      "be set for the whole server",
+    );
+  }
+}
+
+function checkLimit(value: unknown, name: string): void {
+  const whole = Number.isSafeInteger(value) || value === Infinity;
+  if (whole && Number(value) >= 0) return;
+  failOption(name, value, "be a whole number from 0, or Infinity");
+}
+
+function checkOrigins(origins: unknown, name: string): void {
+  for (const rule of Array.isArray(origins) ? origins : [origins]) {
+    if (typeof rule === "function" || rule instanceof RegExp) continue;
+    if (rule === "*") continue;
+    if (typeof rule === "string" && ORIGIN_RULE.test(rule)) continue;
+    failOption(
+      name,
+      rule,
+      'be "*", an origin such as "https://example.com" or "https://*.example.com", a RegExp or a function',
+    );
+  }
+}
+
+// A longer delay overflows the runtime's timer, which then fires at once.
+const MAX_TIMER_MS = 2 ** 31 - 1;
+
+function checkDuration(value: unknown, name: string): void {
+  if (typeof value === "number" && value > 0 && value <= MAX_TIMER_MS) return;
+  failOption(
+    name,
+    value,
+    `be above 0 and at most ${MAX_TIMER_MS} milliseconds`,
+  );
+}
+
+const CANNOT_CREATE = "Cannot create a Pusher";
+
+function failOption(name: string, value: unknown, rule: string): never {
+  const message = `${CANNOT_CREATE}: ${name} is ${
+    quote(value)
+  }, and must ${rule}`;
+  throw typeof value === "number"
+    ? new RangeError(message)
+    : new TypeError(message);
+}
+
+/** The app that is there when none is named. */
+function defaultApp(options: PusherOptions): AppOptions {
+  return {
+    id: options.appId ?? "app-id",
+    key: options.key ?? "app-key",
+    // Nobody outside can sign with a secret that is never told.
+    secret: options.secret ?? crypto.randomUUID(),
+  };
+}
+
+/** Options of the default instance, as far as the environment may be read. */
+function readEnvironment(): PusherOptions {
+  const read = (variable: string) => {
+    const permission = { name: "env", variable } as const;
+    // Asking for the permission could stop the program at a prompt.
+    const granted = Deno.permissions.querySync(permission).state === "granted";
+    return granted ? Deno.env.get(variable) || undefined : undefined;
+  };
+  const [appId, key, secret, path] = [
+    read("PUSHER_APP_ID"),
+    read("PUSHER_APP_KEY"),
+    read("PUSHER_APP_SECRET"),
+    read("PUSHER_PATH"),
+  ];
+  return {
+    ...(appId !== undefined && { appId }),
+    ...(key !== undefined && { key }),
+    ...(secret !== undefined && { secret }),
+    ...(path !== undefined && { path }),
+  };
+}
+
+// ---- Helpers ----------------------------------------------------------------
+// Frames, bytes, refusals and values that may be promised. Nothing here knows a
+// connection, a channel or an app.
+
+// Closing every tenth of a second is even enough for clients, and cheap.
+const DRAIN_TICK_MS = 100;
+// How long peers may take to answer the close; the dead ones never do.
+const CLOSE_GRACE_MS = 1000;
+
+/** Carries on with a value: at once if it is at hand, else when it is. */
+function chain<T, R>(
+  value: Awaitable<T>,
+  next: (value: T) => Awaitable<R>,
+): Awaitable<R> {
+  return value instanceof Promise ? value.then(next) : next(value);
+}
+
+/** All values at once: without waiting if none of them is promised. */
+function all<T>(values: readonly Awaitable<T>[]): Awaitable<T[]> {
+  return values.some((value) => value instanceof Promise)
+    ? Promise.all(values)
+    // No promise is among them, as has just been seen.
+    : values as T[];
+}
+
+/** Turns what is thrown at once into a rejection. */
+function attempt<T>(run: () => Awaitable<T>): Awaitable<T> {
+  try {
+    return run();
+  } catch (error) {
+    return Promise.reject(error);
+  }
+}
+
+function isRefusal(value: unknown): value is Refusal {
+  return value instanceof Refusal;
+}
+
+/** For the program's own calls, a refusal is an exception. */
+function accepted<T>(value: T | Refusal, what: string): T {
+  if (!isRefusal(value)) return value as T;
+  const message = `${what}: ${value.error}`;
+  throw value.limit === undefined
+    ? new TypeError(message)
+    : new RangeError(message);
+}
+
+/** The refusal of what is past a limit. */
+function overLimit(
+  limit: keyof Limits,
+  limits: Limits,
+  found: string,
+  status = 400,
+): Refusal {
+  const error = `${found}: the limit ${limit} is ${limits[limit]}`;
+  return new Refusal(status, error, limit);
+}
+
+/** A value for a message: short, and never the insides of an object. */
+function quote(value: unknown): string {
+  if (typeof value === "string") {
+    const shown = value.length > 100 ? `${value.slice(0, 100)}…` : value;
+    return JSON.stringify(shown);
+  }
+  if (typeof value === "object" && value !== null) return "an object";
+  return typeof value === "function" ? "a function" : String(value);
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+function isSocketId(value: unknown): value is string {
+  return typeof value === "string" && SOCKET_ID.test(value);
+}
+
+/** The value of a JSON text, or undefined if it is none. */
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}
+
+/** A client's frame. Only the event has been looked at. */
+interface Frame {
+  readonly event: string;
+  readonly channel: unknown;
+  readonly data: unknown;
+}
+
+function decodeFrame(text: string): Frame | Refusal {
+  const frame = parseJson(text);
+  if (!isObject(frame)) return new Refusal(400, "Frame is not a JSON object");
+  const { event, channel, data } = frame;
+  if (typeof event === "string") return { event, channel, data };
+  return new Refusal(400, "Frame has no event that is a string");
+}
+
+/** The data of a client's frame may be an object, or one as JSON text. */
+function decodeData(data: unknown): Record<string, unknown> | null {
+  const value = typeof data === "string" ? parseJson(data) : data;
+  return isObject(value) ? value : null;
+}
+
+/** A frame to a client. Except for errors, `data` is a string. */
+interface OutboundFrame {
+  event: string;
+  channel?: string;
+  data?: string | object;
+  user_id?: string;
+}
+
+function encodeFrame(frame: OutboundFrame): string {
+  return JSON.stringify(frame);
+}
+
+function encodeError(code: number, message: string, channel?: string): string {
+  return encodeFrame({
+    event: OUTBOUND.Error,
+    ...(channel !== undefined && { channel }),
+    data: { code, message },
+  });
+}
+
+function encodeMessage(channel: string, message: Message): string {
+  const { event, data, userId } = message;
+  return encodeFrame({
+    event,
+    channel,
+    ...(data !== undefined && { data }),
+    ...(userId !== undefined && { user_id: userId }),
+  });
+}
+
+/** The member list of a presence channel, out of infos that are JSON already. */
+function encodeMembers(members: ReadonlyMap<string, string>): string {
+  const ids = JSON.stringify([...members.keys()]);
+  const hash = Array.from(
+    members,
+    ([id, info]) => `${JSON.stringify(id)}:${info}`,
+  );
+  return `{"presence":{"ids":${ids},"hash":{${hash}},"count":${members.size}}}`;
+}
+
+function exceedsBytes(text: string, max: number): boolean {
+  // A UTF-16 unit is one to three bytes, so most texts need no counting.
+  if (text.length > max) return true;
+  if (text.length * 3 <= max) return false;
+  return Buffer.byteLength(text) > max;
+}
+
+/** Compares without telling by its time where the difference is. */
+function equalsInConstantTime(expected: string, given: string): boolean {
+  const a = Buffer.from(expected);
+  const b = Buffer.from(given);
+  return a.length === b.length && timingSafeEqual(a, b);
+}
+
+/** Reads a body, but never more of it than is allowed. */
+async function readBody(
+  request: Request,
+  maxBytes: number,
+): Promise<Uint8Array | "too large" | "broken off"> {
+  const declared = Number(request.headers.get("content-length") ?? 0);
+  if (declared > maxBytes) return "too large";
+  const chunks: Uint8Array[] = [];
+  let bytes = 0;
+  try {
+    for await (const chunk of request.body ?? []) {
+      bytes += chunk.length;
+      if (bytes > maxBytes) return "too large";
+      chunks.push(chunk);
+    }
+  } catch {
+    // The client has gone away in the middle of it.
+    return "broken off";
+  }
+  return chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks);
+}
+
+/** The text of bytes, or null if they are no UTF-8. */
+function decodeUtf8(bytes: Uint8Array): string | null {
+  try {
+    return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+  } catch {
+    return null;
+  }
+}
+
+/** The unescaped part of a path, or null if it is not escaped properly. */
+function decodePart(part: string): string | null {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return null;
+  }
+}
+
+/** The same parameters, their names in lower case. */
+function lowerCaseNames(params: URLSearchParams): URLSearchParams {
+  return new URLSearchParams(
+    Array.from(params, ([name, value]) => [name.toLowerCase(), value]),
+  );
+}
+
+/** Closes a transport, which may be closed already. */
+function closeTransport(
+  transport: Transport,
+  code: number,
+  reason: string,
+): void {
+  try {
+    transport.close(code, reason);
+  } catch {
+    // There is nothing left to close.
+  }
+}

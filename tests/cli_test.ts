@@ -1,0 +1,302 @@
+/**
+ * The standalone server, started as a user starts it: flags, environment, what
+ * it prints, how it stops.
+ */
+import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { within } from "./deadline.ts";
+
+const DEADLINE_MS = 20_000;
+const NET = ["run", "--no-prompt", "--allow-net"];
+const LOCAL = ["--port", "0", "--hostname", "127.0.0.1"];
+
+/** Runs the program to its end. */
+async function run(
+  args: string[],
+  env: Record<string, string> = {},
+): Promise<{ code: number; stdout: string; stderr: string }> {
+  const { code, stdout, stderr } = await command(args, env).output();
+  const text = (bytes: Uint8Array) => new TextDecoder().decode(bytes);
+  return { code, stdout: text(stdout), stderr: text(stderr) };
+}
+
+function command(args: string[], env: Record<string, string>): Deno.Command {
+  return new Deno.Command(Deno.execPath(), {
+    args,
+    cwd: new URL("..", import.meta.url),
+    env: { NO_COLOR: "1", ...env },
+    stdout: "piped",
+    stderr: "piped",
+  });
+}
+
+/** A running server; disposal ends it. */
+interface Cli extends AsyncDisposable {
+  /** Its first line. */
+  readonly line: string;
+  readonly url: string;
+  /** Sends a signal and returns the exit code. */
+  stop(signal: Deno.Signal): Promise<number>;
+}
+
+/** Starts the program and waits for the line that says where it is. */
+async function start(
+  args: string[],
+  env: Record<string, string> = {},
+): Promise<Cli> {
+  const child = command(args, env).spawn();
+  const errors = new Response(child.stderr).text();
+  const output = child.stdout.pipeThrough(new TextDecoderStream()).getReader();
+  const stop = async (signal: Deno.Signal) => {
+    try {
+      child.kill(signal);
+    } catch {
+      // It has ended already, and its status says how.
+    }
+    while (!(await output.read()).done);
+    await errors;
+    return (await child.status).code;
+  };
+  let line = "";
+  const readLine = async () => {
+    while (!line.includes("\n")) {
+      const { value, done } = await output.read();
+      if (done) throw new Error(`Cannot start: ${await errors}`);
+      line += value;
+    }
+  };
+  await within(DEADLINE_MS, "first line", readLine());
+  const url = line.match(/ws(:\/\/[^/]+)/)?.[1];
+  return {
+    line: line.trim(),
+    url: `http${url}`,
+    stop: (signal) => within(DEADLINE_MS, "exit", stop(signal)),
+    [Symbol.asyncDispose]: async () => void await stop("SIGKILL"),
+  };
+}
+
+/** Opens a socket and collects what it gets until it is closed. */
+function open(url: string): {
+  frames: Record<string, unknown>[];
+  established: Promise<void>;
+  closed: Promise<CloseEvent>;
+} {
+  const socket = new WebSocket(url.replace("http", "ws"));
+  const frames: Record<string, unknown>[] = [];
+  const established = Promise.withResolvers<void>();
+  const closed = Promise.withResolvers<CloseEvent>();
+  socket.onmessage = ({ data }) => {
+    frames.push(JSON.parse(data));
+    established.resolve();
+  };
+  socket.onclose = closed.resolve;
+  return {
+    frames,
+    established: within(DEADLINE_MS, "first frame", established.promise),
+    closed: within(DEADLINE_MS, "close", closed.promise),
+  };
+}
+
+// ---- Arguments --------------------------------------------------------------
+
+Deno.test("cli.ts --help names every flag and its variable, and exits 0", async () => {
+  const { code, stdout } = await run([...NET, "cli.ts", "--help"]);
+  assertEquals(code, 0);
+  for (
+    const [flag, variable] of [
+      ["--port", "PUSHER_PORT"],
+      ["--app-id", "PUSHER_APP_ID"],
+      ["--key", "PUSHER_APP_KEY"],
+      ["--secret", "PUSHER_APP_SECRET"],
+      ["--apps", "PUSHER_APPS"],
+      ["--client-events", "PUSHER_CLIENT_EVENTS"],
+      ["--path", "PUSHER_PATH"],
+      ["--origin", "PUSHER_ORIGINS"],
+      ["--drain", "PUSHER_DRAIN"],
+    ]
+  ) {
+    assertStringIncludes(stdout, `${flag}`);
+    assertStringIncludes(stdout, `[${variable}]`);
+  }
+  const longest = Math.max(...stdout.split("\n").map((line) => line.length));
+  assert(longest <= 80, `a line of ${longest} characters`);
+});
+
+for (
+  const [args, said] of [
+    [["--prot", "1"], "--prot"],
+    [["--port", "many"], `--port is "many"`],
+    [["--port", "65536"], "--port is 65536"],
+    [["--key", "a/b"], `key is "a/b"`],
+    [["--path", "x"], `path is "x"`],
+    [["--origin", "no origin"], `origins is "no origin"`],
+    [["--drain", "-1"], `--drain is "-1"`],
+    [["--activity-timeout", "0"], "activityTimeoutMs is 0"],
+    [["stray"], "stray"],
+  ] as const
+) {
+  Deno.test(`cli.ts ${args.join(" ")} is refused by name`, async () => {
+    // With "=", as "-1" of its own would be taken for a flag.
+    const { code, stderr, stdout } = await run([
+      ...NET,
+      "cli.ts",
+      args.join("="),
+    ]);
+    assertEquals({ code, stdout }, { code: 2, stdout: "" });
+    assertStringIncludes(stderr, said);
+    assertStringIncludes(stderr, "--help");
+    assert(!stderr.includes("    at "), "no stack for a mistake of the user's");
+  });
+}
+
+Deno.test("cli.ts --apps with a broken file says so and quotes none of it", async () => {
+  const file = await Deno.makeTempFile();
+  try {
+    await Deno.writeTextFile(file, `[{ "secret": "tofu" ]`);
+    const { code, stderr } = await run([
+      ...NET,
+      `--allow-read=${file}`,
+      "cli.ts",
+      "--apps",
+      file,
+    ]);
+    assertEquals(code, 2);
+    assertStringIncludes(stderr, "it is not JSON");
+    assert(!stderr.includes("tofu"));
+  } finally {
+    await Deno.remove(file);
+  }
+});
+
+// ---- Start ------------------------------------------------------------------
+
+Deno.test("cli.ts says where to connect and with which key, never the secret", async () => {
+  await using cli = await start([
+    ...NET,
+    "cli.ts",
+    ...LOCAL,
+    ...["--key", "my-key", "--secret", "tofu", "--path", "/x"],
+  ]);
+  const port = new URL(cli.url).port;
+  assertEquals(
+    cli.line,
+    `Pusher server on ws://127.0.0.1:${port}/x/app/my-key`,
+  );
+  const socket = open(`${cli.url}/x/app/my-key`);
+  await socket.established;
+  assertEquals(socket.frames[0]?.event, "pusher:connection_established");
+  assertEquals(await cli.stop("SIGTERM"), 0);
+});
+
+Deno.test("cli.ts takes its settings from the environment, flags first", async () => {
+  await using cli = await start(
+    [...NET, "--allow-env", "cli.ts", ...LOCAL, "--key", "from-flag"],
+    {
+      PUSHER_APP_KEY: "from-env",
+      PUSHER_APP_SECRET: "tofu",
+      PUSHER_PATH: "/env",
+      PUSHER_ORIGINS: "https://a.example,https://*.b.example",
+    },
+  );
+  assertStringIncludes(cli.line, "/env/app/from-flag");
+  const upgrade = (origin: string) =>
+    within(
+      DEADLINE_MS,
+      "close",
+      new Promise<number | string>((resolve) => {
+        const socket = new WebSocket(
+          `${cli.url.replace("http", "ws")}/env/app/from-flag`,
+          { headers: { origin } },
+        );
+        socket.onmessage = ({ data }) => {
+          const { event } = JSON.parse(data);
+          if (event !== "pusher:connection_established") return;
+          socket.onclose = () => resolve(event);
+          socket.close();
+        };
+        socket.onclose = ({ code }) => resolve(code);
+      }),
+    );
+  assertEquals(
+    await upgrade("https://x.b.example"),
+    "pusher:connection_established",
+  );
+  assertEquals(await upgrade("https://evil.example"), 4009);
+});
+
+Deno.test("cli.ts --apps serves the apps of a file", async () => {
+  const file = await Deno.makeTempFile();
+  try {
+    const apps = ["one", "two"].map((id) => ({
+      id,
+      key: `key-${id}`,
+      secret: `secret-${id}`,
+    }));
+    await Deno.writeTextFile(file, JSON.stringify(apps));
+    await using cli = await start([
+      ...NET,
+      `--allow-read=${file}`,
+      "cli.ts",
+      ...LOCAL,
+      "--apps",
+      file,
+    ]);
+    assertStringIncludes(cli.line, "key-one, key-two");
+    for (const { key } of apps) {
+      const socket = open(`${cli.url}/app/${key}`);
+      await socket.established;
+      assertEquals(socket.frames[0]?.event, "pusher:connection_established");
+    }
+    assertEquals(await cli.stop("SIGINT"), 0);
+  } finally {
+    await Deno.remove(file);
+  }
+});
+
+Deno.test("cli.ts runs under deno serve, which stops it in its own way", async () => {
+  await using cli = await start([
+    "serve",
+    "--no-prompt",
+    ...["--host", "127.0.0.1", "--port", "0"],
+    "cli.ts",
+    ...["--key", "served", "--secret", "tofu"],
+  ]);
+  assertStringIncludes(cli.line, "/app/served");
+  const socket = open(`${cli.url}/app/served`);
+  await socket.established;
+  assertEquals(await cli.stop("SIGTERM"), 0);
+  assertEquals((await socket.closed).code, 1001);
+});
+
+// ---- Port of its own --------------------------------------------------------
+
+Deno.test("cli.ts closes a socket on an unknown path with 4005", async () => {
+  await using cli = await start([...NET, "cli.ts", ...LOCAL, "--secret", "s"]);
+  const socket = open(`${cli.url}/nowhere`);
+  assertEquals((await socket.closed).code, 4005);
+  assertEquals(
+    socket.frames.map(({ event, data }) => [event, data]),
+    [["pusher:error", { code: 4005, message: "There is no such path" }]],
+  );
+  const response = await fetch(`${cli.url}/nowhere`);
+  assertEquals(response.status, 404);
+  assertEquals(Object.keys(await response.json()), ["error"]);
+});
+
+Deno.test("cli.ts drains on SIGTERM: every client gets 4200, and it exits 0", async () => {
+  await using cli = await start([
+    ...NET,
+    "cli.ts",
+    ...LOCAL,
+    ...["--secret", "s", "--drain", "0.3"],
+  ]);
+  const sockets = Array.from(
+    { length: 10 },
+    () => open(`${cli.url}/app/app-key`),
+  );
+  await Promise.all(sockets.map(({ established }) => established));
+  assertEquals(await cli.stop("SIGTERM"), 0);
+  for (const { closed, frames } of sockets) {
+    assertEquals((await closed).code, 4200);
+    assertEquals(frames.at(-1)?.event, "pusher:error");
+  }
+});

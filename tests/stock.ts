@@ -1,0 +1,211 @@
+/**
+ * The stock clients of Pusher, unmodified, and the servers they are run
+ * against.
+ *
+ * @module
+ */
+import { Pusher } from "@glitz/pusher";
+import StockServerSdk from "pusher";
+import pusherJs, { type PresenceChannel } from "pusher-js";
+import { within } from "./deadline.ts";
+import { start } from "./program.ts";
+
+// The package's types describe an ES module, but under Deno it is CommonJS.
+const PusherJs = pusherJs as unknown as typeof pusherJs.default;
+
+/** For everything that a client waits for; what passes takes milliseconds. */
+const DEADLINE_MS = 10_000;
+
+/** The app that every server here has. */
+export const APP = { appId: "app-id", key: "app-key", secret: "app-secret" };
+
+/** Signs and encrypts end to end; 32 bytes, known to the SDK only. */
+const MASTER_KEY = btoa("0123456789abcdef0123456789abcdef");
+
+/** Options of pusher-js besides those that name the server. */
+export type StockOptions = Partial<
+  ConstructorParameters<typeof PusherJs>[1]
+>;
+
+/** The member that a signature names. */
+export type StockMember = NonNullable<
+  Parameters<StockServerSdk["authorizeChannel"]>[2]
+>;
+
+/** A server under test. */
+export interface Host extends AsyncDisposable {
+  readonly port: number;
+}
+
+/** A handler of ours at the head of a cascade, in this process. */
+export function embed(
+  pusher: Pusher,
+  app: (request: Request) => Response = () =>
+    new Response("Not found", { status: 404 }),
+): Host {
+  const server = Deno.serve({
+    hostname: "127.0.0.1",
+    port: 0,
+    handler: Pusher.cascade(pusher.handler, app),
+    onListen() {},
+  });
+  return {
+    port: server.addr.port,
+    async [Symbol.asyncDispose]() {
+      await pusher.close();
+      await server.shutdown();
+    },
+  };
+}
+
+/** The standalone server, as a program of its own. */
+export async function runCli(): Promise<Host> {
+  const program = await start([
+    "run",
+    "--no-prompt",
+    "--allow-net",
+    "--allow-env",
+    "cli.ts",
+    ...["--port", "0", "--hostname", "127.0.0.1"],
+    ...["--app-id", APP.appId, "--key", APP.key, "--secret", APP.secret],
+    "--client-events",
+  ], /:(\d+).*\n/);
+  return {
+    port: Number(program.ready[1]),
+    [Symbol.asyncDispose]: () => program[Symbol.asyncDispose](),
+  };
+}
+
+/** The official server SDK, pointed at a host. */
+export function sdk({ port }: Pick<Host, "port">): StockServerSdk {
+  return new StockServerSdk({
+    ...APP,
+    host: "127.0.0.1",
+    port: String(port),
+    useTLS: false,
+    encryptionMasterKeyBase64: MASTER_KEY,
+  });
+}
+
+/** Emitters of pusher-js: clients, connections, channels. */
+interface Emitter {
+  bind_global(callback: (event: string, data: unknown) => void): unknown;
+}
+
+/** What an emitter says from now on, to be taken in order. */
+export class Inbox {
+  readonly #events: [name: string, data: unknown][] = [];
+  #arrived = () => {};
+
+  constructor(emitter: Emitter) {
+    emitter.bind_global((event, data) => {
+      this.#events.push([event, data]);
+      this.#arrived();
+    });
+  }
+
+  /** Takes all events up to the first one of a name, that one included. */
+  async until(name: string): Promise<[name: string, data: unknown][]> {
+    for (;;) {
+      const index = this.#events.findIndex(([event]) => event === name);
+      if (index >= 0) return this.#events.splice(0, index + 1);
+      const { promise, resolve } = Promise.withResolvers<void>();
+      this.#arrived = resolve;
+      await within(DEADLINE_MS, name, promise);
+    }
+  }
+
+  /** Takes the same events, and returns the data of the last one. */
+  async data(name: string): Promise<unknown> {
+    return (await this.until(name)).at(-1)?.[1];
+  }
+}
+
+/** pusher-js, connecting; disposal disconnects it. */
+export class StockClient implements Disposable {
+  readonly pusher: InstanceType<typeof PusherJs>;
+  /** What `pusher.connection` says. */
+  readonly connection: Inbox;
+
+  constructor(
+    { port }: Pick<Host, "port">,
+    options: StockOptions = {},
+    key = APP.key,
+  ) {
+    this.pusher = new PusherJs(key, {
+      // Required, and without effect next to a host.
+      cluster: "none",
+      wsHost: "127.0.0.1",
+      wsPort: port,
+      forceTLS: false,
+      enabledTransports: ["ws"],
+      ...options,
+    });
+    this.connection = new Inbox(this.pusher.connection);
+  }
+
+  get socketId(): string {
+    return this.pusher.connection.socket_id;
+  }
+
+  /** A presence channel, with its members. */
+  presence(channel: string): PresenceChannel {
+    return this.pusher.channel(channel) as PresenceChannel;
+  }
+
+  /** Collects what an event's handlers are told besides its data. */
+  sendersOf(channel: string, event: string): unknown[] {
+    const senders: unknown[] = [];
+    this.pusher.channel(channel).bind(
+      event,
+      (_data: unknown, metadata: unknown) => senders.push(metadata),
+    );
+    return senders;
+  }
+
+  /** Resolves when the server has processed everything sent so far. */
+  async fence(): Promise<void> {
+    const pong = Promise.withResolvers<void>();
+    const listen = ({ event }: { event: string }) => {
+      if (event === "pusher:pong") pong.resolve();
+    };
+    this.pusher.connection.bind("message", listen);
+    this.pusher.send_event("pusher:ping", {});
+    await within(DEADLINE_MS, "pusher:pong", pong.promise);
+    this.pusher.connection.unbind("message", listen);
+  }
+
+  /** Subscribes and returns what the channel says from the beginning. */
+  subscribe(channel: string): Inbox {
+    return new Inbox(this.pusher.subscribe(channel));
+  }
+
+  /** Subscribes and waits until that has succeeded. */
+  async join(channel: string): Promise<Inbox> {
+    const inbox = this.subscribe(channel);
+    await inbox.until("pusher:subscription_succeeded");
+    return inbox;
+  }
+
+  [Symbol.dispose](): void {
+    this.pusher.disconnect();
+  }
+}
+
+/** The option with which pusher-js asks the SDK for its signatures. */
+export function authorizedBy(
+  signer: StockServerSdk,
+  member?: StockMember,
+): StockOptions {
+  return {
+    channelAuthorization: {
+      customHandler({ socketId, channelName }, callback) {
+        const named = channelName.startsWith("presence-") ? member : undefined;
+        callback(
+          null,
+          signer.authorizeChannel(socketId, channelName, named),
+        );
+      },
+    },
+  };
+}
