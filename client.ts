@@ -9,6 +9,7 @@
  * ```ts
  * import { Pusher as Server } from "@glitz/pusher";
  * import { Pusher } from "@glitz/pusher/client";
+ * import { assertEquals } from "@std/assert";
  *
  * const server = new Server({ key: "app-key" });
  * const http = Deno.serve({ port: 0, onListen() {} }, server.handler);
@@ -25,7 +26,7 @@
  * const message = await new Promise((resolve) => {
  *   channel.bind("create", resolve);
  * });
- * console.assert(message.text === "hello");
+ * assertEquals(message, { text: "hello" });
  *
  * pusher.disconnect();
  * await server.close();
@@ -92,7 +93,8 @@ export interface PusherOptions extends IgnoredOptions {
 
 /**
  * Options of pusher-js that are accepted and ignored: there are no transports
- * over HTTP, requests are made by `fetch`, and nothing is measured.
+ * over HTTP, no encryption and no sign-in, requests are made by `fetch`, and
+ * nothing is measured.
  */
 export type IgnoredOptions = Partial<
   Record<
@@ -104,8 +106,10 @@ export type IgnoredOptions = Partial<
     | "httpPort"
     | "httpsPort"
     | "ignoreNullOrigin"
+    | "nacl"
     | "statsHost"
-    | "timelineParams",
+    | "timelineParams"
+    | "userAuthentication",
     unknown
   >
 >;
@@ -390,17 +394,17 @@ export class Emitter<Events = any> {
    * uncaught error, and the others are called all the same.
    */
   emit(event: string, data?: unknown, metadata?: EventMetadata): this {
-    for (const handler of this.#globals) attempt(() => handler(event, data));
+    for (const handler of this.#globals) callSafely(() => handler(event, data));
     const args = metadata ? [data, metadata] : data ? [data] : [];
     for (const { handler, context } of this.#bindings.get(event) ?? []) {
-      attempt(() => Reflect.apply(handler, context ?? globalThis, args));
+      callSafely(() => Reflect.apply(handler, context ?? globalThis, args));
     }
     return this;
   }
 }
 
 /** Calls a function; what it throws becomes an uncaught error of its own. */
-function attempt(call: () => void): void {
+function callSafely(call: () => void): void {
   try {
     call();
   } catch (error) {
@@ -415,7 +419,7 @@ function attempt(call: () => void): void {
 // frames from the connection to them. It queues nothing: what is to happen after
 // a reconnect follows from the set of channels.
 
-/** Seconds of the protocol's silence check are 120 and 30, of pusher-js 10. */
+/** The first two are the protocol's, the last is that of pusher-js. */
 const DEFAULT_TIMEOUTS = {
   activityTimeout: 120_000,
   pongTimeout: 30_000,
@@ -653,9 +657,10 @@ function resolveServer(
   options: PusherOptions,
 ): Pick<PusherConfig, "wsHost" | "wsPort" | "wssPort" | "wsPath" | "useTLS"> {
   const { cluster, wsPath = "", forceTLS } = options;
-  const named = options.wsHost ?? (cluster && `ws-${cluster}.pusher.com`);
+  // Configurations made from the environment leave empty text where nothing is.
+  const named = options.wsHost || (cluster ? `ws-${cluster}.pusher.com` : "");
   const page = pageOrigin();
-  const wsHost = named ?? page?.hostname;
+  const wsHost = named || page?.hostname;
   if (!wsHost) {
     throw new TypeError(
       'Cannot create Pusher: there is no page to take the host from, so "wsHost" or "cluster" must be given',
@@ -669,7 +674,7 @@ function resolveServer(
     wssPort: options.wssPort ?? (pagePort || 443),
     wsPath,
     // Browsers refuse connections without TLS to pages that have it.
-    useTLS: onHttps || (forceTLS ?? named !== undefined),
+    useTLS: onHttps || (forceTLS ?? named !== ""),
   };
 }
 
@@ -752,7 +757,7 @@ const RETRY_BASE_MS = 1_000;
 /** Longest delay before jitter, which adds up to half: 30 seconds in all. */
 const RETRY_MAX_MS = 20_000;
 
-/** A connection that lasted as long does not count as another failure. */
+/** A connection that lasted this long was no failure: delays start over. */
 const STABLE_MS = 10_000;
 
 /** Code of a connection that ended without saying why. */
@@ -1090,11 +1095,8 @@ function isInternal(event: string): boolean {
 
 /** Logs the way the program wants it, if it does. */
 function log(...message: unknown[]): void {
-  const { log, logToConsole } = Pusher;
-  if (!log && !logToConsole) return;
-  const text = `Pusher : : ${JSON.stringify(message)}`;
-  if (log) log(text);
-  else console.log(text);
+  const write = Pusher.log ?? (Pusher.logToConsole ? console.log : null);
+  write?.(`Pusher : : ${JSON.stringify(message)}`);
 }
 
 // ---- Channels ---------------------------------------------------------------
@@ -1377,13 +1379,16 @@ async function postAuth(
   try {
     // Without `credentials` cookies go to the page's own origin only.
     const response = await fetch(endpoint, { method: "POST", headers, body });
+    const text = await response.text();
     status = response.status;
-    if (status !== 200) throw new Error(`status ${status}`);
-    return await response.json();
+    if (status !== 200) throw new Error(`status is ${status}, and must be 200`);
+    return JSON.parse(text);
   } catch (cause) {
-    const message =
-      `Cannot authorize "${channelName}" at ${endpoint}: ${cause}`;
-    throw Object.assign(new Error(message, { cause }), { status });
+    const reason = cause instanceof Error ? cause.message : cause;
+    throw Object.assign(
+      new Error(`Cannot authorize "${channelName}" at ${endpoint}: ${reason}`),
+      { status },
+    );
   }
 }
 
@@ -1394,7 +1399,11 @@ function promised(
   return new Promise((resolve, reject) =>
     ask((error, answer) => {
       if (answer && !error) resolve(answer);
-      else reject(error instanceof Error ? error : new Error(String(error)));
+      else {reject(
+          error instanceof Error
+            ? error
+            : new Error(String(error ?? "no answer")),
+        );}
     })
   );
 }
