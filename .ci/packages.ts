@@ -13,29 +13,37 @@ const JSR_DEADLINE_MS = 20_000;
 
 const root = new URL("..", import.meta.url);
 
-/** Where the packages come from, and the flags to give to Deno for that. */
+/** Where the packages come from. */
 export interface Packages {
-  /** In words. */
+  /** Whether it is JSR. */
+  isOnline: boolean;
+  /** The same in words. */
   source: string;
-  /** For a Deno whose working directory is the repository. */
+  /** What to tell a Deno whose working directory is the repository. */
   flags: string[];
 }
 
 /** Decides for the machine it runs on. */
 export async function findPackages(): Promise<Packages> {
-  if (!await jsrAnswers()) {
-    return {
+  const isOnline = await jsrAnswers();
+  return isOnline
+    ? { isOnline, source: "JSR answers: using @std", flags: [] }
+    : {
+      isOnline,
       source: "JSR does not answer: using the stand-ins in tests/offline",
       flags: ["--import-map=tests/offline/import_map.json"],
     };
-  }
-  // deno.lock pins the packages from npm, which both sets share. The versions
-  // of @std that a run happens to see are no change to commit, so they go into
-  // a copy.
+}
+
+/**
+ * Has Deno check against a copy of deno.lock, for what may be seen in a run but
+ * is no change to commit: the latest `@std`, modules that a test itself serves.
+ */
+export async function scratchLock(): Promise<string> {
   const lock = ".artifacts/deno.lock";
   await Deno.mkdir(new URL(".artifacts", root), { recursive: true });
   await Deno.copyFile(new URL("deno.lock", root), new URL(lock, root));
-  return { source: "JSR answers: using @std", flags: [`--lock=${lock}`] };
+  return `--lock=${lock}`;
 }
 
 /**
@@ -64,6 +72,8 @@ function jsrModules(): string[] {
 }
 
 if (import.meta.main) {
-  const { flags } = await findPackages();
+  const { flags, isOnline } = await findPackages();
+  // Without JSR all that there is to see is pinned in deno.lock itself.
+  if (isOnline) flags.push(await scratchLock());
   console.log(flags.join("\n"));
 }

@@ -7,7 +7,7 @@
 import { tmpdir } from "node:os";
 import { stripVTControlCharacters } from "node:util";
 import { findChromium } from "../tests/chromium.ts";
-import { findPackages } from "./packages.ts";
+import { findPackages, scratchLock } from "./packages.ts";
 
 /** The last line of `deno test`; where there are steps, they follow a number. */
 const SUMMARY =
@@ -17,7 +17,11 @@ const SUMMARY =
 async function runTests(args: string[]): Promise<number> {
   const { source, flags } = await findPackages();
   console.log(source);
-  const { code, output } = await denoTest([...flags, ...args]);
+  const { code, output } = await denoTest([
+    ...flags,
+    await scratchLock(),
+    ...args,
+  ]);
   const summary = [...stripVTControlCharacters(output).matchAll(SUMMARY)];
   const [, passed, failed, skipped = "0"] = summary.at(-1) ?? [];
   if (passed === undefined) {
@@ -61,6 +65,8 @@ function permissions(): string[] {
     "--allow-env",
     // Servers on this machine, and listeners on all of its addresses.
     "--allow-net=localhost,127.0.0.1,[::1],0.0.0.0",
+    // The client, as a module that one of those servers has.
+    "--allow-import=127.0.0.1",
     // Servers as a user starts them, and the browser.
     `--allow-run=${programs.join()}`,
   ];

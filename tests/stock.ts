@@ -4,10 +4,10 @@
  *
  * @module
  */
-import { Pusher } from "@glitz/pusher";
 import StockServerSdk from "pusher";
 import pusherJs, { type PresenceChannel } from "pusher-js";
 import { within } from "./deadline.ts";
+import { APP } from "./harness.ts";
 import { start } from "./program.ts";
 
 // The package's types describe an ES module, but under Deno it is CommonJS.
@@ -16,11 +16,8 @@ const PusherJs = pusherJs as unknown as typeof pusherJs.default;
 /** For everything that a client waits for; what passes takes milliseconds. */
 const DEADLINE_MS = 10_000;
 
-/** The app that every server here has. */
-export const APP = { appId: "app-id", key: "app-key", secret: "app-secret" };
-
-/** Signs and encrypts end to end; 32 bytes, known to the SDK only. */
-const MASTER_KEY = btoa("0123456789abcdef0123456789abcdef");
+/** Encrypts end to end: 32 bytes, known to the SDK only. */
+export const MASTER_KEY = btoa("0123456789abcdef0123456789abcdef");
 
 /** Options of pusher-js besides those that name the server. */
 export type StockOptions = Partial<
@@ -37,27 +34,6 @@ export interface Host extends AsyncDisposable {
   readonly port: number;
 }
 
-/** A handler of ours at the head of a cascade, in this process. */
-export function embed(
-  pusher: Pusher,
-  app: (request: Request) => Response = () =>
-    new Response("Not found", { status: 404 }),
-): Host {
-  const server = Deno.serve({
-    hostname: "127.0.0.1",
-    port: 0,
-    handler: Pusher.cascade(pusher.handler, app),
-    onListen() {},
-  });
-  return {
-    port: server.addr.port,
-    async [Symbol.asyncDispose]() {
-      await pusher.close();
-      await server.shutdown();
-    },
-  };
-}
-
 /** The standalone server, as a program of its own. */
 export async function runCli(): Promise<Host> {
   const program = await start([
@@ -67,7 +43,7 @@ export async function runCli(): Promise<Host> {
     "--allow-env",
     "cli.ts",
     ...["--port", "0", "--hostname", "127.0.0.1"],
-    ...["--app-id", APP.appId, "--key", APP.key, "--secret", APP.secret],
+    ...["--app-id", APP.id, "--key", APP.key, "--secret", APP.secret],
     "--client-events",
   ], /:(\d+).*\n/);
   return {
@@ -77,9 +53,14 @@ export async function runCli(): Promise<Host> {
 }
 
 /** The official server SDK, pointed at a host. */
-export function sdk({ port }: Pick<Host, "port">): StockServerSdk {
+export function sdk(
+  { port }: Pick<Host, "port">,
+  secret = APP.secret,
+): StockServerSdk {
   return new StockServerSdk({
-    ...APP,
+    appId: APP.id,
+    key: APP.key,
+    secret,
     host: "127.0.0.1",
     port: String(port),
     useTLS: false,

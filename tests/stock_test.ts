@@ -11,17 +11,17 @@ import {
   assertObjectMatch,
   assertRejects,
 } from "@std/assert";
-import { Pusher } from "@glitz/pusher";
+import { Pusher, type PusherOptions } from "@glitz/pusher";
 import StockServerSdk from "pusher";
-import webClient from "npm:pusher-js@8.6.0/dist/web/pusher.js" with {
+import webBuild from "npm:pusher-js@8.6.0/dist/web/pusher.js" with {
   type: "text",
 };
 import { browserTest, openPage } from "./browser.ts";
+import { APP, serve } from "./harness.ts";
 import {
-  APP,
   authorizedBy,
-  embed,
   type Host,
+  MASTER_KEY,
   runCli,
   sdk,
   StockClient,
@@ -29,7 +29,7 @@ import {
 } from "./stock.ts";
 
 const HOSTS: Record<string, () => Host | Promise<Host>> = {
-  "Pusher.cascade": () => embed(new Pusher({ ...APP, clientEvents: true })),
+  "Pusher.cascade": () => serve({ clientEvents: true }),
   "cli.ts": runCli,
 };
 
@@ -150,9 +150,7 @@ stockTest(
       await (await server.get({ path, params })).json();
 
     const info = "subscription_count,user_count";
-    const [room, news] = [{ subscription_count: 2, user_count: 1 }, {
-      subscription_count: 1,
-    }];
+    const room = { subscription_count: 2, user_count: 1 };
     const triggered = await server.trigger(
       ["news", "presence-room", "empty"],
       "create",
@@ -161,7 +159,7 @@ stockTest(
     );
     assertEquals(await triggered.json(), {
       channels: {
-        news,
+        news: { subscription_count: 1 },
         "presence-room": room,
         empty: { subscription_count: 0 },
       },
@@ -193,13 +191,7 @@ stockTest(
 );
 
 stockTest("an SDK with another secret is refused", async (host) => {
-  const stranger = new StockServerSdk({
-    ...APP,
-    secret: "another",
-    host: "127.0.0.1",
-    port: String(host.port),
-    useTLS: false,
-  });
+  const stranger = sdk(host, "another secret");
   const refused = () => stranger.trigger("news", "create", {});
   const error = await assertRejects(refused, StockServerSdk.RequestError);
   assertEquals(error.status, 401);
@@ -220,11 +212,7 @@ stockTest(
 stockTest(
   "a wrong signature is a subscription_error of the channel",
   async (host, server) => {
-    const forger = new StockServerSdk({
-      ...APP,
-      secret: "wrong",
-      cluster: "none",
-    });
+    const forger = sdk(host, "another secret");
     using client = new StockClient(host, authorizedBy(forger));
     const news = client.subscribe("private-news");
     const error = await news.data("pusher:subscription_error") as {
@@ -386,19 +374,17 @@ stockTest(
 
 // ---- The handler's auth endpoint --------------------------------------------
 
-/** Answers as a program would that knows who asks: ann, and nobody's secrets. */
-const authorizing = () =>
-  new Pusher({
-    ...APP,
-    clientEvents: true,
-    authorize(_request, { channel }) {
-      if (channel.startsWith("presence-")) return { user_id: "ann" };
-      return channel !== "private-secret";
-    },
-  });
+/** Ann is at the keyboard, and secrets are nobody's business. */
+const AUTHORIZING: PusherOptions = {
+  clientEvents: true,
+  authorize(_request, { channel }) {
+    if (channel.startsWith("presence-")) return { user_id: "ann" };
+    return channel !== "private-secret";
+  },
+};
 
 Deno.test("POST /pusher/auth lets pusher-js join with an endpoint and no more", async () => {
-  await using host = embed(authorizing());
+  await using host = serve(AUTHORIZING);
   const endpoint = `http://127.0.0.1:${host.port}/pusher/auth`;
   using client = new StockClient(host, {
     channelAuthorization: { endpoint, transport: "ajax" },
@@ -416,54 +402,46 @@ Deno.test("POST /pusher/auth lets pusher-js join with an endpoint and no more", 
   );
 });
 
+/** A page that logs what it hears, with the web build served beside it. */
+function stockPage(request: Request): Response {
+  if (new URL(request.url).pathname === "/stock.js") {
+    const headers = { "content-type": "text/javascript" };
+    return new Response(webBuild, { headers });
+  }
+  return new Response(
+    `<!doctype html><script src="/stock.js"></script><script>
+      const pusher = new Pusher("${APP.key}", {
+        cluster: "none",
+        wsHost: location.hostname,
+        wsPort: location.port,
+        forceTLS: false,
+        enabledTransports: ["ws"],
+      });
+      const room = pusher.subscribe("presence-room");
+      room.bind("pusher:subscription_succeeded", ({ me }) => {
+        console.log(me.id, "joined");
+      });
+      room.bind("create", (data) => console.log("created", data));
+      room.bind("client-say", (data, { user_id }) => {
+        console.log(user_id, "says", data);
+      });
+    </script>`,
+    { headers: { "content-type": "text/html" } },
+  );
+}
+
 browserTest(
   "the web build of pusher-js needs no auth options on its own host",
   async (browser) => {
-    const pusher = authorizing();
-    const page = (request: Request) =>
-      new URL(request.url).pathname === "/stock.js"
-        ? new Response(webClient, {
-          headers: { "content-type": "text/javascript" },
-        })
-        : new Response(
-          `<!doctype html><script src="/stock.js"></script><script>
-          const pusher = new Pusher("${APP.key}", {
-            cluster: "none",
-            wsHost: location.hostname,
-            wsPort: location.port,
-            forceTLS: false,
-            enabledTransports: ["ws"],
-          });
-          const room = pusher.subscribe("presence-room");
-          room.bind("pusher:subscription_succeeded", (members) => {
-            console.log("joined as", members.me.id);
-          });
-          room.bind("create", (data) => console.log("created", data));
-          room.bind("client-say", (data, { user_id }) => {
-            console.log(user_id, "says", data);
-          });
-        </script>`,
-          { headers: { "content-type": "text/html" } },
-        );
-    await using host = embed(pusher, page);
+    await using host = serve(AUTHORIZING, { after: [stockPage] });
     const url = `http://127.0.0.1:${host.port}/`;
-    const [first, second] = [
-      await openPage(browser, url),
-      await openPage(browser, url),
-    ];
-    for (const window of [first, second]) {
-      await window.logs(
-        `"joined as","ann"`,
-      );
-    }
-    await pusher.trigger("presence-room", "create", { n: 1 });
-    for (const window of [first, second]) {
-      await window.logs(
-        `"created",{"n":1}`,
-      );
-    }
-    await first.page.evaluate(`room.trigger("client-say", "hello")`);
-    await second.logs(`"ann","says","hello"`);
+    const ann = await openPage(browser, url);
+    const tab = await openPage(browser, url);
+    for (const page of [ann, tab]) await page.logs(`["ann","joined"]`);
+    await host.pusher.trigger("presence-room", "create", { n: 1 });
+    for (const page of [ann, tab]) await page.logs(`["created",{"n":1}]`);
+    await ann.page.evaluate(`room.trigger("client-say", "hello")`);
+    await tab.logs(`["ann","says","hello"]`);
   },
 );
 
@@ -473,7 +451,9 @@ browserTest(
 const STOCK_RETRY_MS = 1000;
 
 Deno.test("close sends pusher-js to the server that has taken over, at once", async () => {
-  const [old, successor] = [new Pusher(APP), new Pusher(APP)];
+  const { key, secret } = APP;
+  const old = new Pusher({ key, secret });
+  const successor = new Pusher({ key, secret });
   let current = old;
   await using server = Deno.serve({
     hostname: "127.0.0.1",
@@ -518,7 +498,7 @@ Deno.test("authorizeChannel signs as the SDK does", () => {
   const stock = new StockServerSdk({
     ...VECTORS,
     cluster: "none",
-    encryptionMasterKeyBase64: btoa("0123456789abcdef0123456789abcdef"),
+    encryptionMasterKeyBase64: MASTER_KEY,
   });
   const ours = new Pusher(VECTORS);
   for (
