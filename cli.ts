@@ -155,6 +155,9 @@ function wrap(text: string): string {
 // ---- Settings ---------------------------------------------------------------
 // What the flags and the environment come to.
 
+// No deployment waits for a day.
+const MAX_DRAIN_MS = 86_400_000;
+
 interface Settings {
   readonly port: number;
   readonly hostname: string;
@@ -192,22 +195,29 @@ function readSettings(args: string[]): Settings | null {
   if (!Number.isInteger(port) || port > 65_535) {
     throw new UsageError(`--port is ${port}, and must be from 0 to 65535`);
   }
+  const drainMs = number("drain", 5) * 1000;
+  if (drainMs > MAX_DRAIN_MS) {
+    throw new UsageError(
+      `--drain is ${drainMs / 1000}, and must be at most ${
+        MAX_DRAIN_MS / 1000
+      }`,
+    );
+  }
   const origins = read("origin")?.split(",").map((origin) => origin.trim());
-  const path = read("path");
   const hostname = read("hostname");
   return {
     port,
     hostname: hostname ?? "0.0.0.0",
     ownAddress: read("port") !== undefined || hostname !== undefined,
-    drainMs: number("drain", 5) * 1000,
+    drainMs,
     pusher: {
       ...readApps(read),
       clientEvents: readBoolean("client-events", read("client-events")),
       activityTimeoutMs: number("activity-timeout", 120) * 1000,
       pongTimeoutMs: number("pong-timeout", 30) * 1000,
       limits: { connections: number("max-connections", Infinity) },
-      ...(path !== undefined && { path }),
-      ...(origins !== undefined && { origins }),
+      path: read("path"),
+      origins,
     },
   };
 }
@@ -226,21 +236,21 @@ function readApps(
 ): PusherOptions {
   const file = read("apps");
   const [appId, key, secret] = [read("app-id"), read("key"), read("secret")];
-  if (file === undefined) {
-    return {
-      ...(appId !== undefined && { appId }),
-      ...(key !== undefined && { key }),
-      ...(secret !== undefined && { secret }),
-    };
-  }
+  if (file === undefined) return { appId, key, secret };
+  const refuse = (why: string) =>
+    new UsageError(`--apps "${file}" cannot be used: ${why}`);
+  let apps: unknown;
   try {
-    const apps: AppOptions[] = JSON.parse(Deno.readTextFileSync(file));
-    return { apps };
+    apps = JSON.parse(Deno.readTextFileSync(file));
   } catch (error) {
     // The file holds secrets, and a JSON error quotes what it stumbled over.
-    const why = error instanceof SyntaxError ? "it is not JSON" : `${error}`;
-    throw new UsageError(`--apps "${file}" cannot be read: ${why}`);
+    throw refuse(error instanceof SyntaxError ? "it is not JSON" : `${error}`);
   }
+  const fits = Array.isArray(apps) &&
+    apps.every((app) => typeof app === "object" && app !== null);
+  if (!fits) throw refuse("it is not an array of objects");
+  // What the objects hold is checked by Pusher.
+  return { apps: apps as AppOptions[], appId, key, secret };
 }
 
 function readBoolean(name: string, text: string | undefined): boolean {

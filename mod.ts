@@ -87,9 +87,9 @@ export type BatchEvent<Events> = {
 /** What {@linkcode Pusher.trigger} takes besides channel, event and data. */
 export interface TriggerParams {
   /** The connection that does not get the event: usually the one that caused it. */
-  socket_id?: string;
+  socket_id?: string | undefined;
   /** Comma list of `subscription_count` and `user_count` to be told in return. */
-  info?: string;
+  info?: string | undefined;
 }
 
 /**
@@ -136,7 +136,7 @@ export interface Member {
   /** 1 to 128 characters, or an integer, which becomes its decimal text. */
   user_id: string | number;
   /** An object whose JSON has at most 1,024 bytes; other members see it. */
-  user_info?: Record<string, unknown>;
+  user_info?: object;
 }
 
 /** A signed permission to subscribe, as clients expect it from an auth endpoint. */
@@ -149,6 +149,8 @@ export interface ChannelAuth {
 
 /** What is asked of {@linkcode PusherOptions.authorize}. */
 export interface AuthorizeContext {
+  /** Id of the app that the client is connected to. */
+  app: string;
   /** The channel that the client wants to join. */
   channel: string;
   /** The client's connection. */
@@ -187,13 +189,13 @@ export interface AppOptions {
   /** Signs; never leaves the server. */
   secret: string;
   /** Whether the app takes connections and requests. @default {true} */
-  enabled?: boolean;
+  enabled?: boolean | undefined;
   /** Overrides {@linkcode PusherOptions.clientEvents}. */
-  clientEvents?: boolean;
+  clientEvents?: boolean | undefined;
   /** Overrides {@linkcode PusherOptions.origins} for this app's sockets. */
-  origins?: OriginRule | OriginRule[];
+  origins?: OriginRule | OriginRule[] | undefined;
   /** Overrides single entries of {@linkcode PusherOptions.limits}. */
-  limits?: Partial<Omit<Limits, "sockets">>;
+  limits?: Partial<Omit<Limits, "sockets">> | undefined;
 }
 
 /**
@@ -218,11 +220,19 @@ export interface Limits {
    * @default {1048576}
    */
   bufferedBytes: number;
-  /** Bytes of one incoming frame; larger ones are dropped. @default {65536} */
+  /**
+   * Bytes of one incoming frame; larger ones are dropped with an error. The
+   * runtime has taken in the whole frame by then, up to 64 MiB of it.
+   * @default {65536}
+   */
   frameBytes: number;
   /** Incoming frames per second, refilling `framesBurst`. @default {100} */
   framesPerSecond: number;
-  /** Incoming frames at once; more are dropped with an error. @default {1000} */
+  /**
+   * Incoming frames at once. The first one more is dropped with an error, those
+   * after it without, and a client that goes on as long again is closed with
+   * 4100. @default {1000}
+   */
   framesBurst: number;
   /** UTF-16 units of a channel name. @default {200} */
   channelNameLength: number;
@@ -249,59 +259,59 @@ export interface Limits {
 /** Options of {@linkcode Pusher}. All of them may be left out. */
 export interface PusherOptions {
   /** Names the app in HTTP API paths. @default {"app-id"} */
-  appId?: string;
+  appId?: string | undefined;
   /** Names the app to clients; public. @default {"app-key"} */
-  key?: string;
+  key?: string | undefined;
   /** Signs. Without one a random secret is made, so nobody outside can sign. */
-  secret?: string;
+  secret?: string | undefined;
   /** Several apps instead of the one named by the three fields above. */
-  apps?: AppOptions[];
+  apps?: AppOptions[] | undefined;
   /** Prefix of every route, such as `/realtime`. @default {""} */
-  path?: string;
+  path?: string | undefined;
   /** Whether clients may send events to each other. @default {false} */
-  clientEvents?: boolean;
+  clientEvents?: boolean | undefined;
   /**
    * Answers `POST {path}/pusher/auth`, the endpoint that clients ask by default.
    * Without it that route is 404 and the program may serve its own.
    */
-  authorize?: Authorize;
+  authorize?: Authorize | undefined;
   /**
    * Pages of other origins that may open sockets and call the auth endpoint.
    * Without it sockets may come from anywhere, as a socket alone gives nothing
    * private, and the auth endpoint answers its own origin only.
    */
-  origins?: OriginRule | OriginRule[];
+  origins?: OriginRule | OriginRule[] | undefined;
   /** Limits that differ from the defaults. */
-  limits?: Partial<Limits>;
+  limits?: Partial<Limits> | undefined;
   /**
    * Silence after which a connection is asked for a sign of life, in
    * milliseconds; clients are told the same figure. @default {120000}
    */
-  activityTimeoutMs?: number;
+  activityTimeoutMs?: number | undefined;
   /** How long that sign may take, in milliseconds. @default {30000} */
-  pongTimeoutMs?: number;
+  pongTimeoutMs?: number | undefined;
   /** Refuse clients that name no protocol version. @default {false} */
-  strictProtocol?: boolean;
+  strictProtocol?: boolean | undefined;
   /** Where shared state lives and events fan out. @default {MemoryBackplane} */
-  backplane?: Backplane;
+  backplane?: Backplane | undefined;
   /** The wall clock in milliseconds, for signed timestamps. @default {Date.now} */
-  now?: () => number;
+  now?: (() => number) | undefined;
   /** Accepted as the official SDK has it, and ignored: there is no host to call. */
-  cluster?: string;
+  cluster?: string | undefined;
   /** Ignored, see `cluster`. */
-  host?: string;
+  host?: string | undefined;
   /** Ignored, see `cluster`. */
-  port?: string | number;
+  port?: string | number | undefined;
   /** Ignored, see `cluster`. */
-  scheme?: string;
+  scheme?: string | undefined;
   /** Ignored, see `cluster`. */
-  useTLS?: boolean;
+  useTLS?: boolean | undefined;
   /** Ignored, see `cluster`. */
-  encrypted?: boolean;
+  encrypted?: boolean | undefined;
   /** Ignored, see `cluster`. */
-  timeout?: number;
+  timeout?: number | undefined;
   /** Ignored, see `cluster`. */
-  agent?: unknown;
+  agent?: unknown | undefined;
 }
 
 /** What every lifecycle event says. */
@@ -403,7 +413,7 @@ export interface Message {
   readonly exceptSocketId?: string;
 }
 
-/** A user about to join a presence channel, as {@linkcode Backplane} keeps it. */
+/** A user about to join a presence channel. */
 export interface JoiningMember {
   /** The user. */
   readonly userId: string;
@@ -411,6 +421,16 @@ export interface JoiningMember {
   readonly userInfo: string;
   /** How many distinct users the channel may have. */
   readonly maxMembers: number;
+  /** What to publish to the channel if the user was not there before. */
+  readonly added: Message;
+}
+
+/** A user about to leave a presence channel. */
+export interface LeavingMember {
+  /** The user. */
+  readonly userId: string;
+  /** What to publish to the channel if it was the user's last connection. */
+  readonly removed: Message;
 }
 
 /** What a join changed. */
@@ -450,7 +470,13 @@ export interface BackplaneNode {
  * its publisher to each server. A method that answers without a promise is
  * taken at once, in the same turn of the event loop.
  *
- * Each join and leave reports its transition to exactly one caller.
+ * - Each join and leave reports its transition to exactly one caller, and
+ *   publishes the announcement that goes with it in the same step: whoever sees
+ *   the member lists and the announcements sees them agree.
+ * - Messages of one server reach a channel in the order of its calls, answered
+ *   or not.
+ * - A leave that fails is not tried again: a backplane that can fail lets what a
+ *   server holds run out.
  */
 export interface Backplane {
   /** Called once, before anything else. */
@@ -467,7 +493,11 @@ export interface Backplane {
     member?: JoiningMember,
   ): Awaitable<JoinResult | null>;
   /** Takes one connection off a channel again. */
-  leave(app: string, channel: string, userId?: string): Awaitable<LeaveResult>;
+  leave(
+    app: string,
+    channel: string,
+    member?: LeavingMember,
+  ): Awaitable<LeaveResult>;
   /** User ids and their `user_info` as JSON text. */
   members(
     app: string,
@@ -493,7 +523,10 @@ export interface Transport {
   readonly bufferedAmount: number;
   /** Sends one text frame. */
   send(frame: string): void;
-  /** Ends the connection with a close code and a reason of at most 123 bytes. */
+  /**
+   * Ends the connection with a close code and a reason of at most 123 bytes. The
+   * {@linkcode Peer} is told afterwards, when it has ended.
+   */
   close(code: number, reason: string): void;
 }
 
@@ -547,6 +580,7 @@ interface Close {
 // The range decides what a client does next: 4000 to 4099 stop it for good, on
 // 4100 to 4199 it comes back after a second, on 4200 to 4299 at once.
 const CLOSE = Object.freeze({
+  SendFailed: { code: 1011, message: "Frames cannot be sent" },
   BinaryFrame: { code: 1003, message: "Binary frames are not supported" },
   UnknownApp: { code: 4001, message: "No app has this key" },
   AppDisabled: { code: 4003, message: "The app is disabled" },
@@ -561,7 +595,7 @@ const CLOSE = Object.freeze({
   ServerFull: { code: 4100, message: "The server is over capacity" },
   ShuttingDown: { code: 4100, message: "The server is shutting down" },
   SlowPeer: { code: 4100, message: "Frames are not read fast enough" },
-  Backlog: { code: 4100, message: "Frames arrive faster than they are served" },
+  Flood: { code: 4100, message: "Frames come faster than they are served" },
   Reconnect: { code: 4200, message: "The server is going away, reconnect" },
   NoPong: { code: 4201, message: "No pong within the timeout" },
 });
@@ -631,6 +665,10 @@ const REFUSAL = Object.freeze({
   NoChannelData: new Refusal(401, "A presence channel needs channel_data"),
   AppDisabled: new Refusal(403, "The app is disabled"),
   Origin: new Refusal(403, "The page's origin is not allowed"),
+  UnknownSocket: new Refusal(
+    403,
+    "No connection has this socket_id, so there is no app to sign for",
+  ),
   PublicChannel: new Refusal(
     403,
     "Only private and presence channels are authorized",
@@ -639,8 +677,9 @@ const REFUSAL = Object.freeze({
   UnknownApp: new Refusal(404, "No app has this id"),
   AuthBodyTooLarge: new Refusal(413, "The form is too large"),
   UpgradeRequired: new Refusal(426, "This is a WebSocket endpoint"),
-  Unauthorized: new Refusal(500, "The channel could not be authorized"),
-  NotSubscribed: new Refusal(500, "The subscription could not be served"),
+  AuthorizeFailed: new Refusal(500, "The channel could not be authorized"),
+  SubscribeFailed: new Refusal(500, "The subscription could not be served"),
+  Crashed: new Refusal(500, "The request could not be served"),
   OverCapacity: new Refusal(503, "The server is over capacity"),
   ShuttingDown: new Refusal(503, "The server is shutting down"),
   Unavailable: new Refusal(503, "The request could not be served right now"),
@@ -750,7 +789,8 @@ export class Pusher<Events extends object = AnyEvents> {
    * @param data A string as it is, anything else as JSON.
    * @param params Who is left out, and what to be told.
    * @returns Resolves once the event is accepted, which does not wait for
-   * clients.
+   * clients; rejects if the backplane fails. It need not be awaited: a failure
+   * goes to the `error` listeners as well.
    * @throws {TypeError} At once, if an argument is of the wrong kind.
    * @throws {RangeError} At once, if a limit is passed.
    */
@@ -766,7 +806,7 @@ export class Pusher<Events extends object = AnyEvents> {
       `Cannot trigger "${event}"`,
     );
     refuseCleartext(publish);
-    return respond(this.#app.server.publish(this.#app, publish));
+    return respond(this.#app, this.#app.server.publish(this.#app, publish));
   }
 
   /**
@@ -785,7 +825,10 @@ export class Pusher<Events extends object = AnyEvents> {
       "Cannot trigger a batch",
     );
     publishes.forEach(refuseCleartext);
-    return respond(this.#app.server.publishBatch(this.#app, publishes));
+    return respond(
+      this.#app,
+      this.#app.server.publishBatch(this.#app, publishes),
+    );
   }
 
   /**
@@ -794,7 +837,7 @@ export class Pusher<Events extends object = AnyEvents> {
    *
    * @param socketId The client's connection.
    * @param channel The channel.
-   * @param member Who joins; needed for presence channels.
+   * @param member Who joins, on presence channels.
    * @returns What the client expects as JSON.
    * @throws {TypeError} If the socket id, the channel or the member is not valid.
    *
@@ -813,26 +856,19 @@ export class Pusher<Events extends object = AnyEvents> {
     channel: string,
     member?: Member,
   ): ChannelAuth {
-    if (typeof socketId !== "string" || !SOCKET_ID.test(socketId)) {
+    if (!isSocketId(socketId)) {
       throw new TypeError(
         `Cannot authorize a channel: socket id is ${
           quote(socketId)
         }, and must be two numbers joined by a dot`,
       );
     }
-    const kind = accepted(
-      checkChannelName(channel, this.#app.limits),
-      "Cannot authorize a channel",
-    );
-    if (member !== undefined) {
-      accepted(
-        checkMember(member, this.#app.limits),
-        `Cannot authorize "${channel}"`,
-      );
-    } else if (kind.presence) {
-      throw new TypeError(
-        `Cannot authorize "${channel}": a presence channel needs a member with user_id`,
-      );
+    const { limits } = this.#app;
+    const what = `Cannot authorize ${quote(channel)}`;
+    const kind = accepted(checkChannelName(channel, limits), what);
+    // A client that has signed in may join a presence channel as who it is.
+    if (kind.presence && member !== undefined) {
+      accepted(checkMember(member, limits), what);
     }
     return this.#app.authorize(socketId, channel, member);
   }
@@ -1104,8 +1140,13 @@ class Server {
   readonly path: string;
   readonly activityTimeoutS: number;
   readonly #strictProtocol: boolean;
-  readonly #slow = new Set<Connection>();
+  /** Connections to be judged in the next turn of the event loop. */
+  readonly #suspects = new Set<Connection>();
+  /** Joins and leaves that the backplane has not answered yet. */
+  readonly #unsettled = new Set<Promise<unknown>>();
   #sockets = 0;
+  /** Sockets of clients that were turned away and have not gone yet. */
+  #refused = 0;
   #onEmpty: (() => void) | null = null;
   #closing: Promise<void> | null = null;
   #closed = false;
@@ -1143,18 +1184,12 @@ class Server {
 
   /** Answers any request; what goes wrong inside is a 500 and an `error`. */
   handle(request: Request): Awaitable<Response> {
-    try {
-      const response = route(this, request);
-      if (!(response instanceof Promise)) return response;
-      return response.catch((error) => this.#crashed(error));
-    } catch (error) {
-      return this.#crashed(error);
-    }
-  }
-
-  #crashed(error: unknown): Response {
-    this.hooks.fail(error, "serving a request");
-    return Response.json({ error: "Internal error" }, { status: 500 });
+    const response = attempt(() => route(this, request));
+    if (!(response instanceof Promise)) return response;
+    return response.catch((error) => {
+      this.hooks.fail(error, "serving a request");
+      return refuse(REFUSAL.Crashed);
+    });
   }
 
   /** Judges what can be judged before the transport is open. */
@@ -1164,7 +1199,7 @@ class Server {
     if (!app.enabled) return { app, refusal: CLOSE.AppDisabled };
     const version = new URL(request.url).searchParams.get("protocol");
     const refusal = checkVersion(version, this.#strictProtocol) ??
-      (this.allowsOrigin(app.origins, request) ? null : CLOSE.OriginRefused);
+      (this.judgeOrigin(app.origins, request) ? null : CLOSE.OriginRefused);
     return { app, refusal };
   }
 
@@ -1173,6 +1208,7 @@ class Server {
     this.#sockets++;
     const close = refusal ?? this.#capacity(app);
     if (app === null || close !== null) {
+      this.#refused++;
       return new RefusedPeer(this, transport, close ?? CLOSE.UnknownApp);
     }
     const connection = new Connection(this, app, transport, this.#socketId());
@@ -1184,11 +1220,12 @@ class Server {
   }
 
   /**
-   * Whether even a polite refusal would be too much: peers that do not answer a
-   * close frame keep their socket, and the runtime cannot end it.
+   * Whether even a polite refusal would be too much. A peer that does not answer
+   * a close frame keeps its socket, and the runtime cannot end it.
    */
-  get overrun(): boolean {
-    return this.#sockets >= 2 * this.limits.sockets;
+  isOverrun({ refusal }: Admission): boolean {
+    return this.#sockets >= 2 * this.limits.sockets ||
+      (refusal !== null && this.#refused >= MAX_REFUSED_SOCKETS);
   }
 
   #capacity(app: App | null): Close | null {
@@ -1214,33 +1251,35 @@ class Server {
     this.connections.delete(connection.socketId);
     connection.app.connectionCount--;
     this.liveness.forget(connection);
-    this.#slow.delete(connection);
+    this.#suspects.delete(connection);
   }
 
   /** A transport has closed for good; called once for each. */
-  released(): void {
+  released(wasRefused: boolean): void {
     this.#sockets--;
+    if (wasRefused) this.#refused--;
     if (this.#sockets === 0) this.#onEmpty?.();
   }
 
   /**
-   * Has a connection judged that is past its buffer limit. Not at once: what is
-   * sent in one turn of the event loop cannot be written before the next, and a
-   * burst of the program's own says nothing about the peer.
+   * Has a connection judged that does not take its frames. Not at once: what is
+   * sent in one turn of the event loop cannot be written before the next, so a
+   * burst of the program's own says nothing about the peer; and a fan-out must
+   * not be interrupted by leaves.
    */
-  suspectSlow(connection: Connection): void {
-    if (this.#slow.size === 0) setTimeout(() => this.#judgeSlow(), 0);
-    this.#slow.add(connection);
+  suspect(connection: Connection): void {
+    if (this.#suspects.size === 0) setTimeout(() => this.#judge(), 0);
+    this.#suspects.add(connection);
   }
 
-  #judgeSlow(): void {
-    const suspects = [...this.#slow];
-    this.#slow.clear();
-    for (const connection of suspects) connection.dropIfSlow();
+  #judge(): void {
+    const suspects = [...this.#suspects];
+    this.#suspects.clear();
+    for (const connection of suspects) connection.endIfStuck();
   }
 
-  /** A throwing rule is a refusal. */
-  allowsOrigin(check: OriginCheck, request: Request): boolean {
+  /** Whether a page may come in; a rule that throws says no. */
+  judgeOrigin(check: OriginCheck, request: Request): OriginVerdict {
     try {
       return check(request);
     } catch (error) {
@@ -1262,7 +1301,7 @@ class Server {
   publish(app: App, publish: Publish): Awaitable<PublishResult> {
     const accepted = publish.channels.map((channel) =>
       chain(
-        this.backplane.publish(app.id, channel, publish.message),
+        attempt(() => this.backplane.publish(app.id, channel, publish.message)),
         () => this.#published(app, channel, publish.message),
       )
     );
@@ -1342,52 +1381,58 @@ class Server {
   }
 
   /**
-   * Joins a channel for one connection and tells everybody else of it. `null`
-   * when the channel has no room for the user.
+   * Joins a channel for one connection; the others on it are told of a new user.
+   * `null` when the channel has no room for the user.
    */
   join(
-    connection: Connection,
+    app: App,
     channel: string,
     member: JoiningMember | undefined,
   ): Awaitable<JoinResult | null> {
-    const { app, socketId } = connection;
-    return chain(
-      this.backplane.join(app.id, channel, member),
-      (joined) => {
-        if (joined?.subscriptions === 1) {
-          this.hooks.emit("channel_occupied", { app: app.id, channel });
-        }
-        if (!joined?.memberAdded || member === undefined) return joined;
-        const { userId, userInfo } = member;
+    const joining = attempt(() => this.backplane.join(app.id, channel, member));
+    return this.#settling(chain(joining, (joined) => {
+      if (joined?.subscriptions === 1) {
+        this.hooks.emit("channel_occupied", { app: app.id, channel });
+      }
+      if (joined?.memberAdded && member !== undefined) {
+        const { userId } = member;
         this.hooks.emit("member_added", { app: app.id, channel, userId });
-        const announced = this.backplane.publish(app.id, channel, {
-          event: OUTBOUND.MemberAdded,
-          data: `{"user_id":${JSON.stringify(userId)},"user_info":${userInfo}}`,
-          exceptSocketId: socketId,
-        });
-        return chain(announced, () => joined);
-      },
+      }
+      return joined;
+    }));
+  }
+
+  /** Leaves a channel for one connection; failing is the backplane's affair. */
+  leave(app: App, channel: string, userId: string | undefined): void {
+    const member = userId === undefined
+      ? undefined
+      : { userId, removed: memberRemoved(userId) };
+    const leaving = attempt(() =>
+      this.backplane.leave(app.id, channel, member)
+    );
+    const left = chain(leaving, (result) => {
+      if (result.memberRemoved && userId !== undefined) {
+        this.hooks.emit("member_removed", { app: app.id, channel, userId });
+      }
+      if (result.subscriptions === 0) {
+        this.hooks.emit("channel_vacated", { app: app.id, channel });
+      }
+    });
+    if (!(left instanceof Promise)) return;
+    this.#settling(
+      left.catch((error) =>
+        this.hooks.fail(error, "leaving a channel", app.id)
+      ),
     );
   }
 
-  /** Leaves a channel for one connection and tells everybody else of it. */
-  leave(app: App, channel: string, userId: string | undefined): void {
-    const left = attempt(() =>
-      chain(this.backplane.leave(app.id, channel, userId), (result) => {
-        const announced = result.memberRemoved && userId !== undefined
-          ? this.#memberRemoved(app, channel, userId)
-          : undefined;
-        if (result.subscriptions === 0) {
-          this.hooks.emit("channel_vacated", { app: app.id, channel });
-        }
-        return announced;
-      })
-    );
-    if (left instanceof Promise) {
-      left.catch((error) =>
-        this.hooks.fail(error, "leaving a channel", app.id)
-      );
-    }
+  /** Remembers what {@linkcode close} has to wait for. */
+  #settling<T>(value: Awaitable<T>): Awaitable<T> {
+    if (!(value instanceof Promise)) return value;
+    this.#unsettled.add(value);
+    const settled = () => this.#unsettled.delete(value);
+    value.then(settled, settled);
+    return value;
   }
 
   #memberRemoved(app: App, channel: string, userId: string): Awaitable<void> {
@@ -1415,23 +1460,35 @@ class Server {
         await new Promise((next) => setTimeout(next, DRAIN_TICK_MS));
       }
     }
-    await this.#settled();
+    let timer;
+    const late = new Promise((resolve) => {
+      timer = setTimeout(resolve, CLOSE_GRACE_MS);
+    });
+    await Promise.race([this.#settled(), late]);
+    clearTimeout(timer);
     this.#closed = true;
     await this.backplane.close();
   }
 
-  /** Waits for the peers to answer the close, for a while. */
-  #settled(): Promise<void> {
-    if (this.#sockets === 0) return Promise.resolve();
-    return new Promise((settled) => {
-      const timer = setTimeout(settled, CLOSE_GRACE_MS);
-      this.#onEmpty = () => {
-        clearTimeout(timer);
-        settled();
-      };
-    });
+  /** Waits for the peers to answer the close, and for the backplane. */
+  async #settled(): Promise<void> {
+    if (this.#sockets > 0) {
+      await new Promise<void>((resolve) => this.#onEmpty = resolve);
+    }
+    // A join that comes too late is followed by its leave.
+    while (this.#unsettled.size > 0) {
+      await Promise.allSettled(this.#unsettled);
+    }
   }
 }
+
+// Clients that were turned away are told why as long as there are fewer sockets
+// of theirs; beyond it they get a plain HTTP refusal.
+const MAX_REFUSED_SOCKETS = 1_000;
+// Closing every tenth of a second is even enough for clients, and cheap.
+const DRAIN_TICK_MS = 100;
+// How long peers and backplane may take on close; dead ones never answer.
+const CLOSE_GRACE_MS = 1000;
 
 /** Credentials, limits and channels of one app. */
 class App {
@@ -1456,14 +1513,25 @@ class App {
     this.enabled = own.enabled ?? true;
     this.clientEvents = own.clientEvents ?? shared.clientEvents ?? false;
     this.limits = { ...DEFAULT_LIMITS, ...shared.limits, ...own.limits };
-    this.origins = own.origins === undefined
-      ? anyOriginUnless(shared.origins, server.origins)
-      : compileOrigins(own.origins);
+    // Sockets may come from anywhere unless something was said of origins.
+    this.origins = compileOrigins(own.origins ?? shared.origins ?? "*");
+  }
+
+  /** The channel of a name, made where there is none. */
+  channel(name: string): Channel {
+    const channel = this.channels.get(name) ?? new Channel();
+    this.channels.set(name, channel);
+    return channel;
+  }
+
+  /** Forgets a channel that nobody is on. */
+  dropIfEmpty(name: string): void {
+    if (this.channels.get(name)?.isEmpty) this.channels.delete(name);
   }
 
   /** HMAC-SHA256 of a text with the app's secret, in lower-case hex. */
   sign(text: string): string {
-    return createHmac("sha256", this.secret).update(text).digest("hex");
+    return hmac(this.secret, text);
   }
 
   /** Checks a webhook or request signature without telling how it differs. */
@@ -1546,7 +1614,9 @@ class HookQueue {
   }
 
   fail(error: unknown, during: string, app?: string): void {
-    if (!this.has("error")) return printError(error, during);
+    const heard = [...this.#listeners.get("error") ?? []]
+      .some(({ appId }) => appId === null || appId === app);
+    if (!heard) return printError(error, during);
     this.emit("error", { error, during, ...(app !== undefined && { app }) });
   }
 
@@ -1636,9 +1706,14 @@ class Connection implements Peer {
   #channels: Map<string, string | undefined> | null = null;
   readonly #frames: TokenBucket;
   #clientEvents: TokenBucket | null = null;
-  /** Frames that wait for one that is being served. */
+  /** Frames dropped in a row for coming too fast. */
+  #dropped = 0;
+  /** Whether the transport has failed to send. */
+  #failed = false;
+  /** Incoming frames that wait for one that is being served. */
   #backlog: string[] | null = null;
-  #backlogUnits = 0;
+  /** UTF-16 units of all frames that wait for the backplane, either way. */
+  #waitingUnits = 0;
 
   constructor(
     server: Server,
@@ -1651,7 +1726,7 @@ class Connection implements Peer {
     this.#transport = transport;
     this.socketId = socketId;
     this.#heardAt = server.liveness.tick;
-    this.#frames = new TokenBucket(app.limits.framesBurst, server.now());
+    this.#frames = new TokenBucket(app.limits.framesBurst);
   }
 
   /** Sends the first frame that a client waits for. */
@@ -1669,16 +1744,29 @@ class Connection implements Peer {
 
   /** Sends one encoded frame, unless the connection is gone. */
   send(frame: string): void {
-    if (this.#state !== "open") return;
+    if (this.#state !== "open" || this.#failed) return;
     try {
       this.#transport.send(frame);
+      if (!this.#isBehind()) return;
     } catch (error) {
+      this.#failed = true;
       this.#server.hooks.fail(error, "sending a frame", this.app.id);
-      return this.#end({ code: 1011, message: "Frames cannot be sent" });
     }
-    if (this.#transport.bufferedAmount > this.app.limits.bufferedBytes) {
-      this.#server.suspectSlow(this);
-    }
+    this.#server.suspect(this);
+  }
+
+  /** Keeps a frame for after a join, among those that are kept already. */
+  keep(frame: string, frames: string[]): void {
+    frames.push(frame);
+    this.#waitingUnits += frame.length;
+    if (this.#waitingUnits <= this.app.limits.bufferedBytes) return;
+    this.close(CLOSE.ServerFull);
+    frames.length = 0;
+  }
+
+  /** Whether the peer has left too much unread. */
+  #isBehind(): boolean {
+    return this.#transport.bufferedAmount > this.app.limits.bufferedBytes;
   }
 
   /** Tells the client why, and closes. */
@@ -1688,34 +1776,35 @@ class Connection implements Peer {
     this.#end(close);
   }
 
-  /** Gives up on a peer that has not read what it was sent. */
-  dropIfSlow(): void {
+  /** Gives up on a peer that does not take what it is sent. */
+  endIfStuck(): void {
     // No error frame: it would wait behind what is not being read.
-    if (this.#transport.bufferedAmount > this.app.limits.bufferedBytes) {
-      this.#end(CLOSE.SlowPeer);
-    }
+    if (this.#failed) this.#end(CLOSE.SendFailed);
+    else if (this.#isBehind()) this.#end(CLOSE.SlowPeer);
   }
 
   closed(code: number): void {
     if (this.#state === "released") return;
     this.#leaveAll(code);
     this.#state = "released";
-    this.#server.released();
+    this.#server.released(false);
   }
 
   receive(frame: unknown): void {
     if (this.#state !== "open") return;
     this.#heardAt = this.#server.liveness.tick;
+    // A peer that does not read the answers gets no more of them.
+    this.endIfStuck();
+    if (this.#state !== "open") return;
     if (typeof frame !== "string") return this.close(CLOSE.BinaryFrame);
     const { limits } = this.app;
+    if (!this.#frames.take(limits.framesBurst, limits.framesPerSecond)) {
+      return this.#dropFrame();
+    }
+    this.#dropped = 0;
     if (exceedsBytes(frame, limits.frameBytes)) {
       const found = "Frame is too large";
       return this.#sendError(overLimit("frameBytes", limits, found).error);
-    }
-    const now = this.#server.now();
-    if (!this.#frames.take(now, limits.framesBurst, limits.framesPerSecond)) {
-      const found = "Frames come too fast";
-      return this.#sendError(overLimit("framesPerSecond", limits, found).error);
     }
     if (this.#backlog !== null) return this.#queue(frame);
     const served = this.#serve(frame);
@@ -1725,11 +1814,21 @@ class Connection implements Peer {
     }
   }
 
+  /** An error for each frame of a flood would be a flood of our own. */
+  #dropFrame(): void {
+    const { limits } = this.app;
+    this.#dropped++;
+    if (this.#dropped > limits.framesBurst) return this.close(CLOSE.Flood);
+    if (this.#dropped > 1) return;
+    const found = "Frames come too fast";
+    this.#sendError(overLimit("framesPerSecond", limits, found).error);
+  }
+
   /** Frames of one connection are served strictly in order. */
   #queue(frame: string): void {
-    this.#backlogUnits += frame.length;
-    if (this.#backlogUnits > this.app.limits.bufferedBytes) {
-      return this.close(CLOSE.Backlog);
+    this.#waitingUnits += frame.length;
+    if (this.#waitingUnits > this.app.limits.bufferedBytes) {
+      return this.close(CLOSE.Flood);
     }
     this.#backlog?.push(frame);
   }
@@ -1737,10 +1836,10 @@ class Connection implements Peer {
   async #serveBacklog(first: Promise<void>): Promise<void> {
     await first;
     for (let frame; (frame = this.#backlog?.shift()) !== undefined;) {
-      this.#backlogUnits -= frame.length;
       await this.#serve(frame);
     }
     this.#backlog = null;
+    this.#waitingUnits = 0;
   }
 
   /** Serves one frame; whatever fails inside is answered on this connection. */
@@ -1750,16 +1849,7 @@ class Connection implements Peer {
     const served = attempt(() => this.#dispatch(frame));
     if (!(served instanceof Promise)) return served;
     return served.catch((error) => {
-      this.#server.hooks.fail(error, `serving "${frame.event}"`, this.app.id);
-      if (frame.event === INBOUND.Subscribe) {
-        // A frame that failed later than this had a channel.
-        const channel = (decodeData(frame.data) ?? {}).channel;
-        return this.#refuse(
-          String(channel),
-          "ServerError",
-          REFUSAL.NotSubscribed,
-        );
-      }
+      this.#server.hooks.fail(error, "serving a frame", this.app.id);
       this.#sendError("The server could not serve the frame", frame.channel);
     });
   }
@@ -1821,9 +1911,40 @@ class Connection implements Peer {
         overLimit("channelsPerConnection", limits, "Too many channels", 403),
       );
     }
-    return chain(
-      this.#server.join(this, name, member),
-      (joined) => this.#joined(name, kind, member, joined),
+    const joining = member && {
+      ...member,
+      maxMembers: limits.presenceMembers,
+      added: memberAdded(member, this.socketId),
+    };
+    return this.#join(name, kind, joining);
+  }
+
+  #join(
+    name: string,
+    kind: ChannelKind,
+    member: JoiningMember | undefined,
+  ): Awaitable<void> {
+    const joined = this.#server.join(this.app, name, member);
+    if (!(joined instanceof Promise)) {
+      return this.#joined(name, kind, member, joined);
+    }
+    // What is published before the answer comes after the confirmation.
+    const channel = this.app.channel(name);
+    channel.hold(this);
+    const settle = (answer: () => void) => {
+      const held = channel.release(this);
+      answer();
+      this.app.dropIfEmpty(name);
+      if (!this.#channels?.has(name)) return;
+      for (const frame of held) this.send(frame);
+    };
+    return joined.then(
+      (result) => settle(() => this.#joined(name, kind, member, result)),
+      (error) =>
+        settle(() => {
+          this.#server.hooks.fail(error, "joining a channel", this.app.id);
+          this.#refuse(name, "ServerError", REFUSAL.SubscribeFailed);
+        }),
     );
   }
 
@@ -1936,9 +2057,8 @@ class Connection implements Peer {
       (data === undefined ? null : checkEventData(data, limits));
     if (refusal !== null) return refusal.error;
     const rate = limits.clientEventsPerSecond;
-    const now = this.#server.now();
-    this.#clientEvents ??= new TokenBucket(rate, now);
-    if (this.#clientEvents.take(now, rate, rate)) return null;
+    this.#clientEvents ??= new TokenBucket(rate);
+    if (this.#clientEvents.take(rate, rate)) return null;
     const found = "Client events come too fast";
     return overLimit("clientEventsPerSecond", limits, found).error;
   }
@@ -1950,8 +2070,7 @@ class Connection implements Peer {
    * @returns Ticks until it is due again; 0 once it is gone.
    */
   checkLife({ tick, idleTicks, pongTicks }: Liveness): number {
-    const pinged = this.#pingedAt >= 0;
-    if (pinged && this.#heardAt < this.#pingedAt) {
+    if (this.#heardAt < this.#pingedAt) {
       this.close(CLOSE.NoPong);
       return 0;
     }
@@ -1967,18 +2086,15 @@ class Connection implements Peer {
   #enter(name: string, userId: string | undefined): void {
     this.#channels ??= new Map();
     this.#channels.set(name, userId);
-    const channel = this.app.channels.get(name) ?? new Channel();
-    this.app.channels.set(name, channel);
-    channel.connections.add(this);
+    this.app.channel(name).connections.add(this);
   }
 
   /** Changes both indexes; returns the user id on a presence channel. */
   #exit(name: string): string | undefined {
     const userId = this.#channels?.get(name);
     this.#channels?.delete(name);
-    const channel = this.app.channels.get(name);
-    channel?.connections.delete(this);
-    if (channel?.connections.size === 0) this.app.channels.delete(name);
+    this.app.channels.get(name)?.connections.delete(this);
+    this.app.dropIfEmpty(name);
     return userId;
   }
 
@@ -2009,7 +2125,7 @@ class Connection implements Peer {
   #refuse(channel: string, type: string, refusal: Refusal): void {
     this.send(encodeFrame({
       event: OUTBOUND.SubscriptionError,
-      channel,
+      channel: channel.slice(0, MAX_ECHOED_UNITS),
       data: {
         type: refusal.limit === undefined ? type : "LimitReached",
         error: refusal.error,
@@ -2018,6 +2134,9 @@ class Connection implements Peer {
     }));
   }
 }
+
+// Nobody waits for a longer channel, and a large name is not to be sent back.
+const MAX_ECHOED_UNITS = 1_000;
 
 /** A client that was turned away, until its transport has closed. */
 class RefusedPeer implements Peer {
@@ -2041,7 +2160,7 @@ class RefusedPeer implements Peer {
   closed(): void {
     if (this.#released) return;
     this.#released = true;
-    this.#server.released();
+    this.#server.released(true);
   }
 }
 
@@ -2062,7 +2181,8 @@ class Liveness {
     // A second is precise enough for the defaults; short timeouts get a tenth.
     const shortest = Math.min(activityTimeoutMs, pongTimeoutMs);
     this.#tickMs = Math.max(1, Math.min(1000, shortest / 10));
-    this.idleTicks = Math.ceil(activityTimeoutMs / this.#tickMs);
+    // A frame is heard during a tick, and the rest of that one does not count.
+    this.idleTicks = Math.ceil(activityTimeoutMs / this.#tickMs) + 1;
     this.pongTicks = Math.ceil(pongTimeoutMs / this.#tickMs);
   }
 
@@ -2103,16 +2223,16 @@ class Liveness {
 /** A rate with room for a burst. */
 class TokenBucket {
   #tokens: number;
-  #filledAt: number;
+  #filledAt = Date.now();
 
-  constructor(tokens: number, now: number) {
+  constructor(tokens: number) {
     this.#tokens = tokens;
-    this.#filledAt = now;
   }
 
-  /** Takes one token; false if there is none. `now` is in milliseconds. */
-  take(now: number, capacity: number, perSecond: number): boolean {
+  /** Takes one token; false if there is none. */
+  take(capacity: number, perSecond: number): boolean {
     if (perSecond === Infinity) return true;
+    const now = Date.now();
     // A clock that was set back fills nothing, and empties nothing.
     const elapsedS = Math.max(0, now - this.#filledAt) / 1000;
     this.#tokens = Math.min(capacity, this.#tokens + elapsedS * perSecond);
@@ -2186,7 +2306,7 @@ function checkPresenceName(
 }
 
 /** Checks a member, whether of the program's or from signed channel data. */
-function checkMember(value: unknown, limits: Limits): JoiningMember | Refusal {
+function checkMember(value: unknown, limits: Limits): KnownMember | Refusal {
   if (!isObject(value)) {
     return new Refusal(400, "Channel data is not a JSON object");
   }
@@ -2213,7 +2333,31 @@ function checkMember(value: unknown, limits: Limits): JoiningMember | Refusal {
     const found = `user_info has ${Buffer.byteLength(userInfo)} bytes`;
     return overLimit("userInfoBytes", limits, found, 413);
   }
-  return { userId, userInfo, maxMembers: limits.presenceMembers };
+  return { userId, userInfo };
+}
+
+/** A member as it is kept and announced. */
+type KnownMember = Pick<JoiningMember, "userId" | "userInfo">;
+
+/** Tells the others on a channel of a new member. */
+function memberAdded(
+  { userId, userInfo }: KnownMember,
+  exceptSocketId: string,
+): Message {
+  const id = JSON.stringify(userId);
+  return {
+    event: OUTBOUND.MemberAdded,
+    data: `{"user_id":${id},"user_info":${userInfo}}`,
+    exceptSocketId,
+  };
+}
+
+/** Tells the others on a channel of a member who is gone. */
+function memberRemoved(userId: string): Message {
+  return {
+    event: OUTBOUND.MemberRemoved,
+    data: JSON.stringify({ user_id: userId }),
+  };
 }
 
 const NO_MEMBERS: ReadonlyMap<string, string> = new Map();
@@ -2221,12 +2365,35 @@ const NO_MEMBERS: ReadonlyMap<string, string> = new Map();
 /** The subscribers of a channel on this server; there is none without any. */
 class Channel {
   readonly connections = new Set<Connection>();
+  /** Frames for connections whose join the backplane has not answered yet. */
+  #held: Map<Connection, string[]> | null = null;
+
+  get isEmpty(): boolean {
+    return this.connections.size === 0 && this.#held === null;
+  }
 
   /** Sends one encoded frame to all of them. */
   deliver(frame: string, except: Connection | undefined): void {
     for (const connection of this.connections) {
       if (connection !== except) connection.send(frame);
     }
+    for (const [connection, frames] of this.#held ?? []) {
+      if (connection !== except) connection.keep(frame, frames);
+    }
+  }
+
+  /** Keeps frames for a connection that is joining. */
+  hold(connection: Connection): void {
+    this.#held ??= new Map();
+    this.#held.set(connection, []);
+  }
+
+  /** Hands over what was kept, and keeps no more. */
+  release(connection: Connection): string[] {
+    const frames = this.#held?.get(connection) ?? [];
+    this.#held?.delete(connection);
+    if (this.#held?.size === 0) this.#held = null;
+    return frames;
   }
 }
 
@@ -2272,22 +2439,24 @@ export class MemoryBackplane implements Backplane {
     if (added === null) return null;
     state.subscriptions++;
     this.#apps.set(app, channels.set(channel, state));
+    if (added && member !== undefined) this.publish(app, channel, member.added);
     const { subscriptions, members } = state;
     return { subscriptions, memberAdded: added, members };
   }
 
   /** See {@linkcode Backplane.leave}. */
-  leave(app: string, channel: string, userId?: string): LeaveResult {
+  leave(app: string, channel: string, member?: LeavingMember): LeaveResult {
     const channels = this.#apps.get(app);
     const state = channels?.get(channel);
     if (channels === undefined || state === undefined) {
       return { subscriptions: 0, memberRemoved: false };
     }
-    const memberRemoved = userId !== undefined && state.removeMember(userId);
+    const removed = member !== undefined && state.removeMember(member.userId);
     const subscriptions = --state.subscriptions;
     if (subscriptions === 0) channels.delete(channel);
     if (channels.size === 0) this.#apps.delete(app);
-    return { subscriptions, memberRemoved };
+    if (removed) this.publish(app, channel, member.removed);
+    return { subscriptions, memberRemoved: removed };
   }
 
   /** See {@linkcode Backplane.members}. */
@@ -2399,12 +2568,12 @@ async function serveApi(
   server: Server,
   request: Request,
   url: URL,
-  appId: string,
+  appId: string | null,
   rest: string[],
 ): Promise<Response> {
   const pattern = rest.map((part, i) => i === 1 ? "*" : part).join("/");
   const apiRoute = API_ROUTES.get(pattern);
-  const app = server.appsById.get(appId);
+  const app = server.appsById.get(appId ?? "");
   if (apiRoute === undefined) return refuse(REFUSAL.UnknownRoute);
   if (app === undefined) return refuse(REFUSAL.UnknownApp);
   if (request.method !== apiRoute.method) {
@@ -2720,14 +2889,24 @@ function refuseCleartext({ channels, message }: Publish): void {
 }
 
 /** Makes the answer of a publish out of the body that the API would send. */
-function respond(result: Awaitable<PublishResult>): Promise<TriggerResponse> {
-  const response = (body: PublishResult): TriggerResponse => ({
-    ok: true,
-    status: 200,
-    json: () => Promise.resolve(body),
-    text: () => Promise.resolve(JSON.stringify(body)),
-  });
-  return Promise.resolve(chain(result, response));
+function respond(
+  app: App,
+  result: Awaitable<PublishResult>,
+): Promise<TriggerResponse> {
+  const response = Promise.resolve(result).then(
+    (body): TriggerResponse => ({
+      ok: true,
+      status: 200,
+      json: () => Promise.resolve(body),
+      text: () => Promise.resolve(JSON.stringify(body)),
+    }),
+  );
+  // Nobody has to wait for it, so a failure must not end the program; whoever
+  // does wait is told, too.
+  response.catch((error) =>
+    app.server.hooks.fail(error, "publishing an event", app.id)
+  );
+  return response;
 }
 
 // ---- Webhooks ---------------------------------------------------------------
@@ -2814,14 +2993,11 @@ export class Webhook {
    *
    * @param extra More credentials that may have signed it.
    */
-  isValid(extra: Credentials | Credentials[] = []): boolean {
+  isValid(extra?: Credentials | Credentials[] | null): boolean {
     if (!this.isBodyValid()) return false;
-    return [this.#credentials].concat(extra).some(({ key, secret }) =>
+    return [this.#credentials].concat(extra ?? []).some(({ key, secret }) =>
       key === this.#key &&
-      equalsInConstantTime(
-        createHmac("sha256", secret).update(this.#body).digest("hex"),
-        this.#signature,
-      )
+      equalsInConstantTime(hmac(secret, this.#body), this.#signature)
     );
   }
 
@@ -2872,15 +3048,18 @@ export class Webhook {
 
 /** Answers a request, or says with 404 that it is not ours. */
 function route(server: Server, request: Request): Awaitable<Response> {
-  const url = new URL(request.url);
-  if (!url.pathname.startsWith(`${server.path}/`)) return notFound();
+  // The host in it is the client's word, and may be none.
+  const url = URL.parse(request.url);
+  if (url === null || !url.pathname.startsWith(`${server.path}/`)) {
+    return notFound();
+  }
   const path = url.pathname.slice(server.path.length);
   const [, first, second, ...rest] = path.split("/");
   if (first === "app" && second && rest.length === 0) {
     return serveSocket(server, request, decodePart(second));
   }
   if (first === "apps" && second) {
-    return serveApi(server, request, url, second, rest);
+    return serveApi(server, request, url, decodePart(second), rest);
   }
   if (path === "/pusher/auth" && server.authorize !== undefined) {
     return serveAuth(server, server.authorize, request);
@@ -2903,8 +3082,8 @@ function serveSocket(
       ? refuse(REFUSAL.UpgradeRequired, { upgrade: "websocket" })
       : notFound();
   }
-  if (server.overrun) return refuse(REFUSAL.OverCapacity);
   const admission = server.admit(key ?? "", request);
+  if (server.isOverrun(admission)) return refuse(REFUSAL.OverCapacity);
   let upgraded;
   try {
     // One mechanism decides on liveness, and it is not the runtime's.
@@ -2947,7 +3126,7 @@ function socketOnClose(this: PusherSocket, event: CloseEvent): void {
 /** Which protocol versions are spoken; see {@linkcode CLOSE}. */
 function checkVersion(version: string | null, strict: boolean): Close | null {
   if (version === null) return strict ? CLOSE.VersionMissing : null;
-  if (!/^\d+$/.test(version)) return CLOSE.VersionMalformed;
+  if (!/^-?\d+$/.test(version)) return CLOSE.VersionMalformed;
   const { oldest, newest } = PROTOCOL_VERSIONS;
   const spoken = Number(version) >= oldest && Number(version) <= newest;
   return spoken ? null : CLOSE.VersionUnsupported;
@@ -2963,11 +3142,9 @@ async function serveAuth(
   authorize: Authorize,
   request: Request,
 ): Promise<Response> {
-  const origin = request.headers.get("origin");
-  if (!server.allowsOrigin(server.origins, request)) {
-    return refuse(REFUSAL.Origin);
-  }
-  const cors = corsHeaders(request, origin, server.origins.any);
+  const verdict = server.judgeOrigin(server.origins, request);
+  if (verdict === false) return refuse(REFUSAL.Origin);
+  const cors = corsHeaders(request, verdict);
   if (request.method === "OPTIONS") {
     return new Response(null, { status: 204, headers: cors });
   }
@@ -2985,9 +3162,12 @@ async function serveAuth(
     return refuse(REFUSAL.BadAuthForm, cors);
   }
   // Whose socket it is says whose secret signs.
-  const app = server.connections.get(socketId)?.app ?? server.defaultApp;
+  const app = server.connections.get(socketId)?.app ??
+    (server.appsById.size === 1 ? server.defaultApp : undefined);
+  if (app === undefined) return refuse(REFUSAL.UnknownSocket, cors);
+  const context = { app: app.id, socketId, params };
   const decide = (channel: string) =>
-    authorizeOne(app, authorize, request, { channel, socketId, params });
+    authorizeOne(app, authorize, request, { ...context, channel });
   if (single !== null) {
     const answer = await decide(single);
     return isRefusal(answer)
@@ -3020,45 +3200,49 @@ async function authorizeOne(
   const { channel, socketId } = context;
   const kind = checkChannelName(channel, app.limits);
   if (isRefusal(kind)) return kind;
-  if (!kind.auth) {
-    return REFUSAL.PublicChannel;
-  }
-  let decision;
+  if (!kind.auth) return REFUSAL.PublicChannel;
   try {
-    decision = await authorize(request, context);
+    const decision = await authorize(request, context);
+    if (decision === true && !kind.presence) {
+      return app.authorize(socketId, channel);
+    }
     // Only a clear yes is one: a function that forgot to return says no.
     if (decision !== true && !isObject(decision)) {
       return new Refusal(403, `Joining ${quote(channel)} is not allowed`);
     }
-    if (!kind.presence) return app.authorize(socketId, channel);
-    const checked = checkMember(decision, app.limits);
-    if (!isRefusal(checked)) {
-      // checkMember has just found it to be one.
-      return app.authorize(socketId, channel, decision as Member);
+    const member = checkMember(decision, app.limits);
+    if (isRefusal(member)) {
+      throw new TypeError(
+        `Cannot authorize "${channel}": what authorize returned is no member, ${member.error}`,
+      );
     }
-    throw new TypeError(
-      `authorize must return false or a member for "${channel}": ${checked.error}`,
-    );
+    // As checkMember has just found.
+    const data = kind.presence ? decision as unknown as Member : undefined;
+    return app.authorize(socketId, channel, data);
   } catch (error) {
     app.server.hooks.fail(error, "authorizing a channel", app.id);
-    return REFUSAL.Unauthorized;
+    return REFUSAL.AuthorizeFailed;
   }
 }
 
 /** What lets a page of another origin read the answer. */
 function corsHeaders(
   request: Request,
-  origin: string | null,
-  any: boolean,
+  verdict: OriginVerdict,
 ): Record<string, string> {
   const headers: Record<string, string> = {
     "cache-control": "no-store",
     "vary": "origin",
   };
-  if (origin === null) return headers;
-  // Where all origins are allowed, none of them gets to send cookies.
-  headers["access-control-allow-origin"] = any ? "*" : origin;
-  if (!any) headers["access-control-allow-credentials"] = "true";
+  if (verdict === false || verdict === "own") return headers;
+  if (verdict === "any") {
+    // Where all origins are allowed, none of them gets to send cookies.
+    headers["access-control-allow-origin"] = "*";
+  } else {
+    headers["access-control-allow-origin"] = request.headers.get("origin") ??
+      "";
+    headers["access-control-allow-credentials"] = "true";
+  }
   if (request.method !== "OPTIONS") return headers;
   headers["access-control-allow-methods"] = "POST";
   headers["access-control-max-age"] = "600";
@@ -3067,58 +3251,56 @@ function corsHeaders(
   return headers;
 }
 
-/** Says whether a request comes from a page that is allowed. */
-interface OriginCheck {
-  (request: Request): boolean;
-  /** Whether every origin is. */
-  readonly any: boolean;
-}
-
 /**
- * Makes one check out of the rules. A page of the server's own origin is always
- * allowed, and so is a client that is no page, which sends no origin.
+ * Why a request may come in: from no page or one of the server's own host, from
+ * a listed origin, or because any may. False if it may not.
  */
+type OriginVerdict = "own" | "listed" | "any" | false;
+
+type OriginCheck = (request: Request) => OriginVerdict;
+
+/** Makes one check out of the rules. */
 function compileOrigins(rules: OriginRule | OriginRule[] = []): OriginCheck {
   const list = Array.isArray(rules) ? rules : [rules];
   const matchers = list.map(compileOrigin);
-  const check = (request: Request) => {
+  return (request) => {
     const origin = request.headers.get("origin");
-    if (origin === null || isOwnOrigin(origin, request)) return true;
-    return matchers.some((matches) => matches(origin, request));
+    if (origin === null || isOwnOrigin(origin, request)) return "own";
+    if (list.includes("*")) return "any";
+    const listed = matchers.some((matches) => matches(origin, request));
+    return listed && "listed";
   };
-  return Object.assign(check, { any: list.includes("*") });
-}
-
-/** Sockets may come from anywhere unless something was said of origins. */
-function anyOriginUnless(
-  rules: PusherOptions["origins"],
-  check: OriginCheck,
-): OriginCheck {
-  return rules === undefined ? compileOrigins("*") : check;
 }
 
 function compileOrigin(
   rule: OriginRule,
 ): (origin: string, request: Request) => boolean {
-  if (typeof rule === "function") return rule;
-  if (rule instanceof RegExp) {
-    // A global or sticky pattern would remember where it matched last.
-    const pattern = new RegExp(rule.source, rule.flags.replace(/[gy]/g, ""));
-    return (origin) => pattern.test(origin);
+  if (typeof rule === "function") {
+    return (origin, request) => isYes(rule(origin, request));
   }
-  if (rule === "*") return () => true;
-  const [, scheme = "", wildcard, host = ""] = ORIGIN_RULE.exec(rule) ?? [];
-  const suffix = `${wildcard === undefined ? "" : "."}${host.toLowerCase()}`;
-  return (origin) => {
-    const [from = "", rest = ""] = origin.toLowerCase().split("://");
-    if (scheme !== "" && from !== scheme) return false;
-    return wildcard === undefined ? rest === suffix : rest.endsWith(suffix);
-  };
+  // Unlike `test`, `search` does not remember where a pattern matched last.
+  if (rule instanceof RegExp) return (origin) => origin.search(rule) >= 0;
+  const [, scheme, wildcard, host = "", port] = ORIGIN_RULE.exec(rule) ?? [];
+  const labels = wildcard === undefined ? "" : "[a-z0-9-]+(\\.[a-z0-9-]+)*\\.";
+  // Browsers leave a default port out.
+  const isDefault = port === (scheme === "https" ? ":443" : ":80");
+  const end = RegExp.escape(host + (isDefault ? "" : port ?? ""));
+  const start = scheme ?? "https?";
+  const pattern = new RegExp(`^${start}://${labels}${end}$`, "i");
+  return (origin) => pattern.test(origin);
 }
 
-// Scheme, wildcard and host of a rule; the scheme may be left out.
+/** Only true is a yes; a promise would be one to a careless check. */
+function isYes(verdict: unknown): boolean {
+  if (!(verdict instanceof Promise)) return verdict === true;
+  // It is refused whatever comes of it.
+  verdict.catch(() => {});
+  throw new TypeError("Cannot check an origin: the rule returned a promise");
+}
+
+// Scheme, wildcard, host and port of a rule; the scheme may be left out.
 const ORIGIN_RULE =
-  /^(?:(https?):\/\/)?(\*\.)?((?:[A-Za-z0-9.-]+|\[[0-9a-fA-F:]+\])(?::\d+)?)$/;
+  /^(?:(https?):\/\/)?(\*\.)?([A-Za-z0-9.-]+|\[[0-9a-fA-F:]+\])(:\d+)?$/;
 
 /** Whether a page was loaded from where the request goes. */
 function isOwnOrigin(origin: string, request: Request): boolean {
@@ -3371,7 +3553,9 @@ function checkOrigins(origins: unknown, name: string): void {
   for (const rule of Array.isArray(origins) ? origins : [origins]) {
     if (typeof rule === "function" || rule instanceof RegExp) continue;
     if (rule === "*") continue;
-    if (typeof rule === "string" && ORIGIN_RULE.test(rule)) continue;
+    const isOrigin = typeof rule === "string" && ORIGIN_RULE.test(rule);
+    // "null" is what sandboxed pages of anybody send.
+    if (isOrigin && rule !== "null") continue;
     failOption(
       name,
       rule,
@@ -3421,28 +3605,17 @@ function readEnvironment(): PusherOptions {
     const granted = Deno.permissions.querySync(permission).state === "granted";
     return granted ? Deno.env.get(variable) || undefined : undefined;
   };
-  const [appId, key, secret, path] = [
-    read("PUSHER_APP_ID"),
-    read("PUSHER_APP_KEY"),
-    read("PUSHER_APP_SECRET"),
-    read("PUSHER_PATH"),
-  ];
   return {
-    ...(appId !== undefined && { appId }),
-    ...(key !== undefined && { key }),
-    ...(secret !== undefined && { secret }),
-    ...(path !== undefined && { path }),
+    appId: read("PUSHER_APP_ID"),
+    key: read("PUSHER_APP_KEY"),
+    secret: read("PUSHER_APP_SECRET"),
+    path: read("PUSHER_PATH"),
   };
 }
 
 // ---- Helpers ----------------------------------------------------------------
 // Frames, bytes, refusals and values that may be promised. Nothing here knows a
 // connection, a channel or an app.
-
-// Closing every tenth of a second is even enough for clients, and cheap.
-const DRAIN_TICK_MS = 100;
-// How long peers may take to answer the close; the dead ones never do.
-const CLOSE_GRACE_MS = 1000;
 
 /** Carries on with a value: at once if it is at hand, else when it is. */
 function chain<T, R>(
@@ -3578,7 +3751,9 @@ function encodeMembers(members: ReadonlyMap<string, string>): string {
     members,
     ([id, info]) => `${JSON.stringify(id)}:${info}`,
   );
-  return `{"presence":{"ids":${ids},"hash":{${hash}},"count":${members.size}}}`;
+  return `{"presence":{"ids":${ids},"hash":{${
+    hash.join(",")
+  }},"count":${members.size}}}`;
 }
 
 function exceedsBytes(text: string, max: number): boolean {
@@ -3586,6 +3761,11 @@ function exceedsBytes(text: string, max: number): boolean {
   if (text.length > max) return true;
   if (text.length * 3 <= max) return false;
   return Buffer.byteLength(text) > max;
+}
+
+/** HMAC-SHA256 in lower-case hex, as everything here is signed. */
+function hmac(secret: string, text: string): string {
+  return createHmac("sha256", secret).update(text).digest("hex");
 }
 
 /** Compares without telling by its time where the difference is. */
@@ -3600,11 +3780,13 @@ async function readBody(
   request: Request,
   maxBytes: number,
 ): Promise<Uint8Array | "too large" | "broken off"> {
-  const declared = Number(request.headers.get("content-length") ?? 0);
-  if (declared > maxBytes) return "too large";
+  const declared = request.headers.get("content-length");
+  if (Number(declared) > maxBytes) return "too large";
   const chunks: Uint8Array[] = [];
   let bytes = 0;
   try {
+    // The runtime sees to it that no more comes than was declared.
+    if (declared !== null) return await request.bytes();
     for await (const chunk of request.body ?? []) {
       bytes += chunk.length;
       if (bytes > maxBytes) return "too large";

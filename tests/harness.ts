@@ -9,8 +9,17 @@
  * @module
  */
 import { createHash, createHmac } from "node:crypto";
-import { type Handler, Pusher, type PusherOptions } from "@glitz/pusher";
-import { assert, assertEquals } from "@std/assert";
+import {
+  type Backplane,
+  type BackplaneNode,
+  type Handler,
+  MemoryBackplane,
+  type Message,
+  Pusher,
+  type PusherOptions,
+  type Transport,
+} from "@glitz/pusher";
+import { assert, assertEquals, assertFalse } from "@std/assert";
 import { within } from "./deadline.ts";
 
 /** For everything that is waited for; what passes takes milliseconds. */
@@ -29,6 +38,25 @@ export const APP: App = {
   key: "app-key",
   secret: "the-app-secret",
 };
+
+const faults: unknown[] = [];
+
+/**
+ * Cleans up after a test. What goes wrong is told when the test has ended, so
+ * that it does not hide the test's own failure.
+ */
+export async function cleanUp(steps: () => Promise<unknown>): Promise<void> {
+  try {
+    await steps();
+  } catch (fault) {
+    faults.push(fault);
+  }
+}
+
+Deno.test.afterEach(() => {
+  const [first] = faults.splice(0);
+  if (first !== undefined) throw first;
+});
 
 // ---- Signatures -------------------------------------------------------------
 
@@ -140,6 +168,7 @@ export interface Answer {
 export async function read(response: Response): Promise<Answer> {
   const { status, headers } = response;
   const text = await response.text();
+  assertFalse(text.includes(APP.secret), text);
   const isJson = headers.get("content-type")?.startsWith("application/json");
   const body = isJson && text !== "" ? JSON.parse(text) : undefined;
   return { status, headers, text, body };
@@ -181,9 +210,10 @@ const ERROR_CODES = new Set(
     .concat([4100, 4200, 4201, 4300, 4301]),
 );
 
-/** Parses a frame and checks what holds for every frame of the server. */
+/** Parses a frame of the server and checks what holds for every frame of the server. */
 export function parseFrame(text: unknown): Frame {
   assert(typeof text === "string", `Frame is not text: ${text}`);
+  assertFalse(text.includes(APP.secret), text);
   const frame = JSON.parse(text);
   const { event, channel, data, user_id, ...rest } = frame;
   const told = `in ${text.slice(0, 300)}`;
@@ -386,8 +416,10 @@ export class Client implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.close();
-    if (this.#fault !== undefined) throw this.#fault;
+    await cleanUp(async () => {
+      await this.close();
+      if (this.#fault !== undefined) throw this.#fault;
+    });
   }
 }
 
@@ -528,13 +560,15 @@ export class RawClient implements Disposable {
     return parseFrame(new TextDecoder().decode(frame?.body));
   }
 
-  /** Reads frames until the server closes; the close code, or `null`. */
+  /** Reads frames until the server closes: the code, or `null` without one. */
   async readClose(): Promise<number | null> {
     for (;;) {
       const frame = await this.readFrame();
       if (frame === null) return null;
+      if (frame.opcode === 1) parseFrame(new TextDecoder().decode(frame.body));
       if (frame.opcode === 8) {
-        return ((frame.body[0] ?? 0) << 8) + (frame.body[1] ?? 0);
+        const [high, low = 0] = frame.body;
+        return high === undefined ? null : high * 256 + low;
       }
     }
   }
@@ -618,7 +652,7 @@ export class Journal {
   #fault: unknown;
   #wake = () => {};
 
-  /** Listens to the hooks of one app. */
+  /** Listens to the hooks of all apps. */
   listen(pusher: Pusher): void {
     for (const hook of HOOKS) {
       pusher.on(hook, (event: object) => {
@@ -636,6 +670,15 @@ export class Journal {
     const find = () => this.#untaken.findIndex((entry) => entry.hook === hook);
     await this.#until(hook, () => find() >= 0);
     return this.#untaken.splice(find(), 1)[0] as Entry;
+  }
+
+  /** Takes all calls of a hook that have not been taken yet. */
+  drain(hook: Entry["hook"]): Entry[] {
+    const taken = this.#untaken.filter((entry) => entry.hook === hook);
+    for (const entry of taken) {
+      this.#untaken.splice(this.#untaken.indexOf(entry), 1);
+    }
+    return taken;
   }
 
   /** The calls so far of some hooks, each as short text. */
@@ -694,6 +737,99 @@ const TURNS: Partial<Record<Entry["hook"], [what: string, begins: boolean]>> = {
   member_removed: ["member", false],
 };
 
+// ---- Joints -----------------------------------------------------------------
+
+/** A transport in memory that takes as much as it is told to. */
+export class MemoryTransport implements Transport {
+  bufferedAmount = 0;
+  readonly frames: Frame[] = [];
+  closing: [code: number, reason: string] | undefined;
+
+  send(frame: string): void {
+    this.frames.push(parseFrame(frame));
+  }
+
+  close(code: number, reason: string): void {
+    this.closing ??= [code, reason];
+  }
+}
+
+/** The backplane in memory, as one behind a network: every answer comes later. */
+export class SlowBackplane implements Backplane {
+  readonly #memory = new MemoryBackplane();
+  /** Methods that were called when it had been closed. */
+  readonly afterClose: string[] = [];
+  readonly #pending = new Set<Promise<unknown>>();
+  #isClosed = false;
+  /** Awaited before and after each call, with its name. */
+  turn: (method: keyof Backplane, isAfter: boolean) => Promise<void> = () =>
+    new Promise((resolve) => setTimeout(resolve, 1));
+
+  start(node: BackplaneNode): void {
+    this.#memory.start(node);
+  }
+  publish(...given: [string, string, Message]): Promise<void> {
+    return this.#later("publish", () => this.#memory.publish(...given));
+  }
+  join(...given: Parameters<MemoryBackplane["join"]>) {
+    return this.#later("join", () => {
+      const joined = this.#memory.join(...given);
+      // What has come over a network does not change any more.
+      return joined && { ...joined, members: new Map(joined.members) };
+    });
+  }
+  leave(...given: Parameters<MemoryBackplane["leave"]>) {
+    return this.#later("leave", () => this.#memory.leave(...given));
+  }
+  members(...given: Parameters<MemoryBackplane["members"]>) {
+    return this.#later(
+      "members",
+      () => new Map(this.#memory.members(...given)),
+    );
+  }
+  occupancy(...given: Parameters<MemoryBackplane["occupancy"]>) {
+    return this.#later("occupancy", () => this.#memory.occupancy(...given));
+  }
+  occupied(...given: Parameters<MemoryBackplane["occupied"]>) {
+    return this.#later("occupied", () => this.#memory.occupied(...given));
+  }
+  async close(): Promise<void> {
+    this.#isClosed = true;
+    while (this.#pending.size > 0) await Promise.allSettled(this.#pending);
+    this.#memory.close();
+  }
+
+  #later<T>(method: keyof Backplane, call: () => T): Promise<T> {
+    if (this.#isClosed) this.afterClose.push(method);
+    const answer = (async () => {
+      await this.turn(method, false);
+      const result = call();
+      await this.turn(method, true);
+      return result;
+    })();
+    this.#pending.add(answer);
+    const done = () => this.#pending.delete(answer);
+    answer.then(done, done);
+    return answer;
+  }
+}
+
+/** A backplane whose first answer to a join waits for `answer`. */
+export function lateJoin() {
+  const backplane = new SlowBackplane();
+  const joined = Promise.withResolvers<void>();
+  const answer = Promise.withResolvers<void>();
+  let isFirst = true;
+  backplane.turn = async (method, isAfter) => {
+    if (method !== "join" || !isAfter || !isFirst) return;
+    isFirst = false;
+    joined.resolve();
+    await answer.promise;
+  };
+  const joining = () => within(DEADLINE_MS, "join", joined.promise);
+  return { backplane, joining, answer: answer.resolve };
+}
+
 // ---- Server -----------------------------------------------------------------
 
 /** Handlers around the server's own in a cascade. */
@@ -733,9 +869,7 @@ export class TestServer implements AsyncDisposable {
       key: options.key ?? APP.key,
       secret: options.secret ?? APP.secret,
     };
-    for (const { id } of options.apps ?? [this.app]) {
-      this.journal.listen(this.pusher.app(id));
-    }
+    this.journal.listen(this.pusher);
     this.#server = Deno.serve(
       { hostname: "127.0.0.1", port: 0, onListen() {} },
       this.pusher.cascade(...before, this.pusher.handler, ...after),
@@ -790,9 +924,11 @@ export class TestServer implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await within(DEADLINE_MS, "end of close", this.pusher.close());
-    await within(DEADLINE_MS, "end of shutdown", this.#server.shutdown());
-    await this.journal.settled();
+    await cleanUp(async () => {
+      await within(DEADLINE_MS, "end of close", this.pusher.close());
+      await within(DEADLINE_MS, "end of shutdown", this.#server.shutdown());
+      await this.journal.settled();
+    });
   }
 }
 
