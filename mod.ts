@@ -123,6 +123,14 @@ export interface ChannelCounts {
   user_count?: number;
 }
 
+/** What {@linkcode Pusher.channel} says of a channel. */
+export interface ChannelDescription extends ChannelCounts {
+  /** Whether anybody is subscribed. */
+  occupied: boolean;
+  /** The last event of a cache channel, and how many seconds it has left. */
+  cache?: { data: string; ttl: number } | null;
+}
+
 /** Which channels {@linkcode Pusher.channels} lists, and what it says of each. */
 export interface ChannelsFilter {
   /** Only channels whose name starts so. */
@@ -145,6 +153,28 @@ export interface ChannelAuth {
   auth: string;
   /** The member as JSON text, exactly as it was signed. */
   channel_data?: string;
+  /** On encrypted channels, what the client decrypts with, in base64. */
+  shared_secret?: string;
+}
+
+/** A user who signs in. */
+export interface UserData {
+  /** 1 to 128 characters. */
+  id: string;
+  /** What presence channels tell of the user. */
+  user_info?: object;
+  /** Users whose coming and going the user is told of; at most 100. */
+  watchlist?: string[];
+  /** Whatever else the client is to know. */
+  [field: string]: unknown;
+}
+
+/** A signed statement of who a user is, as clients expect it. */
+export interface UserAuth {
+  /** `key:signature`. */
+  auth: string;
+  /** The user as JSON text, exactly as it was signed. */
+  user_data: string;
 }
 
 /** What is asked of {@linkcode PusherOptions.authorize}. */
@@ -169,6 +199,29 @@ export type Authorize = (
   context: AuthorizeContext,
 ) => Awaitable<boolean | Member>;
 
+/** What is asked of {@linkcode PusherOptions.authenticate}. */
+export type AuthenticateContext = Omit<AuthorizeContext, "channel">;
+
+/**
+ * Says who the sender of `request` is: a user, or null for nobody. The body of
+ * `request` has been read already; its fields are in `params`.
+ */
+export type Authenticate = (
+  request: Request,
+  context: AuthenticateContext,
+) => Awaitable<UserData | null>;
+
+/**
+ * Encrypts what the program triggers on `private-encrypted-` channels; see
+ * `@glitz/pusher/encryption`.
+ */
+export interface Encryption {
+  /** The event data that goes on the wire for data as JSON text. */
+  encrypt(channel: string, json: string): string;
+  /** What clients of a channel decrypt with, in base64. */
+  sharedSecret(channel: string): string;
+}
+
 /**
  * Pages that may use the server from another origin: an exact origin
  * (`https://example.com`), one with a wildcard host (`https://*.example.com`, or
@@ -192,6 +245,10 @@ export interface AppOptions {
   enabled?: boolean | undefined;
   /** Overrides {@linkcode PusherOptions.clientEvents}. */
   clientEvents?: boolean | undefined;
+  /** Overrides {@linkcode PusherOptions.subscriptionCounts}. */
+  subscriptionCounts?: boolean | undefined;
+  /** Overrides {@linkcode PusherOptions.encryption}. */
+  encryption?: Encryption | undefined;
   /** Overrides {@linkcode PusherOptions.origins} for this app's sockets. */
   origins?: OriginRule | OriginRule[] | undefined;
   /** Overrides single entries of {@linkcode PusherOptions.limits}. */
@@ -254,6 +311,8 @@ export interface Limits {
   userInfoBytes: number;
   /** Client events per second and connection. @default {10} */
   clientEventsPerSecond: number;
+  /** Users that one connection may watch; more are not watched. @default {100} */
+  watchedUsers: number;
 }
 
 /** Options of {@linkcode Pusher}. All of them may be left out. */
@@ -276,9 +335,32 @@ export interface PusherOptions {
    */
   authorize?: Authorize | undefined;
   /**
-   * Pages of other origins that may open sockets and call the auth endpoint.
+   * Answers `POST {path}/pusher/user-auth`, which clients ask when they sign in.
+   * Without it that route is 404 and the program may serve its own.
+   */
+  authenticate?: Authenticate | undefined;
+  /**
+   * Encrypts what the program triggers on `private-encrypted-` channels. Without
+   * it such a trigger throws.
+   */
+  encryption?: Encryption | undefined;
+  /** Whether subscribers are told how many they are. @default {false} */
+  subscriptionCounts?: boolean | undefined;
+  /**
+   * How long cache channels keep their last event, in milliseconds.
+   * @default {1800000}
+   */
+  cacheTtlMs?: number | undefined;
+  /**
+   * Closes connections that by then have neither signed in nor joined a private
+   * or presence channel, in milliseconds; the hosted service's is 30 seconds.
+   * Without it any connection may stay.
+   */
+  authorizationTimeoutMs?: number | undefined;
+  /**
+   * Pages of other origins that may open sockets and call the auth endpoints.
    * Without it sockets may come from anywhere, as a socket alone gives nothing
-   * private, and the auth endpoint answers its own origin only.
+   * private, and the auth endpoints answer their own origin only.
    */
   origins?: OriginRule | OriginRule[] | undefined;
   /** Limits that differ from the defaults. */
@@ -354,6 +436,12 @@ export interface PublishedEvent extends ChannelEvent {
   socketId?: string;
 }
 
+/** How many are subscribed to a channel now. */
+export interface SubscriptionCountEvent extends ChannelEvent {
+  /** Connections subscribed. */
+  subscriptionCount: number;
+}
+
 /** An event that one client sent to the others. */
 export interface ClientEvent extends ChannelEvent {
   /** The name of the event. */
@@ -394,6 +482,13 @@ export interface Hooks {
   client_event: ClientEvent;
   /** The program or the HTTP API published an event: once per channel. */
   published: PublishedEvent;
+  /** Somebody subscribed to a cache channel that had nothing to give. */
+  cache_miss: ChannelEvent;
+  /**
+   * The number of subscribers changed, where `subscriptionCounts` is on: at most
+   * once in five seconds while there are more than a hundred.
+   */
+  subscription_count: SubscriptionCountEvent;
   /**
    * A listener, `authorize`, an origin rule or the backplane failed. While
    * nobody listens it is printed.
@@ -411,6 +506,18 @@ export interface Message {
   readonly userId?: string;
   /** The connection that does not get it. */
   readonly exceptSocketId?: string;
+  /** How long it stays the channel's last event, in milliseconds. */
+  readonly cacheMs?: number;
+  /** What the servers tell each other in this way; clients do not see it. */
+  readonly control?: "terminate" | "online" | "offline";
+}
+
+/** The last event of a cache channel. */
+export interface CachedMessage {
+  /** The event. */
+  readonly message: Message;
+  /** How long it will still be kept, in milliseconds. */
+  readonly ttlMs: number;
 }
 
 /** A user about to join a presence channel. */
@@ -439,8 +546,13 @@ export interface JoinResult {
   readonly subscriptions: number;
   /** Whether the user was not there before. */
   readonly memberAdded: boolean;
-  /** User ids and their `user_info` as JSON text, this one included. */
+  /**
+   * User ids and their `user_info` as JSON text, this one included. A map that
+   * was handed out does not change any more.
+   */
   readonly members: ReadonlyMap<string, string>;
+  /** The last event, if the channel has kept one. */
+  readonly cached?: Message | undefined;
 }
 
 /** What a leave changed. */
@@ -475,13 +587,19 @@ export interface BackplaneNode {
  *   the member lists and the announcements sees them agree.
  * - Messages of one server reach a channel in the order of its calls, answered
  *   or not.
+ * - Channels whose name starts with `#` are the server's own: who is signed in,
+ *   and who watches whom.
  * - A leave that fails is not tried again: a backplane that can fail lets what a
  *   server holds run out.
  */
 export interface Backplane {
   /** Called once, before anything else. */
   start(node: BackplaneNode): void;
-  /** Accepts a message and has every server deliver it, in one order a channel. */
+  /**
+   * Accepts a message and has every server deliver it, in one order a channel.
+   * One with `cacheMs` becomes the channel's last event, whether or not anybody
+   * is there.
+   */
   publish(app: string, channel: string, message: Message): Awaitable<void>;
   /**
    * Adds one connection to a channel; `null` when a new user would be one more
@@ -503,6 +621,8 @@ export interface Backplane {
     app: string,
     channel: string,
   ): Awaitable<ReadonlyMap<string, string>>;
+  /** The last event of a channel that keeps one; null if it has expired. */
+  cached(app: string, channel: string): Awaitable<CachedMessage | null>;
   /** Zeros for a channel that nobody is on. */
   occupancy(app: string, channel: string): Awaitable<Occupancy>;
   /** All channels that somebody is on, whose names start with `prefix`. */
@@ -556,6 +676,7 @@ const INBOUND = Object.freeze({
   Pong: "pusher:pong",
   Subscribe: "pusher:subscribe",
   Unsubscribe: "pusher:unsubscribe",
+  SignIn: "pusher:signin",
 });
 
 /** Events that only the server sends. */
@@ -566,6 +687,16 @@ const OUTBOUND = Object.freeze({
   Subscribed: "pusher_internal:subscription_succeeded",
   MemberAdded: "pusher_internal:member_added",
   MemberRemoved: "pusher_internal:member_removed",
+  SubscriptionCount: "pusher_internal:subscription_count",
+  CacheMiss: "pusher:cache_miss",
+  SignedIn: "pusher:signin_success",
+  Watchlist: "pusher_internal:watchlist_events",
+});
+
+/** Prefixes of the server's own channels; a user id follows. */
+const OWN_CHANNEL = Object.freeze({
+  User: "#server-to-user-",
+  Watchers: "#watchers-of-",
 });
 
 const PING_FRAME = '{"event":"pusher:ping","data":"{}"}';
@@ -592,6 +723,8 @@ const CLOSE = Object.freeze({
   },
   VersionMissing: { code: 4008, message: "Protocol version is missing" },
   OriginRefused: { code: 4009, message: "The page's origin is not allowed" },
+  Terminated: { code: 4009, message: "The user's connections were terminated" },
+  NotAuthorized: { code: 4009, message: "The connection did not authorize" },
   ServerFull: { code: 4100, message: "The server is over capacity" },
   ShuttingDown: { code: 4100, message: "The server is shutting down" },
   SlowPeer: { code: 4100, message: "Frames are not read fast enough" },
@@ -601,7 +734,12 @@ const CLOSE = Object.freeze({
 });
 
 /** Codes of `pusher:error` frames that leave the connection open. */
-const ERROR = Object.freeze({ Generic: 4300, ClientEvent: 4301 });
+const ERROR = Object.freeze({
+  SignIn: 4009,
+  Generic: 4300,
+  ClientEvent: 4301,
+  Watchlist: 4302,
+});
 
 const DEFAULT_LIMITS: Readonly<Limits> = Object.freeze({
   connections: Infinity,
@@ -621,6 +759,7 @@ const DEFAULT_LIMITS: Readonly<Limits> = Object.freeze({
   userIdLength: 128,
   userInfoBytes: 1_024,
   clientEventsPerSecond: 10,
+  watchedUsers: 100,
 });
 
 const CHANNEL_NAME = /^[A-Za-z0-9_\-=@,.;]+$/;
@@ -634,10 +773,14 @@ const EMPTY_MD5 = "d41d8cd98f00b204e9800998ecf8427e";
 // A form with a socket id and as many channel names as a connection may have.
 const AUTH_BODY_BYTES = 65_536;
 
+// Above so many subscribers, counts are sent this often at most.
+const COUNT_THROTTLE = Object.freeze({ above: 100, everyMs: 5_000 });
+
 const INFO_NAMES = Object.freeze(
   ["subscription_count", "user_count"] as const,
 );
 type InfoName = typeof INFO_NAMES[number];
+type ChannelInfoName = InfoName | "cache";
 
 /** Why something is refused, and the HTTP status that says so. */
 class Refusal {
@@ -662,7 +805,12 @@ const REFUSAL = Object.freeze({
     401,
     "The signature is missing, or not made for this connection and channel",
   ),
-  NoChannelData: new Refusal(401, "A presence channel needs channel_data"),
+  NoChannelData: new Refusal(
+    401,
+    "A presence channel needs channel_data, or a user who has signed in",
+  ),
+  ForeignUser: new Refusal(401, "The channel belongs to another user"),
+  UnknownUser: new Refusal(403, "The request is not that of a user"),
   AppDisabled: new Refusal(403, "The app is disabled"),
   Origin: new Refusal(403, "The page's origin is not allowed"),
   UnknownSocket: new Refusal(
@@ -677,6 +825,7 @@ const REFUSAL = Object.freeze({
   UnknownApp: new Refusal(404, "No app has this id"),
   AuthBodyTooLarge: new Refusal(413, "The form is too large"),
   UpgradeRequired: new Refusal(426, "This is a WebSocket endpoint"),
+  AuthenticateFailed: new Refusal(500, "The user could not be authenticated"),
   AuthorizeFailed: new Refusal(500, "The channel could not be authorized"),
   SubscribeFailed: new Refusal(500, "The subscription could not be served"),
   Crashed: new Refusal(500, "The request could not be served"),
@@ -801,11 +950,11 @@ export class Pusher<Events extends object = AnyEvents> {
     params: TriggerParams = {},
   ): Promise<TriggerResponse> {
     const list = typeof channels === "string" ? [channels] : channels;
+    const fields = { ...params, channels: list, name: event, data };
     const publish = accepted(
-      parsePublish({ ...params, channels: list, name: event, data }, this.#app),
+      parsePublish(encrypted(fields, this.#app), this.#app),
       `Cannot trigger "${event}"`,
     );
-    refuseCleartext(publish);
     return respond(this.#app, this.#app.server.publish(this.#app, publish));
   }
 
@@ -820,15 +969,73 @@ export class Pusher<Events extends object = AnyEvents> {
   triggerBatch(
     batch: readonly BatchEvent<Events>[],
   ): Promise<TriggerResponse> {
+    const fields = Array.isArray(batch)
+      ? batch.map((item) => encrypted(item, this.#app))
+      : batch;
     const publishes = accepted(
-      parseBatch(batch, this.#app),
+      parseBatch(fields, this.#app),
       "Cannot trigger a batch",
     );
-    publishes.forEach(refuseCleartext);
     return respond(
       this.#app,
       this.#app.server.publishBatch(this.#app, publishes),
     );
+  }
+
+  /**
+   * Publishes an event to every connection that is signed in as a user.
+   *
+   * @param userId The user.
+   * @param event The name of the event.
+   * @param data A string as it is, anything else as JSON.
+   * @returns As {@linkcode trigger}.
+   * @throws {TypeError} At once, if an argument is of the wrong kind.
+   * @throws {RangeError} At once, if a limit is passed.
+   */
+  sendToUser(
+    userId: string,
+    event: string,
+    data: unknown,
+  ): Promise<TriggerResponse> {
+    const what = `Cannot send "${event}" to a user`;
+    const id = accepted(checkUserId(userId, this.#app.limits), what);
+    const channels = [OWN_CHANNEL.User + id];
+    const publish = accepted(
+      parsePublish({ channels, name: event, data }, this.#app),
+      what,
+    );
+    return respond(this.#app, this.#app.server.publish(this.#app, publish));
+  }
+
+  /**
+   * Closes every connection that is signed in as a user, for good: clients do
+   * not come back by themselves.
+   *
+   * @param userId The user; one who is not there is fine.
+   * @returns As {@linkcode trigger}.
+   * @throws {TypeError} At once, if it is not a user id.
+   */
+  terminateUserConnections(userId: string): Promise<TriggerResponse> {
+    const id = accepted(
+      checkUserId(userId, this.#app.limits),
+      "Cannot terminate connections",
+    );
+    return respond(this.#app, this.#app.server.terminate(this.#app, id));
+  }
+
+  /**
+   * Signs who a user is, for programs with an auth endpoint of their own.
+   *
+   * @param socketId The client's connection.
+   * @param user Who signs in.
+   * @returns What the client expects as JSON.
+   * @throws {TypeError} If the socket id or the user is not valid.
+   */
+  authenticateUser(socketId: string, user: UserData): UserAuth {
+    const what = "Cannot authenticate a user";
+    accepted(checkSocketId(socketId), what);
+    accepted(checkUser(user, this.#app.limits), what);
+    return this.#app.authenticate(socketId, user);
   }
 
   /**
@@ -856,15 +1063,9 @@ export class Pusher<Events extends object = AnyEvents> {
     channel: string,
     member?: Member,
   ): ChannelAuth {
-    if (!isSocketId(socketId)) {
-      throw new TypeError(
-        `Cannot authorize a channel: socket id is ${
-          quote(socketId)
-        }, and must be two numbers joined by a dot`,
-      );
-    }
     const { limits } = this.#app;
     const what = `Cannot authorize ${quote(channel)}`;
+    accepted(checkSocketId(socketId), what);
     const kind = accepted(checkChannelName(channel, limits), what);
     // A client that has signed in may join a presence channel as who it is.
     if (kind.presence && member !== undefined) {
@@ -918,14 +1119,15 @@ export class Pusher<Events extends object = AnyEvents> {
    * Says whether anybody is subscribed to a channel, and how many.
    *
    * @param name The channel.
-   * @param params `info`: comma list of `subscription_count` and `user_count`.
+   * @param params `info`: comma list of `subscription_count`, `user_count` and
+   * `cache`.
    * @returns The body of `GET /apps/{id}/channels/{name}`.
    * @throws {TypeError} If the name or the info is not valid.
    */
   async channel(
     name: string,
     params: { info?: string } = {},
-  ): Promise<{ occupied: boolean } & ChannelCounts> {
+  ): Promise<ChannelDescription> {
     const what = `Cannot look up channel ${quote(name)}`;
     const kind = accepted(checkChannelName(name, this.#app.limits), what);
     return await this.#app.server.describeChannel(
@@ -1065,6 +1267,25 @@ export class Pusher<Events extends object = AnyEvents> {
     return Pusher.#instance.triggerBatch(batch);
   }
 
+  /** {@linkcode Pusher.sendToUser} of the default instance. */
+  static sendToUser(
+    userId: string,
+    event: string,
+    data: unknown,
+  ): Promise<TriggerResponse> {
+    return Pusher.#instance.sendToUser(userId, event, data);
+  }
+
+  /** {@linkcode Pusher.terminateUserConnections} of the default instance. */
+  static terminateUserConnections(userId: string): Promise<TriggerResponse> {
+    return Pusher.#instance.terminateUserConnections(userId);
+  }
+
+  /** {@linkcode Pusher.authenticateUser} of the default instance. */
+  static authenticateUser(socketId: string, user: UserData): UserAuth {
+    return Pusher.#instance.authenticateUser(socketId, user);
+  }
+
   /** {@linkcode Pusher.authorizeChannel} of the default instance. */
   static authorizeChannel(
     socketId: string,
@@ -1090,7 +1311,7 @@ export class Pusher<Events extends object = AnyEvents> {
   static channel(
     name: string,
     params?: { info?: string },
-  ): Promise<{ occupied: boolean } & ChannelCounts> {
+  ): Promise<ChannelDescription> {
     return Pusher.#instance.channel(name, params);
   }
 
@@ -1136,6 +1357,8 @@ class Server {
   readonly limits: Readonly<Limits>;
   readonly now: () => number;
   readonly authorize: Authorize | undefined;
+  readonly authenticate: Authenticate | undefined;
+  readonly cacheTtlMs: number;
   readonly origins: OriginCheck;
   readonly path: string;
   readonly activityTimeoutS: number;
@@ -1159,9 +1382,15 @@ class Server {
     this.limits = { ...DEFAULT_LIMITS, ...options.limits };
     this.now = options.now ?? (() => Date.now());
     this.authorize = options.authorize;
+    this.authenticate = options.authenticate;
+    this.cacheTtlMs = options.cacheTtlMs ?? 1_800_000;
     this.origins = compileOrigins(options.origins);
     this.activityTimeoutS = activityTimeoutMs / 1000;
-    this.liveness = new Liveness(activityTimeoutMs, pongTimeoutMs);
+    this.liveness = new Liveness(
+      activityTimeoutMs,
+      pongTimeoutMs,
+      options.authorizationTimeoutMs ?? Infinity,
+    );
     this.#strictProtocol = options.strictProtocol ?? false;
     for (const app of options.apps ?? [defaultApp(options)]) {
       const made = new App(this, app, options);
@@ -1291,20 +1520,52 @@ class Server {
   #deliver(appId: string, channelName: string, message: Message): void {
     const channel = this.appsById.get(appId)?.channels.get(channelName);
     if (channel === undefined) return;
+    if (message.control !== undefined) {
+      return this.#obey(message.control, channel, channelName);
+    }
     const except = message.exceptSocketId === undefined
       ? undefined
       : this.connections.get(message.exceptSocketId);
     channel.deliver(encodeMessage(channelName, message), except);
   }
 
+  /** Does what another server, or this one, has said. */
+  #obey(
+    control: NonNullable<Message["control"]>,
+    channel: Channel,
+    channelName: string,
+  ): void {
+    if (control !== "terminate") {
+      const userId = channelName.slice(OWN_CHANNEL.Watchers.length);
+      const frame = encodeWatchlist([{ name: control, user_ids: [userId] }]);
+      return channel.deliver(frame, undefined);
+    }
+    for (const connection of channel.connections) {
+      connection.close(CLOSE.Terminated);
+    }
+  }
+
+  /** Closes what is signed in as a user. */
+  terminate(app: App, userId: string): Awaitable<PublishResult> {
+    const channel = OWN_CHANNEL.User + userId;
+    const message = { event: "terminate", control: "terminate" } as const;
+    const told = attempt(() =>
+      this.backplane.publish(app.id, channel, message)
+    );
+    return chain(told, () => ({}));
+  }
+
   /** Publishes one event to each of its channels. */
   publish(app: App, publish: Publish): Awaitable<PublishResult> {
-    const accepted = publish.channels.map((channel) =>
-      chain(
-        attempt(() => this.backplane.publish(app.id, channel, publish.message)),
-        () => this.#published(app, channel, publish.message),
-      )
-    );
+    const accepted = publish.channels.map((channel) => {
+      const message = parseChannelName(channel)?.cache
+        ? { ...publish.message, cacheMs: this.cacheTtlMs }
+        : publish.message;
+      return chain(
+        attempt(() => this.backplane.publish(app.id, channel, message)),
+        () => this.#published(app, channel, message),
+      );
+    });
     return chain(all(accepted), () => this.#publishResult(app, publish));
   }
 
@@ -1320,7 +1581,7 @@ class Server {
   }
 
   #published(app: App, channel: string, message: Message): void {
-    if (!this.hooks.has("published")) return;
+    if (!this.hooks.has("published") || isOwnChannel(channel)) return;
     const { event, data = "", exceptSocketId } = message;
     this.hooks.emit("published", {
       app: app.id,
@@ -1353,8 +1614,7 @@ class Server {
   ): Awaitable<{ channels: Record<string, ChannelCounts> }> {
     return chain(this.backplane.occupied(app.id, prefix), (occupied) => ({
       channels: Object.fromEntries(
-        Array.from(
-          occupied,
+        [...occupied].filter(([name]) => !isOwnChannel(name)).map(
           ([name, occupancy]) => [name, countsOf(name, occupancy, info)],
         ),
       ),
@@ -1365,12 +1625,27 @@ class Server {
   describeChannel(
     app: App,
     name: string,
-    info: readonly InfoName[],
-  ): Awaitable<{ occupied: boolean } & ChannelCounts> {
-    return chain(this.backplane.occupancy(app.id, name), (occupancy) => ({
-      occupied: occupancy.subscriptions > 0,
-      ...countsOf(name, occupancy, info),
-    }));
+    info: readonly ChannelInfoName[],
+  ): Awaitable<ChannelDescription> {
+    const described = chain(
+      this.backplane.occupancy(app.id, name),
+      (occupancy) => ({
+        occupied: occupancy.subscriptions > 0,
+        ...countsOf(name, occupancy, info),
+      }),
+    );
+    if (!info.includes("cache")) return described;
+    return chain(
+      described,
+      (body) =>
+        chain(this.backplane.cached(app.id, name), (cached) => ({
+          ...body,
+          cache: cached && {
+            data: cached.message.data ?? "",
+            ttl: Math.floor(cached.ttlMs / 1000),
+          },
+        })),
+    );
   }
 
   /** Body of `GET /channels/{name}/users`. */
@@ -1391,7 +1666,12 @@ class Server {
   ): Awaitable<JoinResult | null> {
     const joining = attempt(() => this.backplane.join(app.id, channel, member));
     return this.#settling(chain(joining, (joined) => {
-      if (joined?.subscriptions === 1) {
+      const isFirst = joined?.subscriptions === 1;
+      if (isOwnChannel(channel)) {
+        if (isFirst) this.#tellWatchers(app, channel, "online");
+        return joined;
+      }
+      if (isFirst) {
         this.hooks.emit("channel_occupied", { app: app.id, channel });
       }
       if (joined?.memberAdded && member !== undefined) {
@@ -1410,18 +1690,87 @@ class Server {
     const leaving = attempt(() =>
       this.backplane.leave(app.id, channel, member)
     );
-    const left = chain(leaving, (result) => {
-      if (result.memberRemoved && userId !== undefined) {
+    const left = chain(leaving, ({ subscriptions, memberRemoved }) => {
+      const isLast = subscriptions === 0;
+      if (isOwnChannel(channel)) {
+        if (isLast) this.#tellWatchers(app, channel, "offline");
+        return;
+      }
+      if (memberRemoved && userId !== undefined) {
         this.hooks.emit("member_removed", { app: app.id, channel, userId });
       }
-      if (result.subscriptions === 0) {
-        this.hooks.emit("channel_vacated", { app: app.id, channel });
-      }
+      this.counted(app, channel, subscriptions);
+      if (isLast) this.hooks.emit("channel_vacated", { app: app.id, channel });
     });
     if (!(left instanceof Promise)) return;
     this.#settling(
       left.catch((error) =>
         this.hooks.fail(error, "leaving a channel", app.id)
+      ),
+    );
+  }
+
+  /** A user's first connection has signed in, or the last one is gone. */
+  #tellWatchers(
+    app: App,
+    channel: string,
+    control: "online" | "offline",
+  ): void {
+    if (!channel.startsWith(OWN_CHANNEL.User)) return;
+    const userId = channel.slice(OWN_CHANNEL.User.length);
+    const told = attempt(() =>
+      this.backplane.publish(app.id, OWN_CHANNEL.Watchers + userId, {
+        event: control,
+        control,
+      })
+    );
+    if (!(told instanceof Promise)) return;
+    this.#settling(
+      told.catch((error) =>
+        this.hooks.fail(error, "telling the watchers of a user", app.id)
+      ),
+    );
+  }
+
+  /**
+   * Tells the subscribers of a channel how many they are now. With many of them
+   * not each time, but the last change is always told.
+   */
+  counted(app: App, channel: string, count: number): void {
+    if (!app.subscriptionCounts || parseChannelName(channel)?.presence) return;
+    const waiting = app.waitingCounts.get(channel);
+    if (waiting !== undefined && count > 0) {
+      waiting.latest = count;
+      return;
+    }
+    clearTimeout(waiting?.timer);
+    app.waitingCounts.delete(channel);
+    this.#tellCount(app, channel, count);
+    if (count <= COUNT_THROTTLE.above) return;
+    const timer = setTimeout(() => {
+      const latest = app.waitingCounts.get(channel)?.latest ?? count;
+      app.waitingCounts.delete(channel);
+      if (latest !== count) this.counted(app, channel, latest);
+    }, COUNT_THROTTLE.everyMs);
+    app.waitingCounts.set(channel, { latest: count, timer });
+  }
+
+  #tellCount(app: App, channel: string, subscriptionCount: number): void {
+    this.hooks.emit("subscription_count", {
+      app: app.id,
+      channel,
+      subscriptionCount,
+    });
+    const told = attempt(() =>
+      this.backplane.publish(app.id, channel, {
+        event: OUTBOUND.SubscriptionCount,
+        data: JSON.stringify({ subscription_count: subscriptionCount }),
+      })
+    );
+    if (!(told instanceof Promise)) return;
+    this.#settling(
+      told.catch((error) =>
+        this.hooks.fail(error, "counting subscribers", app.id)
       ),
     );
   }
@@ -1497,8 +1846,15 @@ class App {
   readonly key: string;
   readonly enabled: boolean;
   readonly clientEvents: boolean;
+  readonly subscriptionCounts: boolean;
+  readonly encryption: Encryption | undefined;
   readonly limits: Readonly<Limits>;
   readonly origins: OriginCheck;
+  /** Counts of large channels that were told a short while ago. */
+  readonly waitingCounts = new Map<
+    string,
+    { latest: number; timer: ReturnType<typeof setTimeout> }
+  >();
   /** Channels that a connection of this server is subscribed to. */
   readonly channels = new Map<string, Channel>();
   /** Live connections of this server. */
@@ -1512,6 +1868,9 @@ class App {
     this.secret = own.secret;
     this.enabled = own.enabled ?? true;
     this.clientEvents = own.clientEvents ?? shared.clientEvents ?? false;
+    this.subscriptionCounts = own.subscriptionCounts ??
+      shared.subscriptionCounts ?? false;
+    this.encryption = own.encryption ?? shared.encryption;
     this.limits = { ...DEFAULT_LIMITS, ...shared.limits, ...own.limits };
     // Sockets may come from anywhere unless something was said of origins.
     this.origins = compileOrigins(own.origins ?? shared.origins ?? "*");
@@ -1543,23 +1902,29 @@ class App {
   authorize(socketId: string, channel: string, member?: Member): ChannelAuth {
     const data = member && JSON.stringify(member);
     const signature = this.sign(channelText(socketId, channel, data));
-    const auth = `${this.key}:${signature}`;
-    return data === undefined ? { auth } : { auth, channel_data: data };
+    const encrypted = parseChannelName(channel)?.encrypted;
+    const secret = encrypted
+      ? this.encryption?.sharedSecret(channel)
+      : undefined;
+    return {
+      auth: `${this.key}:${signature}`,
+      ...(data !== undefined && { channel_data: data }),
+      ...(secret !== undefined && { shared_secret: secret }),
+    };
   }
 
-  /** Whether `auth` permits the connection to subscribe. */
-  permits(
-    auth: unknown,
-    socketId: string,
-    channel: string,
-    channelData: string | undefined,
-  ): boolean {
+  /** Signs who a user is. The arguments have been checked. */
+  authenticate(socketId: string, user: UserData): UserAuth {
+    const data = JSON.stringify(user);
+    const signature = this.sign(userText(socketId, data));
+    return { auth: `${this.key}:${signature}`, user_data: data };
+  }
+
+  /** Whether `auth` is the app's signature of a text. */
+  permits(auth: unknown, text: string): boolean {
     const prefix = `${this.key}:`;
-    if (typeof auth !== "string" || !auth.startsWith(prefix)) return false;
-    return this.verifies(
-      channelText(socketId, channel, channelData),
-      auth.slice(prefix.length),
-    );
+    return typeof auth === "string" && auth.startsWith(prefix) &&
+      this.verifies(text, auth.slice(prefix.length));
   }
 }
 
@@ -1571,6 +1936,11 @@ function channelText(
 ): string {
   const text = `${socketId}:${channel}`;
   return channelData === undefined ? text : `${text}:${channelData}`;
+}
+
+/** The text that a sign-in signs. */
+function userText(socketId: string, userData: string): string {
+  return `${socketId}::user::${userData}`;
 }
 
 /** Keeps listeners, and runs them after the change that they are told of. */
@@ -1654,6 +2024,8 @@ const HOOK_NAMES: ReadonlySet<string> = new Set(
       member_removed: true,
       client_event: true,
       published: true,
+      cache_miss: true,
+      subscription_count: true,
       error: true,
     } satisfies Record<keyof Hooks, true>,
   ),
@@ -1702,8 +2074,15 @@ class Connection implements Peer {
   #heardAt: number;
   /** Tick of a ping that has not been answered, or -1. */
   #pingedAt = -1;
-  /** Channel name to the user id on a presence channel. */
+  /** Channel name to the user id on a presence channel; own channels, too. */
   #channels: Map<string, string | undefined> | null = null;
+  /** How many of them are the server's own. */
+  #ownChannels = 0;
+  /** Who has signed in. */
+  #user: KnownUser | null = null;
+  /** Whether it has signed in or joined a private or presence channel. */
+  #authorized = false;
+  readonly #bornAt: number;
   readonly #frames: TokenBucket;
   #clientEvents: TokenBucket | null = null;
   /** Frames dropped in a row for coming too fast. */
@@ -1726,6 +2105,7 @@ class Connection implements Peer {
     this.#transport = transport;
     this.socketId = socketId;
     this.#heardAt = server.liveness.tick;
+    this.#bornAt = this.#heardAt;
     this.#frames = new TokenBucket(app.limits.framesBurst);
   }
 
@@ -1864,6 +2244,8 @@ class Connection implements Peer {
         return this.#handleSubscribe(decodeData(frame.data));
       case INBOUND.Unsubscribe:
         return this.#handleUnsubscribe(decodeData(frame.data));
+      case INBOUND.SignIn:
+        return this.#handleSignIn(decodeData(frame.data));
     }
     if (frame.event.startsWith(CLIENT_EVENT_PREFIX)) {
       return this.#handleClientEvent(frame);
@@ -1881,29 +2263,24 @@ class Connection implements Peer {
     if (data === null || typeof name !== "string") {
       return this.#sendError("Subscribing takes data with a channel");
     }
+    if (name.startsWith(OWN_CHANNEL.User)) return this.#confirmUser(name);
     const { limits } = this.app;
     const kind = checkChannelName(name, limits);
     if (isRefusal(kind)) return this.#refuse(name, "InvalidChannel", kind);
     const channelData = typeof data.channel_data === "string"
       ? data.channel_data
       : undefined;
-    if (
-      kind.auth &&
-      !this.app.permits(data.auth, this.socketId, name, channelData)
-    ) {
+    const text = channelText(this.socketId, name, channelData);
+    if (kind.auth && !this.app.permits(data.auth, text)) {
       return this.#refuse(name, "AuthError", REFUSAL.BadSignature);
     }
-    if (kind.presence && channelData === undefined) {
-      return this.#refuse(name, "AuthError", REFUSAL.NoChannelData);
-    }
-    const member = kind.presence
-      ? checkMember(parseJson(channelData ?? ""), limits)
-      : undefined;
+    const member = kind.presence ? this.#memberFor(channelData) : undefined;
     if (isRefusal(member)) {
-      return this.#refuse(name, "InvalidChannelData", member);
+      const type = member.status === 401 ? "AuthError" : "InvalidChannelData";
+      return this.#refuse(name, type, member);
     }
     if (this.#channels?.has(name)) return this.#confirmAgain(name, kind);
-    const count = this.#channels?.size ?? 0;
+    const count = (this.#channels?.size ?? 0) - this.#ownChannels;
     if (count >= limits.channelsPerConnection) {
       return this.#refuse(
         name,
@@ -1911,81 +2288,203 @@ class Connection implements Peer {
         overLimit("channelsPerConnection", limits, "Too many channels", 403),
       );
     }
+    return this.#subscribe(name, kind, member);
+  }
+
+  /** Who joins a presence channel: who the data says, or who has signed in. */
+  #memberFor(channelData: string | undefined): KnownMember | Refusal {
+    const { limits } = this.app;
+    if (channelData !== undefined) {
+      return checkMember(parseJson(channelData), limits);
+    }
+    if (this.#user === null) return REFUSAL.NoChannelData;
+    const { id, userInfo } = this.#user;
+    return checkUserInfoSize(userInfo, limits) ?? { userId: id, userInfo };
+  }
+
+  #subscribe(
+    name: string,
+    kind: ChannelKind,
+    member: KnownMember | undefined,
+  ): Awaitable<void> {
+    const { limits } = this.app;
     const joining = member && {
       ...member,
       maxMembers: limits.presenceMembers,
       added: memberAdded(member, this.socketId),
     };
-    return this.#join(name, kind, joining);
+    const joined = this.#join(name, joining, (result) => {
+      if (result === null) {
+        const full = "The channel is full";
+        const refusal = overLimit("presenceMembers", limits, full, 403);
+        return this.#refuse(name, "LimitReached", refusal);
+      }
+      this.#authorized ||= kind.auth;
+      this.#confirm(name, kind, result.members, result.cached);
+      this.#server.counted(this.app, name, result.subscriptions);
+    });
+    if (!(joined instanceof Promise)) return;
+    return joined.catch((error) => {
+      this.#server.hooks.fail(error, "joining a channel", this.app.id);
+      this.#refuse(name, "ServerError", REFUSAL.SubscribeFailed);
+    });
   }
 
+  /**
+   * Joins a channel. `answer` is told what came of it, unless the client is gone
+   * by then, and before the client gets what was published meanwhile.
+   */
   #join(
     name: string,
-    kind: ChannelKind,
     member: JoiningMember | undefined,
+    answer: (joined: JoinResult | null) => void,
   ): Awaitable<void> {
     const joined = this.#server.join(this.app, name, member);
-    if (!(joined instanceof Promise)) {
-      return this.#joined(name, kind, member, joined);
-    }
-    // What is published before the answer comes after the confirmation.
+    const enter = (result: JoinResult | null) => {
+      if (this.#state === "open") {
+        if (result !== null) this.#enter(name, member?.userId);
+        answer(result);
+      } else if (result !== null) {
+        this.#server.leave(this.app, name, member?.userId);
+      }
+    };
+    if (!(joined instanceof Promise)) return enter(joined);
     const channel = this.app.channel(name);
     channel.hold(this);
-    const settle = (answer: () => void) => {
+    const release = () => {
       const held = channel.release(this);
-      answer();
       this.app.dropIfEmpty(name);
+      return held;
+    };
+    return joined.then((result) => {
+      const held = release();
+      enter(result);
       if (!this.#channels?.has(name)) return;
       for (const frame of held) this.send(frame);
-    };
-    return joined.then(
-      (result) => settle(() => this.#joined(name, kind, member, result)),
-      (error) =>
-        settle(() => {
-          this.#server.hooks.fail(error, "joining a channel", this.app.id);
-          this.#refuse(name, "ServerError", REFUSAL.SubscribeFailed);
-        }),
-    );
-  }
-
-  #joined(
-    name: string,
-    kind: ChannelKind,
-    member: JoiningMember | undefined,
-    joined: JoinResult | null,
-  ): void {
-    if (joined === null) {
-      const { limits } = this.app;
-      return this.#refuse(
-        name,
-        "LimitReached",
-        overLimit("presenceMembers", limits, "The channel is full", 403),
-      );
-    }
-    // The backplane may have taken its time, and the client may be gone by now.
-    if (this.#state !== "open") {
-      return this.#server.leave(this.app, name, member?.userId);
-    }
-    this.#enter(name, member?.userId);
-    this.#confirm(name, kind, joined.members);
+    }, (error) => {
+      release();
+      throw error;
+    });
   }
 
   /** A repeated subscription is confirmed, and nothing else happens. */
   #confirmAgain(name: string, kind: ChannelKind): Awaitable<void> {
-    if (!kind.presence) return this.#confirm(name, kind, NO_MEMBERS);
-    return chain(
-      this.#server.backplane.members(this.app.id, name),
-      (members) => this.#confirm(name, kind, members),
-    );
+    const { backplane } = this.#server;
+    const members = kind.presence
+      ? backplane.members(this.app.id, name)
+      : NO_MEMBERS;
+    const cached = kind.cache ? backplane.cached(this.app.id, name) : null;
+    return chain(members, (list) =>
+      chain(
+        cached,
+        (last) => this.#confirm(name, kind, list, last?.message),
+      ));
   }
 
   #confirm(
     channel: string,
     kind: ChannelKind,
     members: ReadonlyMap<string, string>,
+    cached: Message | undefined,
   ): void {
-    const data = kind.presence ? encodeMembers(members) : "{}";
-    this.send(encodeFrame({ event: OUTBOUND.Subscribed, channel, data }));
+    this.send(encodeSubscribed(channel, kind.presence ? members : null));
+    if (!kind.cache) return;
+    if (cached !== undefined) return this.send(encodeMessage(channel, cached));
+    this.send(encodeFrame({ event: OUTBOUND.CacheMiss, channel }));
+    this.#server.hooks.emit("cache_miss", { app: this.app.id, channel });
+  }
+
+  /** Events for a user come without a subscription; one to ask for is fine. */
+  #confirmUser(channel: string): void {
+    if (channel === OWN_CHANNEL.User + this.#user?.id) {
+      return this.send(encodeSubscribed(channel, null));
+    }
+    this.#refuse(channel, "AuthError", REFUSAL.ForeignUser);
+  }
+
+  /**
+   * Accepts `pusher:signin` with `auth` and `user_data`. Answers
+   * `signin_success`, and the state of the users on the watchlist; or an error,
+   * after which the connection is who it was.
+   */
+  #handleSignIn(data: Record<string, unknown> | null): Awaitable<void> {
+    const userData = data?.user_data;
+    const refuse = (why: string) =>
+      this.send(encodeError(ERROR.SignIn, `Signing in failed: ${why}`));
+    if (typeof userData !== "string") return refuse("there is no user_data");
+    if (!this.app.permits(data?.auth, userText(this.socketId, userData))) {
+      return refuse("the signature is not made for this connection and user");
+    }
+    const user = checkUser(parseJson(userData), this.app.limits);
+    if (isRefusal(user)) return refuse(user.error);
+    const succeed = () => {
+      this.#user = user;
+      this.#authorized = true;
+      this.send(encodeFrame({
+        event: OUTBOUND.SignedIn,
+        data: JSON.stringify({ user_data: userData }),
+      }));
+    };
+    if (this.#user === null) {
+      const channel = OWN_CHANNEL.User + user.id;
+      const joined = this.#join(channel, undefined, succeed);
+      return chain(joined, () => {
+        if (this.#state === "open") return this.#watch(user.watchlist);
+      });
+    }
+    if (this.#user.id !== user.id) {
+      return refuse("the connection is signed in as another user");
+    }
+    succeed();
+    return this.#watch(user.watchlist);
+  }
+
+  /** Watches these users and no others, and tells the client how they are. */
+  #watch(watchlist: readonly string[]): Awaitable<void> {
+    const { app } = this;
+    const watched = watchlist.slice(0, app.limits.watchedUsers);
+    const channels = new Set(watched.map((id) => OWN_CHANNEL.Watchers + id));
+    for (const name of this.#channels?.keys() ?? []) {
+      const isDropped = name.startsWith(OWN_CHANNEL.Watchers) &&
+        !channels.has(name);
+      if (isDropped) this.#leave(name);
+    }
+    const joined = [...channels].map((name) =>
+      this.#channels?.has(name)
+        ? undefined
+        : this.#join(name, undefined, () => {})
+    );
+    return chain(all(joined), () => {
+      const states = watched.map((id) =>
+        this.#server.backplane.occupancy(app.id, OWN_CHANNEL.User + id)
+      );
+      return chain(
+        all(states),
+        (list) =>
+          this.#tellWatched(
+            watched,
+            list.map(({ subscriptions }) => subscriptions > 0),
+            watchlist.length,
+          ),
+      );
+    });
+  }
+
+  #tellWatched(
+    watched: readonly string[],
+    isOnline: readonly boolean[],
+    wanted: number,
+  ): void {
+    const events = [
+      { name: "online", user_ids: watched.filter((_, i) => isOnline[i]) },
+      { name: "offline", user_ids: watched.filter((_, i) => !isOnline[i]) },
+    ].filter(({ user_ids }) => user_ids.length > 0);
+    if (events.length > 0) this.send(encodeWatchlist(events));
+    if (wanted <= watched.length) return;
+    const found = `The watchlist has ${wanted} users`;
+    const { error } = overLimit("watchedUsers", this.app.limits, found);
+    const accepted = `watched are ${watched.join(", ")}`;
+    this.send(encodeError(ERROR.Watchlist, `${error}, ${accepted}`));
   }
 
   /** Accepts `pusher:unsubscribe` with `channel`. Answers nothing. */
@@ -1994,9 +2493,8 @@ class Connection implements Peer {
     if (typeof name !== "string") {
       return this.#sendError("Unsubscribing takes data with a channel");
     }
-    if (!this.#channels?.has(name)) return;
-    const userId = this.#exit(name);
-    this.#server.leave(this.app, name, userId);
+    if (!this.#channels?.has(name) || isOwnChannel(name)) return;
+    this.#leave(name);
   }
 
   /**
@@ -2064,28 +2562,45 @@ class Connection implements Peer {
   }
 
   /**
-   * Looks after a connection that is due: asks a silent one for a sign of life
-   * and closes one that gave none.
+   * Looks after a connection that is due: asks a silent one for a sign of life,
+   * and closes one that gave none, or that has not authorized in time.
    *
    * @returns Ticks until it is due again; 0 once it is gone.
    */
-  checkLife({ tick, idleTicks, pongTicks }: Liveness): number {
+  checkLife(liveness: Liveness): number {
+    const { tick, idleTicks, pongTicks, authorizationTicks } = liveness;
+    const leftTicks = this.#authorized
+      ? Infinity
+      : this.#bornAt + authorizationTicks - tick;
+    if (leftTicks <= 0) this.close(CLOSE.NotAuthorized);
     if (this.#heardAt < this.#pingedAt) {
-      this.close(CLOSE.NoPong);
-      return 0;
+      // It may be due for the other reason before the answer is.
+      const waitedTicks = tick - this.#pingedAt;
+      if (waitedTicks >= pongTicks) this.close(CLOSE.NoPong);
+      if (this.#state !== "open") return 0;
+      return Math.min(leftTicks, pongTicks - waitedTicks);
     }
+    if (this.#state !== "open") return 0;
     this.#pingedAt = -1;
     const silentTicks = tick - this.#heardAt;
-    if (silentTicks < idleTicks) return idleTicks - silentTicks;
+    if (silentTicks < idleTicks) {
+      return Math.min(leftTicks, idleTicks - silentTicks);
+    }
     this.#pingedAt = tick;
     this.send(PING_FRAME);
-    return this.#state === "open" ? pongTicks : 0;
+    return Math.min(leftTicks, pongTicks);
+  }
+
+  #leave(name: string): void {
+    const userId = this.#exit(name);
+    this.#server.leave(this.app, name, userId);
   }
 
   /** Changes both indexes. */
   #enter(name: string, userId: string | undefined): void {
     this.#channels ??= new Map();
     this.#channels.set(name, userId);
+    if (isOwnChannel(name)) this.#ownChannels++;
     this.app.channel(name).connections.add(this);
   }
 
@@ -2093,6 +2608,7 @@ class Connection implements Peer {
   #exit(name: string): string | undefined {
     const userId = this.#channels?.get(name);
     this.#channels?.delete(name);
+    if (isOwnChannel(name)) this.#ownChannels--;
     this.app.channels.get(name)?.connections.delete(this);
     this.app.dropIfEmpty(name);
     return userId;
@@ -2107,10 +2623,7 @@ class Connection implements Peer {
     if (this.#state !== "open") return;
     this.#state = "gone";
     this.#server.forget(this);
-    for (const name of this.#channels?.keys() ?? []) {
-      const userId = this.#exit(name);
-      this.#server.leave(this.app, name, userId);
-    }
+    for (const name of this.#channels?.keys() ?? []) this.#leave(name);
     this.#backlog = this.#backlog && [];
     const { app, socketId } = this;
     this.#server.hooks.emit("disconnected", { app: app.id, socketId, code });
@@ -2172,23 +2685,35 @@ class Liveness {
   readonly idleTicks: number;
   /** How long an answer may take. */
   readonly pongTicks: number;
+  /** How long a connection may stay without being authorized. */
+  readonly authorizationTicks: number;
   readonly #tickMs: number;
   readonly #slots = new Map<number, Set<Connection>>();
   #watched = 0;
   #timer: ReturnType<typeof setInterval> | undefined;
 
-  constructor(activityTimeoutMs: number, pongTimeoutMs: number) {
+  constructor(
+    activityTimeoutMs: number,
+    pongTimeoutMs: number,
+    authorizationTimeoutMs: number,
+  ) {
     // A second is precise enough for the defaults; short timeouts get a tenth.
-    const shortest = Math.min(activityTimeoutMs, pongTimeoutMs);
+    const shortest = Math.min(
+      activityTimeoutMs,
+      pongTimeoutMs,
+      authorizationTimeoutMs,
+    );
     this.#tickMs = Math.max(1, Math.min(1000, shortest / 10));
     // A frame is heard during a tick, and the rest of that one does not count.
     this.idleTicks = Math.ceil(activityTimeoutMs / this.#tickMs) + 1;
     this.pongTicks = Math.ceil(pongTimeoutMs / this.#tickMs);
+    this.authorizationTicks = Math.ceil(authorizationTimeoutMs / this.#tickMs) +
+      1;
   }
 
   watch(connection: Connection): void {
     this.#watched++;
-    this.#place(connection, this.idleTicks);
+    this.#place(connection, Math.min(this.idleTicks, this.authorizationTicks));
     this.#timer ??= setInterval(() => this.#advance(), this.#tickMs);
   }
 
@@ -2255,20 +2780,31 @@ interface ChannelKind {
   readonly presence: boolean;
   /** The data of its events is cipher text, which only clients can read. */
   readonly encrypted: boolean;
+  /** It keeps its last event for those who come later. */
+  readonly cache: boolean;
 }
+
+const PLAIN = { auth: false, presence: false, encrypted: false, cache: false };
+const PRIVATE = { ...PLAIN, auth: true };
+const ENCRYPTED = { ...PRIVATE, encrypted: true };
+const PRESENCE = { ...PRIVATE, presence: true };
 
 // Longest prefix first.
 const CHANNEL_KINDS: readonly ChannelKind[] = Object.freeze([
-  {
-    prefix: "private-encrypted-",
-    auth: true,
-    presence: false,
-    encrypted: true,
-  },
-  { prefix: "private-", auth: true, presence: false, encrypted: false },
-  { prefix: "presence-", auth: true, presence: true, encrypted: false },
-  { prefix: "", auth: false, presence: false, encrypted: false },
+  { prefix: "private-encrypted-cache-", ...ENCRYPTED, cache: true },
+  { prefix: "private-encrypted-", ...ENCRYPTED },
+  { prefix: "private-cache-", ...PRIVATE, cache: true },
+  { prefix: "private-", ...PRIVATE },
+  { prefix: "presence-cache-", ...PRESENCE, cache: true },
+  { prefix: "presence-", ...PRESENCE },
+  { prefix: "cache-", ...PLAIN, cache: true },
+  { prefix: "", ...PLAIN },
 ]);
+
+/** Whether a channel is the server's own: no client's, and told to nobody. */
+function isOwnChannel(name: string): boolean {
+  return name.startsWith("#");
+}
 
 /** The kind of a channel, or null if its name has other characters or none. */
 function parseChannelName(name: string): ChannelKind | null {
@@ -2329,11 +2865,57 @@ function checkMember(value: unknown, limits: Limits): KnownMember | Refusal {
     return new Refusal(400, "user_info is not an object");
   }
   const userInfo = empty ? "{}" : JSON.stringify(info);
-  if (exceedsBytes(userInfo, limits.userInfoBytes)) {
-    const found = `user_info has ${Buffer.byteLength(userInfo)} bytes`;
-    return overLimit("userInfoBytes", limits, found, 413);
+  return checkUserInfoSize(userInfo, limits) ?? { userId, userInfo };
+}
+
+function checkUserInfoSize(userInfo: string, limits: Limits): Refusal | null {
+  if (!exceedsBytes(userInfo, limits.userInfoBytes)) return null;
+  const found = `user_info has ${Buffer.byteLength(userInfo)} bytes`;
+  return overLimit("userInfoBytes", limits, found, 413);
+}
+
+/** A user who signs in, whether of the program's or from signed user data. */
+function checkUser(value: unknown, limits: Limits): KnownUser | Refusal {
+  if (!isObject(value)) {
+    return new Refusal(400, "user_data is not a JSON object");
   }
-  return { userId, userInfo };
+  const id = checkUserId(value.id, limits);
+  if (isRefusal(id)) return id;
+  const { user_info: info = {}, watchlist = [] } = value;
+  if (!isObject(info)) return new Refusal(400, "user_info is not an object");
+  if (!Array.isArray(watchlist)) {
+    return new Refusal(400, "watchlist is not an array");
+  }
+  const watched = watchlist.filter((id) => !isRefusal(checkUserId(id, limits)));
+  return {
+    id,
+    userInfo: JSON.stringify(info),
+    watchlist: [...new Set<string>(watched)],
+  };
+}
+
+/** A user as a connection remembers it. */
+interface KnownUser {
+  readonly id: string;
+  /** As JSON text. */
+  readonly userInfo: string;
+  /** Distinct ids, as many as were sent. */
+  readonly watchlist: readonly string[];
+}
+
+function checkUserId(id: unknown, limits: Limits): string | Refusal {
+  if (typeof id !== "string" || id === "") {
+    return new Refusal(400, "The user id is not a string with characters");
+  }
+  if (id.length <= limits.userIdLength) return id;
+  const found = `The user id has ${id.length} characters`;
+  return overLimit("userIdLength", limits, found);
+}
+
+function checkSocketId(id: unknown): string | Refusal {
+  if (isSocketId(id)) return id;
+  const rule = "must be two numbers joined by a dot";
+  return new Refusal(400, `socket_id is ${quote(id)}, and ${rule}`);
 }
 
 /** A member as it is kept and announced. */
@@ -2411,6 +2993,20 @@ export class MemoryBackplane implements Backplane {
   #node: BackplaneNode | undefined;
   /** By app and channel; only channels that somebody is on. */
   readonly #apps = new Map<string, Map<string, ChannelState>>();
+  /** Last events by app and channel, the one that was kept longest first. */
+  readonly #cache = new Map<string, { message: Message; until: number }>();
+  readonly #maxCached: number;
+
+  /**
+   * Makes an empty one.
+   *
+   * @param options `maxCached`: how many cache channels keep their last event;
+   * past it the one that has kept its event longest forgets it. 10,000 by
+   * default.
+   */
+  constructor(options: { maxCached?: number } = {}) {
+    this.#maxCached = options.maxCached ?? 10_000;
+  }
 
   /** See {@linkcode Backplane.start}. */
   start(node: BackplaneNode): void {
@@ -2424,7 +3020,19 @@ export class MemoryBackplane implements Backplane {
 
   /** See {@linkcode Backplane.publish}. */
   publish(app: string, channel: string, message: Message): void {
+    if (message.cacheMs !== undefined) this.#keep(app, channel, message);
     this.#node?.deliver(app, channel, message);
+  }
+
+  #keep(app: string, channel: string, message: Message): void {
+    const key = cacheKey(app, channel);
+    const now = Date.now();
+    this.#cache.delete(key);
+    this.#cache.set(key, { message, until: now + (message.cacheMs ?? 0) });
+    for (const [oldest, { until }] of this.#cache) {
+      if (until > now && this.#cache.size <= this.#maxCached) break;
+      this.#cache.delete(oldest);
+    }
   }
 
   /** See {@linkcode Backplane.join}. */
@@ -2441,7 +3049,8 @@ export class MemoryBackplane implements Backplane {
     this.#apps.set(app, channels.set(channel, state));
     if (added && member !== undefined) this.publish(app, channel, member.added);
     const { subscriptions, members } = state;
-    return { subscriptions, memberAdded: added, members };
+    const cached = this.cached(app, channel)?.message;
+    return { subscriptions, memberAdded: added, members, cached };
   }
 
   /** See {@linkcode Backplane.leave}. */
@@ -2464,6 +3073,15 @@ export class MemoryBackplane implements Backplane {
     return this.#apps.get(app)?.get(channel)?.members ?? NO_MEMBERS;
   }
 
+  /** See {@linkcode Backplane.cached}. */
+  cached(app: string, channel: string): CachedMessage | null {
+    const kept = this.#cache.get(cacheKey(app, channel));
+    const ttlMs = (kept?.until ?? 0) - Date.now();
+    return kept === undefined || ttlMs <= 0
+      ? null
+      : { message: kept.message, ttlMs };
+  }
+
   /** See {@linkcode Backplane.occupancy}. */
   occupancy(app: string, channel: string): Occupancy {
     return this.#apps.get(app)?.get(channel)?.occupancy ?? NOBODY;
@@ -2481,7 +3099,13 @@ export class MemoryBackplane implements Backplane {
   /** See {@linkcode Backplane.close}. */
   close(): void {
     this.#apps.clear();
+    this.#cache.clear();
   }
+}
+
+/** One text for app and channel: no channel's name has a line break. */
+function cacheKey(app: string, channel: string): string {
+  return `${app}\n${channel}`;
 }
 
 const NOBODY: Occupancy = Object.freeze({ subscriptions: 0, users: 0 });
@@ -2493,13 +3117,17 @@ class ChannelState {
   #members: Map<string, string> | null = null;
   /** User id to the number of the user's connections. */
   #connections: Map<string, number> | null = null;
+  /** A copy that was handed out and still holds. */
+  #snapshot: ReadonlyMap<string, string> | null = null;
 
   get members(): ReadonlyMap<string, string> {
-    return this.#members ?? NO_MEMBERS;
+    if (this.#members === null) return NO_MEMBERS;
+    return this.#snapshot ??= new Map(this.#members);
   }
 
   get occupancy(): Occupancy {
-    return { subscriptions: this.subscriptions, users: this.members.size };
+    const users = this.#members?.size ?? 0;
+    return { subscriptions: this.subscriptions, users };
   }
 
   /** Whether the user is new; null if there is no room for one. */
@@ -2509,7 +3137,10 @@ class ChannelState {
     const count = this.#connections.get(userId) ?? 0;
     if (count === 0 && this.#members.size >= maxMembers) return null;
     // The info of a user's first connection stays until the user is gone.
-    if (count === 0) this.#members.set(userId, userInfo);
+    if (count === 0) {
+      this.#members.set(userId, userInfo);
+      this.#snapshot = null;
+    }
     this.#connections.set(userId, count + 1);
     return count === 0;
   }
@@ -2522,6 +3153,7 @@ class ChannelState {
       return false;
     }
     this.#connections?.delete(userId);
+    this.#snapshot = null;
     return this.#members?.delete(userId) ?? false;
   }
 }
@@ -2542,7 +3174,7 @@ interface Publish {
 interface ApiCall {
   readonly server: Server;
   readonly app: App;
-  /** The second part of the route: a channel's name. */
+  /** The second part of the route: a channel's name or a user's id. */
   readonly name: string;
   /** Names in lower case. */
   readonly query: URLSearchParams;
@@ -2561,6 +3193,7 @@ const API_ROUTES: ReadonlyMap<string, ApiRoute> = new Map<string, ApiRoute>([
   ["channels", { method: "GET", serve: serveChannels }],
   ["channels/*", { method: "GET", serve: serveChannel }],
   ["channels/*/users", { method: "GET", serve: serveUsers }],
+  ["users/*/terminate_connections", { method: "POST", serve: serveTerminate }],
 ]);
 
 /** Answers a request below `/apps/`. */
@@ -2631,6 +3264,12 @@ function serveChannel(
 function serveUsers({ server, app, name }: ApiCall): Awaitable<object> {
   const kind = checkPresenceName(name, app.limits);
   return isRefusal(kind) ? kind : server.listUsers(app, name);
+}
+
+/** `POST /apps/{id}/users/{id}/terminate_connections`. */
+function serveTerminate({ server, app, name }: ApiCall): Awaitable<object> {
+  const id = checkUserId(name, app.limits);
+  return isRefusal(id) ? id : server.terminate(app, id);
 }
 
 /** Checks everything about a request that its body does not say. */
@@ -2756,18 +3395,13 @@ function parsePublish(
     limits,
   );
   if (isRefusal(channels)) return channels;
-  const exceptSocketId = fields.socket_id ?? undefined;
-  if (exceptSocketId !== undefined && !isSocketId(exceptSocketId)) {
-    return new Refusal(
-      400,
-      `socket_id is ${
-        quote(exceptSocketId)
-      }, and must be two numbers joined by a dot`,
-    );
-  }
+  const socketId = fields.socket_id === undefined || fields.socket_id === null
+    ? undefined
+    : checkSocketId(fields.socket_id);
+  if (isRefusal(socketId)) return socketId;
   const info = checkInfo(fields.info);
   if (isRefusal(info)) return info;
-  const except = exceptSocketId === undefined ? {} : { exceptSocketId };
+  const except = socketId === undefined ? {} : { exceptSocketId: socketId };
   return { channels, message: { event: name, data, ...except }, info };
 }
 
@@ -2798,7 +3432,9 @@ function checkChannelNames(
     return overLimit("channelsPerEvent", limits, found);
   }
   for (const name of value) {
-    const kind = checkChannelName(name, limits);
+    const kind = typeof name === "string" && name.startsWith(OWN_CHANNEL.User)
+      ? checkUserId(name.slice(OWN_CHANNEL.User.length), limits)
+      : checkChannelName(name, limits);
     if (isRefusal(kind)) return kind;
   }
   return [...new Set<string>(value)];
@@ -2826,16 +3462,20 @@ function parseBatch(value: unknown, app: App): Publish[] | Refusal {
 }
 
 /** Parses a comma list of what is to be told of a channel. */
-function checkInfo(value: unknown): InfoName[] | Refusal {
+function checkInfo<Name extends string = InfoName>(
+  value: unknown,
+  known: readonly string[] = INFO_NAMES,
+): Name[] | Refusal {
   if (value === undefined || value === null || value === "") return [];
   const names = typeof value === "string" ? value.split(",") : [];
-  const known = INFO_NAMES.filter((name) => names.includes(name));
-  if (names.length > 0 && known.length === new Set(names).size) return known;
+  const asked = known.filter((name) => names.includes(name));
+  if (names.length > 0 && asked.length === new Set(names).size) {
+    // The caller says which names are known.
+    return asked as Name[];
+  }
   return new Refusal(
     400,
-    `info is ${quote(value)}, and must be a comma list of ${
-      INFO_NAMES.join(" and ")
-    }`,
+    `info is ${quote(value)}, and must be a comma list of ${known.join(", ")}`,
   );
 }
 
@@ -2849,24 +3489,30 @@ function checkListInfo(prefix: string, value: unknown): InfoName[] | Refusal {
   );
 }
 
-/** What is to be told of one channel: users only if it has them. */
+/** What is to be told of one channel: users and last event if it has them. */
 function checkChannelInfo(
   kind: ChannelKind,
   value: unknown,
-): InfoName[] | Refusal {
-  const info = checkInfo(value);
-  if (isRefusal(info) || !info.includes("user_count")) return info;
-  return kind.presence
-    ? info
-    : new Refusal(400, "Only presence channels have a user_count");
+): ChannelInfoName[] | Refusal {
+  const known = [...INFO_NAMES, "cache"];
+  const info = checkInfo<ChannelInfoName>(value, known);
+  if (isRefusal(info)) return info;
+  if (info.includes("user_count") && !kind.presence) {
+    return new Refusal(400, "Only presence channels have a user_count");
+  }
+  if (info.includes("cache") && !kind.cache) {
+    return new Refusal(400, "Only cache channels have a cache");
+  }
+  return info;
 }
 
 /** The counts that were asked for and that a channel has. */
 function countsOf(
   name: string,
   occupancy: Occupancy,
-  info: readonly InfoName[],
+  info: readonly ChannelInfoName[],
 ): ChannelCounts {
+  if (isOwnChannel(name)) return {};
   const presence = parseChannelName(name)?.presence ?? false;
   return {
     ...(info.includes("subscription_count") &&
@@ -2877,15 +3523,33 @@ function countsOf(
 }
 
 /**
- * An event that the program would send in the clear over a channel that
- * promises encryption is a mistake to be told of, not to be sent.
+ * The fields of an event that the program triggers, encrypted where its channel
+ * promises that. What would go out in the clear is a mistake to be told of.
  */
-function refuseCleartext({ channels, message }: Publish): void {
-  const encrypted = channels.find((name) => parseChannelName(name)?.encrypted);
-  if (encrypted === undefined) return;
-  throw new TypeError(
-    `Cannot trigger "${message.event}" on "${encrypted}": its data must be encrypted, and this server has no key`,
+function encrypted(
+  fields: Record<string, unknown>,
+  app: App,
+): Record<string, unknown> {
+  const channels = [fields.channels ?? fields.channel].flat();
+  const channel = channels.find((name): name is string =>
+    typeof name === "string" && parseChannelName(name)?.encrypted === true
   );
+  if (channel === undefined) return fields;
+  const what = `Cannot trigger ${quote(fields.name)} on "${channel}"`;
+  if (app.encryption === undefined) {
+    throw new TypeError(
+      `${what}: its data must be encrypted, and there is no encryption option`,
+    );
+  }
+  if (channels.length > 1) {
+    throw new TypeError(
+      `${what}: an event for an encrypted channel is for that channel alone`,
+    );
+  }
+  const json = JSON.stringify(fields.data);
+  // What is missing is refused later on.
+  if (json === undefined) return fields;
+  return { ...fields, data: app.encryption.encrypt(channel, json) };
 }
 
 /** Makes the answer of a publish out of the body that the API would send. */
@@ -2934,6 +3598,8 @@ export interface WebhookEvent {
   data?: string;
   /** The sender of a client event. */
   socket_id?: string;
+  /** How many are subscribed. */
+  subscription_count?: number;
 }
 
 /** The body of a webhook. */
@@ -3064,6 +3730,9 @@ function route(server: Server, request: Request): Awaitable<Response> {
   if (path === "/pusher/auth" && server.authorize !== undefined) {
     return serveAuth(server, server.authorize, request);
   }
+  if (path === "/pusher/user-auth" && server.authenticate !== undefined) {
+    return serveUserAuth(server, server.authenticate, request);
+  }
   if (path === "/pusher.js" || path === "/pusher.mjs") {
     return serveClient(server, request, url, path === "/pusher.mjs");
   }
@@ -3132,6 +3801,67 @@ function checkVersion(version: string | null, strict: boolean): Close | null {
   return spoken ? null : CLOSE.VersionUnsupported;
 }
 
+/** What a client has posted to an auth endpoint. */
+interface AuthForm {
+  readonly app: App;
+  readonly socketId: string;
+  readonly params: URLSearchParams;
+  readonly cors: Record<string, string>;
+}
+
+/** Reads the form that clients post to the auth endpoints, or refuses it. */
+async function readAuthForm(
+  server: Server,
+  request: Request,
+): Promise<AuthForm | Response> {
+  const verdict = server.judgeOrigin(server.origins, request);
+  if (verdict === false) return refuse(REFUSAL.Origin);
+  const cors = corsHeaders(request, verdict);
+  if (request.method === "OPTIONS") {
+    return new Response(null, { status: 204, headers: cors });
+  }
+  if (request.method !== "POST") return refuseMethod("POST", cors);
+  const body = await readBody(request, AUTH_BODY_BYTES);
+  if (body === "too large") return refuse(REFUSAL.AuthBodyTooLarge, cors);
+  const text = body === "broken off" ? null : decodeUtf8(body);
+  const params = new URLSearchParams(text ?? "");
+  const socketId = params.get("socket_id");
+  if (!isSocketId(socketId)) return refuse(REFUSAL.BadAuthForm, cors);
+  // Whose socket it is says whose secret signs.
+  const app = server.connections.get(socketId)?.app ??
+    (server.appsById.size === 1 ? server.defaultApp : undefined);
+  if (app === undefined) return refuse(REFUSAL.UnknownSocket, cors);
+  return { app, socketId, params, cors };
+}
+
+/** `POST /pusher/user-auth`: has the program say who a client is. */
+async function serveUserAuth(
+  server: Server,
+  authenticate: Authenticate,
+  request: Request,
+): Promise<Response> {
+  const form = await readAuthForm(server, request);
+  if (form instanceof Response) return form;
+  const { app, socketId, params, cors } = form;
+  try {
+    const context = { app: app.id, socketId, params };
+    const user = await authenticate(request, context);
+    // As with `authorize`, only a clear answer is one.
+    if (!isObject(user)) return refuse(REFUSAL.UnknownUser, cors);
+    const checked = checkUser(user, app.limits);
+    if (isRefusal(checked)) {
+      throw new TypeError(
+        `Cannot authenticate: what authenticate returned is no user, ${checked.error}`,
+      );
+    }
+    const answer = app.authenticate(socketId, user);
+    return Response.json(answer, { headers: cors });
+  } catch (error) {
+    server.hooks.fail(error, "authenticating a user", app.id);
+    return refuse(REFUSAL.AuthenticateFailed, cors);
+  }
+}
+
 /**
  * `POST /pusher/auth`: has the program decide whether a client may join the
  * channel that its form names as `channel_name`, or each of several named as
@@ -3142,29 +3872,14 @@ async function serveAuth(
   authorize: Authorize,
   request: Request,
 ): Promise<Response> {
-  const verdict = server.judgeOrigin(server.origins, request);
-  if (verdict === false) return refuse(REFUSAL.Origin);
-  const cors = corsHeaders(request, verdict);
-  if (request.method === "OPTIONS") {
-    return new Response(null, { status: 204, headers: cors });
-  }
-  if (request.method !== "POST") return refuseMethod("POST", cors);
-  const body = await readBody(request, AUTH_BODY_BYTES);
-  if (body === "too large") {
-    return refuse(REFUSAL.AuthBodyTooLarge, cors);
-  }
-  const text = body === "broken off" ? null : decodeUtf8(body);
-  const params = new URLSearchParams(text ?? "");
-  const socketId = params.get("socket_id");
+  const form = await readAuthForm(server, request);
+  if (form instanceof Response) return form;
+  const { app, socketId, params, cors } = form;
   const several = params.getAll("channel_name[]");
   const single = params.get("channel_name");
-  if (!isSocketId(socketId) || (single === null && several.length === 0)) {
+  if (single === null && several.length === 0) {
     return refuse(REFUSAL.BadAuthForm, cors);
   }
-  // Whose socket it is says whose secret signs.
-  const app = server.connections.get(socketId)?.app ??
-    (server.appsById.size === 1 ? server.defaultApp : undefined);
-  if (app === undefined) return refuse(REFUSAL.UnknownSocket, cors);
   const context = { app: app.id, socketId, params };
   const decide = (channel: string) =>
     authorizeOne(app, authorize, request, { ...context, channel });
@@ -3174,15 +3889,15 @@ async function serveAuth(
       ? refuse(answer, cors)
       : Response.json(answer, { headers: cors });
   }
-  const limit = app.limits.channelsPerConnection;
-  if (several.length > limit) {
+  if (several.length > app.limits.channelsPerConnection) {
     const found = `The form names ${several.length} channels`;
     return refuse(overLimit("channelsPerConnection", app.limits, found), cors);
   }
   const channels = await Promise.all(several.map(async (channel) => {
     const answer = await decide(channel);
-    const { status, error } = answer as Refusal;
-    return [channel, isRefusal(answer) ? { error, status } : answer] as const;
+    if (!isRefusal(answer)) return [channel, answer] as const;
+    const { error, status } = answer;
+    return [channel, { error, status }] as const;
   }));
   return Response.json(
     { channels: Object.fromEntries(channels) },
@@ -3416,6 +4131,11 @@ const OPTIONS: Readonly<Record<keyof PusherOptions, Check>> = Object.freeze({
   path: checkPath,
   clientEvents: checkBoolean,
   authorize: checkFunction,
+  authenticate: checkFunction,
+  encryption: checkEncryption,
+  subscriptionCounts: checkBoolean,
+  cacheTtlMs: checkDuration,
+  authorizationTimeoutMs: checkDuration,
   origins: checkOrigins,
   limits: checkLimits,
   activityTimeoutMs: checkDuration,
@@ -3439,6 +4159,8 @@ const APP_OPTIONS: Readonly<Record<keyof AppOptions, Check>> = Object.freeze({
   secret: checkSecret,
   enabled: checkBoolean,
   clientEvents: checkBoolean,
+  subscriptionCounts: checkBoolean,
+  encryption: checkEncryption,
   origins: checkOrigins,
   limits: checkAppLimits,
 });
@@ -3518,6 +4240,11 @@ function checkFunction(value: unknown, name: string): void {
 function checkBackplane(value: unknown, name: string): void {
   const fits = value instanceof Object && "publish" in value;
   if (!fits) failOption(name, value, "be a Backplane");
+}
+
+function checkEncryption(value: unknown, name: string): void {
+  const fits = value instanceof Object && "encrypt" in value;
+  if (!fits) failOption(name, value, "be an Encryption");
 }
 
 function checkNothing(): void {
@@ -3744,16 +4471,42 @@ function encodeMessage(channel: string, message: Message): string {
   });
 }
 
-/** The member list of a presence channel, out of infos that are JSON already. */
+/** Confirms a subscription; with the members on a presence channel. */
+function encodeSubscribed(
+  channel: string,
+  members: ReadonlyMap<string, string> | null,
+): string {
+  const event = OUTBOUND.Subscribed;
+  if (members === null) return encodeFrame({ event, channel, data: "{}" });
+  const start = encodeFrame({ event, channel }).slice(0, -1);
+  return `${start},"data":${encodeMembers(members)}}`;
+}
+
+// A list is encoded once, for as long as nobody comes or goes.
+const encodedMembers = new WeakMap<ReadonlyMap<string, string>, string>();
+
+/** A member list, out of infos that are JSON already, as a JSON string. */
 function encodeMembers(members: ReadonlyMap<string, string>): string {
+  const known = encodedMembers.get(members);
+  if (known !== undefined) return known;
   const ids = JSON.stringify([...members.keys()]);
   const hash = Array.from(
     members,
     ([id, info]) => `${JSON.stringify(id)}:${info}`,
+  ).join(",");
+  const encoded = JSON.stringify(
+    `{"presence":{"ids":${ids},"hash":{${hash}},"count":${members.size}}}`,
   );
-  return `{"presence":{"ids":${ids},"hash":{${
-    hash.join(",")
-  }},"count":${members.size}}}`;
+  encodedMembers.set(members, encoded);
+  return encoded;
+}
+
+/** Tells of users who are watched. It names no channel. */
+function encodeWatchlist(
+  events: { name: string; user_ids: string[] }[],
+): string {
+  const data = JSON.stringify({ events });
+  return encodeFrame({ event: OUTBOUND.Watchlist, data });
 }
 
 function exceedsBytes(text: string, max: number): boolean {

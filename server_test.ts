@@ -877,7 +877,6 @@ Deno.test("a frame that is not a known event is answered with 4300 and nothing e
       "{}",
       { event: 5 },
       { event: "pusher:nonsense" },
-      { event: "pusher:signin", data: { auth: "", user_data: "{}" } },
       { event: "xclient-a", channel: "private-a" },
       { event: "pusher:subscribe", data: {} },
       { event: "pusher:subscribe", data: { channel: 5 } },
@@ -1046,21 +1045,24 @@ Deno.test("a channel's class follows from the start of its name", async () => {
       ["presence-encrypted-a", "presence"],
     ] as const
   ) {
-    if (kind === "public") {
-      assertEquals(await client.join(channel, { auth: null }), {}, channel);
-      continue;
+    if (kind !== "public") {
+      assertEquals(
+        await client.refused(channel, { auth: null }),
+        "AuthError 401",
+      );
     }
-    assertEquals(
-      await client.refused(channel, { auth: null }),
-      "AuthError 401",
-    );
-    if (kind === "private") {
-      assertEquals(await client.join(channel), {}, channel);
-    } else {
+    if (kind === "presence") {
       // Signed, but it says nothing of who joins.
       assertEquals(await client.refused(channel), "AuthError 401", channel);
       const { presence } = await client.join(channel, { member });
       assertEquals(presence.count, 1, channel);
+    } else {
+      const init = kind === "public" ? { auth: null } : {};
+      assertEquals(await client.join(channel, init), {}, channel);
+    }
+    const keepsLast = /^((private|presence|private-encrypted)-)?cache-/;
+    if (keepsLast.test(channel)) {
+      assertEquals((await client.next("pusher:cache_miss")).channel, channel);
     }
   }
 });
@@ -1080,7 +1082,7 @@ Deno.test("a channel name may have every allowed character and up to 200 of them
     assertEquals(await client.refused(name), "LimitReached 400");
   }
   for (
-    const name of ["", "a b", "a/b", "a:b", "#a", "#server-to-user-1", "ä"]
+    const name of ["", "a b", "a/b", "a:b", "#a", "a#", "ä"]
   ) {
     assertEquals(await client.refused(name), "InvalidChannel 400", name);
   }
@@ -1367,8 +1369,10 @@ Deno.test("a client event reaches the other sockets on private and presence chan
     const presence = channel === "presence-a";
     // Another socket of the same user gets it too.
     const init = presence ? { member: { user_id: 10 } } : {};
-    await ann.join(channel, init);
-    await bob.join(channel, init);
+    for (const client of [ann, bob]) {
+      await client.join(channel, init);
+      if (channel === "private-cache-a") await client.next("pusher:cache_miss");
+    }
     ann.send({
       event: "client-x",
       channel,
@@ -1426,9 +1430,10 @@ Deno.test("a client event that breaks a rule is answered with 4301 and not relay
   await using ann = await server.connect();
   await using bob = await server.connect();
   for (const client of [ann, bob]) {
-    for (const channel of ["news", "cache-a", "private-a"]) {
+    for (const channel of ["news", "private-a", "cache-a"]) {
       await client.join(channel);
     }
+    await client.next("pusher:cache_miss");
   }
   await bob.join("private-b");
   const refused: [channel: string, event?: string, data?: unknown][] = [
@@ -1547,7 +1552,16 @@ Deno.test("POST events publishes and answers {}", async () => {
     query: { name: "e", data: "1", "channels[]": ["news", "x"] },
   });
   assertEquals([inQuery.status, inQuery.body], [200, {}]);
-  assertEquals(await frames(ann), ["news e 1"]);
+  const { status } = await server.api("POST", "/events", {
+    query: { name: "e", data: "1", channel: "x", body_md5: "0".repeat(32) },
+  });
+  assertEquals(status, 401);
+  // The digest of nothing is that of an empty body.
+  const body_md5 = "d41d8cd98f00b204e9800998ecf8427e";
+  await server.api("POST", "/events", {
+    query: { name: "e", data: "2", channel: "news", body_md5 },
+  });
+  assertEquals(await frames(ann), ["news e 1", "news e 2"]);
   await publish({ name: "App\\Events\\a.b", data: "", channel: "news" });
   assertEquals(await frames(ann), ["news App\\Events\\a.b "]);
   await bob.framesUntilPong();
@@ -2572,6 +2586,9 @@ Deno.test("POST /pusher/auth answers pages of its own origin only, unless origin
       assertEquals(status, isAllowed ? 200 : 403, origin);
       const isCross = origin === "https://a.example" && isOpen;
       if (isCross) {
+        // A page that is named may send its cookies.
+        const credentials = headers.get("access-control-allow-credentials");
+        assertEquals(credentials, "true");
         assertEquals(headers.get("access-control-allow-origin"), origin);
         assertMatch(headers.get("vary") ?? "", /origin/i);
       } else if (!isAllowed) {
@@ -2601,6 +2618,19 @@ Deno.test("POST /pusher/auth answers pages of its own origin only, unless origin
       assertMatch(told("headers"), /x-csrf-token/i);
     }
   }
+});
+
+Deno.test("POST /pusher/auth answers any page without cookies where origins is *", async () => {
+  await using server = serve({ authorize: () => true, origins: "*" });
+  const form = { socket_id: "1.1", channel_name: "private-a" };
+  const origin = "https://a.example";
+  const { status, headers } = await ask(server.url, form, { origin });
+  assertEquals(status, 200);
+  assertMatch(
+    headers.get("access-control-allow-origin") ?? "",
+    /^(\*|https:\/\/a\.example)$/,
+  );
+  assertEquals(headers.get("access-control-allow-credentials"), null);
 });
 
 // ---- Limits -----------------------------------------------------------------
@@ -3277,6 +3307,7 @@ Deno.test("close lets go of the backplane last", async () => {
   await Promise.all([server.pusher.close(), server.pusher.close()]);
   await server.journal.settled();
   assertEquals(backplane.afterClose, []);
+  assertEquals(backplane.closes, 1);
 });
 
 Deno.test("an event published while a join is on its way does not come before its answer", async () => {

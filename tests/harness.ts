@@ -759,8 +759,9 @@ export class SlowBackplane implements Backplane {
   readonly #memory = new MemoryBackplane();
   /** Methods that were called when it had been closed. */
   readonly afterClose: string[] = [];
+  /** How often it has been closed. */
+  closes = 0;
   readonly #pending = new Set<Promise<unknown>>();
-  #isClosed = false;
   /** Awaited before and after each call, with its name. */
   turn: (method: keyof Backplane, isAfter: boolean) => Promise<void> = () =>
     new Promise((resolve) => setTimeout(resolve, 1));
@@ -787,6 +788,9 @@ export class SlowBackplane implements Backplane {
       () => new Map(this.#memory.members(...given)),
     );
   }
+  cached(...given: Parameters<MemoryBackplane["cached"]>) {
+    return this.#later("cached", () => this.#memory.cached(...given));
+  }
   occupancy(...given: Parameters<MemoryBackplane["occupancy"]>) {
     return this.#later("occupancy", () => this.#memory.occupancy(...given));
   }
@@ -794,13 +798,13 @@ export class SlowBackplane implements Backplane {
     return this.#later("occupied", () => this.#memory.occupied(...given));
   }
   async close(): Promise<void> {
-    this.#isClosed = true;
+    this.closes++;
     while (this.#pending.size > 0) await Promise.allSettled(this.#pending);
     this.#memory.close();
   }
 
   #later<T>(method: keyof Backplane, call: () => T): Promise<T> {
-    if (this.#isClosed) this.afterClose.push(method);
+    if (this.closes > 0) this.afterClose.push(method);
     const answer = (async () => {
       await this.turn(method, false);
       const result = call();
