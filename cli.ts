@@ -73,6 +73,17 @@ const FLAGS = {
     variable: "PUSHER_CLIENT_EVENTS",
     help: "let clients send events to each other",
   },
+  "subscription-counts": {
+    type: "boolean",
+    variable: "PUSHER_SUBSCRIPTION_COUNTS",
+    help: "tell subscribers how many they are",
+  },
+  "cache-ttl": {
+    type: "string",
+    variable: "PUSHER_CACHE_TTL",
+    value: "seconds",
+    help: "how long cache channels keep their last event (default 1800)",
+  },
   "path": {
     type: "string",
     variable: "PUSHER_PATH",
@@ -100,6 +111,13 @@ const FLAGS = {
     value: "seconds",
     help: "how long it may take to answer (default 30)",
   },
+  "authorization-timeout": {
+    type: "string",
+    variable: "PUSHER_AUTHORIZATION_TIMEOUT",
+    value: "seconds",
+    help: "close connections that by then have neither signed in nor joined " +
+      "a private or presence channel (default: they may stay)",
+  },
   "max-connections": {
     type: "string",
     variable: "PUSHER_MAX_CONNECTIONS",
@@ -116,7 +134,7 @@ const FLAGS = {
   "help": { type: "boolean", short: "h", help: "show this text" },
 } as const satisfies Record<string, Flag>;
 
-const HELP_COLUMN = 32;
+const HELP_COLUMN = 36;
 const HELP_WIDTH = 80;
 
 /** The text of `--help`. */
@@ -213,6 +231,14 @@ function readSettings(args: string[]): Settings | null {
     pusher: {
       ...readApps(read),
       clientEvents: readBoolean("client-events", read("client-events")),
+      subscriptionCounts: readBoolean(
+        "subscription-counts",
+        read("subscription-counts"),
+      ),
+      cacheTtlMs: number("cache-ttl", 1800) * 1000,
+      authorizationTimeoutMs: read("authorization-timeout") === undefined
+        ? undefined
+        : number("authorization-timeout", 0) * 1000,
       activityTimeoutMs: number("activity-timeout", 120) * 1000,
       pongTimeoutMs: number("pong-timeout", 30) * 1000,
       limits: { connections: number("max-connections", Infinity) },
