@@ -553,6 +553,8 @@ export interface JoinResult {
   readonly members: ReadonlyMap<string, string>;
   /** The last event, if the channel has kept one. */
   readonly cached?: Message | undefined;
+  /** Position of the last message that this result knows of. */
+  readonly position: number;
 }
 
 /** What a leave changed. */
@@ -573,8 +575,16 @@ export interface Occupancy {
 
 /** What a {@linkcode Backplane} calls on the server that uses it. */
 export interface BackplaneNode {
-  /** Hands a message to this server's own subscribers of a channel. */
-  deliver(app: string, channel: string, message: Message): void;
+  /**
+   * Hands a message to this server's own subscribers of a channel. Positions
+   * grow with each message of a channel that somebody is on.
+   */
+  deliver(
+    app: string,
+    channel: string,
+    message: Message,
+    position: number,
+  ): void;
 }
 
 /**
@@ -1401,8 +1411,8 @@ class Server {
     this.defaultApp = this.appsById.values().next().value!;
     this.backplane = options.backplane ?? new MemoryBackplane();
     this.backplane.start({
-      deliver: (appId, channel, message) =>
-        this.#deliver(appId, channel, message),
+      deliver: (appId, channel, message, position) =>
+        this.#deliver(appId, channel, message, position),
     });
   }
 
@@ -1517,16 +1527,21 @@ class Server {
     }
   }
 
-  #deliver(appId: string, channelName: string, message: Message): void {
+  #deliver(
+    appId: string,
+    channelName: string,
+    message: Message,
+    position: number,
+  ): void {
     const channel = this.appsById.get(appId)?.channels.get(channelName);
     if (channel === undefined) return;
     if (message.control !== undefined) {
-      return this.#obey(message.control, channel, channelName);
+      return this.#obey(message.control, channel, channelName, position);
     }
     const except = message.exceptSocketId === undefined
       ? undefined
       : this.connections.get(message.exceptSocketId);
-    channel.deliver(encodeMessage(channelName, message), except);
+    channel.deliver(encodeMessage(channelName, message), position, except);
   }
 
   /** Does what another server, or this one, has said. */
@@ -1534,11 +1549,12 @@ class Server {
     control: NonNullable<Message["control"]>,
     channel: Channel,
     channelName: string,
+    position: number,
   ): void {
     if (control !== "terminate") {
       const userId = channelName.slice(OWN_CHANNEL.Watchers.length);
       const frame = encodeWatchlist([{ name: control, user_ids: [userId] }]);
-      return channel.deliver(frame, undefined);
+      return channel.deliver(frame, position);
     }
     for (const connection of channel.connections) {
       connection.close(CLOSE.Terminated);
@@ -2136,9 +2152,9 @@ class Connection implements Peer {
   }
 
   /** Keeps a frame for after a join, among those that are kept already. */
-  keep(frame: string, frames: string[]): void {
-    frames.push(frame);
-    this.#waitingUnits += frame.length;
+  keep(held: HeldFrame, frames: HeldFrame[]): void {
+    frames.push(held);
+    this.#waitingUnits += held.frame.length;
     if (this.#waitingUnits <= this.app.limits.bufferedBytes) return;
     this.close(CLOSE.ServerFull);
     frames.length = 0;
@@ -2359,8 +2375,11 @@ class Connection implements Peer {
     return joined.then((result) => {
       const held = release();
       enter(result);
-      if (!this.#channels?.has(name)) return;
-      for (const frame of held) this.send(frame);
+      if (result === null || !this.#channels?.has(name)) return;
+      // What came before the join is in its result, if anywhere.
+      for (const { frame, position } of held) {
+        if (position > result.position) this.send(frame);
+      }
     }, (error) => {
       release();
       throw error;
@@ -2948,19 +2967,20 @@ const NO_MEMBERS: ReadonlyMap<string, string> = new Map();
 class Channel {
   readonly connections = new Set<Connection>();
   /** Frames for connections whose join the backplane has not answered yet. */
-  #held: Map<Connection, string[]> | null = null;
+  #held: Map<Connection, HeldFrame[]> | null = null;
 
   get isEmpty(): boolean {
     return this.connections.size === 0 && this.#held === null;
   }
 
   /** Sends one encoded frame to all of them. */
-  deliver(frame: string, except: Connection | undefined): void {
+  deliver(frame: string, position: number, except?: Connection): void {
     for (const connection of this.connections) {
       if (connection !== except) connection.send(frame);
     }
-    for (const [connection, frames] of this.#held ?? []) {
-      if (connection !== except) connection.keep(frame, frames);
+    if (this.#held === null) return;
+    for (const [connection, frames] of this.#held) {
+      if (connection !== except) connection.keep({ frame, position }, frames);
     }
   }
 
@@ -2971,12 +2991,18 @@ class Channel {
   }
 
   /** Hands over what was kept, and keeps no more. */
-  release(connection: Connection): string[] {
+  release(connection: Connection): HeldFrame[] {
     const frames = this.#held?.get(connection) ?? [];
     this.#held?.delete(connection);
     if (this.#held?.size === 0) this.#held = null;
     return frames;
   }
+}
+
+/** A frame that waits for the answer to a join. */
+interface HeldFrame {
+  readonly frame: string;
+  readonly position: number;
 }
 
 /**
@@ -3021,7 +3047,9 @@ export class MemoryBackplane implements Backplane {
   /** See {@linkcode Backplane.publish}. */
   publish(app: string, channel: string, message: Message): void {
     if (message.cacheMs !== undefined) this.#keep(app, channel, message);
-    this.#node?.deliver(app, channel, message);
+    const state = this.#apps.get(app)?.get(channel);
+    if (state === undefined) return;
+    this.#node?.deliver(app, channel, message, ++state.position);
   }
 
   #keep(app: string, channel: string, message: Message): void {
@@ -3048,9 +3076,9 @@ export class MemoryBackplane implements Backplane {
     state.subscriptions++;
     this.#apps.set(app, channels.set(channel, state));
     if (added && member !== undefined) this.publish(app, channel, member.added);
-    const { subscriptions, members } = state;
+    const { subscriptions, members, position } = state;
     const cached = this.cached(app, channel)?.message;
-    return { subscriptions, memberAdded: added, members, cached };
+    return { subscriptions, memberAdded: added, members, cached, position };
   }
 
   /** See {@linkcode Backplane.leave}. */
@@ -3113,6 +3141,8 @@ const NOBODY: Occupancy = Object.freeze({ subscriptions: 0, users: 0 });
 /** Who is on one channel of {@linkcode MemoryBackplane}. */
 class ChannelState {
   subscriptions = 0;
+  /** Messages so far. */
+  position = 0;
   /** User id to `user_info` as JSON text, once there was a member. */
   #members: Map<string, string> | null = null;
   /** User id to the number of the user's connections. */
