@@ -16,6 +16,7 @@
  */
 
 import { parseArgs } from "node:util";
+import { type Webhooks, webhooks } from "./ext/webhooks.ts";
 import { type AppOptions, Pusher, type PusherOptions } from "./mod.ts";
 
 // ---- Flags ------------------------------------------------------------------
@@ -83,6 +84,14 @@ const FLAGS = {
     variable: "PUSHER_CACHE_TTL",
     value: "seconds",
     help: "how long cache channels keep their last event (default 1800)",
+  },
+  "webhook": {
+    type: "string",
+    variable: "PUSHER_WEBHOOKS",
+    value: "url",
+    multiple: true,
+    help: "address that is told of channels, members and client events, " +
+      "signed by the app; may be repeated, and the variable takes a comma list",
   },
   "path": {
     type: "string",
@@ -182,6 +191,7 @@ interface Settings {
   /** Whether a port or a hostname was asked for. */
   readonly ownAddress: boolean;
   readonly drainMs: number;
+  readonly webhooks: readonly string[];
   readonly pusher: PusherOptions;
 }
 
@@ -221,13 +231,15 @@ function readSettings(args: string[]): Settings | null {
       }`,
     );
   }
-  const origins = read("origin")?.split(",").map((origin) => origin.trim());
+  const list = (name: keyof typeof FLAGS) =>
+    read(name)?.split(",").map((item) => item.trim());
   const hostname = read("hostname");
   return {
     port,
     hostname: hostname ?? "0.0.0.0",
     ownAddress: read("port") !== undefined || hostname !== undefined,
     drainMs,
+    webhooks: list("webhook") ?? [],
     pusher: {
       ...readApps(read),
       clientEvents: readBoolean("client-events", read("client-events")),
@@ -243,7 +255,7 @@ function readSettings(args: string[]): Settings | null {
       pongTimeoutMs: number("pong-timeout", 30) * 1000,
       limits: { connections: number("max-connections", Infinity) },
       path: read("path"),
-      origins,
+      origins: list("origin"),
     },
   };
 }
@@ -330,7 +342,7 @@ function refuseSocket(request: Request): Response {
 }
 
 /** Listens until a signal says to stop; a second one stops at once. */
-function listen(pusher: Pusher, settings: Settings): void {
+function listen({ pusher, settings, senders }: Standalone): void {
   const { port, hostname, drainMs } = settings;
   const onListen = (address: Deno.NetAddr) => announce(address, settings);
   Deno.serve({ port, hostname, onListen }, standalone(pusher));
@@ -339,6 +351,7 @@ function listen(pusher: Pusher, settings: Settings): void {
     if (stopping) Deno.exit(1);
     stopping = true;
     await pusher.close({ over: drainMs });
+    await Promise.all(senders.map((sender) => sender.close()));
     Deno.exit(0);
   };
   // Windows has no SIGTERM.
@@ -366,15 +379,23 @@ function announce(address: Deno.NetAddr, { pusher }: Settings): void {
   }
 }
 
+/** A server and what belongs to it. */
+interface Standalone {
+  readonly pusher: Pusher;
+  readonly settings: Settings;
+  readonly senders: readonly Webhooks[];
+}
+
 /** Makes the server out of the settings; exits where they are wrong. */
-function start(): { pusher: Pusher; settings: Settings } {
+function start(): Standalone {
   try {
     const settings = readSettings(Deno.args);
     if (settings === null) {
       console.log(help());
       Deno.exit(0);
     }
-    return { pusher: new Pusher(settings.pusher), settings };
+    const pusher = new Pusher(settings.pusher);
+    return { pusher, settings, senders: startWebhooks(pusher, settings) };
   } catch (error) {
     const known = error instanceof UsageError || error instanceof TypeError ||
       error instanceof RangeError;
@@ -382,6 +403,25 @@ function start(): { pusher: Pusher; settings: Settings } {
     console.error(`${error.message}\nTry --help`);
     Deno.exit(2);
   }
+}
+
+/** Tells the addresses of `--webhook` of each app. */
+function startWebhooks(
+  pusher: Pusher,
+  { webhooks: urls, pusher: options }: Settings,
+): Webhooks[] {
+  if (urls.length === 0) return [];
+  const endpoints = urls.map((url) => ({ url }));
+  const { apps, key = "app-key", secret } = options;
+  if (apps !== undefined) {
+    return apps.map(({ id, key, secret }) =>
+      webhooks(pusher.app(id), { key, secret, endpoints })
+    );
+  }
+  if (secret === undefined) {
+    throw new UsageError("--webhook needs a --secret to sign with");
+  }
+  return [webhooks(pusher, { key, secret, endpoints })];
 }
 
 /**
@@ -392,12 +432,13 @@ function start(): { pusher: Pusher; settings: Settings } {
  * next turn of the event loop, and if it has not we listen ourselves.
  */
 function main(): Partial<Deno.ServeDefaultExport> {
-  const { pusher, settings } = start();
+  const started = start();
+  const { pusher, settings } = started;
   if (settings.ownAddress) {
-    listen(pusher, settings);
+    listen(started);
     return {};
   }
-  const fallback = setTimeout(() => listen(pusher, settings), 0);
+  const fallback = setTimeout(() => listen(started), 0);
   return {
     fetch: standalone(pusher),
     onListen: (address) => {

@@ -13,7 +13,8 @@ const root = fileURLToPath(new URL("..", import.meta.url));
 const FILES: Record<string, string[]> = {
   "mod.ts": ["client_bundle.ts", "mod.ts"],
   "client.ts": ["client.ts"],
-  "cli.ts": ["cli.ts", "client_bundle.ts", "mod.ts"],
+  "cli.ts": ["cli.ts", "client_bundle.ts", "ext/webhooks.ts", "mod.ts"],
+  "ext/webhooks.ts": ["client_bundle.ts", "ext/webhooks.ts", "mod.ts"],
 };
 
 /** What `deno info --json` says of a module graph, as far as it matters. */

@@ -3,6 +3,7 @@
  * it prints, how it stops.
  */
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { Webhook } from "@glitz/pusher";
 import { within } from "./deadline.ts";
 
 const DEADLINE_MS = 20_000;
@@ -130,6 +131,7 @@ for (
     [["--path", "x"], `path is "x"`],
     [["--origin", "no origin"], `origins is "no origin"`],
     [["--drain", "-1"], `--drain is "-1"`],
+    [["--webhook", "http://127.0.0.1:1/"], "--webhook needs a --secret"],
     [["--activity-timeout", "0"], "activityTimeoutMs is 0"],
     [["stray"], "stray"],
   ] as const
@@ -265,6 +267,47 @@ Deno.test("cli.ts runs under deno serve, which stops it in its own way", async (
   await socket.established;
   assertEquals(await cli.stop("SIGTERM"), 0);
   assertEquals((await socket.closed).code, 1001);
+});
+
+Deno.test("cli.ts --webhook tells an address what happens, signed", async () => {
+  const told = Promise.withResolvers<Request>();
+  const bodies: string[] = [];
+  await using receiver = Deno.serve(
+    { hostname: "127.0.0.1", port: 0, onListen() {} },
+    async (request) => {
+      bodies.push(await request.clone().text());
+      told.resolve(request);
+      return new Response();
+    },
+  );
+  await using cli = await start([
+    ...NET,
+    "cli.ts",
+    ...LOCAL,
+    ...["--secret", "tofu"],
+    `--webhook=http://127.0.0.1:${receiver.addr.port}/hooks`,
+  ]);
+  const socket = new WebSocket(
+    `${cli.url.replace("http", "ws")}/app/app-key?protocol=7`,
+  );
+  const closed = new Promise((resolve) => socket.onclose = resolve);
+  socket.onopen = () => {
+    const data = { channel: "news" };
+    socket.send(JSON.stringify({ event: "pusher:subscribe", data }));
+  };
+  const { url, headers } = await within(DEADLINE_MS, "webhook", told.promise);
+  assertEquals(new URL(url).pathname, "/hooks");
+  const webhook = new Webhook(
+    { key: "app-key", secret: "tofu" },
+    { headers, rawBody: bodies[0] ?? "" },
+  );
+  assert(webhook.isValid());
+  assertEquals(webhook.getEvents(), [
+    { name: "channel_occupied", channel: "news" },
+  ]);
+  socket.close();
+  await within(DEADLINE_MS, "close", closed);
+  assertEquals(await cli.stop("SIGTERM"), 0);
 });
 
 // ---- Port of its own --------------------------------------------------------

@@ -207,7 +207,7 @@ const REFUSALS: Record<string, number[]> = {
 /** The codes that `pusher:error` may carry. */
 const ERROR_CODES = new Set(
   [4000, 4001, 4003, 4004, 4005, 4006, 4007, 4008, 4009]
-    .concat([4100, 4200, 4201, 4300, 4301]),
+    .concat([4100, 4200, 4201, 4300, 4301, 4302]),
 );
 
 /** Parses a frame of the server and checks what holds for every frame of the server. */
@@ -626,6 +626,8 @@ const HOOKS = [
   "member_removed",
   "client_event",
   "published",
+  "cache_miss",
+  "subscription_count",
   "error",
 ] as const;
 
