@@ -72,6 +72,10 @@ export interface PusherOptions extends IgnoredOptions {
   unavailableTimeout?: number;
   /** How to be let into private and presence channels. */
   channelAuthorization?: ChannelAuthorization;
+  /** How to sign in. */
+  userAuthentication?: UserAuthentication;
+  /** What decrypts the events of encrypted channels, such as `tweetnacl`. */
+  nacl?: Nacl;
   /**
    * Endpoint that lets into private and presence channels.
    * @deprecated Use `channelAuthorization.endpoint`.
@@ -93,8 +97,7 @@ export interface PusherOptions extends IgnoredOptions {
 
 /**
  * Options of pusher-js that are accepted and ignored: there are no transports
- * over HTTP, no encryption and no sign-in, requests are made by `fetch`, and
- * nothing is measured.
+ * over HTTP, requests are made by `fetch`, and nothing is measured.
  */
 export type IgnoredOptions = Partial<
   Record<
@@ -106,21 +109,45 @@ export type IgnoredOptions = Partial<
     | "httpPort"
     | "httpsPort"
     | "ignoreNullOrigin"
-    | "nacl"
     | "statsHost"
-    | "timelineParams"
-    | "userAuthentication",
+    | "timelineParams",
     unknown
   >
 >;
 
+/** The part of `tweetnacl` that encrypted channels need. */
+export interface Nacl {
+  /** XSalsa20-Poly1305. */
+  readonly secretbox: {
+    /** Decrypts; null when the secret or the box is another one. */
+    open(box: Uint8Array, nonce: Uint8Array, key: Uint8Array):
+      | Uint8Array
+      | null;
+    /** Bytes of a secret. */
+    readonly keyLength: number;
+    /** Bytes of a nonce. */
+    readonly nonceLength: number;
+    /** Bytes that a box has more than its content. */
+    readonly overheadLength: number;
+  };
+}
+
 /** How to ask for the permission to join private and presence channels. */
-export interface ChannelAuthorization {
-  /** Where to post the question. @default {"/pusher/auth"} */
+export type ChannelAuthorization = AuthOptions<AuthRequest, ChannelAuth>;
+
+/** How to ask for the permission to sign in. */
+export type UserAuthentication = AuthOptions<UserAuthRequest, UserAuth>;
+
+/** How to ask for a permission. */
+export interface AuthOptions<Request, Answer> {
+  /**
+   * Where to post the question.
+   * @default {"/pusher/auth" for channels, "/pusher/user-auth" for users}
+   */
   endpoint?: string;
   /** Accepted as pusher-js has it, and ignored: requests are made by `fetch`. */
   transport?: string;
-  /** Fields to post besides `socket_id` and `channel_name`. */
+  /** Fields to post besides `socket_id` and, for channels, `channel_name`. */
   params?: Record<string, unknown>;
   /** Headers to post. */
   headers?: Record<string, string>;
@@ -129,29 +156,46 @@ export interface ChannelAuthorization {
   /** Makes further headers for each request. */
   headersProvider?: () => Record<string, string>;
   /** Answers in place of the endpoint. */
-  customHandler?: (request: AuthRequest, callback: AuthCallback) => void;
+  customHandler?: (request: Request, callback: AuthCallback<Answer>) => void;
+}
+
+/** Who asks to sign in. */
+export interface UserAuthRequest {
+  /** The connection. */
+  socketId: string;
 }
 
 /** Who asks to join what. */
-export interface AuthRequest {
-  /** The connection. */
-  socketId: string;
+export interface AuthRequest extends UserAuthRequest {
   /** The channel. */
   channelName: string;
 }
 
 /** Takes the answer of a `customHandler`: an error, or null and a permission. */
-export type AuthCallback = (
+export type AuthCallback<Answer = ChannelAuth> = (
   error: unknown,
-  answer?: ChannelAuth | null,
+  answer?: Answer | null,
 ) => void;
 
 /** A signed permission to join a channel. */
 export interface ChannelAuth {
   /** `key:signature`. */
   auth: string;
-  /** On presence channels the member, as the JSON text that was signed. */
+  /**
+   * On presence channels the member, as the JSON text that was signed. One that
+   * is signed in joins as that user without it.
+   */
   channel_data?: string;
+  /** On encrypted channels the secret, in base64. It is not sent to the server. */
+  shared_secret?: string;
+}
+
+/** A signed permission to sign in. */
+export interface UserAuth {
+  /** `key:signature`. */
+  auth: string;
+  /** The user, as the JSON text that was signed. */
+  user_data: string;
 }
 
 /** What an instance made of its options. */
@@ -174,6 +218,8 @@ export interface PusherConfig {
   readonly unavailableTimeout: number;
   /** Asks for the permission to join a channel; rejects when refused. */
   readonly channelAuthorizer: (request: AuthRequest) => Promise<ChannelAuth>;
+  /** Asks for the permission to sign in; rejects when refused. */
+  readonly userAuthenticator: (request: UserAuthRequest) => Promise<UserAuth>;
 }
 
 /** A message of the server, its data decoded. */
@@ -257,7 +303,7 @@ export interface PresenceEvents
   "pusher:member_removed": Member;
 }
 
-/** Why a subscription was refused. */
+/** Why a subscription or a sign-in was refused. */
 export interface SubscriptionError {
   /** `AuthError` where the permission was missing or wrong. */
   type: string;
@@ -476,6 +522,8 @@ export class Pusher<Events = any> extends Emitter<AllEvents<Events>> {
   readonly config: PusherConfig;
   /** Tells this instance from others. */
   readonly sessionID: number = Math.floor(Math.random() * 1e9);
+  /** Who is signed in, and what that user is told. */
+  readonly user: User = new User(this);
 
   readonly #channels = new Map<string, Channel>();
   readonly #connection: Connection;
@@ -500,13 +548,23 @@ export class Pusher<Events = any> extends Emitter<AllEvents<Events>> {
       ...resolveServer(options),
       ...resolveTimeouts(options),
       channelAuthorizer: (request) => this.#authorize(request),
+      userAuthenticator: (request) =>
+        askAuth(request, {
+          endpoint: "/pusher/user-auth",
+          ...options.userAuthentication,
+        }),
     };
     this.#connection = new Connection(this.config, {
       url: (useTLS) => this.#url(useTLS),
       isSupported: supportsWebSocket(options),
-      onConnected: () => this.#eachChannel((channel) => channel.subscribe()),
-      onDisconnected: () =>
-        this.#eachChannel((channel) => this.#reset(channel)),
+      onConnected: () => {
+        this.user.connect();
+        this.#eachChannel((channel) => channel.subscribe());
+      },
+      onDisconnected: () => {
+        this.user.disconnect();
+        this.#eachChannel((channel) => this.#reset(channel));
+      },
       onFrame: (frame) => this.#deliver(frame),
     });
     Pusher.instances.push(this);
@@ -534,11 +592,16 @@ export class Pusher<Events = any> extends Emitter<AllEvents<Events>> {
     this.#connection.disconnect();
   }
 
+  /** Signs in, now or once connected, and again after every reconnect. */
+  signin(): void {
+    this.user.signin();
+  }
+
   /**
    * Subscribes to a channel, now or once connected, and returns it.
    *
-   * @throws for a name that starts with `#` (`BadChannelName`) and for encrypted
-   * channels (`UnsupportedFeature`).
+   * @throws for a name that starts with `#` (`BadChannelName`) and, without the
+   * option `nacl`, for encrypted channels (`UnsupportedFeature`).
    */
   subscribe<C extends ChannelName<Events>>(name: C): ChannelOf<Events, C> {
     const channel = this.#channels.get(name) ?? this.#addChannel(name);
@@ -628,6 +691,7 @@ export class Pusher<Events = any> extends Emitter<AllEvents<Events>> {
   #deliver(frame: Frame): void {
     const { event, channel = "", data } = frame;
     this.#channels.get(channel)?.handleEvent(frame);
+    this.user.handleEvent(frame);
     if (!isInternal(event)) this.emit(event, data);
   }
 
@@ -635,17 +699,13 @@ export class Pusher<Events = any> extends Emitter<AllEvents<Events>> {
   #authorize(request: AuthRequest): Promise<ChannelAuth> {
     const { options } = this;
     const { channelAuthorization, authorizer } = options;
-    const { customHandler } = channelAuthorization ?? {};
     const channel = this.#channels.get(request.channelName);
-    if (customHandler) {
-      return promised((callback) => customHandler(request, callback));
-    }
     if (!channelAuthorization && authorizer && channel) {
       return promised((callback) =>
         authorizer(channel, options).authorize(request.socketId, callback)
       );
     }
-    return postAuth(request, {
+    return askAuth(request, {
       endpoint: options.authEndpoint ?? "/pusher/auth",
       ...channelAuthorization ?? options.auth,
     });
@@ -731,13 +791,15 @@ export function preset(config: PresetConfig, scriptUrl?: string): Pusher {
       : `${pageOrigin()?.protocol ?? "http:"}//${host}`,
   );
   const port = Number(server.port);
+  const routes = `${server.origin}${path}/pusher`;
   const options: PusherOptions & { [LAZY]: true } = {
     wsHost: server.hostname,
     wsPort: port || 80,
     wssPort: port || 443,
     wsPath: path,
     forceTLS: server.protocol === "https:",
-    channelAuthorization: { endpoint: `${server.origin}${path}/pusher/auth` },
+    channelAuthorization: { endpoint: `${routes}/auth` },
+    userAuthentication: { endpoint: `${routes}/user-auth` },
     [LAZY]: true,
   };
   return new Pusher(key, options);
@@ -1093,6 +1155,11 @@ function isInternal(event: string): boolean {
   return event.startsWith("pusher_internal:");
 }
 
+/** Whether an event is the protocol's, and not a program's. */
+function isProtocol(event: string): boolean {
+  return isInternal(event) || event.startsWith("pusher:");
+}
+
 /** Logs the way the program wants it, if it does. */
 function log(...message: unknown[]): void {
   const write = Pusher.log ?? (Pusher.logToConsole ? console.log : null);
@@ -1185,36 +1252,41 @@ export class Channel<Events = any, Own = ChannelEvents>
   }
 
   /** Reads the permission before it is used. */
-  protected acceptAuth(_answer: ChannelAuth): void {}
+  protected acceptAuth(_answer: ChannelAuth): void | Promise<void> {}
 
   /** Reads the server's confirmation, and returns what handlers get for it. */
   protected confirm(data: unknown): unknown {
     return data;
   }
 
-  async #subscribeWithAuth(): Promise<void> {
+  /** Asks for the permission, and reads it; null when that comes too late. */
+  protected async authorize(): Promise<ChannelAuth | null> {
     const { name, pusher } = this;
     const socketId = pusher.connection.socket_id ?? "";
     const isLate = () =>
-      socketId !== pusher.connection.socket_id || !this.subscriptionPending;
+      socketId !== pusher.connection.socket_id ||
+      !(this.subscriptionPending || this.subscribed);
     try {
       const request = { socketId, channelName: name };
       const answer = await pusher.config.channelAuthorizer(request);
-      if (isLate()) return;
-      if (!isText(answer?.auth)) {
-        throw new TypeError(`Cannot subscribe to "${name}": no auth in answer`);
-      }
-      this.acceptAuth(answer);
+      if (isLate()) return null;
+      await this.acceptAuth(answer);
+      return answer;
+    } catch (cause) {
+      if (isLate()) return null;
+      throw cause;
+    }
+  }
+
+  async #subscribeWithAuth(): Promise<void> {
+    try {
+      const answer = await this.authorize();
+      if (!answer) return;
       if (!this.subscriptionCancelled) return this.#sendSubscribe(answer);
       this.subscriptionPending = false;
       this.#leaveIfCancelled();
     } catch (cause) {
-      // Whatever was thrown is told to the handlers of the channel.
-      const { message, status } = cause as Error & { status?: number };
-      const error = { type: "AuthError", error: message };
-      if (!isLate()) {
-        this.#fail(status === undefined ? error : { ...error, status });
-      }
+      this.#fail(authError(cause));
     }
   }
 
@@ -1267,10 +1339,17 @@ export class PresenceChannel<Events = any>
     this.members.myID = null;
   }
 
-  /** Learns from the permission who the program itself is. */
-  protected override acceptAuth({ channel_data }: ChannelAuth): void {
-    const id = decodeJson(channel_data)?.user_id ?? null;
-    if (id === null) {
+  /** Learns who the program itself is: from the permission, or by the sign-in. */
+  protected override async acceptAuth(
+    { channel_data }: ChannelAuth,
+  ): Promise<void> {
+    const { user } = this.pusher;
+    if (!channel_data) await user.signinDonePromise;
+    const id = channel_data
+      ? decodeJson(channel_data)?.user_id
+      : user.user_data?.id;
+    // Either may be null.
+    if ((id ?? null) === null) {
       throw new TypeError(
         `Cannot subscribe to "${this.name}": no channel_data in answer`,
       );
@@ -1333,6 +1412,91 @@ export class Members {
   }
 }
 
+/** Events of a channel that may wait for a new secret; more are dropped. */
+const MAX_HELD_EVENTS = 1_000;
+
+/** A channel whose events the server cannot read. */
+class EncryptedChannel extends Channel {
+  // `createChannel` makes none without it.
+  readonly #secretbox = this.pusher.options.nacl!.secretbox;
+  #secret = new Uint8Array();
+  /** Events that the secret did not open. A new one is asked for meanwhile. */
+  #held: Frame[] = [];
+
+  override trigger(event: string): never {
+    throw named(
+      "UnsupportedFeature",
+      `Cannot trigger "${event}": client events are not encrypted`,
+    );
+  }
+
+  /** Accepts, besides the protocol's events, data that has been encrypted. */
+  override handleEvent(frame: Frame): void {
+    if (isProtocol(frame.event)) super.handleEvent(frame);
+    else if (!this.#emitOpened(frame)) this.#retry(frame);
+  }
+
+  override disconnect(): void {
+    super.disconnect();
+    this.#held = [];
+  }
+
+  protected override acceptAuth({ shared_secret = "" }: ChannelAuth): void {
+    try {
+      this.#secret = decodeBase64(shared_secret, this.#secretbox.keyLength);
+    } catch (cause) {
+      throw new TypeError(
+        `Cannot subscribe to "${this.name}": no shared_secret in answer`,
+        { cause },
+      );
+    }
+  }
+
+  /**
+   * Accepts data with `ciphertext` and `nonce`, and drops what is anything else.
+   * Returns false where another secret is needed.
+   */
+  #emitOpened(frame: Frame): boolean {
+    const { data } = frame;
+    const { nonceLength, overheadLength } = this.#secretbox;
+    try {
+      const content = this.#secretbox.open(
+        decodeBase64(data.ciphertext, overheadLength),
+        decodeBase64(data.nonce, nonceLength),
+        this.#secret,
+      );
+      if (!content) return false;
+      const text = new TextDecoder().decode(content);
+      super.handleEvent({ ...frame, data: decodeJson(text) });
+    } catch (error) {
+      log("Event dropped", this.name, String(error));
+    }
+    return true;
+  }
+
+  /** Gives an event one more try, with a new secret. They stay in order. */
+  async #retry(frame: Frame): Promise<void> {
+    const held = this.#held;
+    if (held.length < MAX_HELD_EVENTS) held.push(frame);
+    if (held.length > 1) return;
+    await this.authorize().catch((error) => log(String(error)));
+    if (held !== this.#held) return;
+    for (const waiting of held.splice(0)) {
+      // A handler of the event before may have left the channel.
+      if (!this.subscribed || !this.#emitOpened(waiting)) {
+        log("Event dropped", this.name);
+      }
+    }
+  }
+}
+
+/** The bytes of a base64 text. Throws when there are fewer than needed. */
+function decodeBase64(text: string, minBytes: number): Uint8Array<ArrayBuffer> {
+  const bytes = Uint8Array.from(atob(text), (char) => char.charCodeAt(0));
+  if (bytes.length >= minBytes) return bytes;
+  throw new TypeError("too short");
+}
+
 function createChannel(name: string, pusher: Pusher): Channel {
   if (name.startsWith("#")) {
     throw named(
@@ -1341,9 +1505,10 @@ function createChannel(name: string, pusher: Pusher): Channel {
     );
   }
   if (name.startsWith("private-encrypted-")) {
+    if (pusher.options.nacl) return new EncryptedChannel(name, pusher);
     throw named(
       "UnsupportedFeature",
-      `Cannot subscribe to "${name}": encrypted channels are not supported`,
+      `Cannot subscribe to "${name}": encrypted channels need the option "nacl"`,
     );
   }
   return name.startsWith("presence-")
@@ -1356,23 +1521,158 @@ function named(name: string, message: string): Error {
   return Object.assign(new Error(message), { name });
 }
 
-// ---- Authorization ----------------------------------------------------------
-// How a permission to join is asked for: of an endpoint, by a form as pusher-js
-// posts it, or of a function of the program.
+// ---- User -------------------------------------------------------------------
+// Who the connection is signed in as. Signing in is asked for once, and done on
+// each connection: permission, `pusher:signin`, then the user's own channel,
+// which is no channel of the program's.
 
-/** Asks the endpoint. Rejects, with the HTTP `status`, unless it says yes. */
-async function postAuth(
-  { socketId, channelName }: AuthRequest,
-  options: ChannelAuthorization & { endpoint: string },
-): Promise<ChannelAuth> {
-  const { endpoint, paramsProvider, headersProvider } = options;
-  const body = new URLSearchParams({
+/** The user that is signed in, as the server's program describes it. */
+export interface UserData {
+  /** Tells users apart. */
+  id: string;
+  /** What others on presence channels are told of the user. */
+  // deno-lint-ignore no-explicit-any -- the server's program decides
+  user_info?: any;
+  /** The users whose coming and going this one is told. */
+  watchlist?: string[];
+}
+
+/** Users of the watchlist came or went. */
+export interface WatchlistEvent {
+  /** `online` or `offline`. */
+  name: string;
+  /** Who. */
+  user_ids: string[];
+}
+
+/** Events of {@linkcode User.watchlist}. */
+export interface WatchlistEvents {
+  /** These users are there: after signing in, or from now on. */
+  online: WatchlistEvent;
+  /** These users are not there. */
+  offline: WatchlistEvent;
+}
+
+/**
+ * The user of a {@linkcode Pusher}. Handlers hear the events that the server
+ * sends to this user on any of its connections, and `pusher:signin_error` with a
+ * {@linkcode SubscriptionError} when there was no permission to sign in. What the
+ * server itself refuses is an `error` of the connection.
+ */
+export class User extends Emitter {
+  /** The client it belongs to. */
+  readonly pusher: Pusher;
+  /** Who of the user's watchlist is online. */
+  readonly watchlist: Emitter<WatchlistEvents> = new Emitter();
+  /** The user; null while not signed in. */
+  user_data: UserData | null = null;
+  /** Whether `signin` was called. */
+  signin_requested = false;
+  /**
+   * Resolves once this connection is signed in, failed to or ended; `user_data`
+   * says which. Null before `signin` is called.
+   */
+  signinDonePromise: Promise<void> | null = null;
+  #resolveDone = () => {};
+  #channelName = "";
+
+  /** Made by {@linkcode Pusher}. */
+  constructor(pusher: Pusher) {
+    super();
+    this.pusher = pusher;
+  }
+
+  /** The same as {@linkcode Pusher.signin}. */
+  signin(): void {
+    if (this.signin_requested) return;
+    this.signin_requested = true;
+    this.disconnect();
+    this.connect();
+  }
+
+  /** Signs in if that was asked for; called by {@linkcode Pusher}. */
+  async connect(): Promise<void> {
+    const { connection, config } = this.pusher;
+    const socketId = connection.socket_id;
+    if (!this.signin_requested || !socketId) return;
+    const isLate = () => socketId !== connection.socket_id;
+    try {
+      const { auth, user_data } = await config.userAuthenticator({ socketId });
+      if (isLate()) return;
+      connection.send_event("pusher:signin", { auth, user_data });
+    } catch (cause) {
+      if (isLate()) return;
+      this.#finish(null);
+      this.emit("pusher:signin_error", authError(cause));
+    }
+  }
+
+  /** Forgets what the lost connection meant; called by {@linkcode Pusher}. */
+  disconnect(): void {
+    this.#finish(null);
+    if (!this.signin_requested) return;
+    this.signinDonePromise = new Promise((resolve) => {
+      this.#resolveDone = resolve;
+    });
+  }
+
+  /** Takes any frame; called by {@linkcode Pusher}. */
+  handleEvent({ event, channel, data }: Frame): void {
+    if (event === "pusher:signin_success") {
+      const user = decodeJson(data?.user_data);
+      this.#finish(isText(user?.id) && user.id !== "" ? user : null);
+    } else if (event === "pusher_internal:watchlist_events") {
+      data?.events?.forEach?.((change: WatchlistEvent | null) =>
+        this.watchlist.emit(change?.name ?? "", change)
+      );
+    } else if (this.user_data && channel === this.#channelName) {
+      if (!isProtocol(event)) this.emit(event, data);
+    }
+  }
+
+  /** Changes the user, and goes to hear what it is told. */
+  #finish(user: UserData | null): void {
+    this.user_data = user;
+    const name = user ? `#server-to-user-${user.id}` : "";
+    if (user && name !== this.#channelName) {
+      const data = { auth: "", channel: name };
+      this.pusher.send_event("pusher:subscribe", data);
+    }
+    this.#channelName = name;
+    this.#resolveDone();
+  }
+}
+
+// ---- Authorization ----------------------------------------------------------
+// How a permission to join or to sign in is asked for: of an endpoint, by a form
+// as pusher-js posts it, or of a function of the program.
+
+/** What is wrong with an answer that is no permission. */
+const NO_AUTH = "no auth in answer";
+
+/** Asks. Rejects, with the HTTP `status` of an endpoint, unless it says yes. */
+async function askAuth<
+  Request extends UserAuthRequest,
+  Answer extends { auth: string },
+>(
+  request: Request,
+  options: AuthOptions<Request, Answer> & { endpoint: string },
+): Promise<Answer> {
+  const { endpoint, customHandler, paramsProvider, headersProvider } = options;
+  if (customHandler) {
+    return promised((callback) => customHandler(request, callback));
+  }
+  const { socketId, channelName }: UserAuthRequest & Partial<AuthRequest> =
+    request;
+  const body = new URLSearchParams();
+  const params = {
     socket_id: socketId,
     channel_name: channelName,
-  });
-  const params = { ...options.params, ...paramsProvider?.() };
+    ...options.params,
+    ...paramsProvider?.(),
+  };
   for (const [name, value] of Object.entries(params)) {
-    body.append(name, String(value));
+    if (value !== undefined) body.append(name, String(value));
   }
   const headers = { ...options.headers, ...headersProvider?.() };
   let status = 0;
@@ -1382,28 +1682,36 @@ async function postAuth(
     const text = await response.text();
     status = response.status;
     if (status !== 200) throw new Error(`status is ${status}, and must be 200`);
-    return JSON.parse(text);
+    const answer = JSON.parse(text);
+    if (!isText(answer?.auth)) throw new TypeError(NO_AUTH);
+    return answer;
   } catch (cause) {
-    const reason = cause instanceof Error ? cause.message : cause;
+    // Whatever is thrown above is one.
+    const { message } = cause as Error;
     throw Object.assign(
-      new Error(`Cannot authorize "${channelName}" at ${endpoint}: ${reason}`),
+      new Error(`Cannot be authorized by ${endpoint}: ${message}`),
       { status },
     );
   }
 }
 
 /** Makes a promise of what a callback is told. */
-function promised(
-  ask: (callback: AuthCallback) => void,
-): Promise<ChannelAuth> {
+function promised<Answer extends { auth: string }>(
+  ask: (callback: AuthCallback<Answer>) => void,
+): Promise<Answer> {
   return new Promise((resolve, reject) =>
     ask((error, answer) => {
-      if (answer && !error) resolve(answer);
-      else {reject(
-          error instanceof Error
-            ? error
-            : new Error(String(error ?? "no answer")),
-        );}
+      if (!error && isText(answer?.auth)) return resolve(answer);
+      reject(
+        error instanceof Error ? error : new Error(String(error ?? NO_AUTH)),
+      );
     })
   );
+}
+
+/** What handlers are told when there was no permission, whatever was thrown. */
+function authError(cause: unknown): SubscriptionError {
+  const { message, status } = cause as Error & { status?: number };
+  const error = { type: "AuthError", error: message };
+  return status === undefined ? error : { ...error, status };
 }

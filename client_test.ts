@@ -25,7 +25,9 @@ import {
   Pusher,
   type PusherOptions,
   type SubscriptionError,
+  type UserAuthentication,
 } from "@glitz/pusher/client";
+import nacl from "npm:tweetnacl@1.0.3";
 import { CLIENT_BUNDLE, CLIENT_ETAG } from "./client_bundle.ts";
 
 // ---- Fixtures ---------------------------------------------------------------
@@ -1181,7 +1183,8 @@ Deno.test("a refused permission is an error of the channel, and may be asked for
     [new Response("no", { status: 403 }), 403, "status is 403"],
     [Response.json({ auth: "a" }, { status: 201 }), 201, "status is 201"],
     [new Response("{"), 200, "JSON"],
-    [Response.json(null), undefined, "no auth in answer"],
+    [Response.json(null), 200, "no auth in answer"],
+    [Response.json({ auth: 7 }), 200, "no auth in answer"],
     [Response.json({ auth: "a" }), undefined, "no channel_data in answer"],
   ];
   for (const [response, status, text] of answers) {
@@ -1213,6 +1216,7 @@ Deno.test("errors of the program's function are told as they are", async () => {
     const customHandler of [
       (_request, callback) => callback(new Error("no")),
       (_request, callback) => callback("no"),
+      (_request, callback) => callback("no", { auth: "app-key:signature" }),
       () => {
         throw new Error("no");
       },
@@ -1374,6 +1378,732 @@ Deno.test("presence frames without their content do no harm", async () => {
   assertEquals(connection.client.dataOf("error"), []);
 });
 
+// ---- User -------------------------------------------------------------------
+
+const PERMISSION = "app-key:signature";
+
+/** Lets into every channel, and says nothing else. */
+const PERMITTED: PusherOptions = {
+  channelAuthorization: {
+    customHandler: (_request, callback) => callback(null, { auth: PERMISSION }),
+  },
+};
+
+const ANN = '{"id":"ann","user_info":{"name":"Ann"}}';
+
+/** Signs in as Ann. */
+const asAnn = (): PusherOptions => ({
+  userAuthentication: {
+    customHandler: (_request, callback) =>
+      callback(null, { auth: PERMISSION, user_data: ANN }),
+  },
+});
+
+const subscribed = (channel: string, auth = ""): Frame => ({
+  event: "pusher:subscribe",
+  data: { auth, channel },
+});
+
+async function expectSignin(peer: Peer): Promise<void> {
+  assertEquals(await peer.next(), {
+    event: "pusher:signin",
+    data: { auth: PERMISSION, user_data: ANN },
+  });
+}
+
+/** Signs in with the server's consent. */
+async function signIn(
+  { client: { pusher }, peer }: { client: Client; peer: Peer },
+): Promise<void> {
+  pusher.signin();
+  await expectSignin(peer);
+  peer.send("pusher:signin_success", { user_data: ANN });
+  assertEquals(await peer.next(), subscribed("#server-to-user-ann"));
+}
+
+/** Loses the connection; returns the next one, greeted. */
+async function reconnect(
+  server: Server,
+  { client, peer }: { client: Client; peer: Peer },
+  socketId = "2.2",
+): Promise<Peer> {
+  const lost = client.heard("connecting");
+  peer.close(4200);
+  await lost;
+  client.pusher.connect();
+  return await server.establish(socketId);
+}
+
+/** Collects all that an emitter emits. */
+// deno-lint-ignore no-explicit-any -- tests know what they wait for
+function record(emitter: Emitter<any>): [event: string, data: unknown][] {
+  const events: [string, unknown][] = [];
+  emitter.bind_global((event, data) => events.push([event, data]));
+  return events;
+}
+
+Deno.test("signin() asks the endpoint with a form, and signs in", async () => {
+  await using server = new Server();
+  const asked: [string, string | null, string][] = [];
+  server.onRequest = async (request) => {
+    const { method, headers } = request;
+    asked.push([method, headers.get("x-token"), await request.text()]);
+    assertMatch(headers.get("content-type")!, /^application\/x-www-form-/);
+    return Response.json({ auth: PERMISSION, user_data: ANN, more: 1 });
+  };
+  const endpoint = server.url("/user-auth");
+  const headers = { "x-token": "t" };
+  const params = { a: 1, b: undefined };
+  for (
+    const userAuthentication of [
+      { endpoint, params, headers },
+      {
+        endpoint,
+        paramsProvider: () => params,
+        headersProvider: () => headers,
+      },
+    ]
+  ) {
+    using connection = await open(server, { userAuthentication });
+    await signIn(connection);
+    assertEquals(asked.pop(), ["POST", "t", "socket_id=1.1&a=1"]);
+  }
+});
+
+Deno.test("signin() before the connection, twice, is done once and anew after a reconnect", async () => {
+  await using server = new Server();
+  using client = new Client(server, asAnn());
+  const { user } = client.pusher;
+  assertEquals([user.signin_requested, user.signinDonePromise], [false, null]);
+  client.pusher.signin();
+  client.pusher.signin();
+  const done = user.signinDonePromise;
+  assertExists(done);
+  assertEquals([user.signin_requested, user.user_data], [true, null]);
+
+  const peer = await server.establish();
+  await expectSignin(peer);
+  client.pusher.signin();
+  await settled(peer);
+  assertEquals(user.user_data, null);
+  peer.send("pusher:signin_success", { user_data: ANN });
+  assertEquals(await within("sign-in", done), undefined);
+  assertStrictEquals(user.signinDonePromise, done);
+  assertEquals(user.user_data, JSON.parse(ANN));
+  assertEquals(await peer.framesUntilPong(), [
+    subscribed("#server-to-user-ann"),
+  ]);
+  assertEquals(client.pusher.allChannels(), []);
+
+  const next = await reconnect(server, { client, peer });
+  assertEquals(user.user_data, null);
+  assert(user.signinDonePromise !== done);
+  await expectSignin(next);
+  next.send("pusher:signin_success", { user_data: ANN });
+  assertEquals(await next.next(), subscribed("#server-to-user-ann"));
+  await within("sign-in", user.signinDonePromise!);
+
+  client.pusher.disconnect();
+  assertEquals([user.user_data, user.signin_requested], [null, true]);
+  client.pusher.connect();
+  await expectSignin(await server.establish("3.3"));
+});
+
+Deno.test("pusher:signin_success may carry its data as an object", async () => {
+  await using server = new Server();
+  using connection = await open(server, asAnn());
+  const { client: { pusher }, peer } = connection;
+  const data = { user_data: ANN };
+  peer.sendText(JSON.stringify({ event: "pusher:signin_success", data }));
+  assertEquals(await peer.next(), subscribed("#server-to-user-ann"));
+  assertEquals(pusher.user.user_data?.user_info, { name: "Ann" });
+  // Once more is no news, another user is.
+  peer.send("pusher:signin_success", data);
+  await settled(peer);
+  peer.send("pusher:signin_success", { user_data: '{"id":"bob"}' });
+  assertEquals(await peer.next(), subscribed("#server-to-user-bob"));
+  const events = record(pusher.user);
+  for (const id of ["ann", "bob"]) {
+    peer.send("hi", id, { channel: `#server-to-user-${id}` });
+  }
+  await settled(peer);
+  assertEquals(events, [["hi", "bob"]]);
+});
+
+/** What is no user, or no answer at all. */
+const NO_USERS = [
+  { user_data: '{"id":7}' },
+  { user_data: '{"id":""}' },
+  { user_data: '{"user_info":{}}' },
+  { user_data: "null" },
+  { user_data: "{" },
+  { user_data: 7 },
+  {},
+  null,
+  undefined,
+  "text",
+];
+
+for (const data of NO_USERS) {
+  Deno.test(`pusher:signin_success with ${JSON.stringify(data)} signs nobody in`, async () => {
+    await using server = new Server();
+    using connection = await open(server, asAnn());
+    const { client: { pusher }, peer } = connection;
+    await signIn(connection);
+    peer.send("pusher:signin_success", data);
+    await settled(peer);
+    assertEquals(pusher.user.user_data, null);
+    await within("sign-in", pusher.user.signinDonePromise!);
+    const heardByUser = record(pusher.user);
+    for (const channel of ["#server-to-user-ann", ""]) {
+      peer.send("hi", 1, { channel });
+    }
+    await settled(peer);
+    assertEquals(heardByUser, []);
+  });
+}
+
+Deno.test("a refused sign-in is pusher:signin_error, and the next connection's to repeat", async () => {
+  await using server = new Server();
+  const endpoint = server.url("/user-auth");
+  const answers: [() => Response, number, string][] = [
+    [() => new Response("no", { status: 403 }), 403, "status is 403"],
+    [() => Response.json({}, { status: 201 }), 201, "status is 201"],
+    [() => new Response("{"), 200, "JSON"],
+    [() => Response.json(null), 200, "no auth in answer"],
+    [() => Response.json({ user_data: ANN }), 200, "no auth in answer"],
+  ];
+  for (const [answer, status, text] of answers) {
+    server.onRequest = answer;
+    using connection = await open(server, { userAuthentication: { endpoint } });
+    const { client: { pusher }, peer } = connection;
+    const refused = heard(pusher.user, "pusher:signin_error");
+    pusher.signin();
+    const error: SubscriptionError = await refused;
+    assertEquals([error.type, error.status], ["AuthError", status]);
+    assertStringIncludes(error.error, text);
+    await within("sign-in", pusher.user.signinDonePromise!);
+    assertEquals(pusher.user.user_data, null);
+    pusher.signin();
+    await settled(peer);
+
+    server.onRequest = () =>
+      Response.json({ auth: PERMISSION, user_data: ANN });
+    const next = await reconnect(server, connection);
+    await expectSignin(next);
+  }
+});
+
+Deno.test("pusher:signin_error tells what the program's function said, or that nobody answered", async () => {
+  await using server = new Server();
+  const refusals: [UserAuthentication, string][] = [
+    [{ customHandler: (_, callback) => callback(new Error("no")) }, "no"],
+    [{ customHandler: (_, callback) => callback("no") }, "no"],
+    [{
+      customHandler: () => {
+        throw new Error("no");
+      },
+    }, "no"],
+    [
+      { customHandler: (_, callback) => callback(null) },
+      "no auth in answer",
+    ],
+  ];
+  for (const [userAuthentication, error] of refusals) {
+    using connection = await open(server, { userAuthentication });
+    const { user } = connection.client.pusher;
+    const refused = heard(user, "pusher:signin_error");
+    user.signin();
+    assertEquals(await refused, { type: "AuthError", error });
+  }
+  // Without a page there is nothing that the endpoint could be relative to.
+  using connection = await open(server);
+  const { user } = connection.client.pusher;
+  const refused = heard(user, "pusher:signin_error");
+  user.signin();
+  assertEquals((await refused).status, 0);
+});
+
+Deno.test("a sign-in that the server refuses is an error of the connection", async () => {
+  await using server = new Server();
+  using connection = await open(server, asAnn());
+  const { client, peer } = connection;
+  const events = record(client.pusher.user);
+  client.pusher.signin();
+  await expectSignin(peer);
+  const data = { code: 4009, message: "no" };
+  peer.sendText(JSON.stringify({ event: "pusher:error", data }));
+  await settled(peer);
+  assertEquals(client.dataOf("error"), [{ type: "PusherError", data }]);
+  assertEquals([client.pusher.user.user_data, events], [null, []]);
+});
+
+Deno.test("permissions and refusals that come late sign nobody in or out", async () => {
+  await using server = new Server();
+  type Answer = (error: unknown, auth?: string) => void;
+  const requests = new Inbox<[string, Answer]>();
+  using connection = await open(server, {
+    userAuthentication: {
+      customHandler({ socketId }, callback) {
+        requests.push([
+          socketId,
+          (error, auth = "") => callback(error, { auth, user_data: ANN }),
+        ]);
+      },
+    },
+  });
+  const { client: { pusher } } = connection;
+  const events = record(pusher.user);
+  pusher.signin();
+  const done = pusher.user.signinDonePromise!;
+  const [firstId, answerFirst] = await requests.next("request");
+  const peer = await reconnect(server, connection);
+  await within("end of the sign-in", done);
+  const [secondId, answerSecond] = await requests.next("request");
+  assertEquals([firstId, secondId], ["1.1", "2.2"]);
+  answerFirst(null, "late");
+  await settled(peer);
+  answerSecond(null, PERMISSION);
+  await expectSignin(peer);
+  peer.send("pusher:signin_success", { user_data: ANN });
+  await peer.next();
+
+  const again = await reconnect(server, { ...connection, peer }, "3.3");
+  const [, refuseThird] = await requests.next("request");
+  const last = await reconnect(server, { ...connection, peer: again }, "4.4");
+  const [, answerLast] = await requests.next("request");
+  answerLast(null, PERMISSION);
+  await expectSignin(last);
+  last.send("pusher:signin_success", { user_data: ANN });
+  await last.next();
+  refuseThird(new Error("late"));
+  await settled(last);
+  assertEquals(pusher.user.user_data?.id, "ann");
+  assertEquals(events, []);
+});
+
+Deno.test("user hears what is sent to the user, and nothing of the protocol", async () => {
+  await using server = new Server();
+  using connection = await open(server, asAnn());
+  const { client: { pusher }, peer } = connection;
+  const ofUser = record(pusher.user);
+  const hi: unknown[][] = [];
+  pusher.user.bind("hi", (...args: unknown[]) => hi.push(args));
+  await signIn(connection);
+  const ofAll = record(pusher);
+  const channel = "#server-to-user-ann";
+  peer.send("pusher_internal:subscription_succeeded", {}, { channel });
+  peer.send("pusher:any", 1, { channel });
+  peer.send("hi", { a: 1 }, { channel });
+  peer.send("hi", undefined, { channel });
+  peer.send("hi", 2, { channel: "#server-to-user-bob" });
+  peer.send("hi", 3, { channel: "" });
+  peer.send("hi", 4);
+  await settled(peer);
+  assertEquals(ofUser, [["hi", { a: 1 }], ["hi", undefined]]);
+  assertEquals(hi, [[{ a: 1 }], []]);
+  assertEquals(ofAll.filter(([event]) => event === "hi").length, 5);
+  assertEquals(ofAll.filter(([event]) => event === "pusher:any").length, 1);
+});
+
+Deno.test("user hears the same after a reconnect, once signed in", async () => {
+  await using server = new Server();
+  using connection = await open(server, asAnn());
+  const { client: { pusher } } = connection;
+  await signIn(connection);
+  const events = record(pusher.user);
+  const next = await reconnect(server, connection);
+  await expectSignin(next);
+  next.send("hi", 1, { channel: "#server-to-user-ann" });
+  await settled(next);
+  assertEquals(events, []);
+  next.send("pusher:signin_success", { user_data: ANN });
+  await next.next();
+  next.send("hi", 2, { channel: "#server-to-user-ann" });
+  await settled(next);
+  assertEquals(events, [["hi", 2]]);
+});
+
+Deno.test("user.watchlist hears who is online and who is not", async () => {
+  await using server = new Server();
+  using connection = await open(server, asAnn());
+  const { client: { pusher }, peer } = connection;
+  await signIn(connection);
+  const [events, ofUser] = [record(pusher.user.watchlist), record(pusher.user)];
+  const online = { name: "online", user_ids: ["7"] };
+  const offline = { name: "offline", user_ids: ["8", "9"] };
+  const event = "pusher_internal:watchlist_events";
+  peer.send(event, { events: [online, offline] });
+  peer.sendText(JSON.stringify({ event, data: { events: [online] } }));
+  peer.send(event, { events: [] });
+  await settled(peer);
+  assertEquals(events, [
+    ["online", online],
+    ["offline", offline],
+    ["online", online],
+  ]);
+  for (const data of [undefined, null, 7, "text", {}, { events: "text" }]) {
+    peer.send(event, data);
+  }
+  peer.send(event, { events: [null, 7, "text", {}] });
+  await settled(peer);
+  assertEquals(events.filter(([name]) => name === "online").length, 2);
+  assertEquals(ofUser, []);
+  assertEquals(connection.client.dataOf("error"), []);
+});
+
+Deno.test("presence channels take the user who is signed in, once that is so", async () => {
+  await using server = new Server();
+  using connection = await open(server, { ...PERMITTED, ...asAnn() });
+  const { client: { pusher }, peer } = connection;
+  pusher.signin();
+  await expectSignin(peer);
+  const channel = pusher.subscribe("presence-a");
+  assertInstanceOf(channel, PresenceChannel);
+  await settled(peer);
+  peer.send("pusher:signin_success", { user_data: ANN });
+  assertEquals(await peer.next(), subscribed("#server-to-user-ann"));
+  assertEquals(await peer.next(), subscribed("presence-a", PERMISSION));
+  assertEquals(channel.members.myID, "ann");
+});
+
+Deno.test("presence channels follow the permission rather than the sign-in", async () => {
+  await using server = new Server();
+  using connection = await open(server, { ...asUser("bob"), ...asAnn() });
+  const { client: { pusher }, peer } = connection;
+  pusher.signin();
+  await expectSignin(peer);
+  const channel = pusher.subscribe("presence-a");
+  assertInstanceOf(channel, PresenceChannel);
+  assertEquals((await peer.next()).event, "pusher:subscribe");
+  peer.send("pusher:signin_success", { user_data: ANN });
+  assertEquals(await peer.next(), subscribed("#server-to-user-ann"));
+  assertEquals(channel.members.myID, "bob");
+});
+
+Deno.test("presence channels are refused to who is not signed in after all", async () => {
+  await using server = new Server();
+  const userData = ['{"id":7}', "no JSON", "null", undefined];
+  for (const user_data of userData) {
+    using connection = await open(server, { ...PERMITTED, ...asAnn() });
+    const { client: { pusher }, peer } = connection;
+    pusher.signin();
+    await expectSignin(peer);
+    const channel = pusher.subscribe("presence-a");
+    const refused = heard(channel, "pusher:subscription_error");
+    await settled(peer);
+    peer.send("pusher:signin_success", { user_data });
+    const { type, error } = await refused;
+    assertEquals(type, "AuthError");
+    assertStringIncludes(error, "no channel_data in answer");
+    assertEquals(channel.subscriptionPending, false);
+  }
+});
+
+Deno.test("presence channels that wait for a sign-in wait anew after a reconnect", async () => {
+  await using server = new Server();
+  using connection = await open(server, { ...PERMITTED, ...asAnn() });
+  const { client: { pusher }, peer } = connection;
+  pusher.signin();
+  await expectSignin(peer);
+  const errors: unknown[] = [];
+  const channel = pusher.subscribe("presence-a");
+  channel.bind("pusher:subscription_error", (error) => errors.push(error));
+  await settled(peer);
+  const next = await reconnect(server, connection);
+  await expectSignin(next);
+  await settled(next);
+  next.send("pusher:signin_success", { user_data: ANN });
+  await next.next();
+  assertEquals(await next.next(), subscribed("presence-a", PERMISSION));
+  assertEquals(errors, []);
+});
+
+// ---- Encrypted channels -----------------------------------------------------
+
+/** Vector E1 of the protocol. */
+const E1 = {
+  channel: "private-encrypted-foobar",
+  shared_secret: "g3Au6SZ+UCU+IMfFsFva0rq+Gi4tzSHR6WCcWZbS9sY=",
+  box: {
+    nonce: "QEFCQ0RFRkdISUpLTE1OT1BRUlNUVVZX",
+    ciphertext: "3px9F2rmDj9/a0O15483opw5S9pIl2OLUKMD1kF3Ye8D4hsgyAt8F08=",
+  },
+  data: { message: "hello world" },
+};
+
+/** Another secret for that channel. */
+const NEW_SECRET = toBase64(new Uint8Array(32).fill(7));
+
+function toBase64(bytes: Uint8Array): string {
+  return btoa(String.fromCharCode(...bytes));
+}
+
+/** What the server's program makes of a text. */
+function encrypted(text: string, secret = E1.shared_secret): typeof E1.box {
+  const nonce = nacl.randomBytes(nacl.secretbox.nonceLength);
+  const box = nacl.secretbox(
+    new TextEncoder().encode(text),
+    nonce,
+    Uint8Array.from(atob(secret), (char) => char.charCodeAt(0)),
+  );
+  return { nonce: toBase64(nonce), ciphertext: toBase64(box) };
+}
+
+/** Flips one bit. */
+function tampered({ nonce, ciphertext }: typeof E1.box): typeof E1.box {
+  const first = ciphertext.startsWith("3") ? "2" : "3";
+  return { nonce, ciphertext: first + ciphertext.slice(1) };
+}
+
+/** A client on the channel of the vector, and who is asked for its secret. */
+class Encrypted implements AsyncDisposable {
+  readonly server = new Server();
+  readonly questions = new Inbox<AuthCallbackOf>();
+  /** Names of the channels that were asked for. */
+  readonly asked: string[] = [];
+  readonly events: [event: string, data: unknown][] = [];
+  client!: Client;
+  peer!: Peer;
+  channel!: Channel;
+
+  static async join(): Promise<Encrypted> {
+    const self = new Encrypted();
+    const { client, peer } = await open(self.server, {
+      nacl,
+      channelAuthorization: {
+        customHandler({ channelName }, callback) {
+          self.asked.push(channelName);
+          self.questions.push((shared_secret, error = null) =>
+            callback(error, { auth: PERMISSION, shared_secret })
+          );
+        },
+      },
+    });
+    Object.assign(self, { client, peer });
+    self.channel = client.pusher.subscribe(E1.channel);
+    await self.admit();
+    self.channel.bind_global((event, data) => self.events.push([event, data]));
+    return self;
+  }
+
+  /** Lets in, with a secret. */
+  async admit(peer = this.peer, secret = E1.shared_secret): Promise<void> {
+    const answer = await this.questions.next("question");
+    answer(secret);
+    assertEquals(await peer.next(), subscribed(E1.channel, PERMISSION));
+    const { channel } = E1;
+    peer.send("pusher_internal:subscription_succeeded", {}, { channel });
+    await settled(peer);
+  }
+
+  send(event: string, data: unknown): void {
+    this.peer.send(event, data, { channel: E1.channel });
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.client.pusher.disconnect();
+    await this.server[Symbol.asyncDispose]();
+  }
+}
+
+type AuthCallbackOf = (secret: string, error?: unknown) => void;
+
+Deno.test("encrypted channels keep the secret from the server, and decrypt", async () => {
+  await using joined = await Encrypted.join();
+  const { channel, client, events, peer } = joined;
+  const [calls, ofAll] = [[] as unknown[][], record(client.pusher)];
+  channel.bind("e1", (...args: unknown[]) => calls.push(args));
+  joined.send("e1", E1.box);
+  const texts = ['"text"', "no JSON", "0", "null", '"\u00fc \u{1f600}"', ""];
+  for (const text of texts) joined.send("x", encrypted(text));
+  await settled(peer);
+  assertEquals(calls, [[E1.data, {}]]);
+  assertEquals(events, [
+    ["e1", E1.data],
+    ["x", "text"],
+    ["x", "no JSON"],
+    ["x", 0],
+    ["x", null],
+    ["x", "\u00fc \u{1f600}"],
+    ["x", ""],
+  ]);
+  assertEquals(ofAll[0], ["e1", E1.box]);
+  assertEquals(joined.asked, [E1.channel]);
+});
+
+Deno.test("encrypted channels pass the protocol's own events as they are", async () => {
+  await using joined = await Encrypted.join();
+  const { events, peer } = joined;
+  joined.send("pusher:cache_miss", undefined);
+  joined.send("pusher:any", E1.box);
+  joined.send("pusher_internal:any", E1.box);
+  await settled(peer);
+  assertEquals(events, [["pusher:cache_miss", undefined], [
+    "pusher:any",
+    E1.box,
+  ]]);
+});
+
+Deno.test("encrypted channels drop what cannot have been encrypted", async () => {
+  await using joined = await Encrypted.join();
+  const { nonce, ciphertext } = E1.box;
+  const lines: string[] = [];
+  Pusher.log = (line) => lines.push(line);
+  const bad = [
+    { nonce },
+    { ciphertext },
+    { nonce, ciphertext: null },
+    { nonce: 7, ciphertext: {} },
+    { nonce: "AAAA", ciphertext },
+    { nonce, ciphertext: "AAAA" },
+    { nonce, ciphertext: "" },
+    { nonce, ciphertext: "*" },
+    {},
+    [],
+    null,
+    undefined,
+    "text",
+    7,
+  ];
+  try {
+    for (const data of bad) joined.send("x", data);
+    await settled(joined.peer);
+  } finally {
+    Pusher.log = null;
+  }
+  assertEquals(joined.events, []);
+  assertEquals(joined.asked.length, 1);
+  const dropped = lines.filter((line) => line.includes("Event dropped"));
+  assertEquals(dropped.length, bad.length);
+});
+
+Deno.test("an event that does not open is tried once more with a new secret", async () => {
+  await using joined = await Encrypted.join();
+  const { events, peer, questions } = joined;
+  joined.send("a", encrypted("1", NEW_SECRET));
+  const answer = await questions.next("question");
+  assertEquals(joined.asked, [E1.channel, E1.channel]);
+  joined.send("b", encrypted("2", NEW_SECRET));
+  joined.send("c", encrypted("3"));
+  await settled(peer);
+  assertEquals(events, [["c", 3]]);
+  answer(NEW_SECRET);
+  await settled(peer);
+  assertEquals(events, [["c", 3], ["a", 1], ["b", 2]]);
+
+  joined.send("d", encrypted("4", NEW_SECRET));
+  await settled(peer);
+  assertEquals(events.at(-1), ["d", 4]);
+  assertEquals(joined.asked.length, 2);
+});
+
+Deno.test("an event that the new secret does not open either is dropped", async () => {
+  await using joined = await Encrypted.join();
+  const { events, peer, questions } = joined;
+  const answers: ((answer: AuthCallbackOf) => void)[] = [
+    (answer) => answer(E1.shared_secret),
+    (answer) => answer(E1.shared_secret, new Error("no")),
+    (answer) => answer(""),
+    (answer) => answer("AAAA"),
+  ];
+  for (const reply of answers) {
+    joined.send("a", tampered(E1.box));
+    reply(await questions.next("question"));
+    await settled(peer);
+    assertEquals(events, []);
+  }
+  joined.send("b", E1.box);
+  await settled(peer);
+  assertEquals(events, [["b", E1.data]]);
+  assertEquals(joined.asked.length, 1 + answers.length);
+});
+
+Deno.test("events that wait for a secret go with the channel, and do not outlive it", async () => {
+  for (const leave of ["before", "within"] as const) {
+    await using joined = await Encrypted.join();
+    const { client: { pusher }, events, peer, questions } = joined;
+    joined.send("a", encrypted("1", NEW_SECRET));
+    joined.send("b", encrypted("2", NEW_SECRET));
+    const answer = await questions.next("question");
+    await settled(peer);
+    if (leave === "before") pusher.unsubscribe(E1.channel);
+    else joined.channel.bind("a", () => pusher.unsubscribe(E1.channel));
+    answer(NEW_SECRET);
+    assertEquals((await peer.next()).event, "pusher:unsubscribe");
+    await settled(peer);
+    assertEquals(events, leave === "before" ? [] : [["a", 1]]);
+  }
+});
+
+Deno.test("events that wait for a secret are not heard on the next connection", async () => {
+  await using joined = await Encrypted.join();
+  const { events, peer, questions, server } = joined;
+  joined.send("a", encrypted("1", NEW_SECRET));
+  const answer = await questions.next("question");
+  await settled(peer);
+  const next = await reconnect(server, joined);
+  await joined.admit(next, NEW_SECRET);
+  const named = { channel: E1.channel };
+  next.send("b", encrypted("2"), named);
+  const answerNext = await questions.next("question");
+  // What comes late, for the connection before, changes nothing.
+  answer("AAAA");
+  await settled(next);
+  next.send("c", encrypted("3", NEW_SECRET), named);
+  await settled(next);
+  answerNext(E1.shared_secret);
+  await settled(next);
+  assertEquals(events, [
+    ["pusher:subscription_succeeded", {}],
+    ["c", 3],
+    ["b", 2],
+  ]);
+});
+
+Deno.test("events that wait for a secret are limited in number", async () => {
+  await using joined = await Encrypted.join();
+  const { events, peer, questions } = joined;
+  const sent = encrypted("1", NEW_SECRET);
+  for (let count = 0; count < 1_001; count++) joined.send("a", sent);
+  await settled(peer);
+  const answer = await questions.next("question");
+  answer(NEW_SECRET);
+  await settled(peer);
+  assertEquals(events.length, 1_000);
+});
+
+Deno.test("encrypted channels are refused without their secret", async () => {
+  await using server = new Server();
+  for (const shared_secret of [undefined, null, 7, "", "*", "AAAA"]) {
+    using connection = await open(server, {
+      nacl,
+      authEndpoint: server.url("/auth"),
+    });
+    let requests = 0;
+    server.onRequest = () => {
+      requests++;
+      return Response.json({ auth: PERMISSION, shared_secret });
+    };
+    const { client: { pusher }, peer } = connection;
+    const channel = pusher.subscribe(E1.channel);
+    const error = await heard(channel, "pusher:subscription_error");
+    assertEquals(error.type, "AuthError");
+    assertStringIncludes(error.error, "no shared_secret in answer");
+    await settled(peer);
+    peer.send("a", E1.box, { channel: E1.channel });
+    await settled(peer);
+    assertEquals(requests, 1);
+  }
+});
+
+Deno.test("trigger() throws on encrypted channels, also before they are joined", () => {
+  const options = { wsHost: "127.0.0.1", enabledTransports: [], nacl };
+  const channel = new Pusher("app-key", options).subscribe(E1.channel);
+  const error = assertThrows(() => channel.trigger("client-a"), Error);
+  assertEquals(error.name, "UnsupportedFeature");
+});
+
 // ---- Emitter ----------------------------------------------------------------
 
 Deno.test("Emitter.unbind takes event, handler and context", () => {
@@ -1498,6 +2228,11 @@ export function typesAreChecked(pusher: Pusher<Events>): void {
   // @ts-expect-error -- no such state
   pusher.connection.bind("connectd", () => {});
 
+  pusher.user.bind("hi", (data) => data.whatever);
+  pusher.user.watchlist.bind("online", ({ user_ids }) => user_ids.length);
+  // @ts-expect-error -- no such event
+  pusher.user.watchlist.bind("onlin", () => {});
+
   const open: Pusher = pusher;
   open.subscribe("anything").bind("at all", (data) => data.whatever);
   open.subscribe("presence-x").members.each(({ info }) => info.name);
@@ -1520,6 +2255,7 @@ Deno.test("preset() connects when it is first used, and not before", async () =>
       (pusher: Pusher) => pusher.connection,
       (pusher: Pusher) => pusher.connect(),
       (pusher: Pusher) => pusher.send_event("a"),
+      (pusher: Pusher) => pusher.signin(),
     ]
   ) {
     const pusher = preset(config, server.url("/x/pusher.js"));
@@ -1541,7 +2277,12 @@ Deno.test("preset() finds the server by the script's URL, else by host and page"
   const server = (page?: string, scriptUrl?: string) => {
     const pusher = atPage(page, () => preset(config, scriptUrl));
     const { wsHost, wsPort, wssPort, useTLS } = pusher.config;
-    const { endpoint } = pusher.options.channelAuthorization!;
+    const { channelAuthorization, userAuthentication } = pusher.options;
+    const { endpoint } = channelAuthorization!;
+    assertEquals(
+      userAuthentication?.endpoint,
+      endpoint?.replace(/auth$/, "user-auth"),
+    );
     return [wsHost, useTLS ? wssPort : wsPort, useTLS, endpoint];
   };
   assertEquals(server(undefined, "https://cdn.example/x/pusher.js"), [

@@ -191,7 +191,8 @@ export interface AuthorizeContext {
 
 /**
  * Decides whether the sender of `request` may join a channel: `false` or `true`,
- * or the member that it is to be on a presence channel. The body of `request`
+ * or the member that it is to be on a presence channel. There `true` is for users
+ * who have signed in, see {@linkcode PusherOptions.authenticate}. The body of `request`
  * has been read already; its fields are in `params`.
  */
 export type Authorize = (
@@ -3948,7 +3949,9 @@ async function authorizeOne(
   if (!kind.auth) return REFUSAL.PublicChannel;
   try {
     const decision = await authorize(request, context);
-    if (decision === true && !kind.presence) {
+    // Where users sign in, one may join a presence channel as who it is.
+    const { authenticate } = app.server;
+    if (decision === true && (!kind.presence || authenticate !== undefined)) {
       return app.authorize(socketId, channel);
     }
     // Only a clear yes is one: a function that forgot to return says no.
