@@ -541,6 +541,14 @@ export interface LeavingMember {
   readonly removed: Message;
 }
 
+/** A message that goes with a transition, perhaps to another channel. */
+export interface Announcement {
+  /** Where it is published. */
+  readonly channel: string;
+  /** What is published. */
+  readonly message: Message;
+}
+
 /** What a join changed. */
 export interface JoinResult {
   /** Connections subscribed, this one included: 1 says that the channel was empty. */
@@ -614,18 +622,24 @@ export interface Backplane {
   publish(app: string, channel: string, message: Message): Awaitable<void>;
   /**
    * Adds one connection to a channel; `null` when a new user would be one more
-   * than the channel may have, and then nothing has changed.
+   * than the channel may have, and then nothing has changed. `first` is published
+   * if nobody was there.
    */
   join(
     app: string,
     channel: string,
     member?: JoiningMember,
+    first?: Announcement,
   ): Awaitable<JoinResult | null>;
-  /** Takes one connection off a channel again. */
+  /**
+   * Takes one connection off a channel again. `last` is published if nobody is
+   * there any more.
+   */
   leave(
     app: string,
     channel: string,
     member?: LeavingMember,
+    last?: Announcement,
   ): Awaitable<LeaveResult>;
   /** User ids and their `user_info` as JSON text. */
   members(
@@ -1537,7 +1551,7 @@ class Server {
     const channel = this.appsById.get(appId)?.channels.get(channelName);
     if (channel === undefined) return;
     if (message.control !== undefined) {
-      return this.#obey(message.control, channel, channelName, position);
+      return this.#obey(message.control, channel, channelName);
     }
     const except = message.exceptSocketId === undefined
       ? undefined
@@ -1550,15 +1564,14 @@ class Server {
     control: NonNullable<Message["control"]>,
     channel: Channel,
     channelName: string,
-    position: number,
   ): void {
-    if (control !== "terminate") {
-      const userId = channelName.slice(OWN_CHANNEL.Watchers.length);
-      const frame = encodeWatchlist([{ name: control, user_ids: [userId] }]);
-      return channel.deliver(frame, position);
-    }
     for (const connection of channel.connections) {
-      connection.close(CLOSE.Terminated);
+      if (control === "terminate") {
+        connection.close(CLOSE.Terminated);
+      } else {
+        const userId = channelName.slice(OWN_CHANNEL.Watchers.length);
+        connection.tellTransition(userId, control === "online");
+      }
     }
   }
 
@@ -1681,14 +1694,13 @@ class Server {
     channel: string,
     member: JoiningMember | undefined,
   ): Awaitable<JoinResult | null> {
-    const joining = attempt(() => this.backplane.join(app.id, channel, member));
+    const first = transitionOf(channel, "online");
+    const joining = attempt(() =>
+      this.backplane.join(app.id, channel, member, first)
+    );
     return this.#settling(chain(joining, (joined) => {
-      const isFirst = joined?.subscriptions === 1;
-      if (isOwnChannel(channel)) {
-        if (isFirst) this.#tellWatchers(app, channel, "online");
-        return joined;
-      }
-      if (isFirst) {
+      if (isOwnChannel(channel)) return joined;
+      if (joined?.subscriptions === 1) {
         this.hooks.emit("channel_occupied", { app: app.id, channel });
       }
       if (joined?.memberAdded && member !== undefined) {
@@ -1704,47 +1716,24 @@ class Server {
     const member = userId === undefined
       ? undefined
       : { userId, removed: memberRemoved(userId) };
+    const last = transitionOf(channel, "offline");
     const leaving = attempt(() =>
-      this.backplane.leave(app.id, channel, member)
+      this.backplane.leave(app.id, channel, member, last)
     );
     const left = chain(leaving, ({ subscriptions, memberRemoved }) => {
-      const isLast = subscriptions === 0;
-      if (isOwnChannel(channel)) {
-        if (isLast) this.#tellWatchers(app, channel, "offline");
-        return;
-      }
+      if (isOwnChannel(channel)) return;
       if (memberRemoved && userId !== undefined) {
         this.hooks.emit("member_removed", { app: app.id, channel, userId });
       }
       this.counted(app, channel, subscriptions);
-      if (isLast) this.hooks.emit("channel_vacated", { app: app.id, channel });
+      if (subscriptions === 0) {
+        this.hooks.emit("channel_vacated", { app: app.id, channel });
+      }
     });
     if (!(left instanceof Promise)) return;
     this.#settling(
       left.catch((error) =>
         this.hooks.fail(error, "leaving a channel", app.id)
-      ),
-    );
-  }
-
-  /** A user's first connection has signed in, or the last one is gone. */
-  #tellWatchers(
-    app: App,
-    channel: string,
-    control: "online" | "offline",
-  ): void {
-    if (!channel.startsWith(OWN_CHANNEL.User)) return;
-    const userId = channel.slice(OWN_CHANNEL.User.length);
-    const told = attempt(() =>
-      this.backplane.publish(app.id, OWN_CHANNEL.Watchers + userId, {
-        event: control,
-        control,
-      })
-    );
-    if (!(told instanceof Promise)) return;
-    this.#settling(
-      told.catch((error) =>
-        this.hooks.fail(error, "telling the watchers of a user", app.id)
       ),
     );
   }
@@ -1756,7 +1745,7 @@ class Server {
   counted(app: App, channel: string, count: number): void {
     if (!app.subscriptionCounts || parseChannelName(channel)?.presence) return;
     const waiting = app.waitingCounts.get(channel);
-    if (waiting !== undefined && count > 0) {
+    if (waiting !== undefined && count > COUNT_THROTTLE.above) {
       waiting.latest = count;
       return;
     }
@@ -1765,11 +1754,12 @@ class Server {
     this.#tellCount(app, channel, count);
     if (count <= COUNT_THROTTLE.above) return;
     const timer = setTimeout(() => {
-      const latest = app.waitingCounts.get(channel)?.latest ?? count;
+      const { latest } = app.waitingCounts.get(channel) ?? {};
       app.waitingCounts.delete(channel);
-      if (latest !== count) this.counted(app, channel, latest);
+      // Whoever came meanwhile has not heard even of the number told before.
+      if (latest !== undefined) this.counted(app, channel, latest);
     }, COUNT_THROTTLE.everyMs);
-    app.waitingCounts.set(channel, { latest: count, timer });
+    app.waitingCounts.set(channel, { latest: undefined, timer });
   }
 
   #tellCount(app: App, channel: string, subscriptionCount: number): void {
@@ -1870,7 +1860,7 @@ class App {
   /** Counts of large channels that were told a short while ago. */
   readonly waitingCounts = new Map<
     string,
-    { latest: number; timer: ReturnType<typeof setTimeout> }
+    { latest: number | undefined; timer: ReturnType<typeof setTimeout> }
   >();
   /** Channels that a connection of this server is subscribed to. */
   readonly channels = new Map<string, Channel>();
@@ -2097,6 +2087,10 @@ class Connection implements Peer {
   #ownChannels = 0;
   /** Who has signed in. */
   #user: KnownUser | null = null;
+  /** Users it watches, and whether they were online when it last heard. */
+  #watched: Map<string, boolean | undefined> | null = null;
+  /** Whether it is still to be told how they all are. */
+  #isAskingWatched = false;
   /** Whether it has signed in or joined a private or presence channel. */
   #authorized = false;
   readonly #bornAt: number;
@@ -2462,49 +2456,59 @@ class Connection implements Peer {
   /** Watches these users and no others, and tells the client how they are. */
   #watch(watchlist: readonly string[]): Awaitable<void> {
     const { app } = this;
-    const watched = watchlist.slice(0, app.limits.watchedUsers);
-    const channels = new Set(watched.map((id) => OWN_CHANNEL.Watchers + id));
-    for (const name of this.#channels?.keys() ?? []) {
-      const isDropped = name.startsWith(OWN_CHANNEL.Watchers) &&
-        !channels.has(name);
-      if (isDropped) this.#leave(name);
+    const ids = watchlist.slice(0, app.limits.watchedUsers);
+    for (const id of this.#watched?.keys() ?? []) {
+      if (!ids.includes(id)) this.#leave(OWN_CHANNEL.Watchers + id);
     }
-    const joined = [...channels].map((name) =>
-      this.#channels?.has(name)
-        ? undefined
-        : this.#join(name, undefined, () => {})
-    );
+    this.#watched = new Map(ids.map((id) => [id, undefined]));
+    this.#isAskingWatched = true;
+    const joined = ids.map((id) => OWN_CHANNEL.Watchers + id)
+      .filter((name) => !this.#channels?.has(name))
+      .map((name) => this.#join(name, undefined, () => {}));
+    // Asked for once it would hear of a change.
     return chain(all(joined), () => {
-      const states = watched.map((id) =>
+      const states = ids.map((id) =>
         this.#server.backplane.occupancy(app.id, OWN_CHANNEL.User + id)
       );
-      return chain(
-        all(states),
-        (list) =>
-          this.#tellWatched(
-            watched,
-            list.map(({ subscriptions }) => subscriptions > 0),
-            watchlist.length,
-          ),
-      );
+      return chain(all(states), (list) => {
+        const online = list.map(({ subscriptions }) => subscriptions > 0);
+        this.#tellWatched(ids, online, watchlist.length);
+      });
     });
   }
 
   #tellWatched(
-    watched: readonly string[],
-    isOnline: readonly boolean[],
+    ids: readonly string[],
+    online: readonly boolean[],
     wanted: number,
   ): void {
     const events = [
-      { name: "online", user_ids: watched.filter((_, i) => isOnline[i]) },
-      { name: "offline", user_ids: watched.filter((_, i) => !isOnline[i]) },
+      { name: "online", user_ids: ids.filter((_, i) => online[i]) },
+      { name: "offline", user_ids: ids.filter((_, i) => !online[i]) },
     ].filter(({ user_ids }) => user_ids.length > 0);
     if (events.length > 0) this.send(encodeWatchlist(events));
-    if (wanted <= watched.length) return;
+    const changed = this.#watched;
+    this.#watched = new Map(ids.map((id, i) => [id, online[i]]));
+    this.#isAskingWatched = false;
+    // What has changed while they were asked for may be newer than the answer.
+    for (const [id, isOnline] of changed ?? []) {
+      if (isOnline !== undefined) this.tellTransition(id, isOnline);
+    }
+    if (wanted <= ids.length) return;
     const found = `The watchlist has ${wanted} users`;
     const { error } = overLimit("watchedUsers", this.app.limits, found);
-    const accepted = `watched are ${watched.join(", ")}`;
+    const accepted = `watched are ${ids.join(", ")}`;
     this.send(encodeError(ERROR.Watchlist, `${error}, ${accepted}`));
+  }
+
+  /** Tells the client that a user came or went, unless it knows. */
+  tellTransition(userId: string, isOnline: boolean): void {
+    if (!this.#watched?.has(userId)) return;
+    if (this.#watched.get(userId) === isOnline) return;
+    this.#watched.set(userId, isOnline);
+    if (this.#isAskingWatched) return;
+    const name = isOnline ? "online" : "offline";
+    this.send(encodeWatchlist([{ name, user_ids: [userId] }]));
   }
 
   /** Accepts `pusher:unsubscribe` with `channel`. Answers nothing. */
@@ -2878,14 +2882,20 @@ function checkMember(value: unknown, limits: Limits): KnownMember | Refusal {
     const found = `user_id has ${userId.length} characters`;
     return overLimit("userIdLength", limits, found, 413);
   }
-  // PHP writes an empty array where there is nothing to say.
-  const empty = info === undefined || info === null ||
-    (Array.isArray(info) && info.length === 0);
-  if (!empty && !isObject(info)) {
-    return new Refusal(400, "user_info is not an object");
-  }
-  const userInfo = empty ? "{}" : JSON.stringify(info);
+  const userInfo = checkUserInfo(info);
+  if (isRefusal(userInfo)) return userInfo;
   return checkUserInfoSize(userInfo, limits) ?? { userId, userInfo };
+}
+
+/** What is known of a user, as JSON text. */
+function checkUserInfo(info: unknown): string | Refusal {
+  // PHP writes an empty array where there is nothing to say.
+  const isEmpty = info === undefined || info === null ||
+    (Array.isArray(info) && info.length === 0);
+  if (isEmpty) return "{}";
+  return isObject(info)
+    ? JSON.stringify(info)
+    : new Refusal(400, "user_info is not an object");
 }
 
 function checkUserInfoSize(userInfo: string, limits: Limits): Refusal | null {
@@ -2901,17 +2911,14 @@ function checkUser(value: unknown, limits: Limits): KnownUser | Refusal {
   }
   const id = checkUserId(value.id, limits);
   if (isRefusal(id)) return id;
-  const { user_info: info = {}, watchlist = [] } = value;
-  if (!isObject(info)) return new Refusal(400, "user_info is not an object");
+  const userInfo = checkUserInfo(value.user_info);
+  if (isRefusal(userInfo)) return userInfo;
+  const watchlist = value.watchlist ?? [];
   if (!Array.isArray(watchlist)) {
     return new Refusal(400, "watchlist is not an array");
   }
   const watched = watchlist.filter((id) => !isRefusal(checkUserId(id, limits)));
-  return {
-    id,
-    userInfo: JSON.stringify(info),
-    watchlist: [...new Set<string>(watched)],
-  };
+  return { id, userInfo, watchlist: [...new Set<string>(watched)] };
 }
 
 /** A user as a connection remembers it. */
@@ -2940,6 +2947,19 @@ function checkSocketId(id: unknown): string | Refusal {
 
 /** A member as it is kept and announced. */
 type KnownMember = Pick<JoiningMember, "userId" | "userInfo">;
+
+/** A user's first connection has signed in, or the last one is gone. */
+function transitionOf(
+  channel: string,
+  control: "online" | "offline",
+): Announcement | undefined {
+  if (!channel.startsWith(OWN_CHANNEL.User)) return undefined;
+  const userId = channel.slice(OWN_CHANNEL.User.length);
+  return {
+    channel: OWN_CHANNEL.Watchers + userId,
+    message: { event: control, control },
+  };
+}
 
 /** Tells the others on a channel of a new member. */
 function memberAdded(
@@ -3069,6 +3089,7 @@ export class MemoryBackplane implements Backplane {
     app: string,
     channel: string,
     member?: JoiningMember,
+    first?: Announcement,
   ): JoinResult | null {
     const channels = this.#apps.get(app) ?? new Map<string, ChannelState>();
     const state = channels.get(channel) ?? new ChannelState();
@@ -3078,12 +3099,20 @@ export class MemoryBackplane implements Backplane {
     this.#apps.set(app, channels.set(channel, state));
     if (added && member !== undefined) this.publish(app, channel, member.added);
     const { subscriptions, members, position } = state;
+    if (first !== undefined && subscriptions === 1) {
+      this.publish(app, first.channel, first.message);
+    }
     const cached = this.cached(app, channel)?.message;
     return { subscriptions, memberAdded: added, members, cached, position };
   }
 
   /** See {@linkcode Backplane.leave}. */
-  leave(app: string, channel: string, member?: LeavingMember): LeaveResult {
+  leave(
+    app: string,
+    channel: string,
+    member?: LeavingMember,
+    last?: Announcement,
+  ): LeaveResult {
     const channels = this.#apps.get(app);
     const state = channels?.get(channel);
     if (channels === undefined || state === undefined) {
@@ -3094,6 +3123,9 @@ export class MemoryBackplane implements Backplane {
     if (subscriptions === 0) channels.delete(channel);
     if (channels.size === 0) this.#apps.delete(app);
     if (removed) this.publish(app, channel, member.removed);
+    if (last !== undefined && subscriptions === 0) {
+      this.publish(app, last.channel, last.message);
+    }
     return { subscriptions, memberRemoved: removed };
   }
 
@@ -4276,7 +4308,8 @@ function checkBackplane(value: unknown, name: string): void {
 }
 
 function checkEncryption(value: unknown, name: string): void {
-  const fits = value instanceof Object && "encrypt" in value;
+  const fits = value instanceof Object && "encrypt" in value &&
+    "sharedSecret" in value;
   if (!fits) failOption(name, value, "be an Encryption");
 }
 
