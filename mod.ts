@@ -1390,6 +1390,7 @@ class Server {
   readonly #strictProtocol: boolean;
   /** Connections to be judged in the next turn of the event loop. */
   readonly #suspects = new Set<Connection>();
+  #judgeTimer: ReturnType<typeof setTimeout> | undefined;
   /** Joins and leaves that the backplane has not answered yet. */
   readonly #unsettled = new Set<Promise<unknown>>();
   #sockets = 0;
@@ -1506,6 +1507,7 @@ class Server {
     connection.app.connectionCount--;
     this.liveness.forget(connection);
     this.#suspects.delete(connection);
+    if (this.#suspects.size === 0) clearTimeout(this.#judgeTimer);
   }
 
   /** A transport has closed for good; called once for each. */
@@ -1522,7 +1524,9 @@ class Server {
    * not be interrupted by leaves.
    */
   suspect(connection: Connection): void {
-    if (this.#suspects.size === 0) setTimeout(() => this.#judge(), 0);
+    if (this.#suspects.size === 0) {
+      this.#judgeTimer = setTimeout(() => this.#judge(), 0);
+    }
     this.#suspects.add(connection);
   }
 
