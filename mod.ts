@@ -287,9 +287,9 @@ export interface Limits {
   /** Incoming frames per second, refilling `framesBurst`. @default {100} */
   framesPerSecond: number;
   /**
-   * Incoming frames at once. The first one more is dropped with an error, those
-   * after it without, and a client that goes on as long again is closed with
-   * 4100. @default {1000}
+   * Incoming frames at once. What is more is dropped, with one error a second,
+   * and a client of which as many again have been dropped is closed with 4100.
+   * @default {1000}
    */
   framesBurst: number;
   /** UTF-16 units of a channel name. @default {200} */
@@ -2100,8 +2100,10 @@ class Connection implements Peer {
   readonly #bornAt: number;
   readonly #frames: TokenBucket;
   #clientEvents: TokenBucket | null = null;
-  /** Frames dropped in a row for coming too fast. */
-  #dropped = 0;
+  /** How many more frames may be dropped for coming too fast. */
+  #drops: TokenBucket | null = null;
+  /** When it was last told of that. */
+  #warnedAt = 0;
   /** Whether the transport has failed to send. */
   #failed = false;
   /** Incoming frames that wait for one that is being served. */
@@ -2196,7 +2198,6 @@ class Connection implements Peer {
     if (!this.#frames.take(limits.framesBurst, limits.framesPerSecond)) {
       return this.#dropFrame();
     }
-    this.#dropped = 0;
     if (exceedsBytes(frame, limits.frameBytes)) {
       const found = "Frame is too large";
       return this.#sendError(overLimit("frameBytes", limits, found).error);
@@ -2212,9 +2213,14 @@ class Connection implements Peer {
   /** An error for each frame of a flood would be a flood of our own. */
   #dropFrame(): void {
     const { limits } = this.app;
-    this.#dropped++;
-    if (this.#dropped > limits.framesBurst) return this.close(CLOSE.Flood);
-    if (this.#dropped > 1) return;
+    const { framesBurst, framesPerSecond } = limits;
+    this.#drops ??= new TokenBucket(framesBurst);
+    if (!this.#drops.take(framesBurst, framesPerSecond)) {
+      return this.close(CLOSE.Flood);
+    }
+    const now = Date.now();
+    if (Math.abs(now - this.#warnedAt) < FLOOD_WARNING_MS) return;
+    this.#warnedAt = now;
     const found = "Frames come too fast";
     this.#sendError(overLimit("framesPerSecond", limits, found).error);
   }
@@ -2231,10 +2237,10 @@ class Connection implements Peer {
   async #serveBacklog(first: Promise<void>): Promise<void> {
     await first;
     for (let frame; (frame = this.#backlog?.shift()) !== undefined;) {
+      this.#waitingUnits -= frame.length;
       await this.#serve(frame);
     }
     this.#backlog = null;
-    this.#waitingUnits = 0;
   }
 
   /** Serves one frame; whatever fails inside is answered on this connection. */
@@ -2369,6 +2375,7 @@ class Connection implements Peer {
     const release = () => {
       const held = channel.release(this);
       this.app.dropIfEmpty(name);
+      for (const { frame } of held) this.#waitingUnits -= frame.length;
       return held;
     };
     return joined.then((result) => {
@@ -2616,7 +2623,7 @@ class Connection implements Peer {
     }
     this.#pingedAt = tick;
     this.send(PING_FRAME);
-    return Math.min(leftTicks, pongTicks);
+    return Math.min(leftTicks, pongTicks, idleTicks);
   }
 
   #leave(name: string): void {
@@ -2676,6 +2683,8 @@ class Connection implements Peer {
   }
 }
 
+// How often a client is told that its frames come too fast.
+const FLOOD_WARNING_MS = 1_000;
 // Nobody waits for a longer channel, and a large name is not to be sent back.
 const MAX_ECHOED_UNITS = 1_000;
 
