@@ -1,0 +1,290 @@
+/**
+ * Items 1-16: how connections begin, live and end.
+ *
+ * @module
+ */
+import { type Bench, Forwarder, type Sections } from "./bench.ts";
+import { dataOf, hold, same, show, traffic } from "./wire.ts";
+
+/** What a socket id looks like to the server SDKs. */
+const SOCKET_ID = /^\d+\.\d+$/;
+
+/** Enough to see an id twice, were they not random. */
+const MANY_CONNECTIONS = 1000;
+/** Connections that are opened at a time. */
+const AT_ONCE = 50;
+
+/** Short, so that liveness can be watched. */
+const LIVELY = { "activity-timeout": "1", "pong-timeout": "1" };
+
+/** Beyond what is said in seconds, on a busy machine. */
+const SLACK_MS = 2_000;
+
+/** After how long pusher-js retries where a close code does not say "now". */
+const STOCK_RETRY_MS = 1_000;
+
+/** Expects a connection to be turned away: an error, then the same code. */
+async function turnedAway(t: Bench, query: string, code: number) {
+  const socket = t.dial({ query });
+  await socket.error(code);
+  same(await socket.closing(), code, `close code for ${query}`);
+}
+
+/** Both releases of pusher-js with a key. */
+async function stockEndsDisconnected(t: Bench, key: string) {
+  for (const client of t.stocks({ key })) {
+    await client.connection.data("disconnected");
+    same(client.pusher.connection.state, "disconnected", "state of pusher-js");
+  }
+}
+
+export const CONNECTION: Sections = [["Connection", [
+  {
+    number: 1,
+    title: "First frame is connection_established with string data",
+    async run(t) {
+      const { event, channel, data, ...rest } = await t.dial().established();
+      hold(typeof data === "string", `data is ${show(data)}`);
+      same([channel, rest], [undefined, {}], "other fields");
+      await Promise.all(
+        t.stocks().map(({ connection }) => connection.data("connected")),
+      );
+      return `${event} ${data}; pusher-js 7 and 8 connect`;
+    },
+  },
+  {
+    number: 2,
+    title: "socket_id is two integers, distinct over 1000 connections",
+    isAlone: true,
+    isSlow: true,
+    async run(t) {
+      const ids = new Set<string>();
+      for (let n = 0; n < MANY_CONNECTIONS; n += AT_ONCE) {
+        for (const { id } of await t.openAll(AT_ONCE)) ids.add(id);
+      }
+      const odd = [...ids].find((id) => !SOCKET_ID.test(id));
+      same(odd, undefined, "an id of another form");
+      same(ids.size, MANY_CONNECTIONS, "distinct ids");
+      return `${ids.size} ids, such as ${[...ids][0]}`;
+    },
+  },
+  {
+    number: 3,
+    title: "activity_timeout is a positive number",
+    async run(t) {
+      const { activity_timeout } = dataOf(await t.dial().established());
+      const isNumber = typeof activity_timeout === "number";
+      hold(isNumber && activity_timeout > 0, show(activity_timeout));
+      return `${activity_timeout} s`;
+    },
+  },
+  {
+    number: 4,
+    title: "No protocol, and 5, 6, 7: accepted",
+    async run(t) {
+      const versions = ["", "?protocol=5", "?protocol=6", "?protocol=7"];
+      for (const query of versions) await t.open({ query });
+      return "4 accepted";
+    },
+  },
+  {
+    number: 5,
+    title: "protocol=3 and 8 close with 4007, protocol=abc with 4006",
+    async run(t) {
+      await turnedAway(t, "?protocol=3", 4007);
+      await turnedAway(t, "?protocol=8", 4007);
+      await turnedAway(t, "?protocol=abc", 4006);
+      return "4007, 4007, 4006";
+    },
+  },
+  {
+    number: 6,
+    title: "Unknown key: error and close 4001; pusher-js ends disconnected",
+    async run(t) {
+      const key = t.name("no-such-key-");
+      const socket = t.dial({ app: { ...t.app, key } });
+      await socket.error(4001);
+      same(await socket.closing(), 4001, "close code");
+      await stockEndsDisconnected(t, key);
+      return "error 4001, close 4001, disconnected";
+    },
+  },
+  {
+    number: 7,
+    title: "Disabled app: 4003",
+    needs: { apps: true },
+    async run(t) {
+      const app = t.host.apps.find(({ enabled }) => enabled === false);
+      hold(app !== undefined, "no app is disabled");
+      const socket = t.dial({ app });
+      await socket.error(4003);
+      same(await socket.closing(), 4003, "close code");
+      return "error 4003, close 4003";
+    },
+  },
+  {
+    number: 8,
+    title: "Connection limit: one more gets 4004; one less makes room",
+    needs: { "max-connections": "3" },
+    isAlone: true,
+    async run(t) {
+      const limit = Number(t.host.settings["max-connections"]);
+      const [first] = await t.openAll(limit);
+      await turnedAway(t, "?protocol=7", 4004);
+      await first?.close();
+      await t.open();
+      return `${limit} fit, then 4004, then one again`;
+    },
+  },
+  {
+    number: 9,
+    title:
+      "Unknown path: close 4005 where the server owns its port, or HTTP 404",
+    async run(t) {
+      const path = `/${t.name()}`;
+      const code = await t.dial({ path }).closing();
+      if (code === 4005) return "close 4005";
+      const headers = {
+        "upgrade": "websocket",
+        "connection": "upgrade",
+        "sec-websocket-version": "13",
+        "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ==",
+      };
+      const response = await fetch(t.host.origin + path, { headers });
+      await response.body?.cancel();
+      same(response.status, 404, `closed with ${code}; status`);
+      return "HTTP 404";
+    },
+  },
+  {
+    number: 10,
+    title: "ping gets pong, with data object, string or absent",
+    async run(t) {
+      const socket = await t.open();
+      for (const rest of [{ data: {} }, { data: "{}" }, {}]) {
+        socket.send({ event: "pusher:ping", ...rest });
+        await socket.next("pusher:pong");
+      }
+      return "3 pongs";
+    },
+  },
+  {
+    number: 11,
+    title: "Silence: ping after activity_timeout, then close 4201",
+    needs: LIVELY,
+    isSlow: true,
+    async run(t) {
+      const socket = await t.open();
+      const activity = t.milliseconds("activity-timeout") + SLACK_MS;
+      const openedAt = performance.now();
+      await socket.next("pusher:ping", activity);
+      const pingedAt = performance.now();
+      const pong = t.milliseconds("pong-timeout") + SLACK_MS;
+      same(await socket.closing(pong), 4201, "close code");
+      const spent = (from: number, to: number) =>
+        `${((to - from) / 1000).toFixed(1)} s`;
+      return `ping after ${spent(openedAt, pingedAt)}, close 4201 after ` +
+        `${spent(pingedAt, performance.now())} more`;
+    },
+  },
+  {
+    number: 12,
+    title: "Pongs keep a socket open; one that only receives is pinged still",
+    needs: LIVELY,
+    isSlow: true,
+    async run(t) {
+      const [answering, receiving] = await t.openAll(2);
+      const activity = t.milliseconds("activity-timeout");
+      const ms = activity + SLACK_MS;
+      const channel = t.name();
+      await receiving!.join(channel);
+      const ticking = setInterval(() => {
+        t.api.publish(channel, "tick", "{}");
+      }, activity / 4);
+      const answer = async () => {
+        for (let period = 0; period < 3; period++) {
+          await answering!.next("pusher:ping", ms);
+          answering!.send({ event: "pusher:pong", data: {} });
+        }
+        await answering!.silence("frames after three periods");
+      };
+      const [frames] = await Promise.all([
+        receiving!.upTo("pusher:ping", ms),
+        answer(),
+      ]).finally(() => clearInterval(ticking));
+      const ticks = frames.length - 1;
+      hold(ticks > 0, "nothing was received before the ping");
+      return `open after 3 periods; pinged after ${ticks} events`;
+    },
+  },
+  {
+    number: 13,
+    title: "Not JSON, null, array, no event: error, connection usable",
+    async run(t) {
+      const socket = await t.open();
+      for (const text of ["not json", "null", "[]", "{}", '{"event":1}']) {
+        socket.send(text);
+        await socket.error();
+      }
+      await socket.join(t.name());
+      return "5 errors, then subscribed";
+    },
+  },
+  {
+    number: 14,
+    title: "Unknown pusher: event: error, open; binary frame: close 1003",
+    async run(t) {
+      const socket = await t.open();
+      socket.send({ event: "pusher:no-such-event", data: {} });
+      await socket.error();
+      await socket.silence("frames after the error");
+      socket.send(new Uint8Array([1, 2, 3]));
+      same(await socket.closing(), 1003, "close code");
+      return "error, then close 1003";
+    },
+  },
+  {
+    number: 15,
+    title: "Shutdown: sockets close 4200; pusher-js is back at once",
+    isDestructive: true,
+    async run(t) {
+      const old = await t.ownProgram();
+      const network = t.use(new Forwarder(old.origin));
+      const sockets = await t.openAll(3, { origin: network.origin });
+      const clients = ([7, 8] as const).map((release) =>
+        t.stock(release, { origin: network.origin })
+      );
+      for (const { connection } of clients) await connection.data("connected");
+      network.target = new URL(t.host.origin);
+      const closedAt = performance.now();
+      const stopped = old.program[Symbol.asyncDispose]();
+      await Promise.all(
+        clients.map(({ connection }) => connection.data("connected")),
+      );
+      const ms = Math.round(performance.now() - closedAt);
+      for (const socket of sockets) {
+        same(await socket.closing(), 4200, "close code");
+      }
+      await stopped;
+      hold(ms < STOCK_RETRY_MS, `back only after ${ms} ms`);
+      return `4200 for all; pusher-js 7 and 8 back after ${ms} ms at most`;
+    },
+  },
+  {
+    number: 16,
+    title: "No frame of this run lacked event",
+    isLast: true,
+    async run(t) {
+      const socket = await t.joined(t.name("presence-"), { user_id: "ann" });
+      await socket.refused(t.name("private-"), { auth: "" });
+      await socket.join(t.name("cache-"));
+      socket.send("{}");
+      socket.send({ event: "pusher:signin", data: {} });
+      socket.requestSignin({ id: t.name() });
+      // Whether it is closed for that is another item's question.
+      await socket.fence().catch(() => []);
+      same(traffic.faults, [], "frames without an event");
+      return `${traffic.frames} frames`;
+    },
+  },
+]]];

@@ -1,0 +1,23 @@
+/**
+ * The conformance tool, run against the standalone server as anybody runs it.
+ */
+import { assertEquals } from "@std/assert";
+
+/** The checklist as far as the server goes. */
+const ITEMS = Array.from({ length: 91 }, (_, index) => index + 1);
+
+Deno.test("conformance.ts: every item of the checklist is held", async () => {
+  const { code, stdout } = await new Deno.Command(Deno.execPath(), {
+    // What it downloads is its own affair: no change of deno.lock.
+    args: ["run", "-A", "--no-lock", "tests/conformance.ts", "--json"],
+    cwd: new URL("..", import.meta.url),
+    stdout: "piped",
+  }).output();
+  const results: { item: number; result: string; seen: string }[] = JSON.parse(
+    new TextDecoder().decode(stdout),
+  );
+  const failed = results.filter(({ result }) => result !== "held");
+  assertEquals(failed, []);
+  assertEquals(results.map(({ item }) => item), ITEMS);
+  assertEquals(code, 0);
+});
