@@ -13,6 +13,9 @@ import {
 } from "@std/assert";
 import { Pusher, type PusherOptions } from "@glitz/pusher";
 import StockServerSdk from "pusher";
+import echoBuild from "npm:laravel-echo@2.5.0" with {
+  type: "text",
+};
 import webBuild from "npm:pusher-js@8.6.0/dist/web/pusher.js" with {
   type: "text",
 };
@@ -442,6 +445,53 @@ browserTest(
     for (const page of [ann, tab]) await page.logs(`["created",{"n":1}]`);
     await ann.page.evaluate(`room.trigger("client-say", "hello")`);
     await tab.logs(`["ann","says","hello"]`);
+  },
+);
+
+/** A page of Laravel Echo on another origin than the server. */
+function echoPage(port: number): (request: Request) => Response {
+  const scripts: Record<string, string> = {
+    "/stock.js": webBuild,
+    "/echo.js": echoBuild,
+  };
+  return (request) => {
+    const script = scripts[new URL(request.url).pathname];
+    const type = script === undefined ? "text/html" : "text/javascript";
+    const page = `<!doctype html>
+      <script src="/stock.js"></script><script type="module">
+        import Echo from "/echo.js";
+        const echo = new Echo({
+          broadcaster: "pusher",
+          key: "${APP.key}",
+          cluster: "none",
+          wsHost: "127.0.0.1",
+          wsPort: ${port},
+          forceTLS: false,
+          enabledTransports: ["ws"],
+        });
+        echo.channel("orders")
+          .subscribed(() => console.log("subscribed"))
+          .listen(".paid", (data) => console.log("paid", data));
+      </script>`;
+    return new Response(script ?? page, { headers: { "content-type": type } });
+  };
+}
+
+browserTest(
+  "a page of Laravel Echo takes cli.ts for Pusher, by host and port alone",
+  async (browser) => {
+    await using host = await runCli();
+    await using site = Deno.serve({
+      hostname: "127.0.0.1",
+      port: 0,
+      handler: echoPage(host.port),
+      onListen() {},
+    });
+    const page = await openPage(browser, `http://127.0.0.1:${site.addr.port}/`);
+    await page.logs("subscribed");
+    const answer = await sdk(host).trigger("orders", "paid", { order: 7 });
+    assertEquals(await answer.json(), {});
+    await page.logs(`["paid",{"order":7}]`);
   },
 );
 
