@@ -358,7 +358,7 @@ class RawWire implements Wire {
 }
 
 // ---- Model ------------------------------------------------------------------
-// What protocol.md says of a frame or a request, written down a second time. It
+// What the protocol says of a frame or a request, written down a second time. It
 // is told what is sent, in the order of each connection, and says what has to
 // come back. Channels are known by app and name, as `key` has it.
 
