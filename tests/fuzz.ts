@@ -2297,8 +2297,10 @@ class Round {
     if (id === undefined) return;
     const lanes = [...this.#model.outbox.to(keyOf(app, USER_CHANNEL + id))]
       .map(([, list]) => list.filter(({ except }) => except !== socketId));
-    if (!isWhole && userBefore === null) return;
-    // One that signed in meanwhile has the end of what each sender sent.
+    // One that signed in meanwhile has the end of what each sender sent; one that
+    // was also closed meanwhile has some middle of it.
+    const isOpenEnded = isWhole && peer.end === null;
+    if (!isOpenEnded && userBefore === null) return;
     const fromEnd = userBefore === null;
     const list = fromEnd ? frames.toReversed() : frames;
     for (const frame of list) {
