@@ -1734,12 +1734,7 @@ class Server {
         this.hooks.emit("channel_vacated", { app: app.id, channel });
       }
     });
-    if (!(left instanceof Promise)) return;
-    this.#settling(
-      left.catch((error) =>
-        this.hooks.fail(error, "leaving a channel", app.id)
-      ),
-    );
+    this.#unawaited(left, "leaving a channel", app);
   }
 
   /**
@@ -1778,11 +1773,14 @@ class Server {
         data: JSON.stringify({ subscription_count: subscriptionCount }),
       })
     );
-    if (!(told instanceof Promise)) return;
+    this.#unawaited(told, "counting subscribers", app);
+  }
+
+  /** Lets something end that nobody waits for but {@linkcode close}. */
+  #unawaited(value: Awaitable<void>, during: string, app: App): void {
+    if (!(value instanceof Promise)) return;
     this.#settling(
-      told.catch((error) =>
-        this.hooks.fail(error, "counting subscribers", app.id)
-      ),
+      value.catch((error) => this.hooks.fail(error, during, app.id)),
     );
   }
 
@@ -1793,14 +1791,6 @@ class Server {
     const settled = () => this.#unsettled.delete(value);
     value.then(settled, settled);
     return value;
-  }
-
-  #memberRemoved(app: App, channel: string, userId: string): Awaitable<void> {
-    this.hooks.emit("member_removed", { app: app.id, channel, userId });
-    return this.backplane.publish(app.id, channel, {
-      event: OUTBOUND.MemberRemoved,
-      data: JSON.stringify({ user_id: userId }),
-    });
   }
 
   /** See {@linkcode Pusher.close}. A second call joins the first. */
