@@ -1,5 +1,6 @@
 /**
- * The standalone server: a Pusher server that owns its port.
+ * The standalone server: a Pusher server that owns its port. It serves clients
+ * over WebSocket and, where their network allows no other, over HTTP.
  *
  * ```sh
  * deno run --allow-net --allow-env jsr:@glitz/pusher/cli --port 6001 --key app-key --secret app-secret
@@ -16,8 +17,14 @@
  */
 
 import { parseArgs } from "node:util";
+import { fallback } from "./ext/fallback.ts";
 import { type Webhooks, webhooks } from "./ext/webhooks.ts";
-import { type AppOptions, Pusher, type PusherOptions } from "./mod.ts";
+import {
+  type AppOptions,
+  type History,
+  Pusher,
+  type PusherOptions,
+} from "./mod.ts";
 
 // ---- Flags ------------------------------------------------------------------
 // One table is what is parsed, what the environment may say, and the help text.
@@ -84,6 +91,30 @@ const FLAGS = {
     variable: "PUSHER_CACHE_TTL",
     value: "seconds",
     help: "how long cache channels keep their last event (default 1800)",
+  },
+  "history-events": {
+    type: "string",
+    variable: "PUSHER_HISTORY_EVENTS",
+    value: "number",
+    help: "events of a channel that are kept for clients which lose their " +
+      "connection (default 5000)",
+  },
+  "history-seconds": {
+    type: "string",
+    variable: "PUSHER_HISTORY_SECONDS",
+    value: "seconds",
+    help: "how long they are kept (default 300)",
+  },
+  "history-bytes": {
+    type: "string",
+    variable: "PUSHER_HISTORY_BYTES",
+    value: "bytes",
+    help: "what all of them may take (default 67108864)",
+  },
+  "no-history": {
+    type: "boolean",
+    variable: "PUSHER_NO_HISTORY",
+    help: "keep no events: what a client misses is lost",
   },
   "webhook": {
     type: "string",
@@ -248,6 +279,11 @@ function readSettings(args: string[]): Settings | null {
         read("subscription-counts"),
       ),
       cacheTtlMs: number("cache-ttl", 1800) * 1000,
+      history: readBoolean("no-history", read("no-history"))
+        ? false
+        : readHistory((name) =>
+          read(name) === undefined ? undefined : number(name, 0)
+        ),
       authorizationTimeoutMs: read("authorization-timeout") === undefined
         ? undefined
         : number("authorization-timeout", 0) * 1000,
@@ -291,6 +327,20 @@ function readApps(
   return { apps: apps as AppOptions[], appId, key, secret };
 }
 
+/** What is kept, as far as something was said of it. */
+function readHistory(
+  number: (name: keyof typeof FLAGS) => number | undefined,
+): Partial<History> {
+  const events = number("history-events");
+  const seconds = number("history-seconds");
+  const bytes = number("history-bytes");
+  return {
+    ...(events !== undefined && { events }),
+    ...(seconds !== undefined && { ageMs: seconds * 1000 }),
+    ...(bytes !== undefined && { bytes }),
+  };
+}
+
 function readBoolean(name: string, text: string | undefined): boolean {
   if (text === undefined || text === "false" || text === "0") return false;
   if (text === "true" || text === "1" || text === "") return true;
@@ -313,12 +363,12 @@ function environment(name: keyof typeof FLAGS): string | undefined {
 function standalone(
   pusher: Pusher,
 ): (request: Request) => Promise<Response> {
-  return pusher.cascade(pusher.handler, (request) => {
-    if (request.headers.get("upgrade")?.toLowerCase() === "websocket") {
-      return refuseSocket(request);
-    }
-    return Response.json({ error: "There is no such route" }, { status: 404 });
-  });
+  const refuseSockets = (request: Request) =>
+    request.headers.get("upgrade")?.toLowerCase() === "websocket"
+      ? refuseSocket(request)
+      : null;
+  // The last one tells of all routes that there are not, in JSON.
+  return pusher.cascade(pusher.handler, refuseSockets, fallback(pusher));
 }
 
 /**

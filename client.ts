@@ -35,6 +35,7 @@
  *
  * @module
  */
+import type { Opener } from "./ext/encrypted_client.ts";
 
 // ---- Types ------------------------------------------------------------------
 // What a program passes in and is told. Names and shapes are those of pusher-js,
@@ -57,9 +58,28 @@ export interface PusherOptions extends IgnoredOptions {
    * its own server's page does as the page does. @default {true}
    */
   forceTLS?: boolean;
-  /** Transports to use; there is one, `ws`. @default {["ws"]} */
+  /**
+   * Host for HTTP, which is used where no WebSocket can open.
+   * @default {the host of WebSocket}
+   */
+  httpHost?: string;
+  /** Port for HTTP without TLS. @default {the port of WebSocket} */
+  httpPort?: number;
+  /** Port for HTTP with TLS. @default {the port of WebSocket} */
+  httpsPort?: number;
+  /** Prefix of the routes for HTTP. @default {"/pusher" after `wsPath`} */
+  httpPath?: string;
+  /**
+   * Transports to use, of {@linkcode TransportName}. It is `ws` that stands for
+   * WebSocket, with TLS or without.
+   * @default {all of them}
+   */
   enabledTransports?: string[];
-  /** Transports not to use; wins over the enabled ones. @default {[]} */
+  /**
+   * Transports not to use; wins over the enabled ones. Without `wss` there is no
+   * WebSocket with TLS.
+   * @default {[]}
+   */
   disabledTransports?: string[];
   /**
    * Silence after which the server is asked for a sign of life; the server may
@@ -96,18 +116,14 @@ export interface PusherOptions extends IgnoredOptions {
 }
 
 /**
- * Options of pusher-js that are accepted and ignored: there are no transports
- * over HTTP, requests are made by `fetch`, and nothing is measured.
+ * Options of pusher-js that are accepted and ignored: requests are made by
+ * `fetch`, and nothing is measured.
  */
 export type IgnoredOptions = Partial<
   Record<
     | "authTransport"
     | "disableStats"
     | "enableStats"
-    | "httpHost"
-    | "httpPath"
-    | "httpPort"
-    | "httpsPort"
     | "ignoreNullOrigin"
     | "statsHost"
     | "timelineParams",
@@ -146,17 +162,19 @@ export interface AuthOptions<Request, Answer> {
    */
   endpoint?: string;
   /** Accepted as pusher-js has it, and ignored: requests are made by `fetch`. */
-  transport?: string;
+  transport?: string | undefined;
   /** Fields to post besides `socket_id` and, for channels, `channel_name`. */
-  params?: Record<string, unknown>;
+  params?: Record<string, unknown> | undefined;
   /** Headers to post. */
-  headers?: Record<string, string>;
+  headers?: Record<string, string> | undefined;
   /** Makes further fields for each request. */
-  paramsProvider?: () => Record<string, unknown>;
+  paramsProvider?: (() => Record<string, unknown>) | undefined;
   /** Makes further headers for each request. */
-  headersProvider?: () => Record<string, string>;
+  headersProvider?: (() => Record<string, string>) | undefined;
   /** Answers in place of the endpoint. */
-  customHandler?: (request: Request, callback: AuthCallback<Answer>) => void;
+  customHandler?:
+    | ((request: Request, callback: AuthCallback<Answer>) => void)
+    | undefined;
 }
 
 /** Who asks to sign in. */
@@ -233,6 +251,31 @@ export interface Frame {
   data?: any;
   /** The sending member, for client events on presence channels. */
   user_id?: string;
+  /** Where the event is in its channel, where the server keeps a log of it. */
+  offset?: number;
+  /** Where what follows begins, with the confirmation of a subscription. */
+  position?: Position;
+  /** Whether all that was missed follows, where that was asked for. */
+  recovered?: boolean;
+}
+
+/** A place in what a channel has been told. */
+export interface Position {
+  /** Tells logs apart: in another one the offset means nothing. */
+  epoch: string;
+  /** Grows with every event of the channel, with gaps. */
+  offset: number;
+}
+
+/** How to subscribe to a channel. */
+export interface SubscribeOptions {
+  /**
+   * Number of events to be told first, the last ones before the subscription.
+   * After a reconnect what was missed is told instead, as far as the server has
+   * it. Nothing of the kind happens with servers that keep no log.
+   * @default {0}
+   */
+  rewind?: number;
 }
 
 /** Second argument of the handlers of channel events. */
@@ -250,6 +293,33 @@ export type EventName<Events> = Extract<keyof Events, string>;
 /** The channel names of a map from channel to event to data. */
 export type ChannelName<Events> = Extract<keyof Events, string>;
 
+/** A map from event to data without the names that are the protocol's. */
+export type ProgramEvents<Events> = unknown extends Events
+  // deno-lint-ignore no-explicit-any -- without a declaration every event is allowed
+  ? any
+  : { [N in keyof Events as Exclude<N, ProtocolName>]: Events[N] };
+
+/** Names that no event of a program has. */
+export type ProtocolName = `pusher:${string}` | `pusher_internal:${string}`;
+
+/** The events of a map from event to data that clients may send each other. */
+export type ClientEventName<Events> = unknown extends Events ? string
+  : string extends keyof Events ? `client-${string}`
+  : Extract<keyof Events, `client-${string}`>;
+
+/** The data of an event as arguments: none is needed where it may be undefined. */
+export type DataArgs<Data> = undefined extends Data ? [data?: Data]
+  : [data: Data];
+
+/**
+ * What members of a presence channel say of themselves: in a map from event to
+ * data this is under the reserved name `pusher:user_info`.
+ */
+export type UserInfo<Events> = Events extends { "pusher:user_info": infer Info }
+  ? Info
+  // deno-lint-ignore no-explicit-any -- without a declaration it may be anything
+  : any;
+
 /** The channel object that belongs to a name. */
 export type ChannelOf<Events, Name extends keyof Events> = Name extends
   `presence-${string}` ? PresenceChannel<Events[Name]>
@@ -265,7 +335,12 @@ export type DataIn<Maps, Name> = Maps extends unknown
 
 /** What {@linkcode Pusher.bind} hears: the events of all channels. */
 export type AllEvents<Events> =
-  & { [N in NameIn<Events[keyof Events]>]: DataIn<Events[keyof Events], N> }
+  & {
+    [N in Exclude<NameIn<Events[keyof Events]>, ProtocolName>]: DataIn<
+      Events[keyof Events],
+      N
+    >;
+  }
   & PusherEvents;
 
 /** Events of the protocol that {@linkcode Pusher.bind} hears. */
@@ -276,6 +351,8 @@ export interface PusherEvents {
   "pusher:subscription_error": SubscriptionError;
   /** A cache channel has nothing in its cache. */
   "pusher:cache_miss": undefined;
+  /** Events of a channel were missed while there was no connection, and are lost. */
+  "pusher:recovery_failed": { channel: string };
 }
 
 /** Events of the protocol on every channel. */
@@ -288,19 +365,22 @@ export interface ChannelEvents {
   "pusher:subscription_count": { subscription_count: number };
   /** The cache channel has nothing in its cache. */
   "pusher:cache_miss": undefined;
+  /** Events were missed while there was no connection, and are lost. */
+  "pusher:recovery_failed": { channel: string };
   /** The server complains about something done on this channel. */
   "pusher:error": ErrorData;
 }
 
 /** Events of the protocol on presence channels. */
-export interface PresenceEvents
+// deno-lint-ignore no-explicit-any -- without a declaration it may be anything
+export interface PresenceEvents<Info = any>
   extends Omit<ChannelEvents, "pusher:subscription_succeeded"> {
   /** The channel is subscribed, and these are its members. */
-  "pusher:subscription_succeeded": Members;
+  "pusher:subscription_succeeded": Members<Info>;
   /** A member joined. */
-  "pusher:member_added": Member;
+  "pusher:member_added": Member<Info>;
   /** A member left. */
-  "pusher:member_removed": Member;
+  "pusher:member_removed": Member<Info>;
 }
 
 /** Why a subscription or a sign-in was refused. */
@@ -335,6 +415,9 @@ export type ConnectionError =
   | { type: "WebSocketError"; error: PusherError }
   | { type: "HandshakeError"; error: Error }
   | { type: "MessageParseError"; error: Error; data: unknown };
+
+/** What carries the frames of a connection: WebSocket, or HTTP in two ways. */
+export type TransportName = "ws" | "wss" | "xhr_streaming" | "xhr_polling";
 
 /** State of a connection; {@linkcode Connection} says how they follow. */
 export type ConnectionState =
@@ -404,8 +487,9 @@ export class Emitter<Events = any> {
     handler?: Handler<never> | null,
     context?: unknown,
   ): this {
-    for (const name of event ? [event] : [...this.#bindings.keys()]) {
-      const rest = (this.#bindings.get(name) ?? []).filter((binding) =>
+    for (const [name, bound] of this.#bindings) {
+      if (event && event !== name) continue;
+      const rest = bound.filter((binding) =>
         (handler && handler !== binding.handler) ||
         (context && context !== binding.context)
       );
@@ -443,7 +527,9 @@ export class Emitter<Events = any> {
     for (const handler of this.#globals) callSafely(() => handler(event, data));
     const args = metadata ? [data, metadata] : data ? [data] : [];
     for (const { handler, context } of this.#bindings.get(event) ?? []) {
-      callSafely(() => Reflect.apply(handler, context ?? globalThis, args));
+      // What there is to be told, handlers are told.
+      const told = args as Parameters<typeof handler>;
+      callSafely(() => handler.apply(context ?? globalThis, told));
     }
     return this;
   }
@@ -483,11 +569,14 @@ const LAZY = Symbol("lazy");
  *
  * - Channels and handlers outlive the connection: after a reconnect every channel
  *   is subscribed again.
+ * - Where the server keeps a log, what a channel missed meanwhile is told then, in
+ *   order and once, and `pusher:recovery_failed` where the log does not reach back.
  * - Nothing else is kept while there is no connection: what cannot be sent now
  *   is not sent later, and `trigger` says so by returning false.
  * - `Events` maps channel names to event names to data; names may be template
  *   literals. With it the compiler checks `subscribe`, `bind` and `trigger`,
- *   without it everything is allowed.
+ *   without it everything is allowed. On presence channels the name
+ *   `pusher:user_info` is what members say of themselves.
  *
  * @example Typed events
  * ```ts ignore
@@ -495,13 +584,17 @@ const LAZY = Symbol("lazy");
  *
  * interface Events {
  *   messages: { create: { text: string } };
- *   [room: `presence-${string}`]: { "client-typing": { since: number } };
+ *   [room: `presence-${string}`]: {
+ *     "pusher:user_info": { name: string };
+ *     "client-typing": { since: number };
+ *   };
  * }
  *
  * const pusher = new Pusher<Events>("app-key", { wsHost: "example.com" });
  * pusher.subscribe("messages").bind("create", ({ text }) => console.log(text));
- * pusher.subscribe("presence-lobby").bind("client-typing", (data, metadata) => {
- *   console.log(metadata.user_id, data.since);
+ * const lobby = pusher.subscribe("presence-lobby");
+ * lobby.bind("client-typing", ({ since }, { user_id = "" }) => {
+ *   console.log(lobby.members.get(user_id)?.info.name, since);
  * });
  * ```
  */
@@ -509,8 +602,12 @@ const LAZY = Symbol("lazy");
 export class Pusher<Events = any> extends Emitter<AllEvents<Events>> {
   /** Every instance made so far. */
   static readonly instances: Pusher[] = [];
+  /** Always true: instances connect as soon as they may. */
+  static readonly isReady: boolean = true;
   /** Whether to log to the console. */
   static logToConsole = false;
+  /** Where a served script loads from what few pages need; not set elsewhere. */
+  static fallbackUrl: string | undefined;
   /** Gets the log in place of the console. */
   static log: ((message: string) => void) | null = null;
 
@@ -525,8 +622,19 @@ export class Pusher<Events = any> extends Emitter<AllEvents<Events>> {
   /** Who is signed in, and what that user is told. */
   readonly user: User = new User(this);
 
+  /**
+   * Where each channel is, the user's own one included. A reconnect goes on from
+   * there, so that nothing is missed and nothing is told twice.
+   */
+  readonly positions: Map<string, Position> = new Map();
+
   readonly #channels = new Map<string, Channel>();
   readonly #connection: Connection;
+  /** Ends the requests that were made for a connection. */
+  #requests = new AbortController();
+  /** The channels to ask for at the end of this turn, and what comes of it. */
+  #names: string[] = [];
+  #answers: Promise<ChannelAnswers | undefined> | undefined;
 
   /**
    * Connects to the app with a key.
@@ -537,9 +645,9 @@ export class Pusher<Events = any> extends Emitter<AllEvents<Events>> {
    */
   constructor(key: string, options: PusherOptions = {}) {
     super();
-    if (typeof key !== "string" || key === "") {
+    if (!isText(key) || key === "") {
       throw new TypeError(
-        `Cannot create Pusher: "key" is ${key}, and must be an app's key`,
+        `Cannot create Pusher: "key" is ${key}, and must be a key`,
       );
     }
     this.key = key;
@@ -552,23 +660,27 @@ export class Pusher<Events = any> extends Emitter<AllEvents<Events>> {
         askAuth(request, {
           endpoint: "/pusher/user-auth",
           ...options.userAuthentication,
+          signal: this.#requests.signal,
         }),
     };
-    this.#connection = new Connection(this.config, {
-      url: (useTLS) => this.#url(useTLS),
-      isSupported: supportsWebSocket(options),
-      onConnected: () => {
-        this.user.connect();
-        this.#eachChannel((channel) => channel.subscribe());
-      },
-      onDisconnected: () => {
-        this.user.disconnect();
-        this.#eachChannel((channel) => this.#reset(channel));
-      },
+    this.#connection = new Connection({
+      ...this.config,
+      key,
+      options,
+      onConnected: () => this.#handleConnected(),
+      onDisconnected: () => this.#handleDisconnected(),
       onFrame: (frame) => this.#deliver(frame),
     });
     Pusher.instances.push(this);
     if (!(LAZY in options)) this.connect();
+  }
+
+  /** Does nothing, as instances do not wait for it. */
+  static ready(): void {}
+
+  /** What hears the events of all channels: the instance itself. */
+  get global_emitter(): this {
+    return this;
   }
 
   /** The connection: its state, its id and its events. */
@@ -603,8 +715,13 @@ export class Pusher<Events = any> extends Emitter<AllEvents<Events>> {
    * @throws for a name that starts with `#` (`BadChannelName`) and, without the
    * option `nacl`, for encrypted channels (`UnsupportedFeature`).
    */
-  subscribe<C extends ChannelName<Events>>(name: C): ChannelOf<Events, C> {
-    const channel = this.#channels.get(name) ?? this.#addChannel(name);
+  subscribe<C extends ChannelName<Events>>(
+    name: C,
+    options?: SubscribeOptions,
+  ): ChannelOf<Events, C> {
+    const channel = this.#channels.get(name) ?? createChannel(name, this);
+    this.#channels.set(name, channel);
+    channel.rewind = options?.rewind ?? channel.rewind;
     // One that is about to be left only has to change its mind.
     channel.subscriptionCancelled = false;
     this.#wake();
@@ -620,7 +737,7 @@ export class Pusher<Events = any> extends Emitter<AllEvents<Events>> {
       channel.subscriptionCancelled = true;
       return;
     }
-    this.#channels.delete(name);
+    this.#forget(name);
     if (channel?.subscribed) channel.unsubscribe();
   }
 
@@ -664,51 +781,96 @@ export class Pusher<Events = any> extends Emitter<AllEvents<Events>> {
     if (this.#connection.state === "initialized") this.connect();
   }
 
-  #url(useTLS: boolean): string {
-    const { wsHost, wsPort, wssPort, wsPath } = this.config;
-    const scheme = useTLS ? "wss" : "ws";
-    const port = useTLS ? wssPort : wsPort;
-    const key = encodeURIComponent(this.key);
-    return `${scheme}://${wsHost}:${port}${wsPath}/app/${key}?protocol=7&client=glitz`;
+  #forget(name: string): void {
+    this.#channels.delete(name);
+    this.positions.delete(name);
   }
 
-  #addChannel(name: string): Channel {
-    const channel = createChannel(name, this);
-    this.#channels.set(name, channel);
-    return channel;
-  }
-
-  #eachChannel(visit: (channel: Channel) => void): void {
-    for (const channel of this.allChannels()) visit(channel);
+  #handleConnected(): void {
+    // Without a log what has been told meanwhile is not to be had any more.
+    if (!this.#connection.extensions.has("recover")) this.positions.clear();
+    this.user.connect();
+    for (const channel of this.allChannels()) channel.subscribe();
   }
 
   /** Without a connection nothing is subscribed, and nothing has to be left. */
-  #reset(channel: Channel): void {
-    channel.disconnect();
-    if (channel.subscriptionCancelled) this.#channels.delete(channel.name);
+  #handleDisconnected(): void {
+    this.#requests.abort();
+    this.#requests = new AbortController();
+    this.user.disconnect();
+    for (const channel of this.allChannels()) {
+      channel.disconnect();
+      if (channel.subscriptionCancelled) this.#forget(channel.name);
+    }
   }
 
   #deliver(frame: Frame): void {
-    const { event, channel = "", data } = frame;
+    const { event, channel = "", data, offset } = frame;
+    const position = this.positions.get(channel);
+    if (position && offset !== undefined) {
+      // It has been told before the connection was lost.
+      if (offset <= position.offset) return;
+      position.offset = offset;
+    }
     this.#channels.get(channel)?.handleEvent(frame);
     this.user.handleEvent(frame);
     if (!isInternal(event)) this.emit(event, data);
   }
 
   /** Asks whoever the options name for the permission to join a channel. */
-  #authorize(request: AuthRequest): Promise<ChannelAuth> {
+  async #authorize(request: AuthRequest): Promise<ChannelAuth> {
     const { options } = this;
-    const { channelAuthorization, authorizer } = options;
-    const channel = this.#channels.get(request.channelName);
-    if (!channelAuthorization && authorizer && channel) {
-      return promised((callback) =>
-        authorizer(channel, options).authorize(request.socketId, callback)
-      );
-    }
-    return askAuth(request, {
+    const { authorizer } = options;
+    const { channelName, socketId } = request;
+    const channel = this.#channels.get(channelName);
+    const how: Endpoint<AuthRequest, ChannelAuth> = {
       endpoint: options.authEndpoint ?? "/pusher/auth",
-      ...channelAuthorization ?? options.auth,
-    });
+      ...options.channelAuthorization ?? {
+        ...options.auth,
+        customHandler: authorizer && channel &&
+          ((_request, callback) =>
+            authorizer(channel, options).authorize(socketId, callback)),
+      },
+      signal: this.#requests.signal,
+    };
+    const isAlone = how.customHandler || channel?.subscribed ||
+      !this.#connection.extensions.has("auth");
+    if (isAlone) return askAuth(request, how);
+    this.#names.push(channelName);
+    this.#answers ??= this.#askTogether(request, how);
+    const answers = await this.#answers;
+    if (!answers) return askAuth(request, how);
+    const answer = answers[channelName];
+    if (isAuth<ChannelAuth>(answer)) return answer;
+    const { error = NO_AUTH, status } = answer ?? {};
+    throw failure(error, { status });
+  }
+
+  /**
+   * Asks for all channels of this turn. Returns nothing where each is to be asked
+   * for alone: because it is the only one, or the endpoint knows no such question.
+   */
+  async #askTogether(
+    { socketId }: AuthRequest,
+    how: Endpoint<AuthRequest, ChannelAuth>,
+  ): Promise<ChannelAnswers | undefined> {
+    // The rest of the turn adds to the names.
+    await null;
+    const names = this.#names;
+    this.#names = [];
+    this.#answers = undefined;
+    if (names.length < 2) return;
+    try {
+      // The names are in place of the one.
+      const request = { socketId } as AuthRequest;
+      const answer: unknown = await askAuth(request, how, names);
+      const { channels } = answer as { channels?: ChannelAnswers };
+      if (channels) return channels;
+    } catch (cause) {
+      // What a function of the program throws has none.
+      if ((cause as { status?: number }).status === 0) throw cause;
+    }
+    this.#connection.extensions.delete("auth");
   }
 }
 
@@ -723,7 +885,7 @@ function resolveServer(
   const wsHost = named || page?.hostname;
   if (!wsHost) {
     throw new TypeError(
-      'Cannot create Pusher: there is no page to take the host from, so "wsHost" or "cluster" must be given',
+      'Cannot create Pusher: there must be "wsHost" or "cluster"',
     );
   }
   const onHttps = page?.protocol === "https:";
@@ -753,9 +915,15 @@ function resolveTimeouts(options: PusherOptions): typeof DEFAULT_TIMEOUTS {
   return timeouts;
 }
 
-function supportsWebSocket(options: PusherOptions): boolean {
-  const { enabledTransports = ["ws"], disabledTransports = [] } = options;
-  return enabledTransports.includes("ws") && !disabledTransports.includes("ws");
+/** The transports that the options leave, in the order they are tried in. */
+function resolveTransports({ options, useTLS }: ConnectionOwner): Transport[] {
+  const enabled: readonly string[] = options.enabledTransports ?? TRANSPORTS;
+  const { disabledTransports = [] } = options;
+  return TRANSPORTS.filter((name) =>
+    enabled.includes(name) &&
+    !disabledTransports.includes(name) &&
+    !disabledTransports.includes(protocolOf(name, useTLS))
+  );
 }
 
 /** The origin of the page or worker, where there is one that was served. */
@@ -792,6 +960,7 @@ export function preset(config: PresetConfig, scriptUrl?: string): Pusher {
   );
   const port = Number(server.port);
   const routes = `${server.origin}${path}/pusher`;
+  Pusher.fallbackUrl = `${routes}-fallback.mjs`;
   const options: PusherOptions & { [LAZY]: true } = {
     wsHost: server.hostname,
     wsPort: port || 80,
@@ -810,6 +979,17 @@ export function preset(config: PresetConfig, scriptUrl?: string): Pusher {
 // only socket that is listened to; `#timer` is the one thing that happens if
 // nothing else does: the next attempt, its timeout, a ping or a missing pong.
 
+/**
+ * What is tried one after the other until there is a greeting, and then again from
+ * the start. The first failure of WebSocket may be the server's.
+ */
+const TRANSPORTS = ["ws", "ws", "xhr_streaming", "xhr_polling"] as const;
+
+type Transport = typeof TRANSPORTS[number];
+
+/** How many of its former connections a client names to the server. */
+const MAX_SOCKET_IDS = 10;
+
 /** Time that a socket has to open and to be greeted by the server. */
 const ATTEMPT_TIMEOUT_MS = 15_000;
 
@@ -822,18 +1002,44 @@ const RETRY_MAX_MS = 20_000;
 /** A connection that lasted this long was no failure: delays start over. */
 const STABLE_MS = 10_000;
 
+/**
+ * What browsers tell when the network or the page comes back, or the network goes.
+ * The page's own event bubbles up to where the others are.
+ */
+const WAKE_EVENTS = ["online", "offline", "pageshow", "visibilitychange"];
+
+/**
+ * How long a pong may take then. The user is looking, and a socket that has not
+ * survived sleep says nothing by itself; mobile networks take seconds to wake up.
+ */
+const WAKE_PONG_TIMEOUT_MS = 5_000;
+
 /** Code of a connection that ended without saying why. */
 const ABNORMAL_CLOSURE = 1006;
 
 /** Code of a peer that left a ping unanswered. */
 const PONG_MISSING = 4201;
 
+/** The part of a `WebSocket` that a connection needs, whatever carries it. */
+export interface Socket {
+  /** Hears each message, as `data`. */
+  // deno-lint-ignore no-explicit-any -- handlers of a WebSocket want all of its event
+  onmessage?: ((event: any) => void) | null;
+  /** Hears of the end, as `code` and `reason`, unless `close` was called. */
+  // deno-lint-ignore no-explicit-any -- as above
+  onclose?: ((event: any) => void) | null;
+  /** Sends a message. */
+  send(text: string): void;
+  /** Ends the connection. */
+  close(): void;
+}
+
 /** What the owner of a {@linkcode Connection} provides. */
-export interface ConnectionOwner {
-  /** Where to connect, with TLS or without. */
-  url(useTLS: boolean): string;
-  /** Whether the options leave a transport to connect with. */
-  isSupported: boolean;
+export interface ConnectionOwner extends PusherConfig {
+  /** The app's key. */
+  key: string;
+  /** The options of which the configuration is made. */
+  options: PusherOptions;
   /** Called before the event `connected`. */
   onConnected(): void;
   /** Called before the event that ends the state `connected`. */
@@ -854,15 +1060,28 @@ export interface ConnectionOwner {
  * any ──> failed         nothing to connect with
  * ```
  *
- * A lost connection is attempted again at once where the server asked for that,
- * else after a second. The delay grows up to 30 seconds with every failure, until
- * a connection lasts.
+ * - A lost connection is attempted again at once where the server asked for that,
+ *   else after a second. The delay grows up to 30 seconds with every failure, until
+ *   a connection lasts. It ends when the network or the page comes back.
+ * - Where WebSocket fails twice in a row, HTTP streaming is tried, then polling,
+ *   then WebSocket again. While HTTP is in use WebSocket is tried in the background,
+ *   and takes over: that is a reconnect without a pause.
  */
 export class Connection extends Emitter<ConnectionEvents> {
-  readonly #config: PusherConfig;
+  /**
+   * What this connection's server does beyond the protocol: `batch`, `recover`,
+   * `auth`. Nothing, if it does not say.
+   */
+  extensions: Set<string> = new Set();
+
   readonly #owner: ConnectionOwner;
   #state: ConnectionState = "initialized";
-  #socket: WebSocket | undefined;
+  /** Ids of the connections so far, the newest first. */
+  #socketIds: string[] = [];
+  #socket: Socket | undefined;
+  readonly #transports: Transport[];
+  /** Index of the transport in use. */
+  #turn = 0;
   #socketId: string | undefined;
   #useTLS: boolean;
   #timer: ReturnType<typeof setTimeout> | undefined;
@@ -872,11 +1091,11 @@ export class Connection extends Emitter<ConnectionEvents> {
   #failures = 0;
 
   /** Made by {@linkcode Pusher}. */
-  constructor(config: PusherConfig, owner: ConnectionOwner) {
+  constructor(owner: ConnectionOwner) {
     super();
-    this.#config = config;
     this.#owner = owner;
-    this.#useTLS = config.useTLS;
+    this.#useTLS = owner.useTLS;
+    this.#transports = resolveTransports(owner);
   }
 
   /** The state. */
@@ -890,31 +1109,40 @@ export class Connection extends Emitter<ConnectionEvents> {
   }
 
   /**
+   * What carries the frames; while not connected, what is tried now or next. The
+   * name is undefined where the options leave nothing to connect with.
+   */
+  get transport(): { readonly name: TransportName | undefined } {
+    const transport = this.#transports[this.#turn];
+    return { name: transport && protocolOf(transport, this.#useTLS) };
+  }
+
+  /**
    * Connects, unless connected: at once, where the next attempt is waited for.
    *
    * @throws when the runtime has no WebSocket.
    */
   connect(): void {
     if (this.#socket) return;
-    if (!this.#owner.isSupported) return this.#transition("failed");
-    const isRetrying = this.#isRetrying();
-    if (!isRetrying) this.#failures = 0;
+    if (!this.#transports.length) return this.#transition("failed");
     this.#openSocket();
-    if (!isRetrying) this.#transition("connecting");
+    if (!this.#isRetrying()) this.#transition("connecting");
   }
 
   /** Disconnects and stays so until `connect()`. */
   disconnect(): void {
     this.#dropSocket();
+    this.#watchNetwork("removeEventListener");
+    this.#failures = 0;
     this.#transition("disconnected");
   }
 
   /** Sends a frame; false when not connected. */
   send_event(event: string, data?: unknown, channel?: string): boolean {
-    if (this.#state !== "connected" || !this.#socket) return false;
+    if (this.#state !== "connected") return false;
     const frame = { event, data, channel };
     log("Event sent", frame);
-    this.#socket.send(JSON.stringify(frame));
+    this.#socket?.send(JSON.stringify(frame));
     return true;
   }
 
@@ -928,20 +1156,28 @@ export class Connection extends Emitter<ConnectionEvents> {
     if (current === "connecting") {
       this.#unavailableTimer = setTimeout(
         () => this.#transition("unavailable"),
-        this.#config.unavailableTimeout,
+        this.#owner.unavailableTimeout,
       );
     }
-    this.#watchNetwork(current !== "disconnected" && current !== "failed");
     if (previous === "connected") {
       this.#socketId = undefined;
       this.#owner.onDisconnected();
     }
-    if (current === "connected") this.#owner.onConnected();
+    const socket_id = this.#socketId;
+    if (socket_id) this.#owner.onConnected();
     this.emit("state_change", { previous, current });
     // A handler may have changed the state again.
-    if (this.#state !== current) return;
-    const socket_id = this.#socketId;
-    this.emit(current, socket_id && { socket_id });
+    if (this.#state === current) this.emit(current, socket_id && { socket_id });
+  }
+
+  #url(): string {
+    const { wsHost, wsPort, wssPort, wsPath, key } = this.#owner;
+    const origin = this.#useTLS
+      ? `wss://${wsHost}:${wssPort}`
+      : `ws://${wsHost}:${wsPort}`;
+    const app = encodeURIComponent(key);
+    const was = this.#socketIds[0] ? `&was=${this.#socketIds}` : "";
+    return `${origin}${wsPath}/app/${app}?protocol=7&client=glitz&batch=1&recover=1${was}`;
   }
 
   #isRetrying(): boolean {
@@ -951,21 +1187,57 @@ export class Connection extends Emitter<ConnectionEvents> {
   /** Makes one attempt in place of whatever was going on. */
   #openSocket(): void {
     this.#dropSocket();
+    const transport = this.#transports[this.#turn]!;
     if (typeof WebSocket === "undefined") {
       this.#transition("failed");
-      throw new Error(
-        "Cannot connect: this runtime has no WebSocket (Node.js has it from version 22 on)",
-      );
+      throw new Error("Cannot connect: this runtime has no WebSocket");
     }
-    const socket = new WebSocket(this.#owner.url(this.#useTLS));
-    this.#socket = socket;
-    socket.onmessage = ({ data }) => this.#handleMessage(socket, data);
-    socket.onclose = ({ code, reason }) =>
-      this.#handleClose(socket, code, reason);
+    this.#watchNetwork("addEventListener");
+    if (transport === "ws") this.#listen(new WebSocket(this.#url()));
+    else this.#openFallback(transport);
     this.#schedule(ATTEMPT_TIMEOUT_MS, () => {
       const message = `No handshake in ${ATTEMPT_TIMEOUT_MS} ms`;
-      this.#handleClose(socket, ABNORMAL_CLOSURE, message);
+      this.#handleClose(ABNORMAL_CLOSURE, message);
     });
+  }
+
+  /** Connects over HTTP, once what does that is loaded. */
+  async #openFallback(
+    transport: "xhr_streaming" | "xhr_polling",
+  ): Promise<void> {
+    const loading: Socket = { send() {}, close() {} };
+    this.#listen(loading);
+    try {
+      const { HttpSocket } = await loadMore();
+      // It may have been given up.
+      if (!loading.onclose) return;
+      this.#listen(
+        new HttpSocket(
+          transport,
+          () => this.#url(),
+          this.#owner.options,
+          this.#transports[0] === "ws" ? this.#switchTo : null,
+        ),
+      );
+    } catch (error) {
+      loading.onclose?.({ code: ABNORMAL_CLOSURE, reason: String(error) });
+    }
+  }
+
+  /** Goes on with a WebSocket that was opened while HTTP was in use. */
+  readonly #switchTo = (socket: Socket, greeting: string): void => {
+    this.#dropSocket();
+    this.#turn = 0;
+    this.#listen(socket);
+    this.#transition("connecting");
+    // A handler may have disconnected.
+    if (socket === this.#socket) this.#handleMessage(greeting);
+  };
+
+  #listen(socket: Socket): void {
+    this.#socket = socket;
+    socket.onmessage = ({ data }) => this.#handleMessage(data);
+    socket.onclose = ({ code, reason }) => this.#handleClose(code, reason);
   }
 
   /** Closes the socket, which is not heard of again, and cancels all plans. */
@@ -983,15 +1255,25 @@ export class Connection extends Emitter<ConnectionEvents> {
     this.#timer = setTimeout(action, delayMs);
   }
 
-  #handleMessage(socket: WebSocket, text: unknown): void {
-    const frame = parseFrame(text);
-    if (frame) log("Event recd", frame);
-    if (this.#state !== "connected") return this.#handleGreeting(socket, frame);
+  /** Takes one frame or, where the server sends them in batches, several. */
+  #handleMessage(text: unknown): void {
+    const socket = this.#socket;
+    const content = decodeJson(text);
+    const items = this.extensions.has("batch") ? [content].flat() : [content];
+    for (const item of items) {
+      // A handler may have disconnected: what it has not heard is not over.
+      if (socket !== this.#socket) return;
+      const frame = toFrame(item);
+      if (frame) log("Event recd", frame);
+      if (this.#state === "connected") this.#handleFrame(frame, text);
+      else this.#handleGreeting(frame);
+    }
+  }
+
+  #handleFrame(frame: Frame | null, text: unknown): void {
     this.#awaitSilence();
     if (!frame) {
-      const error = new TypeError(
-        "Cannot read message: not JSON with an event",
-      );
+      const error = new TypeError("Cannot read message: no event");
       this.emit("error", { type: "MessageParseError", error, data: text });
       return;
     }
@@ -1009,73 +1291,80 @@ export class Connection extends Emitter<ConnectionEvents> {
    * `activity_timeout`, and `pusher:error` with `code`, which counts as the close
    * that follows. Anything else is no server to stay with, for now.
    */
-  #handleGreeting(socket: WebSocket, frame: Frame | null): void {
+  #handleGreeting(frame: Frame | null): void {
+    const socket = this.#socket;
     const { event, data } = frame ?? {};
     const { socket_id, activity_timeout, code, message } = data ?? {};
     if (event === "pusher:connection_established" && isText(socket_id)) {
-      const { activityTimeout } = this.#config;
+      const { activityTimeout } = this.#owner;
       this.#activityTimeoutMs = activity_timeout > 0
         ? Math.min(activityTimeout, activity_timeout * 1000)
         : activityTimeout;
       this.#connectedAt = Date.now();
+      // Two failures are two in a row.
+      if (this.#transports[this.#turn] === "ws") this.#turn = 0;
       this.#socketId = socket_id;
+      this.#socketIds = [encodeURIComponent(socket_id), ...this.#socketIds]
+        .slice(0, MAX_SOCKET_IDS);
+      this.extensions = new Set([data.extensions].flat());
       this.#awaitSilence();
       this.#transition("connected");
     } else if (event === "pusher:error" && typeof code === "number") {
-      this.#handleClose(socket, code, message);
+      this.#handleClose(code, message);
     } else {
-      const error = new Error("Cannot connect: the server did not greet");
+      const error = new Error("Cannot connect: no greeting");
       this.emit("error", { type: "HandshakeError", error });
-      if (socket === this.#socket) this.#retry(this.#nextDelayMs());
-    }
-  }
-
-  /** Acts on a close code, of a socket that is closed or that is given up. */
-  #handleClose(socket: WebSocket, code: number, message: string): void {
-    const reaction = reactionTo(code);
-    this.#reportClose(code, message);
-    // A handler of the error may have disconnected.
-    if (socket !== this.#socket) return;
-    if (reaction === "stop") return this.disconnect();
-    if (reaction === "secure") this.#useTLS = true;
-    this.#retry(this.#nextDelayMs(reaction !== "back off"));
-  }
-
-  /** Emits the errors for a close, twice over where pusher-js does. */
-  #reportClose(code: number, message: string): void {
-    const isExpected = code === 1000 || code === 1001;
-    if (isExpected) return;
-    const error: PusherError = { type: "PusherError", data: { code, message } };
-    const wasConnected = this.#state === "connected";
-    const asksForAction = code >= 4000 || (code >= 1002 && code <= 1004);
-    if (wasConnected) this.emit("error", error);
-    if (!wasConnected || asksForAction) {
-      this.emit("error", { type: "WebSocketError", error });
-    }
-  }
-
-  /** Plans the next attempt. */
-  #retry(delayMs: number): void {
-    this.#dropSocket();
-    this.#schedule(delayMs, () => this.#openSocket());
-    // An unavailable server stays so until it is connected to.
-    if (this.#state === "connected") this.#transition("connecting");
-    // A handler may have disconnected.
-    if (delayMs > 0 && this.#isRetrying()) {
-      this.emit("connecting_in", Math.round(delayMs / 1000));
+      if (socket === this.#socket) this.#retry(ABNORMAL_CLOSURE);
     }
   }
 
   /**
-   * Counts a failure. Only the first in a row is retried at once: a server that
-   * keeps asking for it would be attempted in a hot loop.
+   * Reports the close of a socket that is closed or given up, twice over where
+   * pusher-js does, and acts on its code.
    */
-  #nextDelayMs(isAtOnce = false): number {
-    const isStable = this.#state === "connected" &&
+  #handleClose(code: number, message: string): void {
+    const socket = this.#socket;
+    if (code !== 1000 && code !== 1001) {
+      const data = { code, message };
+      const error: PusherError = { type: "PusherError", data };
+      const wasConnected = this.#state === "connected";
+      const asksForAction = code >= 4000 || (code >= 1002 && code <= 1004);
+      if (wasConnected) this.emit("error", error);
+      if (!wasConnected || asksForAction) {
+        this.emit("error", { type: "WebSocketError", error });
+      }
+    }
+    // A handler of the error may have disconnected.
+    if (socket !== this.#socket) return;
+    const isRefused = (code > 4000 && code < 4100) || code >= 4300;
+    if (isRefused) return this.disconnect();
+    if (code === 4000) this.#useTLS = true;
+    this.#retry(code);
+  }
+
+  /**
+   * Counts a failure and plans the next attempt. Only the first in a row is made at
+   * once: a server that keeps asking for it would be attempted in a hot loop.
+   */
+  #retry(code: number): void {
+    const wasConnected = this.#state === "connected";
+    // Who refuses has been reached.
+    const isBlocked = !wasConnected && code < 4000;
+    if (isBlocked) this.#turn = (this.#turn + 1) % this.#transports.length;
+    const isStable = wasConnected &&
       Date.now() - this.#connectedAt >= STABLE_MS;
     if (isStable) this.#failures = 0;
     const failures = this.#failures++;
-    return isAtOnce && failures === 0 ? 0 : backoffMs(failures);
+    const isAsked = code === 4000 || code >= 4200;
+    const delayMs = isAsked && failures === 0 ? 0 : backoffMs(failures);
+    this.#dropSocket();
+    this.#schedule(delayMs, () => this.#openSocket());
+    // An unavailable server stays so until it is connected to.
+    if (wasConnected) this.#transition("connecting");
+    // A handler may have disconnected.
+    if (delayMs > 0 && this.#isRetrying()) {
+      this.emit("connecting_in", Math.round(delayMs / 1000));
+    }
   }
 
   /** Asks for a sign of life once nothing has arrived for a while. */
@@ -1083,43 +1372,54 @@ export class Connection extends Emitter<ConnectionEvents> {
     this.#schedule(this.#activityTimeoutMs, () => this.#demandPong());
   }
 
-  #demandPong(): void {
-    const socket = this.#socket;
-    if (!socket || !this.send_event("pusher:ping", {})) return;
-    const { pongTimeout } = this.#config;
-    this.#schedule(pongTimeout, () => {
-      const message = `No pong in ${pongTimeout} ms`;
-      this.#handleClose(socket, PONG_MISSING, message);
-    });
+  #demandPong(maxMs = MAX_TIMEOUT_MS): void {
+    if (!this.send_event("pusher:ping", {})) return;
+    const timeoutMs = Math.min(maxMs, this.#owner.pongTimeout);
+    this.#schedule(
+      timeoutMs,
+      () => this.#handleClose(PONG_MISSING, `No pong in ${timeoutMs} ms`),
+    );
   }
 
   /** Listens to what browsers tell about the network, or no longer does. */
-  #watchNetwork(isWatching: boolean): void {
-    const method = isWatching ? "addEventListener" : "removeEventListener";
-    // Node.js has neither.
-    globalThis[method]?.("online", this.#handleOnline);
-    globalThis[method]?.("offline", this.#handleOffline);
+  #watchNetwork(method: "addEventListener" | "removeEventListener"): void {
+    for (const event of WAKE_EVENTS) {
+      // Node.js has neither.
+      globalThis[method]?.(event, this.#handleWake);
+    }
   }
 
-  readonly #handleOnline = (): void => {
-    if (this.#isRetrying()) this.#openSocket();
+  /**
+   * Finds out about a connection that may have been lost in sleep, and ends the
+   * waiting for the next attempt.
+   */
+  readonly #handleWake = ({ type, target }: WakeEvent): void => {
+    // Of all targets only documents have it; while they do nobody waits for them.
+    if ((target as { hidden?: boolean } | null)?.hidden) return;
+    if (this.#state === "connected") this.#demandPong(WAKE_PONG_TIMEOUT_MS);
+    // An attempt from before may hang.
+    else if (type === "online") this.#openSocket();
+    else if (type !== "offline") this.connect();
   };
-
-  /** A connection that went with the network is found out by a ping. */
-  readonly #handleOffline = (): void => this.#demandPong();
 }
 
-/** What to do after a close. */
-type Reaction = "back off" | "at once" | "secure" | "stop";
+/** What few pages need, once one does. */
+let more: typeof import("./ext/fallback_client.ts") | undefined;
 
-/** Ranges of close codes, as the protocol documentation has them. */
-function reactionTo(code: number): Reaction {
-  if (code < 4000) return "back off";
-  if (code === 4000) return "secure";
-  if (code < 4100) return "stop";
-  if (code < 4200) return "back off";
-  if (code < 4300) return "at once";
-  return "stop";
+async function loadMore(): Promise<NonNullable<typeof more>> {
+  // Kept, because a served script imports under a new name each time.
+  return more ??= await import("./ext/fallback_client.ts");
+}
+
+/** The part of an event that matters. */
+interface WakeEvent {
+  type: string;
+  target: unknown;
+}
+
+/** The name of a transport as it is used, with TLS or without. */
+function protocolOf(transport: Transport, useTLS: boolean): TransportName {
+  return transport === "ws" && useTLS ? "wss" : transport;
 }
 
 /** Doubles with each failure; jitter keeps clients from returning together. */
@@ -1129,10 +1429,10 @@ function backoffMs(failures: number): number {
 }
 
 /** Reads a message of the server; null when it is no frame. */
-function parseFrame(text: unknown): Frame | null {
-  const frame = decodeJson(text);
-  if (!isText(frame?.event)) return null;
-  return { ...frame, data: decodeJson(frame.data) };
+// deno-lint-ignore no-explicit-any -- peers send any JSON
+function toFrame(content: any): Frame | null {
+  if (!isText(content?.event)) return null;
+  return { ...content, data: decodeJson(content.data) };
 }
 
 /** The value of a JSON text; anything else is data as it is. */
@@ -1176,7 +1476,7 @@ const NEEDS_AUTH = /^(private|presence)-/;
 /** A channel, subscribed to for as long as the {@linkcode Pusher} knows it. */
 // deno-lint-ignore no-explicit-any -- without a declaration every event is allowed
 export class Channel<Events = any, Own = ChannelEvents>
-  extends Emitter<Events & Own> {
+  extends Emitter<ProgramEvents<Events> & Own> {
   /** The name. */
   readonly name: string;
   /** The client it belongs to. */
@@ -1189,6 +1489,8 @@ export class Channel<Events = any, Own = ChannelEvents>
   subscriptionCancelled = false;
   /** Number of subscribers, where the server tells. */
   subscriptionCount: number | null = null;
+  /** See {@linkcode SubscribeOptions.rewind}. */
+  rewind: number | undefined;
 
   /** Made by {@linkcode Pusher.subscribe}. */
   constructor(name: string, pusher: Pusher) {
@@ -1202,14 +1504,17 @@ export class Channel<Events = any, Own = ChannelEvents>
    *
    * @throws for a name without the prefix `client-` (`BadEventName`).
    */
-  trigger<N extends EventName<Events>>(event: N, data?: Events[N]): boolean {
+  trigger<N extends ClientEventName<Events>>(
+    event: N,
+    ...[data]: DataArgs<DataIn<ProgramEvents<Events>, N>>
+  ): boolean {
     if (!event.startsWith("client-")) {
-      throw named(
-        "BadEventName",
+      throw failure(
         `Cannot trigger "${event}": names of client events start with "client-"`,
+        { name: "BadEventName" },
       );
     }
-    if (!this.subscribed) log("Client event before subscription", this.name);
+    if (!this.subscribed) log("Not subscribed", this.name);
     return this.pusher.send_event(event, data, this.name);
   }
 
@@ -1235,11 +1540,12 @@ export class Channel<Events = any, Own = ChannelEvents>
 
   /** Takes a frame of this channel; called by {@linkcode Pusher}. */
   handleEvent(frame: Frame): void {
-    const { event, data, user_id } = frame;
+    const { event, data, user_id, position } = frame;
     if (event === "pusher_internal:subscription_succeeded") {
+      const { positions } = this.pusher;
+      if (position) positions.set(this.name, { ...position });
       this.subscribed = true;
-      this.subscriptionPending = false;
-      if (this.#leaveIfCancelled()) return;
+      if (this.#settle()) return;
       this.emit("pusher:subscription_succeeded", this.confirm(data));
     } else if (event === "pusher_internal:subscription_count") {
       this.subscriptionCount = data?.subscription_count ?? null;
@@ -1259,8 +1565,8 @@ export class Channel<Events = any, Own = ChannelEvents>
     return data;
   }
 
-  /** Asks for the permission, and reads it; null when that comes too late. */
-  protected async authorize(): Promise<ChannelAuth | null> {
+  /** Asks for the permission, and reads it; nothing when that comes too late. */
+  protected async authorize(): Promise<ChannelAuth | void> {
     const { name, pusher } = this;
     const socketId = pusher.connection.socket_id ?? "";
     const isLate = () =>
@@ -1269,12 +1575,10 @@ export class Channel<Events = any, Own = ChannelEvents>
     try {
       const request = { socketId, channelName: name };
       const answer = await pusher.config.channelAuthorizer(request);
-      if (isLate()) return null;
-      await this.acceptAuth(answer);
-      return answer;
+      if (!isLate()) await this.acceptAuth(answer);
+      if (!isLate()) return answer;
     } catch (cause) {
-      if (isLate()) return null;
-      throw cause;
+      if (!isLate()) throw cause;
     }
   }
 
@@ -1282,27 +1586,32 @@ export class Channel<Events = any, Own = ChannelEvents>
     try {
       const answer = await this.authorize();
       if (!answer) return;
-      if (!this.subscriptionCancelled) return this.#sendSubscribe(answer);
-      this.subscriptionPending = false;
-      this.#leaveIfCancelled();
+      if (this.subscriptionCancelled) this.#settle();
+      else this.#sendSubscribe(answer);
     } catch (cause) {
       this.#fail(authError(cause));
     }
   }
 
   #sendSubscribe({ auth, channel_data }: ChannelAuth): void {
-    const data = { auth, channel_data, channel: this.name };
-    this.pusher.send_event("pusher:subscribe", data);
+    const { name, pusher } = this;
+    const { connection, positions } = pusher;
+    pusher.send_event("pusher:subscribe", {
+      auth,
+      channel_data,
+      channel: name,
+      recover: positions.get(name),
+      rewind: connection.extensions.has("recover") ? this.rewind : undefined,
+    });
   }
 
-  /** Ends the attempt, so that `subscribe` makes another. */
   #fail(error: SubscriptionError): void {
-    this.subscriptionPending = false;
-    if (this.#leaveIfCancelled()) return;
-    this.emit("pusher:subscription_error", error);
+    if (!this.#settle()) this.emit("pusher:subscription_error", error);
   }
 
-  #leaveIfCancelled(): boolean {
+  /** Ends the attempt to subscribe. Returns whether the channel was to be left. */
+  #settle(): boolean {
+    this.subscriptionPending = false;
     if (this.subscriptionCancelled) this.pusher.unsubscribe(this.name);
     return this.subscriptionCancelled;
   }
@@ -1311,10 +1620,10 @@ export class Channel<Events = any, Own = ChannelEvents>
 /** A channel that knows who is on it. */
 // deno-lint-ignore no-explicit-any -- without a declaration every event is allowed
 export class PresenceChannel<Events = any>
-  extends Channel<Events, PresenceEvents> {
-  readonly #infos = new Map<string, unknown>();
+  extends Channel<Events, PresenceEvents<UserInfo<Events>>> {
+  readonly #infos = new Map<string, UserInfo<Events>>();
   /** Who is on the channel; nobody while it is not subscribed. */
-  readonly members: Members = new Members(this.#infos);
+  readonly members: Members<UserInfo<Events>> = new Members(this.#infos);
 
   /** Takes a frame of this channel; called by {@linkcode Pusher}. */
   override handleEvent(frame: Frame): void {
@@ -1359,9 +1668,10 @@ export class PresenceChannel<Events = any>
 
   /** Takes over the members who are there. */
   // deno-lint-ignore no-explicit-any -- peers send any JSON
-  protected override confirm(data: any): Members {
+  protected override confirm(data: any): Members<UserInfo<Events>> {
     this.#infos.clear();
-    for (const [id, info] of Object.entries(data?.presence?.hash ?? {})) {
+    const hash: Record<string, UserInfo<Events>> = data?.presence?.hash ?? {};
+    for (const [id, info] of Object.entries(hash)) {
       this.#infos.set(id, info);
     }
     return this.members;
@@ -1369,22 +1679,23 @@ export class PresenceChannel<Events = any>
 }
 
 /** A member of a presence channel. */
-export interface Member {
+// deno-lint-ignore no-explicit-any -- without a declaration it may be anything
+export interface Member<Info = any> {
   /** The user. */
   id: string;
   /** What the server's program tells of the user. */
-  // deno-lint-ignore no-explicit-any -- the server's program decides
-  info: any;
+  info: Info;
 }
 
 /** The members of a presence channel, as they are now. */
-export class Members {
+// deno-lint-ignore no-explicit-any -- without a declaration it may be anything
+export class Members<Info = any> {
   /** The id of the program's own user, while it is known. */
   myID: string | null = null;
-  readonly #infos: ReadonlyMap<string, unknown>;
+  readonly #infos: ReadonlyMap<string, Info>;
 
   /** Made by {@linkcode PresenceChannel}. */
-  constructor(infos: ReadonlyMap<string, unknown>) {
+  constructor(infos: ReadonlyMap<string, Info>) {
     this.#infos = infos;
   }
 
@@ -1394,121 +1705,72 @@ export class Members {
   }
 
   /** The program's own user, while it is a member. */
-  get me(): Member | null {
-    return this.myID === null ? null : this.get(this.myID);
+  get me(): Member<Info> | null {
+    // Nobody's id is empty.
+    return this.get(this.myID ?? "");
   }
 
   /** The member with an id, if there is one. */
-  get(id: string | number): Member | null {
+  get(id: string | number): Member<Info> | null {
     const key = String(id);
-    return this.#infos.has(key)
-      ? { id: key, info: this.#infos.get(key) }
-      : null;
+    if (!this.#infos.has(key)) return null;
+    // As it has it.
+    return { id: key, info: this.#infos.get(key) as Info };
   }
 
   /** Calls a function with every member. */
-  each(visit: (member: Member) => void): void {
+  each(visit: (member: Member<Info>) => void): void {
     for (const [id, info] of this.#infos) visit({ id, info });
   }
 }
 
-/** Events of a channel that may wait for a new secret; more are dropped. */
-const MAX_HELD_EVENTS = 1_000;
-
 /** A channel whose events the server cannot read. */
 class EncryptedChannel extends Channel {
-  // `createChannel` makes none without it.
-  readonly #secretbox = this.pusher.options.nacl!.secretbox;
-  #secret = new Uint8Array();
-  /** Events that the secret did not open. A new one is asked for meanwhile. */
-  #held: Frame[] = [];
+  #opener: Opener | undefined;
 
-  override trigger(event: string): never {
-    throw named(
-      "UnsupportedFeature",
+  override trigger(event: string, _data?: unknown): never {
+    throw failure(
       `Cannot trigger "${event}": client events are not encrypted`,
+      { name: "UnsupportedFeature" },
     );
   }
 
   /** Accepts, besides the protocol's events, data that has been encrypted. */
   override handleEvent(frame: Frame): void {
     if (isProtocol(frame.event)) super.handleEvent(frame);
-    else if (!this.#emitOpened(frame)) this.#retry(frame);
+    else this.#opener?.take(frame);
   }
 
   override disconnect(): void {
     super.disconnect();
-    this.#held = [];
+    this.#opener?.reset();
   }
 
-  protected override acceptAuth({ shared_secret = "" }: ChannelAuth): void {
-    try {
-      this.#secret = decodeBase64(shared_secret, this.#secretbox.keyLength);
-    } catch (cause) {
-      throw new TypeError(
-        `Cannot subscribe to "${this.name}": no shared_secret in answer`,
-        { cause },
-      );
-    }
+  /** Takes the secret, once what opens events with it is loaded. */
+  protected override async acceptAuth(answer: ChannelAuth): Promise<void> {
+    const { Opener } = await loadMore();
+    this.#opener ??= new Opener({
+      channel: this,
+      emit: (frame) => super.handleEvent(frame),
+      authorize: () => this.authorize(),
+      log,
+    });
+    this.#opener.accept(answer);
   }
-
-  /**
-   * Accepts data with `ciphertext` and `nonce`, and drops what is anything else.
-   * Returns false where another secret is needed.
-   */
-  #emitOpened(frame: Frame): boolean {
-    const { data } = frame;
-    const { nonceLength, overheadLength } = this.#secretbox;
-    try {
-      const content = this.#secretbox.open(
-        decodeBase64(data.ciphertext, overheadLength),
-        decodeBase64(data.nonce, nonceLength),
-        this.#secret,
-      );
-      if (!content) return false;
-      const text = new TextDecoder().decode(content);
-      super.handleEvent({ ...frame, data: decodeJson(text) });
-    } catch (error) {
-      log("Event dropped", this.name, String(error));
-    }
-    return true;
-  }
-
-  /** Gives an event one more try, with a new secret. They stay in order. */
-  async #retry(frame: Frame): Promise<void> {
-    const held = this.#held;
-    if (held.length < MAX_HELD_EVENTS) held.push(frame);
-    if (held.length > 1) return;
-    await this.authorize().catch((error) => log(String(error)));
-    if (held !== this.#held) return;
-    for (const waiting of held.splice(0)) {
-      // A handler of the event before may have left the channel.
-      if (!this.subscribed || !this.#emitOpened(waiting)) {
-        log("Event dropped", this.name);
-      }
-    }
-  }
-}
-
-/** The bytes of a base64 text. Throws when there are fewer than needed. */
-function decodeBase64(text: string, minBytes: number): Uint8Array<ArrayBuffer> {
-  const bytes = Uint8Array.from(atob(text), (char) => char.charCodeAt(0));
-  if (bytes.length >= minBytes) return bytes;
-  throw new TypeError("too short");
 }
 
 function createChannel(name: string, pusher: Pusher): Channel {
   if (name.startsWith("#")) {
-    throw named(
-      "BadChannelName",
+    throw failure(
       `Cannot subscribe to "${name}": names must not start with "#"`,
+      { name: "BadChannelName" },
     );
   }
   if (name.startsWith("private-encrypted-")) {
     if (pusher.options.nacl) return new EncryptedChannel(name, pusher);
-    throw named(
-      "UnsupportedFeature",
-      `Cannot subscribe to "${name}": encrypted channels need the option "nacl"`,
+    throw failure(
+      `Cannot subscribe to "${name}": the option "nacl" is missing`,
+      { name: "UnsupportedFeature" },
     );
   }
   return name.startsWith("presence-")
@@ -1516,9 +1778,9 @@ function createChannel(name: string, pusher: Pusher): Channel {
     : new Channel(name, pusher);
 }
 
-/** An error with the name that pusher-js gives it. */
-function named(name: string, message: string): Error {
-  return Object.assign(new Error(message), { name });
+/** An error with more to it: the name that pusher-js gives it, or a status. */
+function failure(message: string, details: object): Error {
+  return Object.assign(new Error(message), details);
 }
 
 // ---- User -------------------------------------------------------------------
@@ -1599,7 +1861,9 @@ export class User extends Emitter {
     try {
       const { auth, user_data } = await config.userAuthenticator({ socketId });
       if (isLate()) return;
-      connection.send_event("pusher:signin", { auth, user_data });
+      const id = decodeJson(user_data)?.id;
+      const recover = this.pusher.positions.get(userChannel(id));
+      connection.send_event("pusher:signin", { auth, user_data, recover });
     } catch (cause) {
       if (isLate()) return;
       this.#finish(null);
@@ -1617,10 +1881,12 @@ export class User extends Emitter {
   }
 
   /** Takes any frame; called by {@linkcode Pusher}. */
-  handleEvent({ event, channel, data }: Frame): void {
+  handleEvent({ event, channel, data, position }: Frame): void {
     if (event === "pusher:signin_success") {
       const user = decodeJson(data?.user_data);
       this.#finish(isText(user?.id) && user.id !== "" ? user : null);
+      const { positions } = this.pusher;
+      if (position) positions.set(this.#channelName, { ...position });
     } else if (event === "pusher_internal:watchlist_events") {
       data?.events?.forEach?.((change: WatchlistEvent | null) =>
         this.watchlist.emit(change?.name ?? "", change)
@@ -1633,7 +1899,7 @@ export class User extends Emitter {
   /** Changes the user, and goes to hear what it is told. */
   #finish(user: UserData | null): void {
     this.user_data = user;
-    const name = user ? `#server-to-user-${user.id}` : "";
+    const name = user ? userChannel(user.id) : "";
     if (user && name !== this.#channelName) {
       const data = { auth: "", channel: name };
       this.pusher.send_event("pusher:subscribe", data);
@@ -1643,6 +1909,10 @@ export class User extends Emitter {
   }
 }
 
+function userChannel(id: unknown): string {
+  return `#server-to-user-${id}`;
+}
+
 // ---- Authorization ----------------------------------------------------------
 // How a permission to join or to sign in is asked for: of an endpoint, by a form
 // as pusher-js posts it, or of a function of the program.
@@ -1650,68 +1920,90 @@ export class User extends Emitter {
 /** What is wrong with an answer that is no permission. */
 const NO_AUTH = "no auth in answer";
 
-/** Asks. Rejects, with the HTTP `status` of an endpoint, unless it says yes. */
+/** Where and how to post the question, and how to give it up. */
+type Endpoint<Request, Answer> = AuthOptions<Request, Answer> & {
+  endpoint: string;
+  signal: AbortSignal;
+};
+
+/** What an endpoint says of several channels, by name. */
+type ChannelAnswers = Record<
+  string,
+  Partial<ChannelAuth> & { error?: string; status?: number }
+>;
+
+/**
+ * Asks. Rejects, with the HTTP `status` of an endpoint, unless the answer is a
+ * permission. Several channels may be named in place of one, for an endpoint that
+ * knows such a question: then the answer is whatever it has.
+ */
 async function askAuth<
   Request extends UserAuthRequest,
   Answer extends { auth: string },
 >(
   request: Request,
-  options: AuthOptions<Request, Answer> & { endpoint: string },
+  how: Endpoint<Request, Answer>,
+  names: string[] = [],
 ): Promise<Answer> {
-  const { endpoint, customHandler, paramsProvider, headersProvider } = options;
+  const { endpoint, signal, customHandler, paramsProvider } = how;
   if (customHandler) {
-    return promised((callback) => customHandler(request, callback));
+    return await new Promise((resolve, reject) =>
+      customHandler(request, (error, answer) => {
+        if (!error && isAuth(answer)) resolve(answer);
+        else reject(error ?? NO_AUTH);
+      })
+    );
   }
   const { socketId, channelName }: UserAuthRequest & Partial<AuthRequest> =
     request;
-  const body = new URLSearchParams();
+  const body = new URLSearchParams(
+    names.map((name) => ["channel_name[]", name]),
+  );
   const params = {
     socket_id: socketId,
     channel_name: channelName,
-    ...options.params,
+    ...how.params,
     ...paramsProvider?.(),
   };
   for (const [name, value] of Object.entries(params)) {
     if (value !== undefined) body.append(name, String(value));
   }
-  const headers = { ...options.headers, ...headersProvider?.() };
+  const headers = { ...how.headers, ...how.headersProvider?.() };
   let status = 0;
   try {
     // Without `credentials` cookies go to the page's own origin only.
-    const response = await fetch(endpoint, { method: "POST", headers, body });
+    const response = await fetch(endpoint, {
+      method: "POST",
+      headers,
+      body,
+      signal,
+    });
     const text = await response.text();
     status = response.status;
     if (status !== 200) throw new Error(`status is ${status}, and must be 200`);
     const answer = JSON.parse(text);
-    if (!isText(answer?.auth)) throw new TypeError(NO_AUTH);
+    if (names.length === 0 && !isAuth(answer)) throw new TypeError(NO_AUTH);
     return answer;
   } catch (cause) {
     // Whatever is thrown above is one.
     const { message } = cause as Error;
-    throw Object.assign(
-      new Error(`Cannot be authorized by ${endpoint}: ${message}`),
-      { status },
-    );
+    throw failure(`Cannot be authorized by ${endpoint}: ${message}`, {
+      status,
+    });
   }
 }
 
-/** Makes a promise of what a callback is told. */
-function promised<Answer extends { auth: string }>(
-  ask: (callback: AuthCallback<Answer>) => void,
-): Promise<Answer> {
-  return new Promise((resolve, reject) =>
-    ask((error, answer) => {
-      if (!error && isText(answer?.auth)) return resolve(answer);
-      reject(
-        error instanceof Error ? error : new Error(String(error ?? NO_AUTH)),
-      );
-    })
-  );
+/** Whether an answer is a permission. */
+function isAuth<Answer extends { auth: string }>(
+  answer: Partial<Answer> | null | undefined,
+): answer is Answer {
+  return isText(answer?.auth);
 }
 
 /** What handlers are told when there was no permission, whatever was thrown. */
 function authError(cause: unknown): SubscriptionError {
-  const { message, status } = cause as Error & { status?: number };
+  // Functions of the program may throw text.
+  const { message = String(cause), status } = Object(cause);
   const error = { type: "AuthError", error: message };
   return status === undefined ? error : { ...error, status };
 }

@@ -29,246 +29,23 @@ import {
 } from "@glitz/pusher/client";
 import nacl from "npm:tweetnacl@1.0.3";
 import { CLIENT_BUNDLE, CLIENT_ETAG } from "./client_bundle.ts";
-
-// ---- Fixtures ---------------------------------------------------------------
-
-/** For everything that is waited for; what passes takes milliseconds. */
-const DEADLINE_MS = 5_000;
-
-/** Deadlines run in real time while a test's time is fake. */
-const { setTimeout: startTimer, clearTimeout: stopTimer } = globalThis;
-
-async function within<T>(what: string, promise: Promise<T>): Promise<T> {
-  let timer: ReturnType<typeof setTimeout> | undefined;
-  const late = new Promise<never>((_, reject) => {
-    timer = startTimer(() => reject(new Error(`No ${what}`)), DEADLINE_MS);
-  });
-  try {
-    return await Promise.race([promise, late]);
-  } finally {
-    stopTimer(timer);
-  }
-}
-
-/** What arrives, to be taken one by one. */
-class Inbox<T> {
-  readonly #items: T[] = [];
-  #wake = () => {};
-
-  push(item: T): void {
-    this.#items.push(item);
-    this.#wake();
-  }
-
-  async next(what: string): Promise<T> {
-    if (this.#items.length === 0) {
-      const { promise, resolve } = Promise.withResolvers<void>();
-      this.#wake = resolve;
-      await within(what, promise);
-    }
-    return this.#items.shift()!;
-  }
-}
-
-/** The server's end of one socket. */
-class Peer {
-  readonly #frames = new Inbox<Frame>();
-  readonly #socket: WebSocket;
-  readonly request: Request;
-  readonly closed: Promise<CloseEvent>;
-
-  constructor(socket: WebSocket, request: Request) {
-    this.#socket = socket;
-    this.request = request;
-    socket.onmessage = ({ data }) => this.#frames.push(JSON.parse(data));
-    this.closed = new Promise((resolve) => {
-      socket.onclose = resolve;
-    });
-  }
-
-  /** The next frame of the client. */
-  next(): Promise<Frame> {
-    return this.#frames.next("frame");
-  }
-
-  send(event: string, data?: unknown, rest?: Partial<Frame>): void {
-    const text = data === undefined ? undefined : JSON.stringify(data);
-    this.sendText(JSON.stringify({ event, data: text, ...rest }));
-  }
-
-  sendText(text: string): void {
-    this.#socket.send(text);
-  }
-
-  establish(socket_id = "1.1", activity_timeout = 120): void {
-    const data = { socket_id, activity_timeout };
-    this.send("pusher:connection_established", data);
-  }
-
-  close(code: number, reason = ""): void {
-    this.#socket.close(code, reason);
-  }
-
-  /** Frames that the client has sent before it gets to answer a ping. */
-  async framesUntilPong(): Promise<Frame[]> {
-    this.send("pusher:ping", {});
-    const frames = [];
-    for (;;) {
-      const frame = await this.next();
-      if (frame.event === "pusher:pong") return frames;
-      frames.push(frame);
-    }
-  }
-}
-
-/** A server on a port of its own. */
-class Server implements AsyncDisposable {
-  readonly #peers = new Inbox<Peer>();
-  readonly #http: Deno.HttpServer<Deno.NetAddr>;
-  /** Answers what is no socket. */
-  onRequest: (request: Request) => Response | Promise<Response> = () =>
-    new Response("not found", { status: 404 });
-  /** Whether sockets are refused. */
-  isDown = false;
-
-  constructor() {
-    this.#http = Deno.serve(
-      { hostname: "127.0.0.1", port: 0, onListen() {} },
-      (request) => this.#handle(request),
-    );
-  }
-
-  get port(): number {
-    return this.#http.addr.port;
-  }
-
-  url(path: string): string {
-    return `http://127.0.0.1:${this.port}${path}`;
-  }
-
-  /** The next socket, open. */
-  accept(): Promise<Peer> {
-    return this.#peers.next("connection");
-  }
-
-  /** The next socket, greeted. */
-  async establish(socketId?: string): Promise<Peer> {
-    const peer = await this.accept();
-    peer.establish(socketId);
-    return peer;
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.#http.shutdown();
-  }
-
-  #handle(request: Request): Response | Promise<Response> {
-    if (request.headers.get("upgrade") !== "websocket") {
-      return this.onRequest(request);
-    }
-    if (this.isDown) return new Response("down", { status: 503 });
-    const { socket, response } = Deno.upgradeWebSocket(request, {
-      idleTimeout: 0,
-    });
-    const peer = new Peer(socket, request);
-    socket.onopen = () => this.#peers.push(peer);
-    return response;
-  }
-}
-
-/** A client of a server; disposal disconnects it. */
-class Client implements Disposable {
-  readonly pusher: Pusher;
-  /** Everything that the connection emitted, but for messages. */
-  readonly events: [event: string, data: unknown][] = [];
-
-  constructor(server: { port: number }, options: PusherOptions = {}) {
-    this.pusher = new Pusher("app-key", optionsFor(server, options));
-    this.pusher.connection.bind_global((event, data) => {
-      if (event !== "message") this.events.push([event, data]);
-    });
-  }
-
-  /** Waits for the next event of the connection. */
-  heard(event: string): Promise<unknown> {
-    return heard(this.pusher.connection, event);
-  }
-
-  /** What the connection emitted under one name. */
-  dataOf(event: string): unknown[] {
-    return this.events.filter(([name]) => name === event)
-      .map(([, data]) => data);
-  }
-
-  [Symbol.dispose](): void {
-    this.pusher.disconnect();
-  }
-}
-
-function optionsFor(
-  { port }: { port: number },
-  options: PusherOptions = {},
-): PusherOptions {
-  return { wsHost: "127.0.0.1", wsPort: port, forceTLS: false, ...options };
-}
-
-/** Waits for the next event of an emitter. */
-// deno-lint-ignore no-explicit-any -- tests know what they wait for
-function heard(emitter: Emitter<any>, event: string): Promise<any> {
-  const promise = within(
-    event,
-    new Promise((resolve) => emitter.bind(event, resolve)),
-  );
-  // A test that fails for another reason does not get to await it.
-  promise.catch(() => {});
-  return promise;
-}
-
-/** Connects and greets. */
-async function open(
-  server: Server,
-  options?: PusherOptions,
-): Promise<{ client: Client; peer: Peer } & Disposable> {
-  const client = new Client(server, options);
-  const connected = client.heard("connected");
-  const peer = await server.establish();
-  await connected;
-  return { client, peer, [Symbol.dispose]: () => client[Symbol.dispose]() };
-}
-
-/** Subscribes with the server's consent. */
-async function join(
-  { client, peer }: { client: Client; peer: Peer },
-  name: string,
-  data: unknown = {},
-): Promise<Channel> {
-  const channel = client.pusher.subscribe(name);
-  const succeeded = heard(channel, "pusher:subscription_succeeded");
-  await peer.next();
-  peer.send("pusher_internal:subscription_succeeded", data, { channel: name });
-  await succeeded;
-  return channel;
-}
-
-/** Waits until the client has handled all that was sent to it. */
-async function settled(peer: Peer): Promise<void> {
-  assertEquals(await peer.framesUntilPong(), []);
-}
-
-/** Collects what is thrown by handlers, which would end the program. */
-class Uncaught implements Disposable {
-  readonly errors: unknown[] = [];
-  constructor() {
-    globalThis.addEventListener("error", this.#handle);
-  }
-  readonly #handle = (event: ErrorEvent): void => {
-    event.preventDefault();
-    this.errors.push(event.error);
-  };
-  [Symbol.dispose](): void {
-    globalThis.removeEventListener("error", this.#handle);
-  }
-}
+import {
+  Client,
+  heard,
+  Inbox,
+  join,
+  Listeners,
+  open,
+  optionsFor,
+  type Peer,
+  reconnect,
+  record,
+  Server,
+  settled,
+  Uncaught,
+  until,
+  within,
+} from "./tests/client_harness.ts";
 
 // ---- Construction -----------------------------------------------------------
 
@@ -367,6 +144,9 @@ Deno.test("Pusher keeps what it was made with", () => {
   assertStrictEquals(pusher.options, options);
   assertStrictEquals(Pusher.instances.at(-1), pusher);
   assert(Number.isInteger(pusher.sessionID));
+  assertStrictEquals(pusher.global_emitter, pusher);
+  Pusher.ready();
+  assertEquals(Pusher.isReady, true);
   const { activityTimeout, pongTimeout, unavailableTimeout } = pusher.config;
   assertEquals(
     [activityTimeout, pongTimeout, unavailableTimeout],
@@ -556,23 +336,6 @@ Deno.test("close 4200 again and again is not answered by a hot loop", async () =
   assert(await delayed as number >= 1);
 });
 
-/** Waits for what no event announces. */
-async function until(isTrue: () => boolean): Promise<void> {
-  const { port1, port2 } = new MessageChannel();
-  await within(
-    String(isTrue),
-    (async () => {
-      while (!isTrue()) {
-        const turned = new Promise((resolve) => port2.onmessage = resolve);
-        port1.postMessage(null);
-        await turned;
-      }
-    })(),
-  );
-  port1.close();
-  port2.close();
-}
-
 Deno.test("delays grow to 30 seconds, until a connection lasts", async () => {
   using time = new FakeTime();
   await using server = new Server();
@@ -619,7 +382,7 @@ Deno.test("connection becomes unavailable while attempts go on", async () => {
   using time = new FakeTime();
   await using server = new Server();
   server.isDown = true;
-  using client = new Client(server);
+  using client = new Client(server, { enabledTransports: ["ws"] });
   assertEquals(await client.heard("connecting_in"), 1);
   const [error] = client.dataOf("error") as ConnectionError[];
   assertEquals(error?.type, "WebSocketError");
@@ -808,21 +571,86 @@ Deno.test("pusher:error is heard on connection, client and channel", async () =>
   assertEquals(client.pusher.connection.state, "connected");
 });
 
-Deno.test("online makes an attempt at once, offline asks for a sign of life", async () => {
-  using time = new FakeTime();
+for (const event of ["online", "pageshow", "visibilitychange"]) {
+  Deno.test(`${event} makes an attempt at once, or asks for a quick sign of life`, async () => {
+    using time = new FakeTime();
+    await using server = new Server();
+    using client = new Client(server);
+    const waiting = client.heard("connecting_in");
+    (await server.accept()).close(4100);
+    await waiting;
+    globalThis.dispatchEvent(new Event(event));
+    const connected = client.heard("connected");
+    const peer = await server.establish();
+    await connected;
+    globalThis.dispatchEvent(new Event(event));
+    assertEquals((await peer.next()).event, "pusher:ping");
+    time.tick(4_999);
+    assertEquals(client.pusher.connection.state, "connected");
+    time.tick(1);
+    assertEquals(client.pusher.connection.state, "connecting");
+  });
+}
+
+Deno.test("online makes another attempt in place of one that hangs", async () => {
   await using server = new Server();
   using client = new Client(server);
-  const waiting = client.heard("connecting_in");
-  (await server.accept()).close(4100);
-  await waiting;
+  const hanging = await server.accept();
+  // A page that is shown has nothing to do with it.
+  globalThis.dispatchEvent(new Event("pageshow"));
   globalThis.dispatchEvent(new Event("online"));
+  await within("close", hanging.closed);
   const connected = client.heard("connected");
   const peer = await server.establish();
   await connected;
+  await settled(peer);
+  assertEquals(client.dataOf("error"), []);
+});
+
+Deno.test("a pong in time after waking keeps the connection", async () => {
+  using time = new FakeTime();
+  await using server = new Server();
+  using connection = await open(server, { pongTimeout: 2_000 });
+  const { client, peer } = connection;
+  globalThis.dispatchEvent(new Event("online"));
+  assertEquals((await peer.next()).event, "pusher:ping");
+  // No longer than the program itself would wait.
+  time.tick(1_999);
+  const pong = heard(client.pusher.connection, "message");
+  peer.send("pusher:pong", {});
+  await pong;
+  time.tick(5_000);
+  assertEquals(client.pusher.connection.state, "connected");
+});
+
+Deno.test("offline asks for a sign of life, and makes no attempt", async () => {
+  using time = new FakeTime();
+  await using server = new Server();
+  using connection = await open(server);
+  const { client, peer } = connection;
   globalThis.dispatchEvent(new Event("offline"));
   assertEquals((await peer.next()).event, "pusher:ping");
-  time.tick(30_000);
+  time.tick(5_000);
   assertEquals(client.pusher.connection.state, "connecting");
+  time.tick(0);
+  (await server.accept()).close(4100);
+  await client.heard("connecting_in");
+  globalThis.dispatchEvent(new Event("offline"));
+  time.tick(3_000);
+  const connected = client.heard("connected");
+  await server.establish();
+  await connected;
+});
+
+Deno.test("a page that is hidden neither retries nor asks for a sign of life", async () => {
+  using _time = new FakeTime();
+  await using server = new Server();
+  using connection = await open(server);
+  // What listens here is told of documents, which are the targets then.
+  const event = new Event("visibilitychange");
+  Object.defineProperty(event, "target", { value: { hidden: true } });
+  globalThis.dispatchEvent(event);
+  await settled(connection.peer);
 });
 
 Deno.test("connect() does not wait for the next attempt", async () => {
@@ -877,27 +705,6 @@ Deno.test("disconnect() leaves no timer and no listener", async () => {
   assertEquals([...listeners.names.values()], []);
   assertEquals(time.next(), false);
 });
-
-/** Keeps account of the listeners of the global object. */
-class Listeners implements Disposable {
-  readonly names = new Map<unknown, string>();
-  readonly #add = globalThis.addEventListener;
-  readonly #remove = globalThis.removeEventListener;
-
-  constructor() {
-    globalThis.addEventListener = (name: string, listener: unknown) => {
-      this.names.set(listener, name);
-    };
-    globalThis.removeEventListener = (_name: string, listener: unknown) => {
-      this.names.delete(listener);
-    };
-  }
-
-  [Symbol.dispose](): void {
-    globalThis.addEventListener = this.#add;
-    globalThis.removeEventListener = this.#remove;
-  }
-}
 
 // ---- Channels ---------------------------------------------------------------
 
@@ -1419,27 +1226,6 @@ async function signIn(
   await expectSignin(peer);
   peer.send("pusher:signin_success", { user_data: ANN });
   assertEquals(await peer.next(), subscribed("#server-to-user-ann"));
-}
-
-/** Loses the connection; returns the next one, greeted. */
-async function reconnect(
-  server: Server,
-  { client, peer }: { client: Client; peer: Peer },
-  socketId = "2.2",
-): Promise<Peer> {
-  const lost = client.heard("connecting");
-  peer.close(4200);
-  await lost;
-  client.pusher.connect();
-  return await server.establish(socketId);
-}
-
-/** Collects all that an emitter emits. */
-// deno-lint-ignore no-explicit-any -- tests know what they wait for
-function record(emitter: Emitter<any>): [event: string, data: unknown][] {
-  const events: [string, unknown][] = [];
-  emitter.bind_global((event, data) => events.push([event, data]));
-  return events;
 }
 
 Deno.test("signin() asks the endpoint with a form, and signs in", async () => {
@@ -2187,58 +1973,6 @@ Deno.test("Emitter calls the other handlers when one throws, and reports it", as
   await until(() => uncaught.errors.length === 2);
   assertEquals(uncaught.errors, [error, error]);
 });
-
-// ---- Types ------------------------------------------------------------------
-
-interface Events {
-  messages: { create: { text: string } };
-  other: { create: { id: number }; remove: number };
-  [room: `presence-${string}`]: { "client-typing": { since: number } };
-}
-
-/** Never run: whether it compiles is the test. */
-export function typesAreChecked(pusher: Pusher<Events>): void {
-  const messages = pusher.subscribe("messages");
-  messages.bind("create", ({ text }) => text.trim());
-  messages.bind("pusher:subscription_error", ({ status }) => status);
-  // @ts-expect-error -- no such channel
-  pusher.subscribe("massages");
-  // @ts-expect-error -- no such event
-  messages.bind("creat", () => {});
-  // @ts-expect-error -- no such field
-  messages.bind("create", ({ txt }) => txt);
-  // @ts-expect-error -- other data
-  messages.bind("create", (data: number) => data);
-  // @ts-expect-error -- not on a public channel
-  messages.bind("pusher:member_added", () => {});
-
-  const room = pusher.subscribe("presence-room");
-  room.bind("pusher:subscription_succeeded", (members) => members.me?.id);
-  room.bind("client-typing", ({ since }, { user_id }) => [since, user_id]);
-  room.trigger("client-typing", { since: 1 });
-  room.members.get("a")?.info.name;
-  // @ts-expect-error -- other data
-  room.trigger("client-typing", { since: "now" });
-
-  pusher.bind("create", (data) => "text" in data ? data.text : data.id);
-  pusher.bind("remove", (id) => id.toFixed());
-  // @ts-expect-error -- no such event
-  pusher.bind("removed", () => {});
-  pusher.connection.bind("connecting_in", (seconds) => seconds.toFixed());
-  // @ts-expect-error -- no such state
-  pusher.connection.bind("connectd", () => {});
-
-  pusher.user.bind("hi", (data) => data.whatever);
-  pusher.user.watchlist.bind("online", ({ user_ids }) => user_ids.length);
-  // @ts-expect-error -- no such event
-  pusher.user.watchlist.bind("onlin", () => {});
-
-  const open: Pusher = pusher;
-  open.subscribe("anything").bind("at all", (data) => data.whatever);
-  open.subscribe("presence-x").members.each(({ info }) => info.name);
-  const channel: Channel = messages;
-  channel.bind("x", (data: string) => data);
-}
 
 // ---- Served script ----------------------------------------------------------
 

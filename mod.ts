@@ -28,15 +28,23 @@
  *   throws out of the handler and no other connection notices.
  * - Every size, count, rate and queue that a peer can grow has a limit, see
  *   {@linkcode Limits}.
- * - Delivery is at most once: what is published while a client is away is not
- *   kept for it.
+ * - A client that loses its connection gets what it has missed when it comes
+ *   back: exactly once with our own client, at least once with a stock one that
+ *   names a session, see {@linkcode PusherOptions.history}. Whatever is past the
+ *   bounds of that is told to the client as `pusher:recovery_failed`.
  *
  * @module
  */
 
 import { Buffer } from "node:buffer";
 import { createHash, createHmac, timingSafeEqual } from "node:crypto";
-import { CLIENT_BUNDLE, CLIENT_ETAG } from "./client_bundle.ts";
+import { setImmediate } from "node:timers";
+import {
+  CLIENT_BUNDLE,
+  CLIENT_ETAG,
+  CLIENT_FALLBACK_BUNDLE,
+  CLIENT_FALLBACK_ETAG,
+} from "./client_bundle.ts";
 
 // ---- Public types -----------------------------------------------------------
 // What a program passes in and gets back. Field names are those of the official
@@ -54,11 +62,28 @@ export type AnyEvents = Record<string, Record<string, unknown>>;
 /** The channel names that `Events` allows. */
 export type ChannelName<Events> = Extract<keyof Events, string>;
 
-/** The event names that `Events` allows on channel `C`. */
-export type EventName<Events, C extends ChannelName<Events>> = Extract<
-  keyof Events[C],
-  string
+/**
+ * The event names that `Events` allows on channel `C`. Those of the protocol are
+ * nobody's to trigger.
+ */
+export type EventName<Events, C extends ChannelName<Events>> = Exclude<
+  Extract<keyof Events[C], string>,
+  `pusher:${string}` | `pusher_internal:${string}`
 >;
+
+/**
+ * What members of a presence channel tell of themselves, where `Events` says so
+ * under the reserved name `pusher:user_info`; never where it does not.
+ */
+export type DeclaredUserInfo<Events, C> = C extends keyof Events
+  ? Events[C] extends { "pusher:user_info": infer Info extends object } ? Info
+  : never
+  : never;
+
+/** A member as `Events` wants it on channel `C`, or on any of its channels. */
+export type MemberOf<Events, C = ChannelName<Events>> =
+  [DeclaredUserInfo<Events, C>] extends [never] ? Member
+    : Member & { user_info: DeclaredUserInfo<Events, C> };
 
 /** The data of event `N`: for several channels, what suits all of them. */
 export type EventData<
@@ -195,10 +220,10 @@ export interface AuthorizeContext {
  * who have signed in, see {@linkcode PusherOptions.authenticate}. The body of `request`
  * has been read already; its fields are in `params`.
  */
-export type Authorize = (
+export type Authorize<Events = AnyEvents> = (
   request: Request,
   context: AuthorizeContext,
-) => Awaitable<boolean | Member>;
+) => Awaitable<boolean | MemberOf<Events>>;
 
 /** What is asked of {@linkcode PusherOptions.authenticate}. */
 export type AuthenticateContext = Omit<AuthorizeContext, "channel">;
@@ -316,8 +341,37 @@ export interface Limits {
   watchedUsers: number;
 }
 
-/** Options of {@linkcode Pusher}. All of them may be left out. */
-export interface PusherOptions {
+/**
+ * How much is kept so that clients lose nothing while they are away. It is kept
+ * for channels that a client which can recover has subscribed to, and for no
+ * others.
+ */
+export interface History {
+  /** Events of one channel. @default {5000} */
+  events: number;
+  /**
+   * How long an event is kept, and so how long a client may be away, in
+   * milliseconds. @default {300000}
+   */
+  ageMs: number;
+  /**
+   * Bytes of all events of all channels, with what their keeping takes. Past it
+   * the channel that was not used for longest loses its own. @default {67108864}
+   */
+  bytes: number;
+  /**
+   * Sessions of stock clients that are away. Past it the one that has been away
+   * for longest is forgotten, and told so if it comes back. @default {10000}
+   */
+  sessions: number;
+}
+
+/**
+ * Options of {@linkcode Pusher}. All of them may be left out.
+ *
+ * @typeParam Events As for {@linkcode Pusher}.
+ */
+export interface PusherOptions<Events = AnyEvents> {
   /** Names the app in HTTP API paths. @default {"app-id"} */
   appId?: string | undefined;
   /** Names the app to clients; public. @default {"app-key"} */
@@ -334,7 +388,7 @@ export interface PusherOptions {
    * Answers `POST {path}/pusher/auth`, the endpoint that clients ask by default.
    * Without it that route is 404 and the program may serve its own.
    */
-  authorize?: Authorize | undefined;
+  authorize?: Authorize<Events> | undefined;
   /**
    * Answers `POST {path}/pusher/user-auth`, which clients ask when they sign in.
    * Without it that route is 404 and the program may serve its own.
@@ -375,6 +429,15 @@ export interface PusherOptions {
   pongTimeoutMs?: number | undefined;
   /** Refuse clients that name no protocol version. @default {false} */
   strictProtocol?: boolean | undefined;
+  /**
+   * What is kept for clients that lose their connection, so that they miss
+   * nothing; false for nothing. See {@linkcode History} for the defaults.
+   *
+   * Our own client needs nothing more. An unmodified `pusher-js` names a session
+   * of its own in its path: `wsPath: "/r/" + crypto.randomUUID()`, 16 to 128
+   * characters of `A-Z a-z 0-9 _ -` that nobody else knows or uses.
+   */
+  history?: Partial<History> | false | undefined;
   /** Where shared state lives and events fan out. @default {MemoryBackplane} */
   backplane?: Backplane | undefined;
   /** The wall clock in milliseconds, for signed timestamps. @default {Date.now} */
@@ -509,6 +572,8 @@ export interface Message {
   readonly exceptSocketId?: string;
   /** How long it stays the channel's last event, in milliseconds. */
   readonly cacheMs?: number;
+  /** Whether logs keep it: they do so with events of programs and clients. */
+  readonly logged?: boolean;
   /** What the servers tell each other in this way; clients do not see it. */
   readonly control?: "terminate" | "online" | "offline";
 }
@@ -549,6 +614,63 @@ export interface Announcement {
   readonly message: Message;
 }
 
+/** A place in the messages of a channel. */
+export interface Position {
+  /** Positions of different epochs cannot be compared: something was forgotten. */
+  readonly epoch: string;
+  /** Grows with each message of the channel; not every one is there. */
+  readonly offset: number;
+}
+
+/** A message that a channel's log has kept. */
+export interface LoggedMessage {
+  /** The message. */
+  readonly message: Message;
+  /** Its offset. */
+  readonly offset: number;
+}
+
+/** What a client that can recover wants of a channel's log as it joins. */
+export interface LogRequest {
+  /** The last position it knows: everything later is wanted. */
+  readonly since?: Position | undefined;
+  /** How many of the last messages are wanted where `since` is of no use. */
+  readonly rewind: number;
+}
+
+/** What a channel's log had for a client that joins. */
+export interface Replay {
+  /** Whether everything later than `since` is here; false without a `since`. */
+  readonly recovered: boolean;
+  /** Where the messages begin: whatever is later follows, here or delivered. */
+  readonly position: Position;
+  /** In their order. */
+  readonly messages: readonly LoggedMessage[];
+}
+
+/** What goes with a join. */
+export interface JoinOptions {
+  /** Who joins, on a presence channel. */
+  readonly member?: JoiningMember | undefined;
+  /** What is published if nobody was there. */
+  readonly first?: Announcement | undefined;
+  /**
+   * Given by clients that can recover: has the channel's log kept from now on,
+   * and asks for what is in it.
+   */
+  readonly log?: LogRequest | undefined;
+}
+
+/** What goes with a leave. */
+export interface LeaveOptions {
+  /** Who leaves, on a presence channel. */
+  readonly member?: LeavingMember | undefined;
+  /** What is published if nobody is there any more. */
+  readonly last?: Announcement | undefined;
+  /** Whether the join that is undone had a `log`. */
+  readonly log?: boolean | undefined;
+}
+
 /** What a join changed. */
 export interface JoinResult {
   /** Connections subscribed, this one included: 1 says that the channel was empty. */
@@ -562,8 +684,10 @@ export interface JoinResult {
   readonly members: ReadonlyMap<string, string>;
   /** The last event, if the channel has kept one. */
   readonly cached?: Message | undefined;
-  /** Position of the last message that this result knows of. */
-  readonly position: number;
+  /** Offset of the last message that this result knows of. */
+  readonly offset: number;
+  /** What was asked of the log, where one is kept. */
+  readonly replay?: Replay | undefined;
 }
 
 /** What a leave changed. */
@@ -582,17 +706,19 @@ export interface Occupancy {
   readonly users: number;
 }
 
-/** What a {@linkcode Backplane} calls on the server that uses it. */
+/** What a {@linkcode Backplane} is told by, and calls on, the server that uses it. */
 export interface BackplaneNode {
+  /** The bounds of the logs; null where none are to be kept. */
+  readonly history: Readonly<History> | null;
   /**
-   * Hands a message to this server's own subscribers of a channel. Positions
-   * grow with each message of a channel that somebody is on.
+   * Hands a message to this server's own subscribers of a channel. Offsets grow
+   * with each message of a channel that somebody is on, or that has a log.
    */
   deliver(
     app: string,
     channel: string,
     message: Message,
-    position: number,
+    offset: number,
   ): void;
 }
 
@@ -610,6 +736,9 @@ export interface BackplaneNode {
  *   and who watches whom.
  * - A leave that fails is not tried again: a backplane that can fail lets what a
  *   server holds run out.
+ * - A log holds the messages that say they are to be `logged`. What a join gets
+ *   of it and what is delivered from then on have nothing in common and nothing
+ *   between them.
  */
 export interface Backplane {
   /** Called once, before anything else. */
@@ -622,24 +751,18 @@ export interface Backplane {
   publish(app: string, channel: string, message: Message): Awaitable<void>;
   /**
    * Adds one connection to a channel; `null` when a new user would be one more
-   * than the channel may have, and then nothing has changed. `first` is published
-   * if nobody was there.
+   * than the channel may have, and then nothing has changed.
    */
   join(
     app: string,
     channel: string,
-    member?: JoiningMember,
-    first?: Announcement,
+    options?: JoinOptions,
   ): Awaitable<JoinResult | null>;
-  /**
-   * Takes one connection off a channel again. `last` is published if nobody is
-   * there any more.
-   */
+  /** Takes one connection off a channel again. */
   leave(
     app: string,
     channel: string,
-    member?: LeavingMember,
-    last?: Announcement,
+    options?: LeaveOptions,
   ): Awaitable<LeaveResult>;
   /** User ids and their `user_info` as JSON text. */
   members(
@@ -679,6 +802,8 @@ export interface Transport {
 export interface Peer {
   /** Takes one frame: text, or anything else for a binary one. */
   receive(frame: unknown): void;
+  /** Says that the client is alive, where that is known without a frame. */
+  heard(): void;
   /** Says that the transport has closed. More than once does no harm. */
   closed(code: number): void;
 }
@@ -715,6 +840,7 @@ const OUTBOUND = Object.freeze({
   SubscriptionCount: "pusher_internal:subscription_count",
   CacheMiss: "pusher:cache_miss",
   SignedIn: "pusher:signin_success",
+  RecoveryFailed: "pusher:recovery_failed",
   Watchlist: "pusher_internal:watchlist_events",
 });
 
@@ -787,7 +913,16 @@ const DEFAULT_LIMITS: Readonly<Limits> = Object.freeze({
   watchedUsers: 100,
 });
 
+const DEFAULT_HISTORY: Readonly<History> = Object.freeze({
+  events: 5_000,
+  ageMs: 300_000,
+  bytes: 67_108_864,
+  sessions: 10_000,
+});
+
 const CHANNEL_NAME = /^[A-Za-z0-9_\-=@,.;]+$/;
+// Long enough that nobody guesses it: a UUID has 36 characters.
+const SESSION_ID = /^[A-Za-z0-9_-]{16,128}$/;
 const SOCKET_ID = /^\d+\.\d+$/;
 const CLIENT_EVENT_PREFIX = "client-";
 const RESERVED_EVENT = /^pusher(_internal)?:/;
@@ -930,16 +1065,23 @@ export class Pusher<Events extends object = AnyEvents> {
    * @throws {TypeError} If an option is unknown or of the wrong kind.
    * @throws {RangeError} If a figure is outside its range.
    */
-  constructor(options?: PusherOptions);
+  constructor(options?: PusherOptions<Events>);
   // `app()` passes an app of a server that is there already.
-  constructor(options: PusherOptions | App = {}) {
+  constructor(options: PusherOptions<Events> | App = {}) {
     if (options instanceof App) {
       this.#app = options;
       this.#hears = options.id;
     } else {
-      this.#app = new Server(options).defaultApp;
+      // What `authorize` answers is checked as it comes, whatever `Events` says.
+      const untyped = options as unknown as PusherOptions;
+      this.#app = new Server(untyped).defaultApp;
     }
     this.handler = (request) => this.#app.server.handle(request);
+  }
+
+  /** The prefix of every route, see {@linkcode PusherOptions.path}. */
+  get path(): string {
+    return this.#app.server.path;
   }
 
   /**
@@ -1083,10 +1225,10 @@ export class Pusher<Events extends object = AnyEvents> {
    * assertEquals(auth.split(":")[0], "key");
    * ```
    */
-  authorizeChannel(
+  authorizeChannel<C extends string>(
     socketId: string,
-    channel: string,
-    member?: Member,
+    channel: C,
+    member?: MemberOf<Events, string extends C ? ChannelName<Events> : C>,
   ): ChannelAuth {
     const { limits } = this.#app;
     const what = `Cannot authorize ${quote(channel)}`;
@@ -1210,7 +1352,7 @@ export class Pusher<Events extends object = AnyEvents> {
       throw new RangeError(`Cannot find app ${quote(id)}: no app has that id`);
     }
     // The constructor's second, private form.
-    return new Pusher<Others>(app as unknown as PusherOptions);
+    return new Pusher<Others>(app as unknown as PusherOptions<Others>);
   }
 
   /**
@@ -1261,6 +1403,16 @@ export class Pusher<Events extends object = AnyEvents> {
 
   static get #instance(): Pusher {
     return Pusher.#default ??= new Pusher(readEnvironment());
+  }
+
+  /** {@linkcode Pusher.path} of the default instance. */
+  static get path(): string {
+    return Pusher.#instance.path;
+  }
+
+  /** {@linkcode Pusher.open} of the default instance. */
+  static open(transport: Transport, key: string, request: Request): Peer {
+    return Pusher.#instance.open(transport, key, request);
   }
 
   /** {@linkcode Pusher.handler} of the default instance. */
@@ -1387,10 +1539,19 @@ class Server {
   readonly origins: OriginCheck;
   readonly path: string;
   readonly activityTimeoutS: number;
+  /** The bounds of what is kept for clients that are away; null for nothing. */
+  readonly history: Readonly<History> | null;
+  /** Sessions of stock clients, where something is kept for them. */
+  readonly sessions: Sessions | null;
   readonly #strictProtocol: boolean;
   /** Connections to be judged in the next turn of the event loop. */
   readonly #suspects = new Set<Connection>();
   #judgeTimer: ReturnType<typeof setTimeout> | undefined;
+  /** Connections that have a batch for the end of this turn. */
+  #batching: Connection[] = [];
+  /** Connections that get what they have missed bit by bit. */
+  readonly #replaying = new Set<Connection>();
+  #replayTimer: ReturnType<typeof setTimeout> | undefined;
   /** Joins and leaves that the backplane has not answered yet. */
   readonly #unsettled = new Set<Promise<unknown>>();
   #sockets = 0;
@@ -1425,10 +1586,15 @@ class Server {
     }
     // checkOptions has made sure that `apps` is not empty.
     this.defaultApp = this.appsById.values().next().value!;
+    this.history = options.history === false
+      ? null
+      : { ...DEFAULT_HISTORY, ...options.history };
+    this.sessions = this.history && new Sessions(this.history);
     this.backplane = options.backplane ?? new MemoryBackplane();
     this.backplane.start({
-      deliver: (appId, channel, message, position) =>
-        this.#deliver(appId, channel, message, position),
+      history: this.history,
+      deliver: (appId, channel, message, offset) =>
+        this.#deliver(appId, channel, message, offset),
     });
   }
 
@@ -1449,24 +1615,30 @@ class Server {
 
   /** Judges what can be judged before the transport is open. */
   admit(key: string, request: Request): Admission {
-    const app = this.appsByKey.get(key);
-    if (app === undefined) return { app: null, refusal: CLOSE.UnknownApp };
-    if (!app.enabled) return { app, refusal: CLOSE.AppDisabled };
-    const version = new URL(request.url).searchParams.get("protocol");
-    const refusal = checkVersion(version, this.#strictProtocol) ??
-      (this.judgeOrigin(app.origins, request) ? null : CLOSE.OriginRefused);
-    return { app, refusal };
+    const app = this.appsByKey.get(key) ?? null;
+    const url = new URL(request.url);
+    const refusal = app === null
+      ? CLOSE.UnknownApp
+      : !app.enabled
+      ? CLOSE.AppDisabled
+      : checkVersion(url.searchParams.get("protocol"), this.#strictProtocol) ??
+        (this.judgeOrigin(app.origins, request) ? null : CLOSE.OriginRefused);
+    return { app, refusal, extensions: readExtensions(url, this) };
   }
 
   /** Opens an admitted connection on a transport that is ready to send. */
-  open(transport: Transport, { app, refusal }: Admission): Peer {
+  open(transport: Transport, admission: Admission): Peer {
+    const { app, refusal, extensions } = admission;
     this.#sockets++;
     const close = refusal ?? this.#capacity(app);
     if (app === null || close !== null) {
       this.#refused++;
       return new RefusedPeer(this, transport, close ?? CLOSE.UnknownApp);
     }
-    const connection = new Connection(this, app, transport, this.#socketId());
+    const socketId = this.#socketId();
+    const connection = new Connection(
+      ...[this, app, transport, socketId, extensions] as const,
+    );
     this.connections.set(connection.socketId, connection);
     app.connectionCount++;
     this.liveness.watch(connection);
@@ -1508,6 +1680,38 @@ class Server {
     this.liveness.forget(connection);
     this.#suspects.delete(connection);
     if (this.#suspects.size === 0) clearTimeout(this.#judgeTimer);
+    this.#replaying.delete(connection);
+    if (this.#replaying.size === 0) clearTimeout(this.#replayTimer);
+  }
+
+  /**
+   * Has a batch sent when the event loop turns, with all that has come until
+   * then: the events of several requests that arrive together, for one.
+   */
+  flushSoon(connection: Connection): void {
+    if (this.#batching.length === 0) setImmediate(() => this.#flush());
+    this.#batching.push(connection);
+  }
+
+  #flush(): void {
+    const connections = this.#batching;
+    this.#batching = [];
+    for (const connection of connections) connection.flush();
+    EMPTY_BATCH.forget();
+  }
+
+  /** Has a connection go on with what it has missed, once it had time to read. */
+  replaySoon(connection: Connection): void {
+    if (this.#replaying.size === 0) {
+      this.#replayTimer = setTimeout(() => this.#replay(), REPLAY_TICK_MS);
+    }
+    this.#replaying.add(connection);
+  }
+
+  #replay(): void {
+    const connections = [...this.#replaying];
+    this.#replaying.clear();
+    for (const connection of connections) connection.continueReplay();
   }
 
   /** A transport has closed for good; called once for each. */
@@ -1550,7 +1754,7 @@ class Server {
     appId: string,
     channelName: string,
     message: Message,
-    position: number,
+    offset: number,
   ): void {
     const channel = this.appsById.get(appId)?.channels.get(channelName);
     if (channel === undefined) return;
@@ -1560,7 +1764,7 @@ class Server {
     const except = message.exceptSocketId === undefined
       ? undefined
       : this.connections.get(message.exceptSocketId);
-    channel.deliver(encodeMessage(channelName, message), position, except);
+    channel.deliver(new Delivery(channelName, message, offset), except);
   }
 
   /** Does what another server, or this one, has said. */
@@ -1697,10 +1901,11 @@ class Server {
     app: App,
     channel: string,
     member: JoiningMember | undefined,
+    log: LogRequest | undefined,
   ): Awaitable<JoinResult | null> {
     const first = transitionOf(channel, "online");
     const joining = attempt(() =>
-      this.backplane.join(app.id, channel, member, first)
+      this.backplane.join(app.id, channel, { member, first, log })
     );
     return this.#settling(chain(joining, (joined) => {
       if (isOwnChannel(channel)) return joined;
@@ -1716,13 +1921,18 @@ class Server {
   }
 
   /** Leaves a channel for one connection; failing is the backplane's affair. */
-  leave(app: App, channel: string, userId: string | undefined): void {
+  leave(
+    app: App,
+    channel: string,
+    userId: string | undefined,
+    log: boolean,
+  ): void {
     const member = userId === undefined
       ? undefined
       : { userId, removed: memberRemoved(userId) };
     const last = transitionOf(channel, "offline");
     const leaving = attempt(() =>
-      this.backplane.leave(app.id, channel, member, last)
+      this.backplane.leave(app.id, channel, { member, last, log })
     );
     const left = chain(leaving, ({ subscriptions, memberRemoved }) => {
       if (isOwnChannel(channel)) return;
@@ -1839,6 +2049,8 @@ const MAX_REFUSED_SOCKETS = 1_000;
 const DRAIN_TICK_MS = 100;
 // How long peers and backplane may take on close; dead ones never answer.
 const CLOSE_GRACE_MS = 1000;
+// A socket has no event for having been written to, so it is looked after.
+const REPLAY_TICK_MS = 10;
 
 /** Credentials, limits and channels of one app. */
 class App {
@@ -2052,6 +2264,7 @@ function printError(error: unknown, during: string): void {
 interface Admission {
   readonly app: App | null;
   readonly refusal: Close | null;
+  readonly extensions: Extensions;
 }
 
 /**
@@ -2075,6 +2288,18 @@ class Connection implements Peer {
   #heardAt: number;
   /** Tick of a ping that has not been answered, or -1. */
   #pingedAt = -1;
+  /** Whether it is told positions, and so can say where it was. */
+  readonly #hasPositions: boolean;
+  /** Frames for the end of this turn; null for a client that takes no batches. */
+  #batch: Batch | null;
+  /** What a stock client has got, where it asked for that to be remembered. */
+  #session: Session | null = null;
+  /** Ids that the same client has had: what leaves one out leaves it out. */
+  readonly #formerIds: readonly string[];
+  /** What it has missed, while it is getting that. */
+  #replay: ReplayQueue | null = null;
+  /** Whether the logs of its channels are kept, as it may come back for them. */
+  readonly #canRecover: boolean;
   /** Channel name to the user id on a presence channel; own channels, too. */
   #channels: Map<string, string | undefined> | null = null;
   /** How many of them are the server's own. */
@@ -2106,11 +2331,20 @@ class Connection implements Peer {
     app: App,
     transport: Transport,
     socketId: string,
+    extensions: Extensions,
   ) {
+    const { batch, recover, formerIds, sessionId } = extensions;
     this.#server = server;
     this.app = app;
     this.#transport = transport;
     this.socketId = socketId;
+    this.#hasPositions = recover;
+    this.#batch = batch ? EMPTY_BATCH : null;
+    if (sessionId !== null && server.sessions !== null) {
+      this.#session = server.sessions.attach(app, sessionId, this);
+    }
+    this.#canRecover = recover || this.#session !== null;
+    this.#formerIds = this.#session?.formerIds ?? formerIds;
     this.#heardAt = server.liveness.tick;
     this.#bornAt = this.#heardAt;
     this.#frames = new TokenBucket(app.limits.framesBurst);
@@ -2123,15 +2357,44 @@ class Connection implements Peer {
       data: JSON.stringify({
         socket_id: this.socketId,
         activity_timeout: this.#server.activityTimeoutS,
+        ...this.#grants(),
       }),
     }));
+    // Nothing may be in a frame with the first event.
+    this.flush();
     const { app, socketId } = this;
     this.#server.hooks.emit("connected", { app: app.id, socketId });
+  }
+
+  /** What a client that asked for extensions is told of them. */
+  #grants(): { extensions?: string[] } {
+    const granted = {
+      batch: this.#batch !== null,
+      recover: this.#hasPositions,
+    };
+    if (!granted.batch && !granted.recover) return {};
+    const auth = this.#server.authorize !== undefined;
+    const list = Object.entries({ ...granted, auth });
+    return { extensions: list.filter(([, is]) => is).map(([name]) => name) };
   }
 
   /** Sends one encoded frame, unless the connection is gone. */
   send(frame: string): void {
     if (this.#state !== "open" || this.#failed) return;
+    if (this.#batch === null) return this.#write(frame);
+    if (this.#batch === EMPTY_BATCH) this.#server.flushSoon(this);
+    this.#batch = this.#batch.with(frame);
+  }
+
+  /** Sends what has come together. */
+  flush(): void {
+    const batch = this.#batch;
+    if (batch === null || batch === EMPTY_BATCH) return;
+    this.#batch = EMPTY_BATCH;
+    if (this.#state === "open" && !this.#failed) this.#write(batch.frame);
+  }
+
+  #write(frame: string): void {
     try {
       this.#transport.send(frame);
       if (!this.#isBehind()) return;
@@ -2142,13 +2405,88 @@ class Connection implements Peer {
     this.#server.suspect(this);
   }
 
-  /** Keeps a frame for after a join, among those that are kept already. */
-  keep(held: HeldFrame, frames: HeldFrame[]): void {
-    frames.push(held);
-    this.#waitingUnits += held.frame.length;
+  /** Takes a message of a channel, in its order. */
+  deliver(delivery: Delivery): void {
+    if (this.#replay === null) return this.#sendDelivery(delivery);
+    this.#replay.add(delivery);
+    const isTooMuch = this.#replay.units > this.app.limits.bufferedBytes;
+    if (isTooMuch) this.close(CLOSE.SlowPeer);
+  }
+
+  #sendDelivery(delivery: Delivery): void {
+    if (this.#hasPositions) return this.send(delivery.positioned);
+    this.send(delivery.frame);
+    if (delivery.isLogged) this.#session?.sent(delivery);
+  }
+
+  /** Keeps a delivery for after a join, among those that are kept already. */
+  keep(delivery: Delivery, waiting: Delivery[]): void {
+    waiting.push(delivery);
+    this.#waitingUnits += delivery.frame.length;
     if (this.#waitingUnits <= this.app.limits.bufferedBytes) return;
     this.close(CLOSE.ServerFull);
-    frames.length = 0;
+    waiting.length = 0;
+  }
+
+  /**
+   * Sends what the client has missed. Not all at once: a client that reads as
+   * fast as it can is not to be taken for one that does not read.
+   */
+  #follow(channel: string, replay: Replay | undefined): void {
+    if (replay === undefined || this.#state !== "open") return;
+    const { channelsPerConnection } = this.app.limits;
+    // Twice as many: it has not said yet which of the former ones it still wants.
+    this.#session?.begin(channel, replay.position, 2 * channelsPerConnection);
+    const missed = replay.messages
+      .filter(({ message }) => !this.#isLeftOut(message))
+      .map((logged) => deliveryOf(channel, logged));
+    if (missed.length === 0) return;
+    this.#replay ??= new ReplayQueue();
+    this.#replay.addMissed(missed);
+    this.continueReplay();
+  }
+
+  /** Whether a message is not for this client, under whichever id it was. */
+  #isLeftOut({ exceptSocketId }: Message): boolean {
+    return exceptSocketId !== undefined &&
+      this.#formerIds.includes(exceptSocketId);
+  }
+
+  /** Goes on with what the client has missed, as far as it has read. */
+  continueReplay(): void {
+    const replay = this.#replay;
+    if (replay === null) return;
+    const roomBytes = Math.min(REPLAY_BYTES, this.app.limits.bufferedBytes / 2);
+    while (this.#pendingBytes() <= roomBytes) {
+      const delivery = replay.take();
+      if (delivery === null) {
+        this.#replay = null;
+        return;
+      }
+      this.#sendDelivery(delivery);
+    }
+    this.#server.replaySoon(this);
+  }
+
+  /** What the client is told of its position, where it is told any. */
+  #replayFields(
+    replay: Replay | undefined,
+    log: LogRequest | undefined,
+  ): ReplayFields {
+    if (!this.#hasPositions || replay === undefined) return {};
+    const { position, recovered } = replay;
+    return log?.since === undefined ? { position } : { position, recovered };
+  }
+
+  /** Never leaves a client in the belief that it has missed nothing. */
+  #tellFailure(
+    channel: string,
+    replay: Replay | undefined,
+    log: LogRequest | undefined,
+  ): void {
+    if (log?.since === undefined || replay?.recovered) return;
+    const data = JSON.stringify({ channel });
+    this.send(encodeFrame({ event: OUTBOUND.RecoveryFailed, channel, data }));
   }
 
   /** Whether the peer has left too much unread. */
@@ -2156,10 +2494,16 @@ class Connection implements Peer {
     return this.#transport.bufferedAmount > this.app.limits.bufferedBytes;
   }
 
+  /** What has been sent to the client, and is still here. */
+  #pendingBytes(): number {
+    return this.#transport.bufferedAmount + (this.#batch?.units ?? 0);
+  }
+
   /** Tells the client why, and closes. */
   close(close: Close): void {
     if (this.#state !== "open") return;
     if (close.code >= 4000) this.send(encodeError(close.code, close.message));
+    this.flush();
     this.#end(close);
   }
 
@@ -2177,9 +2521,13 @@ class Connection implements Peer {
     this.#server.released(false);
   }
 
+  heard(): void {
+    this.#heardAt = this.#server.liveness.tick;
+  }
+
   receive(frame: unknown): void {
     if (this.#state !== "open") return;
-    this.#heardAt = this.#server.liveness.tick;
+    this.heard();
     // A peer that does not read the answers gets no more of them.
     this.endIfStuck();
     if (this.#state !== "open") return;
@@ -2250,7 +2598,8 @@ class Connection implements Peer {
       case INBOUND.Ping:
         return this.send(PONG_FRAME);
       case INBOUND.Pong:
-        return; // Any frame is a sign of life, and this one says no more.
+        // Any frame is a sign of life. This one says what has arrived, too.
+        return this.#session?.acknowledge();
       case INBOUND.Subscribe:
         return this.#handleSubscribe(decodeData(frame.data));
       case INBOUND.Unsubscribe:
@@ -2299,7 +2648,19 @@ class Connection implements Peer {
         overLimit("channelsPerConnection", limits, "Too many channels", 403),
       );
     }
-    return this.#subscribe(name, kind, member);
+    return this.#subscribe(name, kind, member, this.#logRequest(name, data));
+  }
+
+  /** What the client wants of a channel's log, if it can recover. */
+  #logRequest(
+    channel: string,
+    { recover, rewind }: Record<string, unknown>,
+  ): LogRequest | undefined {
+    if (!this.#canRecover) return undefined;
+    if (this.#hasPositions) {
+      return { since: readPosition(recover), rewind: readCount(rewind) };
+    }
+    return this.#session?.request(channel) ?? NO_WISHES;
   }
 
   /** Who joins a presence channel: who the data says, or who has signed in. */
@@ -2317,6 +2678,7 @@ class Connection implements Peer {
     name: string,
     kind: ChannelKind,
     member: KnownMember | undefined,
+    log: LogRequest | undefined,
   ): Awaitable<void> {
     const { limits } = this.app;
     const joining = member && {
@@ -2324,14 +2686,14 @@ class Connection implements Peer {
       maxMembers: limits.presenceMembers,
       added: memberAdded(member, this.socketId),
     };
-    const joined = this.#join(name, joining, (result) => {
+    const joined = this.#join(name, joining, log, (result) => {
       if (result === null) {
         const full = "The channel is full";
         const refusal = overLimit("presenceMembers", limits, full, 403);
         return this.#refuse(name, "LimitReached", refusal);
       }
       this.#authorized ||= kind.auth;
-      this.#confirm(name, kind, result.members, result.cached);
+      this.#confirm(name, kind, result, log);
       this.#server.counted(this.app, name, result.subscriptions);
     });
     if (!(joined instanceof Promise)) return;
@@ -2348,15 +2710,18 @@ class Connection implements Peer {
   #join(
     name: string,
     member: JoiningMember | undefined,
+    log: LogRequest | undefined,
     answer: (joined: JoinResult | null) => void,
   ): Awaitable<void> {
-    const joined = this.#server.join(this.app, name, member);
+    const joined = this.#server.join(this.app, name, member, log);
     const enter = (result: JoinResult | null) => {
       if (this.#state === "open") {
         if (result !== null) this.#enter(name, member?.userId);
         answer(result);
+        this.#follow(name, result?.replay);
       } else if (result !== null) {
-        this.#server.leave(this.app, name, member?.userId);
+        const hasLog = log !== undefined;
+        this.#server.leave(this.app, name, member?.userId, hasLog);
       }
     };
     if (!(joined instanceof Promise)) return enter(joined);
@@ -2373,8 +2738,8 @@ class Connection implements Peer {
       enter(result);
       if (result === null || !this.#channels?.has(name)) return;
       // What came before the join is in its result, if anywhere.
-      for (const { frame, position } of held) {
-        if (position > result.position) this.send(frame);
+      for (const delivery of held) {
+        if (delivery.offset > result.offset) this.deliver(delivery);
       }
     }, (error) => {
       release();
@@ -2392,18 +2757,27 @@ class Connection implements Peer {
     return chain(members, (list) =>
       chain(
         cached,
-        (last) => this.#confirm(name, kind, list, last?.message),
+        (last) =>
+          this.#confirm(name, kind, { members: list, cached: last?.message }),
       ));
   }
 
   #confirm(
     channel: string,
     kind: ChannelKind,
-    members: ReadonlyMap<string, string>,
-    cached: Message | undefined,
+    { members, cached, replay }: Pick<
+      JoinResult,
+      "members" | "cached" | "replay"
+    >,
+    log?: LogRequest,
   ): void {
-    this.send(encodeSubscribed(channel, kind.presence ? members : null));
-    if (!kind.cache) return;
+    const list = kind.presence ? members : null;
+    this.send(encodeSubscribed(channel, list, this.#replayFields(replay, log)));
+    this.#tellFailure(channel, replay, log);
+    // Whoever has recovered has had the last event, or is about to get it.
+    const hasLast = replay?.recovered ||
+      replay?.messages.some(({ message }) => message.cacheMs !== undefined);
+    if (!kind.cache || hasLast) return;
     if (cached !== undefined) return this.send(encodeMessage(channel, cached));
     this.send(encodeFrame({ event: OUTBOUND.CacheMiss, channel }));
     this.#server.hooks.emit("cache_miss", { app: this.app.id, channel });
@@ -2411,7 +2785,7 @@ class Connection implements Peer {
 
   /** Events for a user come without a subscription; one to ask for is fine. */
   #confirmUser(channel: string): void {
-    if (channel === OWN_CHANNEL.User + this.#user?.id) {
+    if (this.#user !== null && channel === OWN_CHANNEL.User + this.#user.id) {
       return this.send(encodeSubscribed(channel, null));
     }
     this.#refuse(channel, "AuthError", REFUSAL.ForeignUser);
@@ -2432,17 +2806,25 @@ class Connection implements Peer {
     }
     const user = checkUser(parseJson(userData), this.app.limits);
     if (isRefusal(user)) return refuse(user.error);
-    const succeed = () => {
+    const channel = OWN_CHANNEL.User + user.id;
+    const succeed = (replay?: Replay, log?: LogRequest) => {
       this.#user = user;
       this.#authorized = true;
       this.send(encodeFrame({
         event: OUTBOUND.SignedIn,
         data: JSON.stringify({ user_data: userData }),
+        ...this.#replayFields(replay, log),
       }));
+      this.#tellFailure(channel, replay, log);
     };
     if (this.#user === null) {
-      const channel = OWN_CHANNEL.User + user.id;
-      const joined = this.#join(channel, undefined, succeed);
+      const log = this.#logRequest(channel, data ?? {});
+      const joined = this.#join(
+        channel,
+        undefined,
+        log,
+        (result) => succeed(result?.replay, log),
+      );
       return chain(joined, () => {
         if (this.#state === "open") return this.#watch(user.watchlist);
       });
@@ -2465,7 +2847,7 @@ class Connection implements Peer {
     this.#isAskingWatched = true;
     const joined = ids.map((id) => OWN_CHANNEL.Watchers + id)
       .filter((name) => !this.#channels?.has(name))
-      .map((name) => this.#join(name, undefined, () => {}));
+      .map((name) => this.#join(name, undefined, undefined, () => {}));
     // Asked for once it would hear of a change.
     return chain(all(joined), () => {
       const states = ids.map((id) =>
@@ -2520,6 +2902,8 @@ class Connection implements Peer {
     }
     if (!this.#channels?.has(name) || isOwnChannel(name)) return;
     this.#leave(name);
+    this.#session?.left(name);
+    this.#replay?.drop(name);
   }
 
   /**
@@ -2551,6 +2935,7 @@ class Connection implements Peer {
       this.#server.backplane.publish(app.id, channel, {
         ...details,
         exceptSocketId: socketId,
+        logged: true,
       }),
       () =>
         this.#server.hooks.emit("client_event", {
@@ -2612,13 +2997,25 @@ class Connection implements Peer {
       return Math.min(leftTicks, idleTicks - silentTicks);
     }
     this.#pingedAt = tick;
-    this.send(PING_FRAME);
+    // One that a session waits for the answer to is as good.
+    if (this.#session?.startPing() ?? true) this.send(PING_FRAME);
     return Math.min(leftTicks, pongTicks, idleTicks);
+  }
+
+  /** Asks a session's client for what it has got. */
+  ping(): void {
+    this.send(PING_FRAME);
+  }
+
+  /** Forgets the session: another connection has it now. */
+  dropSession(): void {
+    this.#session = null;
   }
 
   #leave(name: string): void {
     const userId = this.#exit(name);
-    this.#server.leave(this.app, name, userId);
+    const hadLog = this.#canRecover && !name.startsWith(OWN_CHANNEL.Watchers);
+    this.#server.leave(this.app, name, userId, hadLog);
   }
 
   /** Changes both indexes. */
@@ -2649,6 +3046,11 @@ class Connection implements Peer {
     this.#state = "gone";
     this.#server.forget(this);
     for (const name of this.#channels?.keys() ?? []) this.#leave(name);
+    if (this.#session !== null) {
+      this.#server.sessions?.detach(this.#session, this.socketId);
+    }
+    this.#session = null;
+    this.#replay = null;
     this.#backlog = this.#backlog && [];
     const { app, socketId } = this;
     this.#server.hooks.emit("disconnected", { app: app.id, socketId, code });
@@ -2675,6 +3077,8 @@ class Connection implements Peer {
 
 // How often a client is told that its frames come too fast.
 const FLOOD_WARNING_MS = 1_000;
+// How far a replay may be ahead of what the client has read.
+const REPLAY_BYTES = 262_144;
 // Nobody waits for a longer channel, and a large name is not to be sent back.
 const MAX_ECHOED_UNITS = 1_000;
 
@@ -2695,6 +3099,10 @@ class RefusedPeer implements Peer {
 
   receive(): void {
     // What it may have sent before it heard of the refusal is not served.
+  }
+
+  heard(): void {
+    // Nobody is waiting for it to say something.
   }
 
   closed(): void {
@@ -2793,6 +3201,415 @@ class TokenBucket {
     this.#tokens--;
     return true;
   }
+}
+
+// ---- Recovery ---------------------------------------------------------------
+// What a client asks of us besides the protocol, and how it gets what it has
+// missed. Our own client says where it was. A stock client cannot, so its session
+// remembers what it has acknowledged; a session holds positions and no events.
+
+/** What a client has asked for in the URL it connects to. */
+interface Extensions {
+  /** Whether a frame may be an array of frames. */
+  readonly batch: boolean;
+  /** Whether it wants positions. */
+  readonly recover: boolean;
+  /** Ids that it has had before. */
+  readonly formerIds: readonly string[];
+  /** Names the session of a stock client. */
+  readonly sessionId: string | null;
+}
+
+/**
+ * Reads `batch=1`, `recover=1` and `was=1.2,3.4` of the query, and `/r/{id}` in
+ * front of the route.
+ */
+function readExtensions(
+  { pathname, searchParams }: URL,
+  { path, history }: Server,
+): Extensions {
+  const recover = history !== null && searchParams.get("recover") === "1";
+  const [, prefix, id = ""] = pathname.slice(path.length).split("/", 3);
+  const hasSession = prefix === SESSION_PREFIX && SESSION_ID.test(id) &&
+    history !== null && !recover;
+  const was = searchParams.get("was")?.split(",", MAX_FORMER_IDS) ?? [];
+  return {
+    batch: searchParams.get("batch") === "1",
+    recover,
+    formerIds: was.filter(isSocketId),
+    sessionId: hasSession ? id : null,
+  };
+}
+
+const SESSION_PREFIX = "r";
+// What leaves out one of them is rarely older than the last few connections.
+const MAX_FORMER_IDS = 10;
+
+/** The position that a client names; one of nowhere if it is none. */
+function readPosition(value: unknown): Position | undefined {
+  if (value === undefined || value === null) return undefined;
+  if (!isObject(value)) return NOWHERE;
+  const { epoch, offset } = value;
+  const fits = typeof epoch === "string" && Number.isSafeInteger(offset);
+  return fits ? { epoch, offset: Number(offset) } : NOWHERE;
+}
+
+/** A number of events that a client names; 0 if it is none. */
+function readCount(value: unknown): number {
+  return Number.isSafeInteger(value) && Number(value) > 0 ? Number(value) : 0;
+}
+
+/** A position that no log reaches back to. */
+const NOWHERE: Position = Object.freeze({ epoch: "", offset: 0 });
+
+const NO_WISHES: LogRequest = Object.freeze({ rewind: 0 });
+
+/** A message on its way to the subscribers of a channel; encoded once at most. */
+class Delivery {
+  readonly channel: string;
+  readonly offset: number;
+  readonly #message: Message;
+  #frame: string | undefined;
+  #positioned: string | undefined;
+
+  constructor(channel: string, message: Message, offset: number) {
+    this.channel = channel;
+    this.#message = message;
+    this.offset = offset;
+  }
+
+  /** Whether a log keeps it, so that a client may come back for it. */
+  get isLogged(): boolean {
+    return this.#message.logged === true;
+  }
+
+  /** As stock clients know it. */
+  get frame(): string {
+    return this.#frame ??= encodeMessage(this.channel, this.#message);
+  }
+
+  /** For a client that is told positions. */
+  get positioned(): string {
+    if (!this.isLogged) return this.frame;
+    return this.#positioned ??= `${
+      this.frame.slice(0, -1)
+    },"offset":${this.offset}}`;
+  }
+}
+
+// Many clients come back at once and miss the same, which is to be encoded once.
+// Nothing is kept for it: what nobody is waiting for any more may go.
+const deliveries = new WeakMap<LoggedMessage, WeakRef<Delivery>>();
+
+/** A message of a log, on its way to those who have missed it. */
+function deliveryOf(channel: string, logged: LoggedMessage): Delivery {
+  const known = deliveries.get(logged)?.deref();
+  if (known !== undefined) return known;
+  const delivery = new Delivery(channel, logged.message, logged.offset);
+  deliveries.set(logged, new WeakRef(delivery));
+  return delivery;
+}
+
+/** What a client has missed and, behind that, what was delivered meanwhile. */
+class ReplayQueue {
+  /** UTF-16 units of what would be nowhere else: what was delivered meanwhile. */
+  units = 0;
+  #missed: { delivery: Delivery; units: number }[] = [];
+  #taken = 0;
+
+  addMissed(missed: readonly Delivery[]): void {
+    for (const delivery of missed) this.#missed.push({ delivery, units: 0 });
+  }
+
+  add(delivery: Delivery): void {
+    const units = delivery.frame.length;
+    this.#missed.push({ delivery, units });
+    this.units += units;
+  }
+
+  /** The next one, or null at the end. */
+  take(): Delivery | null {
+    const next = this.#missed[this.#taken];
+    if (next === undefined) return null;
+    this.#taken++;
+    this.units -= next.units;
+    return next.delivery;
+  }
+
+  /** Forgets what is for a channel that the client has left. */
+  drop(channel: string): void {
+    this.#missed = this.#missed.slice(this.#taken).filter((item) => {
+      if (item.delivery.channel !== channel) return true;
+      this.units -= item.units;
+      return false;
+    });
+    this.#taken = 0;
+  }
+}
+
+/**
+ * Frames that a client gets in one. Clients that get the same ones share it, and
+ * so the text that is made of them.
+ */
+class Batch {
+  /** UTF-16 units. */
+  readonly units: number;
+  readonly #frames: string;
+  readonly #isSingle: boolean;
+  #text: string | undefined;
+  /** What somebody has added to it last, and what came of that. */
+  #lastFrame: string | undefined;
+  #last: Batch | undefined;
+
+  constructor(frames: string, isSingle: boolean) {
+    this.#frames = frames;
+    this.#isSingle = isSingle;
+    this.units = frames.length;
+  }
+
+  /** The batch with one more frame. */
+  with(frame: string): Batch {
+    if (this.#last !== undefined && this.#lastFrame === frame) {
+      return this.#last;
+    }
+    this.#lastFrame = frame;
+    return this.#last = this === EMPTY_BATCH
+      ? new Batch(frame, true)
+      : new Batch(`${this.#frames},${frame}`, false);
+  }
+
+  /** The one frame that all of them make. */
+  get frame(): string {
+    return this.#text ??= this.#isSingle ? this.#frames : `[${this.#frames}]`;
+  }
+
+  /** Forgets what has been added to it. */
+  forget(): void {
+    this.#last = this.#lastFrame = undefined;
+  }
+}
+
+/** Where every batch begins. */
+const EMPTY_BATCH = new Batch("", true);
+
+/**
+ * What a stock client has got, over all of its connections.
+ *
+ * It is learned from pings: frames arrive in order, so whoever answers one has
+ * got all that was sent before it.
+ */
+class Session {
+  /** Names it among those of all apps. */
+  readonly key: string;
+  /** Ids that the client has had, the latest first. */
+  formerIds: readonly string[] = [];
+  /** When the client was last there, in milliseconds. */
+  leftAt = 0;
+  readonly #sessions: Sessions;
+  #connection: Connection | null = null;
+  /** By channel, what the client is known to have got. */
+  readonly #acknowledged = new Map<string, Position>();
+  /** By channel, the last that was sent after the last ping. */
+  #sent = new Map<string, number>();
+  /** The same as it was at each ping that has not been answered. */
+  #pings: Map<string, number>[] = [];
+  /** When it was last pinged, in milliseconds. */
+  #pingedAt = 0;
+  /** When its client was last back, in milliseconds. */
+  #attachedAt = 0;
+  /** Until when whatever the client asks for has been forgotten; or 0. */
+  readonly #lostUntil: number;
+
+  constructor(sessions: Sessions, key: string, lostUntil: number) {
+    this.#sessions = sessions;
+    this.key = key;
+    this.#lostUntil = lostUntil;
+  }
+
+  /** Whether there is nothing that it would be a loss to forget. */
+  get isEmpty(): boolean {
+    return this.#acknowledged.size === 0;
+  }
+
+  /** Goes on with another connection. */
+  attach(connection: Connection): void {
+    if (this.#connection !== null) {
+      this.#connection.dropSession();
+      this.detach(this.#connection.socketId);
+    }
+    this.#connection = connection;
+    this.#attachedAt = Date.now();
+    this.#sent.clear();
+    this.#pings = [];
+  }
+
+  /** The connection is gone. */
+  detach(socketId: string): void {
+    this.#connection = null;
+    this.formerIds = [socketId, ...this.formerIds].slice(0, MAX_FORMER_IDS);
+  }
+
+  /** What its client has missed of a channel, if it was there before. */
+  request(channel: string): LogRequest {
+    const now = Date.now();
+    const since = this.#acknowledged.get(channel);
+    // One that it did not come back to in all that time is a new one to it.
+    const isClaimed = now - this.#attachedAt <= this.#sessions.history.ageMs;
+    if (since !== undefined && isClaimed) return { since, rewind: 0 };
+    return now < this.#lostUntil ? { since: NOWHERE, rewind: 0 } : NO_WISHES;
+  }
+
+  /** From here on the client gets everything of a channel. */
+  begin(channel: string, position: Position, maxChannels: number): void {
+    this.#acknowledged.delete(channel);
+    this.#acknowledged.set(channel, position);
+    // Those that the client did not come back to are the first.
+    for (const [oldest] of this.#acknowledged) {
+      if (this.#acknowledged.size <= maxChannels) break;
+      this.#acknowledged.delete(oldest);
+    }
+  }
+
+  /** The client has left a channel, and wants nothing of it any more. */
+  left(channel: string): void {
+    for (const map of [this.#acknowledged, this.#sent, ...this.#pings]) {
+      map.delete(channel);
+    }
+  }
+
+  /** Something has been sent that is to be acknowledged. */
+  sent({ channel, offset }: Delivery): void {
+    this.#sent.set(channel, offset);
+    this.#sessions.pingSoon(this);
+  }
+
+  /** Whether a ping is to be sent: only if there is none to be answered. */
+  startPing(): boolean {
+    const now = Date.now();
+    const isWaiting = this.#pings.length > 0 &&
+      // Over HTTP an answer can be lost. What it was for is acknowledged by the
+      // next one, never too early.
+      (now - this.#pingedAt < LOST_PONG_MS || this.#pings.length >= MAX_PINGS);
+    if (isWaiting) return false;
+    this.#pings.push(this.#sent);
+    this.#sent = new Map();
+    this.#pingedAt = now;
+    return true;
+  }
+
+  /** Asks for what has arrived; false if there is nothing to ask for. */
+  ping(): boolean {
+    if (this.#sent.size === 0 && this.#pings.length === 0) return false;
+    if (this.startPing()) this.#connection?.ping();
+    return true;
+  }
+
+  /** The client has answered a ping. */
+  acknowledge(): void {
+    for (const [channel, offset] of this.#pings.shift() ?? []) {
+      const known = this.#acknowledged.get(channel);
+      if (known === undefined) continue;
+      this.#acknowledged.set(channel, { epoch: known.epoch, offset });
+    }
+  }
+}
+
+// A client that has not answered for so long never will: its answer was lost.
+const LOST_PONG_MS = 10_000;
+const MAX_PINGS = 10;
+
+/** Sessions of stock clients that are here, or have not been away for long. */
+class Sessions {
+  readonly history: Readonly<History>;
+  readonly #byKey = new Map<string, Session>();
+  /** Those whose client is away, the longest first. */
+  readonly #away = new Set<Session>();
+  /** Digests of the keys of those that were forgotten, the longest first. */
+  readonly #forgotten = new Set<number>();
+  /** Those that wait for a ping or its answer. */
+  readonly #due = new Set<Session>();
+  #timer: ReturnType<typeof setTimeout> | undefined;
+
+  constructor(history: Readonly<History>) {
+    this.history = history;
+  }
+
+  /** The session of an id, on a new connection. */
+  attach(app: App, id: string, connection: Connection): Session {
+    this.#forgetOld();
+    const key = `${app.id}\n${id}`;
+    const session = this.#byKey.get(key) ?? this.#make(key);
+    this.#byKey.set(key, session);
+    this.#away.delete(session);
+    session.attach(connection);
+    return session;
+  }
+
+  #make(key: string): Session {
+    const wasForgotten = this.#forgotten.has(digest(key));
+    return new Session(this, key, wasForgotten ? Date.now() + RETURN_MS : 0);
+  }
+
+  /** The client of a session is away. */
+  detach(session: Session, socketId: string): void {
+    session.detach(socketId);
+    session.leftAt = Date.now();
+    this.#due.delete(session);
+    if (this.#due.size === 0) this.#stop();
+    // Of one that has not got anywhere there is nothing to remember.
+    if (session.isEmpty) this.#byKey.delete(session.key);
+    else this.#away.add(session);
+    this.#forgetOld();
+  }
+
+  #forgetOld(): void {
+    const { ageMs, sessions } = this.history;
+    for (const session of this.#away) {
+      const isOld = Date.now() - session.leftAt > ageMs;
+      if (!isOld && this.#away.size <= sessions) break;
+      this.#away.delete(session);
+      this.#byKey.delete(session.key);
+      // Again as the last one, where it is there already.
+      const forgotten = digest(session.key);
+      this.#forgotten.delete(forgotten);
+      this.#forgotten.add(forgotten);
+    }
+    for (const oldest of this.#forgotten) {
+      if (this.#forgotten.size <= MAX_FORGOTTEN) break;
+      this.#forgotten.delete(oldest);
+    }
+  }
+
+  /** Has a session ask its client, among all others that are to. */
+  pingSoon(session: Session): void {
+    this.#due.add(session);
+    this.#timer ??= setInterval(() => this.#ping(), ACKNOWLEDGE_MS);
+  }
+
+  #ping(): void {
+    for (const session of this.#due) {
+      if (!session.ping()) this.#due.delete(session);
+    }
+    if (this.#due.size === 0) this.#stop();
+  }
+
+  #stop(): void {
+    clearInterval(this.#timer);
+    this.#timer = undefined;
+  }
+}
+
+// How often a stock client is asked. What it gets again after a reconnect is what
+// came since: rarer is less traffic, and more that comes twice.
+const ACKNOWLEDGE_MS = 200;
+// How long a client that comes back may take to subscribe to its channels again.
+const RETURN_MS = 30_000;
+// Six bytes each: enough to tell a client that comes back from a new one.
+const MAX_FORGOTTEN = 100_000;
+
+/** Tells texts apart without keeping them. */
+function digest(text: string): number {
+  return createHash("sha256").update(text).digest().readUIntBE(0, 6);
 }
 
 // ---- Channels ---------------------------------------------------------------
@@ -2990,43 +3807,37 @@ const NO_MEMBERS: ReadonlyMap<string, string> = new Map();
 /** The subscribers of a channel on this server; there is none without any. */
 class Channel {
   readonly connections = new Set<Connection>();
-  /** Frames for connections whose join the backplane has not answered yet. */
-  #held: Map<Connection, HeldFrame[]> | null = null;
+  /** For connections whose join the backplane has not answered yet. */
+  #held: Map<Connection, Delivery[]> | null = null;
 
   get isEmpty(): boolean {
     return this.connections.size === 0 && this.#held === null;
   }
 
-  /** Sends one encoded frame to all of them. */
-  deliver(frame: string, position: number, except?: Connection): void {
+  /** Hands a message to all of them. */
+  deliver(delivery: Delivery, except?: Connection): void {
     for (const connection of this.connections) {
-      if (connection !== except) connection.send(frame);
+      if (connection !== except) connection.deliver(delivery);
     }
     if (this.#held === null) return;
-    for (const [connection, frames] of this.#held) {
-      if (connection !== except) connection.keep({ frame, position }, frames);
+    for (const [connection, waiting] of this.#held) {
+      if (connection !== except) connection.keep(delivery, waiting);
     }
   }
 
-  /** Keeps frames for a connection that is joining. */
+  /** Keeps what is delivered for a connection that is joining. */
   hold(connection: Connection): void {
     this.#held ??= new Map();
     this.#held.set(connection, []);
   }
 
   /** Hands over what was kept, and keeps no more. */
-  release(connection: Connection): HeldFrame[] {
-    const frames = this.#held?.get(connection) ?? [];
+  release(connection: Connection): Delivery[] {
+    const waiting = this.#held?.get(connection) ?? [];
     this.#held?.delete(connection);
     if (this.#held?.size === 0) this.#held = null;
-    return frames;
+    return waiting;
   }
-}
-
-/** A frame that waits for the answer to a join. */
-interface HeldFrame {
-  readonly frame: string;
-  readonly position: number;
 }
 
 /**
@@ -3041,11 +3852,18 @@ interface HeldFrame {
  */
 export class MemoryBackplane implements Backplane {
   #node: BackplaneNode | undefined;
-  /** By app and channel; only channels that somebody is on. */
+  /** By app and channel; channels that somebody is on or that have a log. */
   readonly #apps = new Map<string, Map<string, ChannelState>>();
   /** Last events by app and channel, the one that was kept longest first. */
   readonly #cache = new Map<string, { message: Message; until: number }>();
   readonly #maxCached: number;
+  /** Positions of another process are none of ours. */
+  readonly #epoch: string = crypto.randomUUID();
+  /** Channels that have a log, the one that was not used for longest first. */
+  readonly #logged = new Set<ChannelState>();
+  #logBytes = 0;
+  /** Above the offsets of all channels that were forgotten. */
+  #firstOffset = 0;
 
   /**
    * Makes an empty one.
@@ -3073,7 +3891,9 @@ export class MemoryBackplane implements Backplane {
     if (message.cacheMs !== undefined) this.#keep(app, channel, message);
     const state = this.#apps.get(app)?.get(channel);
     if (state === undefined) return;
-    this.#node?.deliver(app, channel, message, ++state.position);
+    const offset = ++state.offset;
+    if (message.logged) this.#log(state, { message, offset });
+    this.#node?.deliver(app, channel, message, offset);
   }
 
   #keep(app: string, channel: string, message: Message): void {
@@ -3091,45 +3911,125 @@ export class MemoryBackplane implements Backplane {
   join(
     app: string,
     channel: string,
-    member?: JoiningMember,
-    first?: Announcement,
+    { member, first, log }: JoinOptions = {},
   ): JoinResult | null {
     const channels = this.#apps.get(app) ?? new Map<string, ChannelState>();
-    const state = channels.get(channel) ?? new ChannelState();
+    const state = channels.get(channel) ??
+      new ChannelState(app, channel, this.#firstOffset);
     const added = member === undefined ? false : state.addMember(member);
     if (added === null) return null;
     state.subscriptions++;
     this.#apps.set(app, channels.set(channel, state));
     if (added && member !== undefined) this.publish(app, channel, member.added);
-    const { subscriptions, members, position } = state;
+    const { subscriptions, members } = state;
     if (first !== undefined && subscriptions === 1) {
       this.publish(app, first.channel, first.message);
     }
     const cached = this.cached(app, channel)?.message;
-    return { subscriptions, memberAdded: added, members, cached, position };
+    return {
+      ...{ subscriptions, memberAdded: added, members, cached },
+      ...{ offset: state.offset, replay: log && this.#replay(state, log) },
+    };
   }
 
   /** See {@linkcode Backplane.leave}. */
   leave(
     app: string,
     channel: string,
-    member?: LeavingMember,
-    last?: Announcement,
+    { member, last, log }: LeaveOptions = {},
   ): LeaveResult {
-    const channels = this.#apps.get(app);
-    const state = channels?.get(channel);
-    if (channels === undefined || state === undefined) {
+    const state = this.#apps.get(app)?.get(channel);
+    if (state === undefined || state.subscriptions === 0) {
       return { subscriptions: 0, memberRemoved: false };
     }
     const removed = member !== undefined && state.removeMember(member.userId);
     const subscriptions = --state.subscriptions;
-    if (subscriptions === 0) channels.delete(channel);
-    if (channels.size === 0) this.#apps.delete(app);
+    if (log) state.lostRecovering(Date.now());
+    if (state.isForgettable) this.#forget(state);
     if (removed) this.publish(app, channel, member.removed);
     if (last !== undefined && subscriptions === 0) {
       this.publish(app, last.channel, last.message);
     }
     return { subscriptions, memberRemoved: removed };
+  }
+
+  #forget({ app, channel, offset }: ChannelState): void {
+    const channels = this.#apps.get(app);
+    channels?.delete(channel);
+    if (channels?.size === 0) this.#apps.delete(app);
+    // A later channel of the same name begins where no position has been.
+    this.#firstOffset = Math.max(this.#firstOffset, offset + 1);
+  }
+
+  /** Keeps a message, where somebody may come back for it. */
+  #log(state: ChannelState, logged: LoggedMessage): void {
+    const history = this.#node?.history;
+    if (!history) return;
+    const now = Date.now();
+    const log = state.isWorthLogging(now, history)
+      ? this.#use(state, now)
+      : this.#dropLog(state);
+    state.loggable = logged.offset;
+    if (log === null) return;
+    this.#logBytes += log.add(logged, now) - log.trim(now, history);
+    this.#makeRoom(state, log, now, history);
+  }
+
+  /** The log of a channel, made where there is none, as the one used last. */
+  #use(state: ChannelState, now: number): ChannelLog {
+    if (state.log === null) {
+      state.log = new ChannelLog(state.channel, state.loggable);
+      this.#logBytes += state.log.bytes;
+    }
+    state.log.usedAt = now;
+    this.#logged.delete(state);
+    this.#logged.add(state);
+    return state.log;
+  }
+
+  /** Brings the logs back into their bounds; `current` loses last. */
+  #makeRoom(
+    current: ChannelState,
+    log: ChannelLog,
+    now: number,
+    { bytes, ageMs }: History,
+  ): void {
+    for (const state of this.#logged) {
+      const isOver = this.#logBytes > bytes;
+      const isOld = now - (state.log?.usedAt ?? 0) > ageMs;
+      if (state === current || !(isOver || isOld)) break;
+      this.#dropLog(state);
+    }
+    while (this.#logBytes > bytes && !log.isEmpty) {
+      this.#logBytes -= log.dropFirst();
+    }
+    if (this.#logBytes > bytes) this.#dropLog(current);
+  }
+
+  #dropLog(state: ChannelState): null {
+    this.#logBytes -= state.log?.bytes ?? 0;
+    this.#logged.delete(state);
+    state.log = null;
+    if (state.isForgettable) this.#forget(state);
+    return null;
+  }
+
+  /** Has a channel logged from now on, and finds what was missed. */
+  #replay(state: ChannelState, request: LogRequest): Replay | undefined {
+    const history = this.#node?.history;
+    if (!history) return undefined;
+    const now = Date.now();
+    state.recovering++;
+    const { since, rewind } = request;
+    const log = this.#use(state, now);
+    this.#logBytes -= log.trim(now, history);
+    const recovered = since?.epoch === this.#epoch &&
+      since.offset >= log.from && since.offset <= state.offset;
+    const messages = recovered ? log.after(since.offset) : log.last(rewind);
+    const offset = messages[0] ? messages[0].offset - 1 : state.offset;
+    const position = recovered ? since : { epoch: this.#epoch, offset };
+    this.#makeRoom(state, log, now, history);
+    return { recovered, position, messages };
   }
 
   /** See {@linkcode Backplane.members}. */
@@ -3155,7 +4055,10 @@ export class MemoryBackplane implements Backplane {
   occupied(app: string, prefix: string): ReadonlyMap<string, Occupancy> {
     const occupied = new Map<string, Occupancy>();
     for (const [name, state] of this.#apps.get(app) ?? []) {
-      if (name.startsWith(prefix)) occupied.set(name, state.occupancy);
+      const isOccupied = state.subscriptions > 0;
+      if (isOccupied && name.startsWith(prefix)) {
+        occupied.set(name, state.occupancy);
+      }
     }
     return occupied;
   }
@@ -3164,6 +4067,7 @@ export class MemoryBackplane implements Backplane {
   close(): void {
     this.#apps.clear();
     this.#cache.clear();
+    this.#logged.clear();
   }
 }
 
@@ -3174,17 +4078,122 @@ function cacheKey(app: string, channel: string): string {
 
 const NOBODY: Occupancy = Object.freeze({ subscriptions: 0, users: 0 });
 
-/** Who is on one channel of {@linkcode MemoryBackplane}. */
+/** The last events of one channel of {@linkcode MemoryBackplane}. */
+class ChannelLog {
+  /** Everything later than this is here. */
+  from: number;
+  /** What it takes up, about. */
+  bytes: number;
+  /** When something was added to it or read of it, in milliseconds. */
+  usedAt = 0;
+  readonly #entries: LogEntry[] = [];
+
+  constructor(channel: string, from: number) {
+    this.from = from;
+    this.bytes = LOG_BYTES + channel.length;
+  }
+
+  get isEmpty(): boolean {
+    return this.#entries.length === 0;
+  }
+
+  /** Adds a message; returns the bytes that it takes. */
+  add({ message, offset }: LoggedMessage, at: number): number {
+    const { event, data = "", userId = "" } = message;
+    const bytes = ENTRY_BYTES + event.length + userId.length +
+      Buffer.byteLength(data);
+    this.#entries.push({ message, offset, at, bytes });
+    this.bytes += bytes;
+    return bytes;
+  }
+
+  /** Drops the first one; returns the bytes that it took. */
+  dropFirst(): number {
+    const entry = this.#entries.shift();
+    if (entry === undefined) return 0;
+    this.from = entry.offset;
+    this.bytes -= entry.bytes;
+    return entry.bytes;
+  }
+
+  /** Drops what is too much or too old; returns the bytes that it took. */
+  trim(now: number, { events, ageMs }: History): number {
+    let bytes = 0;
+    for (let first; (first = this.#entries[0]) !== undefined;) {
+      const isTooMuch = this.#entries.length > events;
+      if (!isTooMuch && now - first.at <= ageMs) break;
+      bytes += this.dropFirst();
+    }
+    return bytes;
+  }
+
+  /** What is later than an offset. */
+  after(offset: number): readonly LoggedMessage[] {
+    const known = this.#entries.findLastIndex((entry) =>
+      entry.offset <= offset
+    );
+    return this.#entries.slice(known + 1);
+  }
+
+  /** The last ones. */
+  last(count: number): readonly LoggedMessage[] {
+    return count === 0 ? [] : this.#entries.slice(-count);
+  }
+}
+
+interface LogEntry extends LoggedMessage {
+  /** When it came, in milliseconds. */
+  readonly at: number;
+  readonly bytes: number;
+}
+
+// What an empty log and a message take up besides their texts, about.
+const LOG_BYTES = 512;
+const ENTRY_BYTES = 256;
+
+/** Who is on one channel of {@linkcode MemoryBackplane}, and what was there. */
 class ChannelState {
+  readonly app: string;
+  readonly channel: string;
   subscriptions = 0;
-  /** Messages so far. */
-  position = 0;
+  /** How many of them can recover. */
+  recovering = 0;
+  /** Grows with every message. */
+  offset: number;
+  /** Offset of the last message that a log would keep. */
+  loggable: number;
+  /** What was there, for those that can recover. */
+  log: ChannelLog | null = null;
+  /** When the last of those left, in milliseconds; never, if none did. */
+  #recoveringLeftAt = -Infinity;
   /** User id to `user_info` as JSON text, once there was a member. */
   #members: Map<string, string> | null = null;
   /** User id to the number of the user's connections. */
   #connections: Map<string, number> | null = null;
   /** A copy that was handed out and still holds. */
   #snapshot: ReadonlyMap<string, string> | null = null;
+
+  constructor(app: string, channel: string, offset: number) {
+    this.app = app;
+    this.channel = channel;
+    this.offset = this.loggable = offset;
+  }
+
+  /** Whether there is nothing to be remembered. */
+  get isForgettable(): boolean {
+    return this.subscriptions === 0 && this.log === null;
+  }
+
+  /** Whether somebody is there, or may come back, to whom a log is of use. */
+  isWorthLogging(now: number, { ageMs }: History): boolean {
+    return this.recovering > 0 || now - this.#recoveringLeftAt <= ageMs;
+  }
+
+  /** One of those that can recover has left. */
+  lostRecovering(now: number): void {
+    this.recovering--;
+    this.#recoveringLeftAt = now;
+  }
 
   get members(): ReadonlyMap<string, string> {
     if (this.#members === null) return NO_MEMBERS;
@@ -3468,7 +4477,8 @@ function parsePublish(
   const info = checkInfo(fields.info);
   if (isRefusal(info)) return info;
   const except = socketId === undefined ? {} : { exceptSocketId: socketId };
-  return { channels, message: { event: name, data, ...except }, info };
+  const message = { event: name, data, ...except, logged: true };
+  return { channels, message, info };
 }
 
 /** Whether an event name is too long. */
@@ -3776,7 +4786,7 @@ export class Webhook {
 
 // ---- Routes and transports --------------------------------------------------
 // Which request is whose, the upgrade to a WebSocket, the auth endpoint that
-// browsers call, and the client that is served to them.
+// browsers call, and the client that is served to them, in two parts.
 
 /** Answers a request, or says with 404 that it is not ours. */
 function route(server: Server, request: Request): Awaitable<Response> {
@@ -3790,6 +4800,13 @@ function route(server: Server, request: Request): Awaitable<Response> {
   if (first === "app" && second && rest.length === 0) {
     return serveSocket(server, request, decodePart(second));
   }
+  // The session itself is read where the connection is opened.
+  if (first === SESSION_PREFIX && second && SESSION_ID.test(second)) {
+    const [app, key, ...more] = rest;
+    if (app === "app" && key && more.length === 0) {
+      return serveSocket(server, request, decodePart(key));
+    }
+  }
   if (first === "apps" && second) {
     return serveApi(server, request, url, decodePart(second), rest);
   }
@@ -3801,6 +4818,9 @@ function route(server: Server, request: Request): Awaitable<Response> {
   }
   if (path === "/pusher.js" || path === "/pusher.mjs") {
     return serveClient(server, request, url, path === "/pusher.mjs");
+  }
+  if (path === "/pusher-fallback.mjs") {
+    return serveScript(request, CLIENT_FALLBACK_BUNDLE, CLIENT_FALLBACK_ETAG);
   }
   return notFound();
 }
@@ -4099,9 +5119,6 @@ function serveClient(
   url: URL,
   asModule: boolean,
 ): Response {
-  if (request.method !== "GET" && request.method !== "HEAD") {
-    return refuseMethod("GET, HEAD");
-  }
   const config = {
     key: server.defaultApp.key,
     host: url.host,
@@ -4114,7 +5131,15 @@ function serveClient(
     : `(()=>{${CLIENT_BUNDLE}globalThis.Pusher=Pusher;globalThis.pusher=preset(${json},globalThis.document?.currentScript?.src)})();`;
   const variant = createHash("sha256").update(`${asModule}${json}`)
     .digest("hex").slice(0, 16);
-  const etag = `"${CLIENT_ETAG}-${variant}"`;
+  return serveScript(request, script, `${CLIENT_ETAG}-${variant}`);
+}
+
+/** A script, which a browser may keep for a while and then ask for again. */
+function serveScript(request: Request, script: string, tag: string): Response {
+  if (request.method !== "GET" && request.method !== "HEAD") {
+    return refuseMethod("GET, HEAD");
+  }
+  const etag = `"${tag}"`;
   const headers = {
     "content-type": "text/javascript; charset=utf-8",
     "cache-control": "public, max-age=300",
@@ -4209,6 +5234,7 @@ const OPTIONS: Readonly<Record<keyof PusherOptions, Check>> = Object.freeze({
   activityTimeoutMs: checkDuration,
   pongTimeoutMs: checkDuration,
   strictProtocol: checkBoolean,
+  history: checkHistory,
   backplane: checkBackplane,
   now: checkFunction,
   cluster: checkNothing,
@@ -4315,6 +5341,21 @@ function checkEncryption(value: unknown, name: string): void {
     "sharedSecret" in value;
   if (!fits) failOption(name, value, "be an Encryption");
 }
+
+function checkHistory(history: unknown, name: string): void {
+  if (history === false) return;
+  if (!isObject(history)) {
+    return failOption(name, history, "be false or an object");
+  }
+  checkFields(history, HISTORY_CHECKS, `${name}.`);
+}
+
+const HISTORY_CHECKS: Readonly<Record<keyof History, Check>> = Object.freeze({
+  events: checkLimit,
+  ageMs: checkDuration,
+  bytes: checkLimit,
+  sessions: checkLimit,
+});
 
 function checkNothing(): void {
   // An option of the official SDK that has no meaning here.
@@ -4516,7 +5557,12 @@ interface OutboundFrame {
   channel?: string;
   data?: string | object;
   user_id?: string;
+  position?: Position;
+  recovered?: boolean;
 }
+
+/** What a confirmation tells a client that can recover. */
+type ReplayFields = Pick<OutboundFrame, "position" | "recovered">;
 
 function encodeFrame(frame: OutboundFrame): string {
   return JSON.stringify(frame);
@@ -4544,10 +5590,13 @@ function encodeMessage(channel: string, message: Message): string {
 function encodeSubscribed(
   channel: string,
   members: ReadonlyMap<string, string> | null,
+  fields: ReplayFields = {},
 ): string {
   const event = OUTBOUND.Subscribed;
-  if (members === null) return encodeFrame({ event, channel, data: "{}" });
-  const start = encodeFrame({ event, channel }).slice(0, -1);
+  if (members === null) {
+    return encodeFrame({ event, channel, data: "{}", ...fields });
+  }
+  const start = encodeFrame({ event, channel, ...fields }).slice(0, -1);
   return `${start},"data":${encodeMembers(members)}}`;
 }
 

@@ -1,7 +1,8 @@
 /**
- * Writes `client_bundle.ts`, the script that the server serves, from
- * `client.ts`: this is `deno task bundle`. With `--check` it writes nothing, and
- * fails when the file is stale. Either way it fails when the script is too large.
+ * Writes `client_bundle.ts`, the scripts that the server serves, from `client.ts`
+ * and what that loads when it is needed: this is `deno task bundle`. With `--check`
+ * it writes nothing, and fails when the file is stale. Either way it fails when the
+ * main script is too large.
  *
  * @module
  */
@@ -10,6 +11,7 @@ import { fileURLToPath } from "node:url";
 import { gzipSync } from "node:zlib";
 
 const SOURCE = "client.ts";
+const FALLBACK_SOURCE = "ext/fallback_client.ts";
 const TARGET = "client_bundle.ts";
 
 /** What a page may have to load; pusher-js is three times as large. */
@@ -21,21 +23,52 @@ const SERVER_TAIL_BYTES = 150;
 /** The server's tails use these names. */
 const DECLARED = ["Pusher", "preset"];
 
+/** How the client imports the fallback, and what a served script does instead. */
+const FALLBACK_IMPORT = `import("./${FALLBACK_SOURCE}")`;
+
+/**
+ * Not relative, as classic scripts of another origin than the page's have nothing
+ * that it could be relative to. And browsers remember for good that a module could
+ * not be loaded, so each time it gets another name.
+ */
+const SERVED_FALLBACK_IMPORT = 'import(Pusher.fallbackUrl+"?"+Date.now())';
+
+/** Runs on what the bundler has minified. Pinned, as it decides what comes out. */
+const MINIFIER = "npm:terser@5.51.4";
+
 /** Enough of a hash to tell two versions of one script apart. */
 const ETAG_CHARACTERS = 16;
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 
-/** The minified ES module that Deno makes of the client. */
-async function minify(): Promise<string> {
-  const { success, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
-    // Neither configuration nor lock file may change what comes out.
-    args: [
-      ...["bundle", "--no-config", "--no-lock", "--platform", "browser"],
-      ...["--format", "esm", "--minify", SOURCE],
-    ],
+/** The minified ES module that is made of a file, but for what it leaves out. */
+async function minify(source: string, without: string[] = []): Promise<string> {
+  const external = without.map((file) => `--external=./${file}`);
+  // Neither configuration nor lock file may change what comes out.
+  const bundle = await runDeno([
+    ...["bundle", "--no-config", "--no-lock", "--platform", "browser"],
+    ...["--format", "esm", "--minify", ...external, source],
+  ]);
+  // Chooses shorter names, more like each other, than the bundler does.
+  return await runDeno([
+    ...["run", "--no-config", "--no-lock", "--allow-read", "--allow-env"],
+    ...[MINIFIER, "--module", "--compress", "--mangle"],
+  ], bundle);
+}
+
+/** Runs Deno on a text; returns what that prints. */
+async function runDeno(args: string[], input = ""): Promise<string> {
+  const child = new Deno.Command(Deno.execPath(), {
+    args,
     cwd: root,
-  }).output();
+    stdin: "piped",
+    stdout: "piped",
+    stderr: "piped",
+  }).spawn();
+  const writer = child.stdin.getWriter();
+  await writer.write(new TextEncoder().encode(input));
+  await writer.close();
+  const { success, stdout, stderr } = await child.output();
   if (!success) throw new Error(new TextDecoder().decode(stderr));
   return new TextDecoder().decode(stdout).trim();
 }
@@ -51,9 +84,11 @@ function toStatements(module: string): string {
       `Cannot bundle ${SOURCE}: the bundle does not end with its exports`,
     );
   }
-  if (/\b(?:export|import)\b/.test(code)) {
+  const [before, after, ...more] = code.split(FALLBACK_IMPORT);
+  const others = /\b(?:export|import)\b/;
+  if (after === undefined || more.length > 0 || others.test(before + after)) {
     throw new Error(
-      `Cannot bundle ${SOURCE}: there are further imports or exports`,
+      `Cannot bundle ${SOURCE}: there must be one import, of ${FALLBACK_SOURCE}, and no other exports`,
     );
   }
   const locals = new Map(
@@ -64,20 +99,27 @@ function toStatements(module: string): string {
   );
   const declarations = DECLARED.map((name) => {
     const local = locals.get(name);
-    if (!local) throw new Error(`Cannot bundle ${SOURCE}: no export ${name}`);
-    return local === name ? "" : `const ${name}=${local};`;
+    if (local && local !== name) return `${name}=${local}`;
+    throw new Error(`Cannot bundle ${SOURCE}: no minified export ${name}`);
   });
-  const statements = [code.replace(/;?$/, ";"), ...declarations].join("");
+  const served = `${before}${SERVED_FALLBACK_IMPORT}${
+    after.replace(/;?$/, ";")
+  }`;
+  const statements = `${served}const ${declarations.join()};`;
   // Throws unless it is what the server needs it to be: plain statements.
   new Function(`"use strict";${statements}`);
   return statements;
 }
 
-function toModule(statements: string): string {
-  const hash = createHash("sha256").update(statements).digest("hex");
+function etag(script: string): string {
+  const hash = createHash("sha256").update(script).digest("hex");
+  return hash.slice(0, ETAG_CHARACTERS);
+}
+
+function toModule(statements: string, fallback: string): string {
   return `/**
- * The browser client as text. Generated from \`${SOURCE}\` by \`deno task bundle\`;
- * never edited by hand.
+ * The browser client as text. Generated from \`${SOURCE}\` and
+ * \`${FALLBACK_SOURCE}\` by \`deno task bundle\`; never edited by hand.
  *
  * @module
  */
@@ -86,15 +128,27 @@ function toModule(statements: string): string {
 export const CLIENT_BUNDLE: string = ${JSON.stringify(statements)};
 
 /** Changes with every change of the text. */
-export const CLIENT_ETAG: string = "${hash.slice(0, ETAG_CHARACTERS)}";
+export const CLIENT_ETAG: string = "${etag(statements)}";
+
+/**
+ * A module, minified, that the statements import from \`pusher-fallback.mjs\` beside
+ * the script that they are in, with a query that means nothing.
+ */
+export const CLIENT_FALLBACK_BUNDLE: string = ${JSON.stringify(fallback)};
+
+/** Changes with every change of the module. */
+export const CLIENT_FALLBACK_ETAG: string = "${etag(fallback)}";
 `;
 }
 
-/** Returns whether the script is small enough, and says how large it is. */
-function checkSize(statements: string): boolean {
+/** Says how large the scripts are; returns whether the main one is small enough. */
+function checkSizes(statements: string, fallback: string): boolean {
   const bytes = gzipSync(`(()=>{${statements}})();`).length +
     SERVER_TAIL_BYTES;
-  console.log(`${TARGET}: ${bytes} of ${MAX_GZIP_BYTES} bytes with gzip`);
+  console.log(`${SOURCE}: ${bytes} of ${MAX_GZIP_BYTES} bytes with gzip`);
+  console.log(
+    `${FALLBACK_SOURCE}: ${gzipSync(fallback).length} bytes with gzip`,
+  );
   if (bytes <= MAX_GZIP_BYTES) return true;
   console.error(
     `Cannot serve ${SOURCE}: its bundle has ${bytes} bytes with gzip, and may have ${MAX_GZIP_BYTES}`,
@@ -112,9 +166,10 @@ async function checkFreshness(path: string, text: string): Promise<boolean> {
 }
 
 const path = `${root}${TARGET}`;
-const statements = toStatements(await minify());
-const text = toModule(statements);
-const isSmall = checkSize(statements);
+const statements = toStatements(await minify(SOURCE, [FALLBACK_SOURCE]));
+const fallback = await minify(FALLBACK_SOURCE);
+const text = toModule(statements, fallback);
+const isSmall = checkSizes(statements, fallback);
 if (Deno.args.includes("--check")) {
   const isFresh = await checkFreshness(path, text);
   if (!isSmall || !isFresh) Deno.exit(1);

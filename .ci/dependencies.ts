@@ -12,8 +12,20 @@ const root = fileURLToPath(new URL("..", import.meta.url));
 /** The files each entry point is made of. */
 const FILES: Record<string, string[]> = {
   "mod.ts": ["client_bundle.ts", "mod.ts"],
-  "client.ts": ["client.ts"],
-  "cli.ts": ["cli.ts", "client_bundle.ts", "ext/webhooks.ts", "mod.ts"],
+  "client.ts": [
+    "client.ts",
+    // Loaded when they are needed.
+    "ext/encrypted_client.ts",
+    "ext/fallback_client.ts",
+  ],
+  "cli.ts": [
+    "cli.ts",
+    "client_bundle.ts",
+    "ext/fallback.ts",
+    "ext/webhooks.ts",
+    "mod.ts",
+  ],
+  "ext/fallback.ts": ["client_bundle.ts", "ext/fallback.ts", "mod.ts"],
   "ext/webhooks.ts": ["client_bundle.ts", "ext/webhooks.ts", "mod.ts"],
 };
 

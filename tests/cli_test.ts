@@ -110,6 +110,10 @@ Deno.test("cli.ts --help names every flag and its variable, and exits 0", async 
       ["--secret", "PUSHER_APP_SECRET"],
       ["--apps", "PUSHER_APPS"],
       ["--client-events", "PUSHER_CLIENT_EVENTS"],
+      ["--history-events", "PUSHER_HISTORY_EVENTS"],
+      ["--history-seconds", "PUSHER_HISTORY_SECONDS"],
+      ["--history-bytes", "PUSHER_HISTORY_BYTES"],
+      ["--no-history", "PUSHER_NO_HISTORY"],
       ["--path", "PUSHER_PATH"],
       ["--origin", "PUSHER_ORIGINS"],
       ["--drain", "PUSHER_DRAIN"],
@@ -131,6 +135,9 @@ for (
     [["--path", "x"], `path is "x"`],
     [["--origin", "no origin"], `origins is "no origin"`],
     [["--drain", "-1"], `--drain is "-1"`],
+    [["--history-events", "few"], `--history-events is "few"`],
+    [["--history-seconds", "0"], "history.ageMs is 0"],
+    [["--history-bytes", "-1"], `--history-bytes is "-1"`],
     [["--webhook", "http://127.0.0.1:1/"], "--webhook needs a --secret"],
     [["--activity-timeout", "0"], "activityTimeoutMs is 0"],
     [["stray"], "stray"],
@@ -310,6 +317,26 @@ Deno.test("cli.ts --webhook tells an address what happens, signed", async () => 
   assertEquals(await cli.stop("SIGTERM"), 0);
 });
 
+/** What a server grants to a client that asks for all extensions. */
+async function extensionsOf(cli: Cli): Promise<string[]> {
+  const socket = open(`${cli.url}/app/app-key?protocol=7&batch=1&recover=1`);
+  await socket.established;
+  const { extensions } = JSON.parse(String(socket.frames[0]?.data));
+  return extensions;
+}
+
+Deno.test("cli.ts keeps events for clients that were away, unless --no-history", async () => {
+  const secret = ["--secret", "tofu"];
+  const all = { PUSHER_HISTORY_EVENTS: "10", PUSHER_HISTORY_SECONDS: "5" };
+  const env = [...NET, "--allow-env", "cli.ts", ...LOCAL, ...secret];
+  await using keeping = await start([...env, "--history-bytes", "1000"], all);
+  assertEquals(await extensionsOf(keeping), ["batch", "recover"]);
+  await using flag = await start([...env, "--no-history"], all);
+  assertEquals(await extensionsOf(flag), ["batch"]);
+  await using variable = await start(env, { PUSHER_NO_HISTORY: "1" });
+  assertEquals(await extensionsOf(variable), ["batch"]);
+});
+
 // ---- Port of its own --------------------------------------------------------
 
 Deno.test("cli.ts closes a socket on an unknown path with 4005", async () => {
@@ -323,6 +350,40 @@ Deno.test("cli.ts closes a socket on an unknown path with 4005", async () => {
   const response = await fetch(`${cli.url}/nowhere`);
   assertEquals(response.status, 404);
   assertEquals(Object.keys(await response.json()), ["error"]);
+});
+
+/** Posts to a session over HTTP. */
+function post(cli: Cli, action: string, body = ""): Promise<Response> {
+  const url = `${cli.url}/x/pusher/app/app-key/7/abcdefgh/${action}`;
+  return fetch(url, { method: "POST", body });
+}
+
+Deno.test("cli.ts serves clients over HTTP, until SIGTERM closes them with 4200", async () => {
+  await using cli = await start([
+    ...NET,
+    "cli.ts",
+    ...LOCAL,
+    ...["--secret", "s", "--path", "/x", "--drain", "0"],
+  ]);
+  const opened = await (await post(cli, "xhr")).text();
+  assertStringIncludes(opened, "pusher:connection_established");
+  const subscribe = { event: "pusher:subscribe", data: { channel: "news" } };
+  const body = JSON.stringify([JSON.stringify(subscribe)]);
+  assertEquals((await post(cli, "xhr_send", body)).status, 204);
+  const joined = await (await post(cli, "xhr")).text();
+  assertStringIncludes(joined, "pusher_internal:subscription_succeeded");
+  const last = post(cli, "xhr_streaming");
+  const text = (await last).text();
+  assertEquals(await cli.stop("SIGTERM"), 0);
+  assertStringIncludes(await text, "\nc[4200,");
+});
+
+Deno.test("cli.ts answers 404 in JSON for a session that there is not", async () => {
+  await using cli = await start([...NET, "cli.ts", ...LOCAL, "--path", "/x"]);
+  const response = await post(cli, "xhr_send", "[]");
+  assertEquals(response.status, 404);
+  assertEquals(await response.json(), { error: "There is no such session" });
+  assertEquals(response.headers.get("access-control-allow-origin"), "*");
 });
 
 Deno.test("cli.ts drains on SIGTERM: every client gets 4200, and it exits 0", async () => {

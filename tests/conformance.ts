@@ -1,6 +1,8 @@
 /**
  * Tries a Pusher Channels server against the numbered checklist of the protocol,
- * with raw sockets and with the stock clients, and prints what holds.
+ * with raw sockets and with the stock clients, and prints what holds. Its last
+ * three items try the clients themselves, this repository's own among them, and
+ * need no server.
  *
  * ```sh
  * deno run -A tests/conformance.ts
@@ -21,8 +23,10 @@ import {
   type Settings,
 } from "./conformance/bench.ts";
 import { CHANNELS } from "./conformance/channels.ts";
+import { CLIENT } from "./conformance/client.ts";
 import { CONNECTION } from "./conformance/connection.ts";
 import { HTTP_API } from "./conformance/http_api.ts";
+import { HTTP_TRANSPORTS } from "./conformance/http_transports.ts";
 import { USERS } from "./conformance/users.ts";
 import { WEBHOOKS } from "./conformance/webhooks.ts";
 import { type App, NotHeld } from "./conformance/wire.ts";
@@ -34,6 +38,8 @@ const SECTIONS: Sections = [
   ...USERS,
   ...HTTP_API,
   ...WEBHOOKS,
+  ...HTTP_TRANSPORTS,
+  ...CLIENT,
 ];
 
 const HELP = `Tries a Pusher Channels server against the protocol's checklist.

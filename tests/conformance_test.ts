@@ -3,8 +3,8 @@
  */
 import { assertEquals } from "@std/assert";
 
-/** The checklist as far as the server goes. */
-const ITEMS = Array.from({ length: 91 }, (_, index) => index + 1);
+/** The whole checklist: the server, and this repository's own client. */
+const ITEMS = Array.from({ length: 100 }, (_, index) => index + 1);
 
 Deno.test("conformance.ts: every item of the checklist is held", async () => {
   const { code, stdout } = await new Deno.Command(Deno.execPath(), {

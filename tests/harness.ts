@@ -187,12 +187,24 @@ export function checked(answer: Answer): Answer {
 
 // ---- Clients ----------------------------------------------------------------
 
+/** A place in the events of a channel. */
+export interface Position {
+  epoch: string;
+  offset: number;
+}
+
 /** One frame from the server. */
 export interface Frame {
   event: string;
   channel?: string;
   data?: unknown;
   user_id?: string;
+  /** On events, for clients that recover. */
+  offset?: number;
+  /** On confirmations, for clients that recover. */
+  position?: Position;
+  /** On confirmations, for clients that asked for what they have missed. */
+  recovered?: boolean;
 }
 
 /** Statuses that go with each type of a refused subscription. */
@@ -210,30 +222,166 @@ const ERROR_CODES = new Set(
     .concat([4100, 4200, 4201, 4300, 4301, 4302]),
 );
 
-/** Parses a frame of the server and checks what holds for every frame of the server. */
-export function parseFrame(text: unknown): Frame {
-  assert(typeof text === "string", `Frame is not text: ${text}`);
-  assertFalse(text.includes(APP.secret), text);
-  const frame = JSON.parse(text);
-  const { event, channel, data, user_id, ...rest } = frame;
-  const told = `in ${text.slice(0, 300)}`;
-  assert(typeof event === "string", `No event ${told}`);
-  assertEquals(rest, {}, `Unknown fields ${told}`);
-  if (channel !== undefined) assert(typeof channel === "string", told);
-  if (user_id !== undefined) assert(typeof user_id === "string", told);
-  if (event === "pusher:error") {
-    assertEquals(Object.keys(data).sort(), ["code", "message"], told);
-    assert(ERROR_CODES.has(data.code), `Code not in the table ${told}`);
-    assert(typeof data.message === "string" && data.message !== "", told);
-  } else if (event === "pusher:subscription_error") {
-    assert(typeof channel === "string", `No channel ${told}`);
-    assertEquals(Object.keys(data).sort(), ["error", "status", "type"], told);
-    assert(REFUSALS[data.type]?.includes(data.status), `Not in table ${told}`);
-    assert(typeof data.error === "string" && data.error !== "", told);
-  } else {
-    assert(data === undefined || typeof data === "string", told);
+const ESTABLISHED = "pusher:connection_established";
+const SUCCEEDED = "pusher_internal:subscription_succeeded";
+const SIGNED_IN = "pusher:signin_success";
+const RECOVERY_FAILED = "pusher:recovery_failed";
+const OWN_CHANNEL = "#server-to-user-";
+const PROTOCOL_EVENT = /^pusher(_internal)?:/;
+const CACHE_CHANNEL = /^(private-encrypted-|private-|presence-)?cache-/;
+const SESSION_PATH = /\/r\/[\w-]{16,128}\/(pusher\/)?app\//;
+
+/**
+ * Parses what the server sends on one connection, and checks what holds for
+ * every frame. Whatever goes beyond the plain protocol has to have been asked
+ * for, and granted.
+ */
+export class FrameReader {
+  readonly #asked: ReadonlySet<string>;
+  readonly #isSession: boolean;
+  #granted: ReadonlySet<string> = new Set();
+  /** What each channel has come to, on a connection that recovers. */
+  readonly #offsets = new Map<string, number>();
+  /** Channels on which the next frame has to tell of a failure. */
+  readonly #failing = new Set<string>();
+  /** Channels on which an event may follow that was kept, not published. */
+  readonly #cached = new Set<string>();
+
+  /** @param url Where the client has connected; without one it is a plain one. */
+  constructor(url = "") {
+    const [path = "", query] = url.split("?");
+    const params = new URLSearchParams(query);
+    this.#isSession = SESSION_PATH.test(path);
+    this.#asked = new Set(
+      ["batch", "recover"].filter((name) => params.get(name) === "1"),
+    );
   }
-  return frame;
+
+  /** The frames of one text: one, unless they may come in batches. */
+  read(text: unknown): Frame[] {
+    assert(typeof text === "string", `Frame is not text: ${text}`);
+    assertFalse(text.includes(APP.secret), text);
+    const whole = JSON.parse(text);
+    const told = `in ${text.slice(0, 300)}`;
+    if (!Array.isArray(whole)) return [this.#check(whole, told)];
+    assert(this.#granted.has("batch"), `Batch unasked ${told}`);
+    assert(whole.length > 0, `Nothing ${told}`);
+    return whole.map((frame) =>
+      this.#check(frame, `in ${JSON.stringify(frame).slice(0, 300)}`)
+    );
+  }
+
+  #check(frame: Frame, told: string): Frame {
+    const { event, channel, data, user_id, ...rest } = frame;
+    assert(typeof event === "string", `No event ${told}`);
+    if (this.#granted.has("recover")) this.#checkPosition(frame, told);
+    else assertEquals(rest, {}, `Unknown fields ${told}`);
+    if (channel !== undefined) assert(typeof channel === "string", told);
+    if (user_id !== undefined) assert(typeof user_id === "string", told);
+    if (event === "pusher:error") {
+      // The assertions are what finds out whether it is such an object.
+      const { code, message, ...more } = data as Record<string, unknown>;
+      assertEquals(more, {}, told);
+      assert(ERROR_CODES.has(code as number), `Code not in the table ${told}`);
+      assert(typeof message === "string" && message !== "", told);
+    } else if (event === "pusher:subscription_error") {
+      assert(typeof channel === "string", `No channel ${told}`);
+      const { type, status, error, ...more } = data as Record<string, unknown>;
+      assertEquals(more, {}, told);
+      const isKnown = REFUSALS[type as string]?.includes(status as number);
+      assert(isKnown, `Not in table ${told}`);
+      assert(typeof error === "string" && error !== "", told);
+    } else {
+      assert(data === undefined || typeof data === "string", told);
+    }
+    if (event === ESTABLISHED) this.#grant(dataOf(frame).extensions, told);
+    if (event === RECOVERY_FAILED) {
+      assert(this.#isSession || this.#granted.has("recover"), told);
+      assertEquals(data, JSON.stringify({ channel }), told);
+    }
+    return frame;
+  }
+
+  /** A client that asked for nothing is told nothing of extensions. */
+  #grant(extensions: unknown, told: string): void {
+    if (extensions === undefined) return;
+    assert(this.#asked.size > 0, `Extensions unasked ${told}`);
+    assert(Array.isArray(extensions), told);
+    this.#granted = new Set(extensions);
+    assertEquals(this.#granted.size, extensions.length, told);
+    for (const extension of extensions) {
+      const isFit = extension === "auth" || this.#asked.has(extension);
+      assert(isFit, `Extension unasked ${told}`);
+    }
+  }
+
+  /** Offsets of a channel grow from the position that it began with. */
+  #checkPosition(frame: Frame, told: string): void {
+    const { event, channel = "", offset, position, recovered } = frame;
+    const { event: _, channel: __, data: ___, user_id: ____, ...rest } = frame;
+    for (const field of Object.keys(rest)) {
+      const isKnown = ["offset", "position", "recovered"].includes(field);
+      assert(isKnown, `Unknown field ${field} ${told}`);
+    }
+    assertEquals(
+      this.#failing.delete(channel),
+      event === RECOVERY_FAILED,
+      `A failure has to be told after its confirmation, and only then ${told}`,
+    );
+    if (event === SUCCEEDED || event === SIGNED_IN) {
+      const what = event === SUCCEEDED ? channel : userChannelOf(frame);
+      assertEquals(offset, undefined, told);
+      this.#confirm(what, position, recovered, told);
+      return;
+    }
+    assertEquals([position, recovered], [undefined, undefined], told);
+    if (PROTOCOL_EVENT.test(event)) {
+      assertEquals(offset, undefined, `Offset of a protocol frame ${told}`);
+      return;
+    }
+    const isKept = this.#cached.delete(channel);
+    if (offset !== undefined || !isKept) {
+      assert(Number.isSafeInteger(offset), `No offset ${told}`);
+      const before = this.#offsets.get(channel);
+      assert(before !== undefined, `No position before ${told}`);
+      assert((offset ?? 0) > before, `Not above ${before} ${told}`);
+      this.#offsets.set(channel, offset ?? 0);
+    }
+  }
+
+  #confirm(
+    channel: string,
+    position: Position | undefined,
+    recovered: boolean | undefined,
+    told: string,
+  ): void {
+    if (CACHE_CHANNEL.test(channel)) this.#cached.add(channel);
+    if (position === undefined) {
+      // Only a repeated one says nothing of where it begins.
+      assert(this.#offsets.has(channel), `No position ${told}`);
+      assertEquals(recovered, undefined, told);
+      return;
+    }
+    const { epoch, offset, ...more } = position;
+    assertEquals(more, {}, told);
+    assert(typeof epoch === "string" && epoch !== "", told);
+    assert(Number.isSafeInteger(offset) && offset >= 0, told);
+    this.#offsets.set(channel, offset);
+    if (recovered === undefined) return;
+    assert(typeof recovered === "boolean", told);
+    if (!recovered) this.#failing.add(channel);
+  }
+}
+
+/** The channel of the user who has signed in. */
+function userChannelOf(frame: Frame): string {
+  return OWN_CHANNEL + JSON.parse(dataOf(frame).user_data).id;
+}
+
+/** Parses a frame for a plain client and checks what holds for every such frame. */
+export function parseFrame(text: unknown): Frame {
+  // A plain client gets no batches.
+  return new FrameReader().read(text)[0] as Frame;
 }
 
 /** The decoded `data` of a frame. */
@@ -250,6 +398,10 @@ export interface SubscribeInit {
   channelData?: string;
   /** Replaces the right signature; `null` sends none. */
   auth?: string | null;
+  /** The position after which everything is wanted. */
+  recover?: unknown;
+  /** How many of the last events are wanted. */
+  rewind?: unknown;
 }
 
 /** How a connection was closed. */
@@ -258,14 +410,25 @@ export interface Closing {
   reason: string;
 }
 
-/** A client that speaks the protocol, frame by frame. */
+/**
+ * A client that speaks the protocol, frame by frame. It answers nothing by
+ * itself. With a session in its path it is pinged now and then: only
+ * `next("pusher:ping")` and {@linkcode acknowledge} take notice of that.
+ */
 export class Client implements AsyncDisposable {
   /** Resolves when the connection has closed, whoever closed it. */
   readonly closed: Promise<Closing>;
   /** Set once the server has said it. */
   socketId = "";
   readonly app: App;
+  /** Everything that has come, as it came: a batch is one text. */
+  readonly texts: string[] = [];
+  /** All frames that have come, taken or not. */
+  readonly log: Frame[] = [];
   readonly #socket: WebSocket;
+  readonly #isSession: boolean;
+  /** How many frames had come when a ping was answered. */
+  #answered = 0;
   readonly #frames: Frame[] = [];
   #closing: Closing | undefined;
   #fault: unknown;
@@ -273,12 +436,17 @@ export class Client implements AsyncDisposable {
 
   constructor(url: string, app = APP, headers?: Record<string, string>) {
     this.app = app;
+    this.#isSession = SESSION_PATH.test(url);
+    const reader = new FrameReader(url);
     this.#socket = headers
       ? new WebSocket(url, { headers })
       : new WebSocket(url);
     this.#socket.addEventListener("message", ({ data }) => {
+      this.texts.push(data);
       try {
-        this.#frames.push(parseFrame(data));
+        const frames = reader.read(data);
+        this.log.push(...frames);
+        this.#frames.push(...frames);
       } catch (fault) {
         this.#fault ??= fault;
       }
@@ -315,6 +483,8 @@ export class Client implements AsyncDisposable {
       if (this.#fault !== undefined) throw this.#fault;
       const frame = this.#frames.shift();
       if (frame !== undefined) {
+        const isPing = frame.event === "pusher:ping";
+        if (this.#isSession && isPing && event !== frame.event) continue;
         if (event !== undefined) {
           assertEquals(frame.event, event, JSON.stringify(frame).slice(0, 300));
         }
@@ -326,10 +496,56 @@ export class Client implements AsyncDisposable {
           `Cannot take ${what}: closed with ${this.#closing.code}`,
         );
       }
-      const { promise, resolve } = Promise.withResolvers<void>();
-      this.#wake = resolve;
-      await within(DEADLINE_MS, what, promise);
+      await this.#more(what);
     }
+  }
+
+  async #more(what: string): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#wake = resolve;
+    await within(DEADLINE_MS, what, promise);
+  }
+
+  /**
+   * Answers pings until one of them came after all events so far, so that the
+   * server knows that all of them have arrived.
+   */
+  async acknowledge(): Promise<void> {
+    for (;;) {
+      const ping = this.log.findLastIndex(({ event }) =>
+        event === "pusher:ping"
+      );
+      const event = this.log.findLastIndex(({ event }) =>
+        !PROTOCOL_EVENT.test(event)
+      );
+      if (ping >= this.#answered) this.pong();
+      if (ping > event) return;
+      if (this.#fault !== undefined) throw this.#fault;
+      if (this.#closing) throw new Error("Cannot be pinged: closed");
+      await this.#more("pusher:ping");
+    }
+  }
+
+  /** Where the client is on a channel, by all that it was sent. */
+  positionOn(channel: string): Position {
+    let position: Position | undefined;
+    for (const frame of this.log) {
+      const on = frame.event === SIGNED_IN
+        ? userChannelOf(frame)
+        : frame.channel;
+      if (on !== channel) continue;
+      if (frame.position !== undefined) position = frame.position;
+      if (frame.offset === undefined || position === undefined) continue;
+      position = { ...position, offset: frame.offset };
+    }
+    assert(position !== undefined, `No position on ${channel}`);
+    return position;
+  }
+
+  /** Answers the pings so far. */
+  pong(): void {
+    this.#answered = this.log.length;
+    this.send({ event: "pusher:pong", data: {} });
   }
 
   /**
@@ -366,6 +582,8 @@ export class Client implements AsyncDisposable {
         channel,
         ...(auth === null ? {} : { auth }),
         ...(channelData === undefined ? {} : { channel_data: channelData }),
+        ...("recover" in init && { recover: init.recover }),
+        ...("rewind" in init && { rewind: init.rewind }),
       },
     });
   }
@@ -379,13 +597,29 @@ export class Client implements AsyncDisposable {
     return frame;
   }
 
+  /** Subscribes, which has to succeed, and returns the confirmation. */
+  async enter(channel: string, init?: SubscribeInit): Promise<Frame> {
+    const frame = await this.subscribe(channel, init);
+    assertEquals(frame.event, SUCCEEDED, JSON.stringify(frame));
+    return frame;
+  }
+
   /** Subscribes, which has to succeed, and returns what the server says. */
   // deno-lint-ignore no-explicit-any -- every test knows what it asked for
   async join(channel: string, init?: SubscribeInit): Promise<any> {
-    const frame = await this.subscribe(channel, init);
-    const told = JSON.stringify(frame);
-    assertEquals(frame.event, "pusher_internal:subscription_succeeded", told);
-    return dataOf(frame);
+    return dataOf(await this.enter(channel, init));
+  }
+
+  /** Signs in, which has to succeed, and returns the confirmation. */
+  async signIn(
+    user: { id: string; [field: string]: unknown },
+    more: { recover?: unknown } = {},
+  ): Promise<Frame> {
+    const user_data = JSON.stringify(user);
+    const text = `${this.socketId}::user::${user_data}`;
+    const auth = `${this.app.key}:${hmac(this.app.secret, text)}`;
+    this.send({ event: "pusher:signin", data: { auth, user_data, ...more } });
+    return await this.next(SIGNED_IN);
   }
 
   /** Subscribes, which has to fail, and returns why, as `type status`. */
@@ -746,9 +980,15 @@ export class MemoryTransport implements Transport {
   bufferedAmount = 0;
   readonly frames: Frame[] = [];
   closing: [code: number, reason: string] | undefined;
+  readonly #reader: FrameReader;
+
+  /** @param url Where the client would have connected, see {@linkcode FrameReader}. */
+  constructor(url?: string) {
+    this.#reader = new FrameReader(url);
+  }
 
   send(frame: string): void {
-    this.frames.push(parseFrame(frame));
+    this.frames.push(...this.#reader.read(frame));
   }
 
   close(code: number, reason: string): void {
@@ -848,6 +1088,8 @@ export interface Around {
 export interface ConnectInit {
   /** @default {"?protocol=7"} */
   query?: string;
+  /** What stands before `/app/`, such as `/r/{session}`. */
+  path?: string;
   app?: App;
   headers?: Record<string, string>;
 }
@@ -886,9 +1128,11 @@ export class TestServer implements AsyncDisposable {
   }
 
   /** Opens a socket without waiting for anything. */
-  dial({ query = "?protocol=7", app = this.app, headers }: ConnectInit = {}) {
+  dial(init: ConnectInit = {}): Client {
+    const { query = "?protocol=7", path = "", app = this.app, headers } = init;
     const key = encodeURIComponent(app.key);
-    return new Client(`${this.wsUrl}/app/${key}${query}`, app, headers);
+    const url = `${this.wsUrl}${path}/app/${key}${query}`;
+    return new Client(url, app, headers);
   }
 
   /** Connects a client. */

@@ -477,6 +477,33 @@ export class Forwarder implements AsyncDisposable {
   }
 }
 
+/** A proxy that knows nothing of upgrades, and counts. */
+export class HttpFront implements AsyncDisposable {
+  /** Paths of all requests so far. */
+  readonly requests: string[] = [];
+  readonly #server: Deno.HttpServer<Deno.NetAddr>;
+
+  constructor(target: string) {
+    this.#server = Deno.serve(
+      { hostname: "127.0.0.1", port: 0, onListen() {} },
+      (request) => {
+        const { pathname, search } = new URL(request.url);
+        this.requests.push(pathname);
+        const { method, headers, body } = request;
+        return fetch(target + pathname + search, { method, headers, body });
+      },
+    );
+  }
+
+  get origin(): string {
+    return `http://127.0.0.1:${this.#server.addr.port}`;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#server.shutdown();
+  }
+}
+
 /** Opens a WebSocket by hand, to be lost without a closing handshake. */
 export async function openTcp(
   origin: string,

@@ -90,8 +90,14 @@ export class Inbox {
   }
 }
 
+/** What a stock client connects with, unless it is a WebSocket. */
+export type HttpTransport = "xhr_streaming" | "xhr_polling";
+
 /** Who a stock client is, where it has to be somebody. */
 export interface Identity {
+  /** Its only transport, and further options. */
+  transport?: HttpTransport;
+  activityTimeout?: number;
   /** Signs for it. @default {the app's own SDK} */
   signer?: Sdk;
   /** The member on presence channels. */
@@ -110,7 +116,7 @@ export class StockClient {
     origin: string,
     key: string,
     signer: Sdk,
-    { member, user }: Identity,
+    { member, user, transport, activityTimeout }: Identity,
   ) {
     const { hostname, port, protocol } = new URL(origin);
     const isTls = protocol === "https:";
@@ -121,8 +127,16 @@ export class StockClient {
       wsHost: hostname,
       wsPort: Number(port || 80),
       wssPort: Number(port || 443),
+      httpHost: hostname,
+      httpPort: Number(port || 80),
+      httpsPort: Number(port || 443),
       forceTLS: isTls,
-      enabledTransports: isTls ? ["ws", "wss"] : ["ws"],
+      enabledTransports: transport
+        ? [transport]
+        : isTls
+        ? ["ws", "wss"]
+        : ["ws"],
+      ...(activityTimeout === undefined ? {} : { activityTimeout }),
       disableStats: true,
       nacl,
       channelAuthorization: {

@@ -1,0 +1,127 @@
+/**
+ * What the client opens the events of encrypted channels with. The client loads it,
+ * by way of `fallback_client.ts`, when it first subscribes to such a channel.
+ *
+ * @module
+ */
+import type { Channel, ChannelAuth, Frame, Nacl } from "../client.ts";
+
+/** Events of a channel that may wait for a new secret; more are dropped. */
+const MAX_HELD_EVENTS = 1_000;
+
+/** What a channel lets its {@linkcode Opener} do. */
+export interface OpenerOwner {
+  /** The channel. */
+  channel: Channel;
+  /** Takes an event that has been opened. */
+  emit(frame: Frame): void;
+  /** Asks for a permission, which brings a secret. */
+  authorize(): Promise<unknown>;
+  /** Hears what is dropped. */
+  log(...message: unknown[]): void;
+}
+
+/** Opens the events of one encrypted channel. */
+export class Opener {
+  readonly #owner: OpenerOwner;
+  readonly #secretbox: Nacl["secretbox"];
+  #secret: Uint8Array = new Uint8Array();
+  /** Events that the secret did not open. A new one is asked for meanwhile. */
+  #held: Frame[] = [];
+
+  /** Made by the channel when it is first given a secret. */
+  constructor(owner: OpenerOwner) {
+    this.#owner = owner;
+    // The client creates no encrypted channel without it.
+    this.#secretbox = owner.channel.pusher.options.nacl!.secretbox;
+  }
+
+  /**
+   * Takes the secret of a permission.
+   *
+   * @throws {TypeError} when there is none.
+   */
+  accept({ shared_secret = "" }: ChannelAuth): void {
+    try {
+      this.#secret = decodeBase64(shared_secret, this.#secretbox.keyLength);
+    } catch (cause) {
+      const { name } = this.#owner.channel;
+      throw new TypeError(
+        `Cannot subscribe to "${name}": no shared_secret in answer`,
+        { cause },
+      );
+    }
+  }
+
+  /** Opens an event, with a new secret if need be. */
+  take(frame: Frame): void {
+    if (!this.#emitOpened(frame)) this.#retry(frame);
+  }
+
+  /** Forgets what waits for a secret: the connection is lost. */
+  reset(): void {
+    const { name, pusher } = this.#owner.channel;
+    const position = pusher.positions.get(name);
+    const offset = this.#held[0]?.offset;
+    // It is among what is told after the reconnect.
+    if (position && offset !== undefined) position.offset = offset - 1;
+    this.#held = [];
+  }
+
+  /**
+   * Accepts data with `ciphertext` and `nonce`, and drops what is anything else.
+   * Returns false where another secret is needed.
+   */
+  #emitOpened(frame: Frame): boolean {
+    const { data } = frame;
+    const { nonceLength, overheadLength } = this.#secretbox;
+    try {
+      const content = this.#secretbox.open(
+        decodeBase64(data.ciphertext, overheadLength),
+        decodeBase64(data.nonce, nonceLength),
+        this.#secret,
+      );
+      if (!content) return false;
+      const text = new TextDecoder().decode(content);
+      this.#owner.emit({ ...frame, data: decodeJson(text) });
+    } catch (error) {
+      this.#drop(error);
+    }
+    return true;
+  }
+
+  /** Gives an event one more try, with a new secret. They stay in order. */
+  async #retry(frame: Frame): Promise<void> {
+    const held = this.#held;
+    if (held.length < MAX_HELD_EVENTS) held.push(frame);
+    if (held.length > 1) return;
+    const { channel, authorize, log } = this.#owner;
+    await authorize().catch((error) => log(String(error)));
+    if (held !== this.#held) return;
+    for (const waiting of held.splice(0)) {
+      // A handler of the event before may have left the channel.
+      if (!channel.subscribed || !this.#emitOpened(waiting)) this.#drop("");
+    }
+  }
+
+  #drop(reason: unknown): void {
+    const { channel, log } = this.#owner;
+    log("Event dropped", channel.name, String(reason));
+  }
+}
+
+/** The bytes of a base64 text. Throws when there are fewer than needed. */
+function decodeBase64(text: string, minBytes: number): Uint8Array {
+  const bytes = Uint8Array.from(atob(text), (char) => char.charCodeAt(0));
+  if (bytes.length >= minBytes) return bytes;
+  throw new TypeError("too short");
+}
+
+/** The value of a JSON text; anything else is text as it is. */
+function decodeJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return text;
+  }
+}

@@ -1,0 +1,371 @@
+/**
+ * What the client uses where no WebSocket can open, such as behind a proxy that
+ * refuses `Upgrade`: frames over HTTP, by streaming or by polling, as `pusher-js`
+ * has them. The client loads this module when it is first needed.
+ *
+ * While it is in use WebSocket is tried again in the background, so that a network
+ * which has got better is noticed.
+ *
+ * It brings along what else few pages need: what opens the events of encrypted
+ * channels.
+ *
+ * @module
+ */
+import type { PusherOptions, Socket } from "../client.ts";
+
+export { Opener, type OpenerOwner } from "./encrypted_client.ts";
+
+/** The transports over HTTP. */
+export type HttpTransport = "xhr_streaming" | "xhr_polling";
+
+/** Where HTTP goes, if not to where WebSocket does. */
+export type HttpOptions = Pick<
+  PusherOptions,
+  "httpHost" | "httpPort" | "httpsPort" | "httpPath"
+>;
+
+/**
+ * Takes over a WebSocket that has opened in the background. The greeting is its
+ * first message, which has arrived already.
+ */
+export type Switch = (socket: WebSocket, greeting: string) => void;
+
+/**
+ * Time that a streaming answer has to begin. What buffers it, a proxy say, may
+ * keep it for good; what does not has passed on the first bytes at once.
+ */
+const OPENING_TIMEOUT_MS = 5_000;
+
+/**
+ * An answer longer than this is given up at the end of a line, and the next one
+ * asked for. That is what stock clients do, so servers wait for it. In UTF-16
+ * units, of everything that has arrived in the answer.
+ */
+const MAX_ANSWER_UNITS = 262_144;
+
+/**
+ * What one request carries at most, in UTF-16 units and in frames; a single frame
+ * always fits. Servers limit both, ours to 262,144 bytes and 1,000 frames.
+ */
+const MAX_BODY_UNITS = 65_536;
+const MAX_BODY_FRAMES = 500;
+
+/** Delay of the first probe: soon, as the server may just have been restarted. */
+const PROBE_MIN_MS = 5_000;
+
+/** Longest delay between probes before jitter, which adds up to half. */
+const PROBE_MAX_MS = 200_000;
+
+/** Time that a probe has to open and to be greeted. */
+const PROBE_TIMEOUT_MS = 15_000;
+
+/** Code of a connection that ended without saying why. */
+const ABNORMAL_CLOSURE = 1006;
+
+// ---- Socket -----------------------------------------------------------------
+// A connection over a series of requests: one that is answered with what the
+// server has to say, and at most one at a time that carries what the client says.
+
+/**
+ * A connection over HTTP in the shape of a `WebSocket`.
+ *
+ * - What is sent arrives in order: one request at a time carries what has come up
+ *   meanwhile. When it fails the connection ends, so nothing is lost in silence.
+ * - `close()` ends all requests and timers, and calls nobody.
+ */
+export class HttpSocket implements Socket {
+  onmessage: Required<Socket>["onmessage"] = null;
+  onclose: Required<Socket>["onclose"] = null;
+
+  readonly #isStreaming: boolean;
+  /** Up to and including the session. Its host is the server's to change. */
+  readonly #base: URL;
+  readonly #query: string;
+  readonly #probe: Probe;
+  readonly #requests = new AbortController();
+  readonly #openingTimer: ReturnType<typeof setTimeout> | undefined;
+  readonly #queue: string[] = [];
+  #requestCount = 0;
+  #isSending = false;
+  #isOpen = false;
+
+  /**
+   * Connects.
+   *
+   * @param transport Whether to stream or to poll.
+   * @param url Where WebSocket connects to, now or at the next probe.
+   * @param options Where HTTP goes instead.
+   * @param onSwitch Takes over once WebSocket opens. Without it nothing is probed.
+   */
+  constructor(
+    transport: HttpTransport,
+    url: () => string,
+    options: HttpOptions = {},
+    onSwitch?: Switch | null,
+  ) {
+    this.#isStreaming = transport === "xhr_streaming";
+    this.#base = sessionUrl(url(), options);
+    this.#query = this.#base.search;
+    this.#probe = new Probe(url, () => this.#switchIfIdle(), onSwitch);
+    if (this.#isStreaming) {
+      this.#openingTimer = setTimeout(() => {
+        const message = `Nothing streamed in ${OPENING_TIMEOUT_MS} ms`;
+        this.#end(ABNORMAL_CLOSURE, message);
+      }, OPENING_TIMEOUT_MS);
+    }
+    this.#receive();
+  }
+
+  send(text: string): void {
+    this.#queue.push(text);
+    this.#flush();
+  }
+
+  close(): void {
+    clearTimeout(this.#openingTimer);
+    this.#probe.close();
+    this.#requests.abort();
+  }
+
+  #end(code: number, reason: string): void {
+    if (this.#requests.signal.aborted) return;
+    this.close();
+    this.onclose?.({ code, reason });
+  }
+
+  // ---- Receiving
+
+  async #receive(): Promise<void> {
+    const { signal } = this.#requests;
+    try {
+      while (!signal.aborted) {
+        await (this.#isStreaming ? this.#stream() : this.#poll());
+      }
+    } catch (error) {
+      this.#end(ABNORMAL_CLOSURE, `Cannot receive: ${messageOf(error)}`);
+    }
+  }
+
+  /** Reads one answer until it is too long. */
+  async #stream(): Promise<void> {
+    const { body } = await this.#post("xhr_streaming", this.#query);
+    const reader = body!.getReader();
+    const decoder = new TextDecoder();
+    let units = 0;
+    let rest = "";
+    do {
+      const { value, done } = await reader.read();
+      if (done) throw new Error("the answer has ended");
+      const text = decoder.decode(value, { stream: true });
+      units += text.length;
+      const lines = (rest + text).split("\n");
+      rest = lines.pop() ?? "";
+      for (const line of lines) this.#take(line);
+    } while (units <= MAX_ANSWER_UNITS || rest !== "");
+    await reader.cancel();
+  }
+
+  /** Reads one answer, which is there once the server has something to say. */
+  async #poll(): Promise<void> {
+    const response = await this.#post("xhr", this.#query);
+    const lines = (await response.text()).split("\n");
+    // Anything else would be asked for again at once, and for good.
+    if (lines.length < 2) throw new Error("the answer is empty");
+    for (const line of lines) this.#take(line);
+    if (!this.#isOpen) throw new Error("the answer opens nothing");
+  }
+
+  /**
+   * Accepts `o`, frames as `a[…]` and `m"…"`, `h`, and `c[code,"reason"]`. Other
+   * lines mean nothing: before `o` comes what makes browsers pass on the rest.
+   */
+  #take(line: string): void {
+    if (this.#requests.signal.aborted) return;
+    const type = line[0];
+    const content = line.slice(1);
+    if (type === "o") {
+      this.#open(content);
+    } else if (type === "c") {
+      const [code, reason] = JSON.parse(content);
+      this.#end(code, reason);
+    } else if (type === "a" || type === "m") {
+      for (const data of [JSON.parse(content)].flat()) {
+        // A handler may have closed.
+        if (!this.#requests.signal.aborted) this.onmessage?.({ data });
+      }
+    } else if (line === "h" && this.#isOpen && this.#isStreaming) {
+      // A poll that ends is a sign of life anyway.
+      this.#flush();
+    }
+  }
+
+  #open(content: string): void {
+    // The server has made a new connection of what it did not know any more.
+    if (this.#isOpen) return this.#end(ABNORMAL_CLOSURE, "Server lost session");
+    this.#isOpen = true;
+    clearTimeout(this.#openingTimer);
+    const { hostname } = JSON.parse(content || "{}");
+    if (hostname) this.#base.hostname = hostname;
+    this.#probe.plan();
+  }
+
+  // ---- Sending
+
+  /** Sends what is queued; if that is nothing, a sign of life. */
+  async #flush(): Promise<void> {
+    if (this.#isSending) return;
+    this.#isSending = true;
+    try {
+      do {
+        // What else comes up in this turn goes along.
+        await null;
+        const frames = JSON.stringify(this.#dequeue());
+        const { body } = await this.#post("xhr_send", "", frames);
+        await body?.cancel();
+      } while (this.#queue.length > 0);
+    } catch (error) {
+      this.#end(ABNORMAL_CLOSURE, `Cannot send: ${messageOf(error)}`);
+    }
+    this.#isSending = false;
+    this.#switchIfIdle();
+  }
+
+  /** Takes off the queue what fits into one request. */
+  #dequeue(): string[] {
+    let units = 0;
+    const isFull = (frame: string, index: number) =>
+      (units += frame.length) > MAX_BODY_UNITS || index >= MAX_BODY_FRAMES;
+    const rest = this.#queue.findIndex(isFull);
+    const count = rest < 0 ? this.#queue.length : Math.max(rest, 1);
+    return this.#queue.splice(0, count);
+  }
+
+  /** Makes way for WebSocket, unless that lost what is being sent. */
+  #switchIfIdle(): void {
+    if (!this.#isSending) this.#probe.handOver();
+  }
+
+  /**
+   * Posts, with no header that another origin would have to allow by name. Requests
+   * are numbered as those of stock clients are: runtimes send one again by
+   * themselves when its connection breaks, and only so can a server tell.
+   */
+  async #post(
+    purpose: string,
+    query: string,
+    body: string | null = null,
+  ): Promise<Response> {
+    const url = new URL(this.#base);
+    url.pathname += `/${purpose}`;
+    url.search = query;
+    url.searchParams.set("t", String(Date.now()));
+    url.searchParams.set("n", String(++this.#requestCount));
+    const response = await fetch(url, {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body,
+      signal: this.#requests.signal,
+    });
+    if (response.ok) return response;
+    await response.body?.cancel();
+    throw new Error(`status is ${response.status}, and must be 200`);
+  }
+}
+
+/** Where HTTP goes with a session of its own, given where WebSocket does. */
+function sessionUrl(wsUrl: string, options: HttpOptions): URL {
+  const { httpHost, httpPort, httpsPort, httpPath } = options;
+  const url = new URL(wsUrl.replace("ws", "http"));
+  const port = url.protocol === "https:" ? httpsPort : httpPort;
+  if (httpHost) url.hostname = httpHost;
+  if (port) url.port = String(port);
+  const path = url.pathname;
+  const app = path.lastIndexOf("/app/");
+  const server = Math.floor(Math.random() * 1_000);
+  url.pathname = (httpPath ?? `${path.slice(0, app)}/pusher`) +
+    `${path.slice(app)}/${server}/${randomSession()}`;
+  return url;
+}
+
+/** Eight characters of `0-9a-v`, not to be guessed: who knows them can listen. */
+function randomSession(): string {
+  const bytes = crypto.getRandomValues(new Uint8Array(8));
+  return [...bytes].map((byte) => (byte & 31).toString(32)).join("");
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
+
+// ---- Probe ------------------------------------------------------------------
+// A WebSocket that is tried from time to time while HTTP is in use. Once it has
+// been greeted it is kept until it is taken over.
+
+class Probe {
+  readonly #url: () => string;
+  readonly #onReady: () => void;
+  readonly #onSwitch: Switch | null | undefined;
+  #delayMs = PROBE_MIN_MS;
+  #timer: ReturnType<typeof setTimeout> | undefined;
+  #socket: WebSocket | undefined;
+  #greeting: string | undefined;
+
+  constructor(
+    url: () => string,
+    onReady: () => void,
+    onSwitch: Switch | null | undefined,
+  ) {
+    this.#url = url;
+    this.#onReady = onReady;
+    this.#onSwitch = onSwitch;
+  }
+
+  /** Tries after a while. The delay doubles each time. */
+  plan(): void {
+    this.close();
+    if (!this.#onSwitch) return;
+    const jitter = 1 + Math.random() / 2;
+    this.#timer = setTimeout(() => this.#try(), this.#delayMs * jitter);
+    this.#delayMs = Math.min(this.#delayMs * 2, PROBE_MAX_MS);
+  }
+
+  /** Hands over what has opened, if anything has. */
+  handOver(): void {
+    const socket = this.#socket;
+    const greeting = this.#greeting;
+    if (!socket || greeting === undefined) return;
+    socket.onmessage = socket.onclose = null;
+    this.#socket = undefined;
+    this.#onSwitch?.(socket, greeting);
+  }
+
+  close(): void {
+    clearTimeout(this.#timer);
+    const socket = this.#socket;
+    this.#socket = this.#greeting = undefined;
+    if (!socket) return;
+    socket.onmessage = socket.onclose = null;
+    socket.close();
+  }
+
+  #try(): void {
+    const socket = new WebSocket(this.#url());
+    this.#socket = socket;
+    this.#timer = setTimeout(() => this.plan(), PROBE_TIMEOUT_MS);
+    socket.onclose = () => this.plan();
+    socket.onmessage = ({ data }) => {
+      if (!isGreeting(data)) return this.plan();
+      clearTimeout(this.#timer);
+      this.#greeting = data;
+      this.#onReady();
+    };
+  }
+}
+
+function isGreeting(text: unknown): boolean {
+  try {
+    return JSON.parse(String(text)).event === "pusher:connection_established";
+  } catch {
+    return false;
+  }
+}

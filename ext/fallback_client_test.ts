@@ -1,0 +1,1314 @@
+/**
+ * The client over HTTP: against a server that follows each test's script, and
+ * against our own. Where time matters it is fake, so that nothing waits for it.
+ */
+import {
+  assert,
+  assertEquals,
+  assertInstanceOf,
+  assertMatch,
+  assertNotEquals,
+  assertStringIncludes,
+} from "@std/assert";
+import { FakeTime } from "@std/testing/time";
+import {
+  type Channel,
+  type Frame,
+  PresenceChannel,
+  type PusherOptions,
+} from "@glitz/pusher/client";
+import {
+  Client,
+  heard,
+  Inbox,
+  Listeners,
+  RealServer,
+  record,
+  Server,
+  settled,
+  until,
+  within,
+} from "../tests/client_harness.ts";
+import { browserTest, openPage } from "../tests/browser.ts";
+import { HttpSocket, type Switch } from "./fallback_client.ts";
+
+// ---- Fixtures ---------------------------------------------------------------
+
+/** What stock servers begin a streaming answer with. */
+const PRELUDE = `${"h".repeat(2048)}\n`;
+
+/** One request over HTTP, and its answer as the test wants it. */
+class Exchange {
+  readonly request: Request;
+  readonly body: string;
+  readonly response: Promise<Response>;
+  /** Settles when the client gives up an answer that has begun. */
+  readonly givenUp: Promise<void>;
+  #respond!: (response: Response) => void;
+  #giveUp!: () => void;
+  #stream: ReadableStreamDefaultController<Uint8Array> | undefined;
+  #isOver = false;
+
+  constructor(request: Request, body: string) {
+    this.request = request;
+    this.body = body;
+    this.response = new Promise((resolve) => this.#respond = resolve);
+    this.givenUp = new Promise((resolve) => this.#giveUp = resolve);
+  }
+
+  get url(): URL {
+    return new URL(this.request.url);
+  }
+
+  /** What tells it from other requests. */
+  get number(): string {
+    const { searchParams } = this.url;
+    return `${searchParams.get("t")} ${searchParams.get("n")}`;
+  }
+
+  /** The query without that. */
+  get query(): string {
+    const { searchParams } = this.url;
+    for (const name of ["t", "n"]) searchParams.delete(name);
+    return String(searchParams);
+  }
+
+  /** The frames that it brings. */
+  get frames(): Frame[] {
+    return JSON.parse(this.body).map((text: string) => JSON.parse(text));
+  }
+
+  /** Answers once and for all. */
+  answer(text: string | null, status = 200): void {
+    this.#isOver = true;
+    this.#respond(new Response(text, { status }));
+  }
+
+  /** Begins an answer if need be, and writes more of it. */
+  write(text: string | Uint8Array): void {
+    if (!this.#stream) {
+      const body = new ReadableStream<Uint8Array>({
+        start: (controller) => {
+          this.#stream = controller;
+        },
+        cancel: () => {
+          this.#isOver = true;
+          this.#giveUp();
+        },
+      });
+      this.#respond(new Response(body));
+    }
+    const bytes = typeof text === "string"
+      ? new TextEncoder().encode(text)
+      : text;
+    this.#stream?.enqueue(bytes);
+  }
+
+  /** Ends the answer. */
+  end(): void {
+    if (this.#isOver) return;
+    this.#isOver = true;
+    if (this.#stream) this.#stream.close();
+    else this.#respond(new Response(null, { status: 204 }));
+  }
+}
+
+/** A server that HTTP goes to; it also takes WebSockets, unless it is down. */
+class HttpServer implements AsyncDisposable {
+  readonly server = new Server();
+  readonly #exchanges: Exchange[] = [];
+  readonly #receiving = new Inbox<Exchange>();
+  readonly #sending = new Inbox<Exchange>();
+
+  constructor() {
+    this.server.onRequest = async (request) => {
+      const exchange = new Exchange(request, await request.text());
+      this.#exchanges.push(exchange);
+      const isSend = exchange.url.pathname.endsWith("/xhr_send");
+      (isSend ? this.#sending : this.#receiving).push(exchange);
+      return await exchange.response;
+    };
+  }
+
+  get port(): number {
+    return this.server.port;
+  }
+
+  get wsUrl(): string {
+    return `ws://127.0.0.1:${this.port}/x/app/a%20b?protocol=7&batch=1`;
+  }
+
+  /** The next request that asks for frames. */
+  receive(): Promise<Exchange> {
+    return this.#receiving.next("request for frames");
+  }
+
+  /** The next request that brings frames. */
+  sent(): Promise<Exchange> {
+    return this.#sending.next("request with frames");
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const exchange of this.#exchanges) exchange.end();
+    await this.server[Symbol.asyncDispose]();
+  }
+}
+
+/** A connection, and what comes of it. */
+class Connection implements Disposable {
+  readonly socket: HttpSocket;
+  readonly #messages = new Inbox<string>();
+  readonly #closes = new Inbox<[code: number, reason: string]>();
+
+  constructor(
+    http: HttpServer,
+    transport: "xhr_streaming" | "xhr_polling" = "xhr_streaming",
+    onSwitch?: Switch,
+  ) {
+    const url = () => http.wsUrl;
+    this.socket = new HttpSocket(transport, url, {}, onSwitch);
+    this.socket.onmessage = ({ data }) => this.#messages.push(data);
+    this.socket.onclose = ({ code, reason }) =>
+      this.#closes.push([code, reason]);
+  }
+
+  message(): Promise<string> {
+    return this.#messages.next("message");
+  }
+
+  async messages(count: number): Promise<string[]> {
+    const messages = [];
+    for (let i = 0; i < count; i++) messages.push(await this.message());
+    return messages;
+  }
+
+  closed(): Promise<[code: number, reason: string]> {
+    return this.#closes.next("close");
+  }
+
+  [Symbol.dispose](): void {
+    this.socket.close();
+  }
+}
+
+const line = (...frames: string[]) => `a${JSON.stringify(frames)}\n`;
+
+/** A frame that greets. */
+const greeting = (socket_id: string, extensions?: string[]) =>
+  JSON.stringify({
+    event: "pusher:connection_established",
+    data: { socket_id, activity_timeout: 120, extensions },
+  });
+
+// ---- Requests ---------------------------------------------------------------
+
+Deno.test("HttpSocket posts to a session of its own, with the query of WebSocket", async () => {
+  await using http = new HttpServer();
+  const sessions = new Set<string>();
+  for (const transport of ["xhr_streaming", "xhr_polling"] as const) {
+    using connection = new Connection(http, transport);
+    const first = await http.receive();
+    assertEquals(first.request.method, "POST");
+    assertEquals(first.body, "");
+    assertEquals(first.query, "protocol=7&batch=1");
+    const path =
+      /^(\/x\/pusher\/app\/a%20b\/(?:0|[1-9]\d{0,2})\/[0-9a-v]{8})\/(\w+)$/;
+    const [, session = "", action] = path.exec(first.url.pathname) ?? [];
+    assertEquals(action, transport === "xhr_polling" ? "xhr" : transport);
+    sessions.add(session);
+    connection.socket.send("x");
+    const sent = await http.sent();
+    assertEquals(sent.request.method, "POST");
+    assertEquals(sent.url.pathname, `${session}/xhr_send`);
+    assertEquals(sent.query, "");
+    assertMatch(first.number, /^\d+ 1$/);
+    assertMatch(sent.number, /^\d+ 2$/);
+    assertEquals(sent.body, '["x"]');
+  }
+  assertEquals(sessions.size, 2);
+});
+
+Deno.test("HttpSocket sends no header that pages of other origins may not send", async () => {
+  await using http = new HttpServer();
+  using connection = new Connection(http);
+  connection.socket.send("x");
+  for (const exchange of [await http.receive(), await http.sent()]) {
+    const { headers } = exchange.request;
+    assertEquals(headers.get("content-type"), "application/json");
+    // The rest is the runtime's own.
+    const names = [...headers.keys()].filter((name) =>
+      !name.startsWith("accept") && name !== "content-length" &&
+      name !== "host" && name !== "user-agent"
+    );
+    assertEquals(names, ["content-type"]);
+  }
+});
+
+Deno.test("HttpSocket goes where the options say", async () => {
+  await using http = new HttpServer();
+  const { port } = http;
+  const here = `ws://127.0.0.1:${port}`;
+  const cases: [wsUrl: string, options: PusherOptions, path: string][] = [
+    [`${here}/app/k?a=1`, {}, "/pusher/app/k"],
+    [`${here}/x/app/app/k?a=1`, {}, "/x/app/pusher/app/k"],
+    [`${here}/x/app/k?a=1`, { httpPath: "/y" }, "/y/app/k"],
+    [`${here}/x/app/k?a=1`, { httpPath: "" }, "/app/k"],
+    ["ws://127.0.0.1:1/app/k?a=1", { httpPort: port }, "/pusher/app/k"],
+    [
+      `ws://nowhere.invalid:${port}/app/k?a=1`,
+      { httpHost: "127.0.0.1", httpsPort: 1 },
+      "/pusher/app/k",
+    ],
+    [`${here}/app/k?a=1`, { httpHost: "" }, "/pusher/app/k"],
+  ];
+  for (const [wsUrl, options, path] of cases) {
+    const socket = new HttpSocket("xhr_polling", () => wsUrl, options);
+    const { url, query } = await http.receive();
+    socket.close();
+    assertMatch(url.pathname, new RegExp(`^${path}/\\d+/\\w+/xhr$`));
+    assertEquals(query, "a=1");
+  }
+});
+
+Deno.test("HttpSocket uses TLS where WebSocket does", async () => {
+  using tls = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const url = () => "wss://127.0.0.1:1/app/k?a=1";
+  const options = { httpPort: 1, httpsPort: tls.addr.port };
+  const socket = new HttpSocket("xhr_streaming", url, options);
+  using tcp = await within("connection", tls.accept());
+  const firstByte = new Uint8Array(1);
+  await tcp.read(firstByte);
+  socket.close();
+  // The type of a TLS handshake record.
+  assertEquals(firstByte[0], 0x16);
+});
+
+Deno.test("a hostname that comes with the opening is where the rest goes", async () => {
+  await using http = new HttpServer();
+  using connection = new Connection(http, "xhr_polling");
+  const first = await http.receive();
+  assertEquals(first.url.hostname, "127.0.0.1");
+  first.answer('o{"hostname":"localhost"}\n');
+  const next = await http.receive();
+  connection.socket.send("x");
+  for (const { url } of [next, await http.sent()]) {
+    assertEquals([url.hostname, Number(url.port)], ["localhost", http.port]);
+  }
+});
+
+// ---- Streaming --------------------------------------------------------------
+
+Deno.test("xhr_streaming hears frames as they come, however they are cut", async () => {
+  await using http = new HttpServer();
+  using connection = new Connection(http);
+  const answer = await http.receive();
+  answer.write(`${PRELUDE}o\n${line("1", "2")}`);
+  assertEquals(await connection.messages(2), ["1", "2"]);
+  answer.write(`m${JSON.stringify("3")}\na[]\nx\n\n${line("4")}a["`);
+  assertEquals(await connection.messages(2), ["3", "4"]);
+  const bytes = new TextEncoder().encode('é€😀"]\n');
+  for (const byte of bytes) {
+    answer.write(new Uint8Array([byte]));
+    // So that the bytes travel apart.
+    await new Promise((resolve) => setTimeout(resolve, 0));
+  }
+  assertEquals(await connection.message(), "é€😀");
+});
+
+Deno.test("xhr_streaming answers a heartbeat, and not what comes before the opening", async () => {
+  await using http = new HttpServer();
+  using connection = new Connection(http);
+  const answer = await http.receive();
+  answer.write(`${PRELUDE}h\no\n${PRELUDE}${line("1")}`);
+  await connection.message();
+  answer.write("h\n");
+  const beat = await http.sent();
+  assertEquals(beat.body, "[]");
+  // Frames are as good a sign.
+  connection.socket.send("x");
+  answer.write(`h\n${line("2")}`);
+  await connection.message();
+  beat.answer(null, 204);
+  const sent = await http.sent();
+  assertEquals(sent.body, '["x"]');
+});
+
+/** Ways in which a streaming connection ends. */
+const ENDS: [title: string, text: string, code: number, reason: string][] = [
+  ["c", 'o\nc[4001,"no such app"]\na["1"]\n', 4001, "no such app"],
+  ["c without an opening", 'c[4100,"full"]\n', 4100, "full"],
+  ["a second opening", "o\no\n", 1006, "Server lost session"],
+  ["a line that cannot be read", "o\na[\n", 1006, "Cannot receive: "],
+];
+
+for (const [title, text, code, reason] of ENDS) {
+  Deno.test(`xhr_streaming ends with ${title}`, async () => {
+    await using http = new HttpServer();
+    using connection = new Connection(http);
+    const answer = await http.receive();
+    answer.write(text);
+    const [found, why] = await connection.closed();
+    assertEquals(found, code);
+    assert(why.startsWith(reason), why);
+    await within("end of the request", answer.givenUp);
+  });
+}
+
+Deno.test("xhr_streaming ends with its answer, and with one that is none", async () => {
+  await using http = new HttpServer();
+  for (const status of [200, 404, 500]) {
+    using connection = new Connection(http);
+    const answer = await http.receive();
+    if (status === 200) {
+      answer.write("o\n");
+      answer.end();
+    } else {
+      answer.answer("o\n", status);
+    }
+    const [code, reason] = await connection.closed();
+    assertEquals(code, 1006);
+    assertStringIncludes(
+      reason,
+      status === 200 ? "the answer has ended" : `status is ${status}`,
+    );
+  }
+});
+
+Deno.test("xhr_streaming ends where nothing is streamed within 5 seconds", async () => {
+  using time = new FakeTime();
+  await using http = new HttpServer();
+  using late = new Connection(http);
+  const answer = await http.receive();
+  answer.write(PRELUDE);
+  time.tick(5_000);
+  assertEquals(await late.closed(), [1006, "Nothing streamed in 5000 ms"]);
+
+  using connection = new Connection(http);
+  const { write } = await http.receive().then((next) => ({
+    write: (text: string) => next.write(text),
+  }));
+  time.tick(4_999);
+  write(`o\n${line("1")}`);
+  await connection.message();
+  time.tick(60_000);
+  write(line("2"));
+  assertEquals(await connection.message(), "2");
+});
+
+Deno.test("xhr_streaming asks anew after 262,144 units, at the end of a line", async () => {
+  await using http = new HttpServer();
+  using connection = new Connection(http);
+  let answer = await http.receive();
+  const { pathname } = answer.url;
+  const opening = `${PRELUDE}o\n`;
+  // Exactly what an answer may have.
+  const filler = "€".repeat(262_144 - opening.length - line("").length);
+  answer.write(opening + line(filler));
+  assertEquals((await connection.message()).length, filler.length);
+  answer.write(line("1"));
+  assertEquals(await connection.message(), "1");
+  for (let i = 0; i < 2; i++) {
+    const next = await http.receive();
+    await within("end of the answer", answer.givenUp);
+    assertEquals(next.url.pathname, pathname);
+    assertEquals(next.query, "protocol=7&batch=1");
+    // No second opening; and what is too long is still read to the line's end.
+    const text = line("2", "x".repeat(300_000));
+    next.write(PRELUDE + text.slice(0, 290_000));
+    next.write(text.slice(290_000));
+    assertEquals((await connection.messages(2))[0], "2");
+    answer = next;
+  }
+});
+
+// ---- Polling ----------------------------------------------------------------
+
+Deno.test("xhr_polling asks again once it is answered", async () => {
+  await using http = new HttpServer();
+  using connection = new Connection(http, "xhr_polling");
+  const first = await http.receive();
+  first.answer(`o\n${line("1")}`);
+  const answers = [line("2", "3"), "h\n", "a[]\n", `${line("4")}${line("5")}`];
+  const numbers = new Set([first.number]);
+  for (const answer of answers) {
+    const exchange = await http.receive();
+    assertEquals(exchange.url.pathname, first.url.pathname);
+    assertEquals(exchange.query, first.query);
+    numbers.add(exchange.number);
+    exchange.answer(answer);
+  }
+  const last = await http.receive();
+  assertEquals(numbers.size, answers.length + 1);
+  assertEquals(await connection.messages(5), ["1", "2", "3", "4", "5"]);
+  last.answer('c[4200,"bye"]\n');
+  assertEquals(await connection.closed(), [4200, "bye"]);
+});
+
+/** Answers that a poll cannot go on after. */
+const POLLS: [title: string, answer: string | null, status: number][] = [
+  ["a status of its own", "o\n", 404],
+  ["nothing", "", 200],
+  ["no content", null, 204],
+  ["no line", "<html>", 200],
+  ["lines that are none", "<html>\n</html>\n", 200],
+];
+
+for (const [title, answer, status] of POLLS) {
+  Deno.test(`xhr_polling ends with ${title}, and asks for no more`, async () => {
+    await using http = new HttpServer();
+    using connection = new Connection(http, "xhr_polling");
+    (await http.receive()).answer(answer, status);
+    assertEquals((await connection.closed())[0], 1006);
+  });
+}
+
+// ---- Sending ----------------------------------------------------------------
+
+Deno.test("frames are sent in order, one request at a time", async () => {
+  await using http = new HttpServer();
+  using connection = new Connection(http);
+  const { socket } = connection;
+  socket.send("1");
+  socket.send("2");
+  const first = await http.sent();
+  assertEquals(first.body, '["1","2"]');
+  for (const text of ["3", "4"]) {
+    socket.send(text);
+    await Promise.resolve();
+  }
+  first.answer(null, 204);
+  const second = await http.sent();
+  assertEquals(second.body, '["3","4"]');
+  socket.send('"5"');
+  second.answer("ok");
+  const third = await http.sent();
+  assertEquals(JSON.parse(third.body), ['"5"']);
+});
+
+Deno.test("a request carries no more than servers take", async () => {
+  await using http = new HttpServer();
+  using connection = new Connection(http);
+  const { socket } = connection;
+  const lengths = [1, 70_000, 40_000, 20_000, 10_000];
+  for (const length of lengths) socket.send("x".repeat(length));
+  for (let i = 0; i < 501; i++) socket.send("");
+  const sizes = [];
+  for (let i = 0; i < 5; i++) {
+    const exchange = await http.sent();
+    const frames: string[] = JSON.parse(exchange.body);
+    sizes.push(
+      frames.length <= 2 ? frames.map(({ length }) => length) : frames.length,
+    );
+    exchange.answer(null, 204);
+  }
+  assertEquals(sizes, [[1], [70_000], [40_000, 20_000], 500, [0, 0]]);
+});
+
+Deno.test("frames that cannot be sent end the connection", async () => {
+  await using http = new HttpServer();
+  for (const status of [400, 404, 413, 500]) {
+    using connection = new Connection(http);
+    const answer = await http.receive();
+    answer.write("o\n");
+    connection.socket.send("1");
+    const exchange = await http.sent();
+    connection.socket.send("2");
+    exchange.answer("no", status);
+    assertEquals(await connection.closed(), [
+      1006,
+      `Cannot send: status is ${status}, and must be 200`,
+    ]);
+    await within("end of the answer", answer.givenUp);
+  }
+});
+
+Deno.test("close() ends everything, and nobody is called", async () => {
+  using time = new FakeTime();
+  await using http = new HttpServer();
+  for (const transport of ["xhr_streaming", "xhr_polling"] as const) {
+    let calls = 0;
+    using connection = new Connection(http, transport, () => calls++);
+    const { socket } = connection;
+    socket.onclose = () => calls++;
+    const first = await http.receive();
+    if (transport === "xhr_streaming") first.write(`o\n${line("1")}`);
+    else first.answer(`o\n${line("1")}`);
+    await connection.message();
+    socket.onmessage = () => calls++;
+    socket.send("1");
+    await http.sent();
+    socket.close();
+    socket.close();
+    // There is nothing left that it could be sent with.
+    socket.send("2");
+    if (transport === "xhr_streaming") {
+      await within("end of the answer", first.givenUp);
+    }
+    assertEquals(time.next(), false);
+    assertEquals(calls, 0);
+  }
+});
+
+Deno.test("close() in a handler is the end of the line", async () => {
+  await using http = new HttpServer();
+  using connection = new Connection(http);
+  const { socket } = connection;
+  const heard: string[] = [];
+  const done = Promise.withResolvers<void>();
+  socket.onmessage = ({ data }) => {
+    heard.push(data);
+    socket.close();
+    done.resolve();
+  };
+  const answer = await http.receive();
+  answer.write(`o\n${line("1", "2")}${line("3")}`);
+  await within("message", done.promise);
+  await within("end of the answer", answer.givenUp);
+  assertEquals(heard, ["1"]);
+});
+
+// ---- Probing ----------------------------------------------------------------
+
+/** What comes of the WebSockets that are opened meanwhile. */
+class Sockets implements Disposable {
+  readonly urls: string[] = [];
+  readonly #original = globalThis.WebSocket;
+  readonly #messages = new Inbox<void>();
+  readonly #closes = new Inbox<void>();
+
+  constructor() {
+    const { urls } = this;
+    const heardMessage = () => this.#messages.push();
+    const heardClose = () => this.#closes.push();
+    globalThis.WebSocket = class extends this.#original {
+      constructor(url: string | URL) {
+        super(url);
+        urls.push(String(url));
+        this.addEventListener("message", heardMessage);
+        this.addEventListener("close", heardClose);
+      }
+    };
+  }
+
+  /** Waits until one of them has heard something. */
+  async message(): Promise<void> {
+    await this.#messages.next("message of a WebSocket");
+  }
+
+  /** Waits until one of them is closed. */
+  async close(): Promise<void> {
+    await this.#closes.next("close of a WebSocket");
+  }
+
+  [Symbol.dispose](): void {
+    globalThis.WebSocket = this.#original;
+  }
+}
+
+/** A connection that WebSocket may take over from. */
+async function probing(http: HttpServer): Promise<
+  {
+    connection: Connection;
+    answer: Exchange;
+    switched: Inbox<[WebSocket, string]>;
+  } & Disposable
+> {
+  const switched = new Inbox<[WebSocket, string]>();
+  const connection = new Connection(
+    http,
+    "xhr_streaming",
+    (socket, text) => switched.push([socket, text]),
+  );
+  const answer = await http.receive();
+  answer.write(`o\n${line("1")}`);
+  await connection.message();
+  const dispose = () => connection[Symbol.dispose]();
+  return { connection, answer, switched, [Symbol.dispose]: dispose };
+}
+
+Deno.test("WebSocket is tried at growing intervals while HTTP is in use", async () => {
+  using time = new FakeTime();
+  await using http = new HttpServer();
+  using _probing = await probing(http);
+  using sockets = new Sockets();
+  http.server.isDown = true;
+  for (const [i, seconds] of [5, 10, 20, 40, 80, 160, 200, 200].entries()) {
+    time.tick(seconds * 1_000 - 1);
+    assertEquals(sockets.urls.length, i, `less than ${seconds} s`);
+    const before = time.now;
+    time.next();
+    assert(time.now - before <= seconds * 500 + 1, `more than ${seconds} s`);
+    await sockets.close();
+  }
+  assertEquals(new Set(sockets.urls), new Set([http.wsUrl]));
+});
+
+Deno.test("WebSocket takes over once it is greeted, with its greeting", async () => {
+  using time = new FakeTime();
+  await using http = new HttpServer();
+  using probe = await probing(http);
+  time.tick(7_500);
+  const peer = await http.server.accept();
+  peer.sendText(greeting("2.2"));
+  const [socket, text] = await probe.switched.next("switch");
+  assertEquals(text, greeting("2.2"));
+  // What has been handed over is not closed any more.
+  probe.connection.socket.close();
+  socket.send('{"event":"pusher:pong"}');
+  assertEquals(await peer.framesUntilPong(), []);
+  socket.close();
+  await within("close", peer.closed);
+});
+
+Deno.test("WebSocket does not take over before frames are sent", async () => {
+  using time = new FakeTime();
+  await using http = new HttpServer();
+  using probe = await probing(http);
+  using sockets = new Sockets();
+  const { connection, switched } = probe;
+  connection.socket.send("1");
+  const first = await http.sent();
+  time.tick(7_500);
+  const gone = await http.server.accept();
+  gone.sendText(greeting("2.2"));
+  await sockets.message();
+  connection.socket.send("2");
+  // One that does not wait so long is of no use.
+  gone.close(4200);
+  await sockets.close();
+  first.answer(null, 204);
+  const second = await http.sent();
+  assertEquals(second.body, '["2"]');
+  time.tick(15_000);
+  const peer = await http.server.accept();
+  peer.sendText(greeting("3.3"));
+  await sockets.message();
+  second.answer(null, 204);
+  const [socket, text] = await switched.next("switch");
+  assertEquals(text, greeting("3.3"));
+  socket.close();
+  await within("close", peer.closed);
+});
+
+/** What is no greeting. */
+const REFUSALS = [
+  '{"event":"pusher:error","data":{"code":4100,"message":"full"}}',
+  "not JSON",
+  "null",
+];
+
+for (const text of REFUSALS) {
+  Deno.test(`WebSocket that says ${text} does not take over, and is tried again`, async () => {
+    using time = new FakeTime();
+    await using http = new HttpServer();
+    using probe = await probing(http);
+    time.tick(7_500);
+    const refusing = await http.server.accept();
+    refusing.sendText(text);
+    await within("close", refusing.closed);
+    time.tick(15_000);
+    const peer = await http.server.accept();
+    peer.sendText(greeting("2.2"));
+    const [socket] = await probe.switched.next("switch");
+    socket.close();
+    await within("close", peer.closed);
+  });
+}
+
+Deno.test("WebSocket that says nothing for 15 seconds is given up", async () => {
+  using time = new FakeTime();
+  await using http = new HttpServer();
+  using _probe = await probing(http);
+  time.tick(7_500);
+  const silent = await http.server.accept();
+  time.tick(15_000);
+  await within("close", silent.closed);
+  time.tick(15_000);
+  const next = await http.server.accept();
+  assertEquals(new URL(next.request.url).pathname, "/x/app/a%20b");
+});
+
+Deno.test("close() ends a probe, planned or under way", async () => {
+  using time = new FakeTime();
+  await using http = new HttpServer();
+  using probe = await probing(http);
+  time.tick(7_500);
+  const peer = await http.server.accept();
+  probe.connection.socket.close();
+  await within("close", peer.closed);
+  assertEquals(time.next(), false);
+});
+
+Deno.test("nothing is tried where nobody takes over", async () => {
+  using time = new FakeTime();
+  await using http = new HttpServer();
+  using connection = new Connection(http);
+  (await http.receive()).write(`o\n${line("1")}`);
+  await connection.message();
+  assertEquals(time.next(), false);
+});
+
+// ---- Choice of a transport --------------------------------------------------
+
+/** Waits until an attempt has failed, and makes the next one. */
+async function retry(client: Client, time: FakeTime): Promise<void> {
+  const seconds = await client.heard("connecting_in") as number;
+  // The number of seconds was rounded.
+  time.tick(seconds * 1_000 + 500);
+}
+
+/** A client for which no WebSocket has opened, and its first request over HTTP. */
+async function fallBack(
+  http: HttpServer,
+  time: FakeTime,
+  options: PusherOptions = {},
+): Promise<{ client: Client; answer: Exchange } & Disposable> {
+  http.server.isDown = true;
+  const client = new Client(http, options);
+  for (let i = 0; i < 2; i++) await retry(client, time);
+  const answer = await http.receive();
+  const dispose = () => client[Symbol.dispose]();
+  return { client, answer, [Symbol.dispose]: dispose };
+}
+
+/** The same, connected. */
+async function connectOver(
+  http: HttpServer,
+  time: FakeTime,
+  extensions?: string[],
+): Promise<{ client: Client; answer: Exchange } & Disposable> {
+  const connection = await fallBack(http, time);
+  const connected = connection.client.heard("connected");
+  connection.answer.write(`${PRELUDE}o\n${line(greeting("1.1", extensions))}`);
+  await connected;
+  return connection;
+}
+
+Deno.test("HTTP is used where WebSocket fails twice in a row", async () => {
+  using time = new FakeTime();
+  await using http = new HttpServer();
+  using connection = await fallBack(http, time);
+  const { client: { pusher }, client, answer } = connection;
+  assertEquals(pusher.connection.transport.name, "xhr_streaming");
+  assertEquals(pusher.connection.state, "connecting");
+  assertMatch(answer.url.pathname, /^\/pusher\/app\/app-key\/.*streaming$/);
+  assertEquals(answer.query, "protocol=7&client=glitz&batch=1&recover=1");
+  const connected = client.heard("connected");
+  answer.write(`${PRELUDE}o\n${line(greeting("1.1"))}`);
+  assertEquals(await connected, { socket_id: "1.1" });
+  assertEquals(pusher.connection.transport.name, "xhr_streaming");
+
+  const channel = pusher.subscribe("a");
+  const sent = await http.sent();
+  const subscribe = {
+    event: "pusher:subscribe",
+    data: { auth: "", channel: "a" },
+  };
+  assertEquals(sent.frames, [subscribe]);
+  const created = heard(channel, "create");
+  answer.write(line(
+    '{"event":"pusher_internal:subscription_succeeded","channel":"a"}',
+    '{"event":"create","channel":"a","data":"{\\"text\\":\\"hello\\"}"}',
+  ));
+  assertEquals(await created, { text: "hello" });
+});
+
+Deno.test("what fails over HTTP is followed by polling, and then by WebSocket twice", async () => {
+  using time = new FakeTime();
+  await using http = new HttpServer();
+  using connection = await fallBack(http, time);
+  const { client, answer } = connection;
+  const { connection: { transport } } = client.pusher;
+  const names = [transport.name];
+  answer.answer("not found", 404);
+  await retry(client, time);
+  const errors = JSON.stringify(client.dataOf("error"));
+  assertStringIncludes(errors, "status is 404");
+  const polling = await http.receive();
+  names.push(client.pusher.connection.transport.name);
+  polling.answer("not found", 404);
+  for (let i = 0; i < 2; i++) {
+    await retry(client, time);
+    names.push(client.pusher.connection.transport.name);
+  }
+  await retry(client, time);
+  await http.receive();
+  names.push(client.pusher.connection.transport.name);
+  assertEquals(names, [
+    "xhr_streaming",
+    "xhr_polling",
+    "ws",
+    "ws",
+    "xhr_streaming",
+  ]);
+});
+
+Deno.test("streaming that something keeps back is followed by polling", async () => {
+  using time = new FakeTime();
+  await using http = new HttpServer();
+  using connection = await fallBack(http, time);
+  const { client } = connection;
+  connection.answer.write(PRELUDE);
+  const retried = retry(client, time);
+  time.tick(5_000);
+  await retried;
+  const polling = await http.receive();
+  const connected = client.heard("connected");
+  polling.answer(`o\n${line(greeting("1.1"))}`);
+  await connected;
+  assertEquals(client.pusher.connection.transport.name, "xhr_polling");
+  await http.receive();
+});
+
+Deno.test("WebSocket stays in use where it opens now and then, or is refused", async () => {
+  using time = new FakeTime();
+  await using http = new HttpServer();
+  const { server } = http;
+  using client = new Client(http);
+  const fail = async (code: number, isGreeted: boolean) => {
+    const retried = retry(client, time);
+    const peer = await server.accept();
+    if (isGreeted) peer.establish();
+    peer.close(code);
+    await retried;
+  };
+  // Who says no has been reached.
+  for (let i = 0; i < 3; i++) await fail(4100, false);
+  for (let i = 0; i < 3; i++) {
+    await fail(1011, false);
+    await fail(1011, true);
+  }
+  await server.accept();
+  assertEquals(client.pusher.connection.transport.name, "ws");
+});
+
+Deno.test("a connection over HTTP that is lost is made anew over HTTP", async () => {
+  using time = new FakeTime();
+  await using http = new HttpServer();
+  using connection = await connectOver(http, time);
+  const { client, answer } = connection;
+  const retried = retry(client, time);
+  answer.end();
+  await retried;
+  assertEquals(client.pusher.connection.state, "connecting");
+  const next = await http.receive();
+  assertEquals(next.url.searchParams.get("was"), "1.1");
+  assertNotEquals(next.url.pathname, answer.url.pathname);
+  const connected = client.heard("connected");
+  next.write(`o\n${line(greeting("2.2"))}`);
+  await connected;
+  assertEquals(client.pusher.connection.transport.name, "xhr_streaming");
+});
+
+Deno.test("close codes mean over HTTP what they mean over WebSocket", async () => {
+  using time = new FakeTime();
+  await using http = new HttpServer();
+  using connection = await fallBack(http, time);
+  const { client, answer } = connection;
+  const disconnected = client.heard("disconnected");
+  const refusal = {
+    event: "pusher:error",
+    data: { code: 4001, message: "no" },
+  };
+  answer.write(`o\n${line(JSON.stringify(refusal))}c[4001,"no"]\n`);
+  await disconnected;
+  assertEquals(time.next(), false);
+
+  using other = await connectOver(http, time);
+  const retried = retry(other.client, time);
+  other.answer.write('c[4200,"bye"]\n');
+  await retried;
+  await http.receive();
+});
+
+/** What options leave, and what is tried first. */
+const CHOICES: [options: PusherOptions, first: string | undefined][] = [
+  [{}, "ws"],
+  [{ forceTLS: true }, "wss"],
+  [{ enabledTransports: ["ws"] }, "ws"],
+  [{ enabledTransports: ["xhr_streaming"] }, "xhr_streaming"],
+  [{ enabledTransports: ["xhr_polling"] }, "xhr_polling"],
+  [{ enabledTransports: ["xhr_polling", "ws"] }, "ws"],
+  [{ disabledTransports: ["ws"] }, "xhr_streaming"],
+  [{ disabledTransports: ["ws", "xhr_streaming"] }, "xhr_polling"],
+  [{ disabledTransports: ["wss"] }, "ws"],
+  [{ disabledTransports: ["wss"], forceTLS: true }, "xhr_streaming"],
+  [{ enabledTransports: ["wss"] }, undefined],
+  [{ enabledTransports: ["sockjs"] }, undefined],
+  [{ disabledTransports: ["ws", "xhr_streaming", "xhr_polling"] }, undefined],
+];
+
+Deno.test("enabledTransports and disabledTransports say what is tried", () => {
+  for (const [options, first] of CHOICES) {
+    using client = new Client({ port: 1 }, options);
+    const { state, transport } = client.pusher.connection;
+    assertEquals(transport.name, first);
+    assertEquals(state, first === undefined ? "failed" : "connecting");
+  }
+});
+
+Deno.test("WebSocket that is not enabled is not tried while HTTP is in use", async () => {
+  using time = new FakeTime();
+  await using http = new HttpServer();
+  using client = new Client(http, { enabledTransports: ["xhr_polling"] });
+  const connected = client.heard("connected");
+  (await http.receive()).answer(`o\n${line(greeting("1.1"))}`);
+  await connected;
+  await http.receive();
+  using sockets = new Sockets();
+  // Up to a ping, after which nothing else is planned.
+  time.tick(119_999);
+  assertEquals(sockets.urls, []);
+});
+
+Deno.test("httpHost, httpPort and httpPath are where HTTP goes", async () => {
+  await using http = new HttpServer();
+  using _client = new Client({ port: 1 }, {
+    wsHost: "nowhere.invalid",
+    httpHost: "127.0.0.1",
+    httpPort: http.port,
+    httpPath: "/y",
+    enabledTransports: ["xhr_polling"],
+  });
+  const { url } = await http.receive();
+  assertMatch(url.pathname, /^\/y\/app\/app-key\/\d+\/\w+\/xhr$/);
+});
+
+// ---- Back to WebSocket ------------------------------------------------------
+
+Deno.test("WebSocket takes over from HTTP, and nothing is lost", async () => {
+  using time = new FakeTime();
+  await using http = new HttpServer();
+  const { server } = http;
+  const granted = ["batch", "recover"];
+  using connection = await connectOver(http, time, granted);
+  const { client, client: { pusher }, answer } = connection;
+  const channel = pusher.subscribe("a");
+  const sent = await http.sent();
+  sent.answer(null, 204);
+  const told = record(channel);
+  const subscribed = heard(channel, "pusher:subscription_succeeded");
+  const position = { epoch: "e", offset: 5 };
+  const succeeded = { event: "pusher_internal:subscription_succeeded" };
+  answer.write(line(
+    JSON.stringify({ ...succeeded, channel: "a", position }),
+    '{"event":"x","channel":"a","data":"1","offset":6}',
+  ));
+  await subscribed;
+
+  server.isDown = false;
+  client.events.length = 0;
+  time.tick(7_500);
+  const peer = await server.accept();
+  const { searchParams } = new URL(peer.request.url);
+  assertEquals(searchParams.get("was"), "1.1");
+  assertEquals(pusher.connection.state, "connected");
+  const connected = client.heard("connected");
+  peer.establish("2.2", 120, granted);
+  await connected;
+  await within("end of HTTP", answer.givenUp);
+  assertEquals(pusher.connection.transport.name, "ws");
+  assertEquals(client.events, [
+    ["state_change", { previous: "connected", current: "connecting" }],
+    ["connecting", undefined],
+    ["state_change", { previous: "connecting", current: "connected" }],
+    ["connected", { socket_id: "2.2" }],
+  ]);
+  assertEquals(await peer.next(), {
+    event: "pusher:subscribe",
+    data: { auth: "", channel: "a", recover: { epoch: "e", offset: 6 } },
+  });
+  peer.send("pusher_internal:subscription_succeeded", {}, {
+    channel: "a",
+    position: { epoch: "e", offset: 6 },
+    recovered: true,
+  });
+  for (const offset of [6, 7]) peer.send("x", offset, { channel: "a", offset });
+  await settled(peer);
+  assertEquals(told, [
+    ["pusher:subscription_succeeded", undefined],
+    ["x", 1],
+    ["pusher:subscription_succeeded", {}],
+    ["x", 7],
+  ]);
+});
+
+Deno.test("disconnect() while WebSocket takes over is the end of it", async () => {
+  using time = new FakeTime();
+  await using http = new HttpServer();
+  using connection = await connectOver(http, time);
+  const { client } = connection;
+  client.pusher.connection.bind("connecting", () => client.pusher.disconnect());
+  http.server.isDown = false;
+  time.tick(7_500);
+  const peer = await http.server.accept();
+  peer.establish("2.2");
+  await within("close", peer.closed);
+  assertEquals(client.pusher.connection.state, "disconnected");
+  assertEquals(time.next(), false);
+});
+
+Deno.test("two failures after WebSocket took over lead to HTTP again", async () => {
+  using time = new FakeTime();
+  await using http = new HttpServer();
+  const { server } = http;
+  using connection = await connectOver(http, time);
+  const { client } = connection;
+  server.isDown = false;
+  time.tick(7_500);
+  const peer = await server.accept();
+  const connected = client.heard("connected");
+  peer.establish("2.2");
+  await connected;
+  server.isDown = true;
+  const retried = retry(client, time);
+  peer.close(1011);
+  await retried;
+  for (let i = 0; i < 2; i++) await retry(client, time);
+  await http.receive();
+  assertEquals(client.pusher.connection.transport.name, "xhr_streaming");
+});
+
+/** What may be under way when a client disconnects. */
+const STAGES: Record<
+  string,
+  (http: HttpServer, time: FakeTime) => Promise<Client>
+> = {
+  "while HTTP is being loaded": async (http) => {
+    const client = new Client(http, { enabledTransports: ["xhr_streaming"] });
+    await Promise.resolve();
+    return client;
+  },
+  "while HTTP connects": async (http, time) => {
+    const { client, answer } = await fallBack(http, time);
+    answer.write(PRELUDE);
+    return client;
+  },
+  "while HTTP is waited for": async (http, time) => {
+    const { client, answer } = await fallBack(http, time);
+    const delayed = client.heard("connecting_in");
+    answer.answer("not found", 404);
+    await delayed;
+    return client;
+  },
+  "while frames are sent": async (http, time) => {
+    const { client } = await connectOver(http, time);
+    client.pusher.subscribe("a");
+    await http.sent();
+    client.pusher.subscribe("b");
+    return client;
+  },
+  "while WebSocket is tried": async (http, time) => {
+    const { client } = await connectOver(http, time);
+    http.server.isDown = false;
+    time.tick(7_500);
+    await http.server.accept();
+    return client;
+  },
+};
+
+for (const [stage, reach] of Object.entries(STAGES)) {
+  Deno.test(`disconnect() leaves nothing ${stage}`, async () => {
+    using time = new FakeTime();
+    using listeners = new Listeners();
+    await using http = new HttpServer();
+    const client = await reach(http, time);
+    assertNotEquals(listeners.names.size, 0);
+    client.pusher.disconnect();
+    assertEquals([...listeners.names.values()], []);
+    assertEquals(time.next(), false);
+  });
+}
+
+// ---- Our own server ---------------------------------------------------------
+
+/** Subscribes, and waits until that is confirmed. */
+async function join({ pusher }: Client, name: string): Promise<Channel> {
+  const channel = pusher.subscribe(name);
+  await heard(channel, "pusher:subscription_succeeded");
+  return channel;
+}
+
+/** What a channel is told under one name, from now on. */
+function told(channel: Channel, event: string): unknown[] {
+  const data: unknown[] = [];
+  channel.bind(event, (item) => data.push(item));
+  return data;
+}
+
+for (const transport of ["xhr_streaming", "xhr_polling"]) {
+  const over: PusherOptions = { enabledTransports: [transport] };
+
+  Deno.test(`${transport} carries everything to and from our own server`, async () => {
+    let ids = 0;
+    await using server = new RealServer({
+      clientEvents: true,
+      authorize: () => ({ user_id: `user-${++ids}`, user_info: { ids } }),
+      authenticate: () => ({ id: "ann" }),
+    });
+    using client = await server.connect(over);
+    using other = await server.connect();
+    const { pusher } = client;
+    assertEquals(pusher.connection.transport.name, transport);
+    const channel = await join(client, "presence-a");
+    assertInstanceOf(channel, PresenceChannel);
+    const added = heard(channel, "pusher:member_added");
+    const otherChannel = await join(other, "presence-a");
+    assertEquals(await added, { id: "user-2", info: { ids: 2 } });
+    assertEquals(channel.members.me, { id: "user-1", info: { ids: 1 } });
+
+    const [mine, theirs] = [channel, otherChannel].map((channel) =>
+      told(channel, "client-x")
+    );
+    channel.trigger("client-x", { from: "client" });
+    await until(() => theirs?.length === 1);
+    otherChannel.trigger("client-x", { from: "other" });
+    await until(() => mine?.length === 1);
+    assertEquals([mine, theirs], [[{ from: "other" }], [{ from: "client" }]]);
+
+    pusher.signin();
+    await pusher.user.signinDonePromise;
+    const hi = heard(pusher.user, "hi");
+    await server.pusher.sendToUser("ann", "hi", { text: "hello" });
+    assertEquals(await hi, { text: "hello" });
+    // A burst of more than one answer takes.
+    const burst = told(channel, "x");
+    const filler = "x".repeat(9_000);
+    for (let i = 0; i < 200; i++) {
+      server.pusher.trigger("presence-a", "x", { i, filler });
+      if (i % 50 === 49) await until(() => burst.length > i - 20);
+    }
+    await until(() => burst.length === 200);
+    assertEquals(
+      burst.map((data) => (data as { i: number }).i),
+      Array.from({ length: 200 }, (_, i) => i),
+    );
+    assertEquals(client.dataOf("error"), []);
+  });
+
+  Deno.test(`${transport} recovers what was missed from our own server`, async () => {
+    await using server = new RealServer();
+    using client = await server.connect(over);
+    const { pusher } = client;
+    const heardAll = told(await join(client, "a"), "x");
+    for (let round = 0; round < 3; round++) {
+      server.pusher.trigger("a", "x", round * 2);
+      await until(() => heardAll.length === round * 2 + 1);
+      pusher.disconnect();
+      server.pusher.trigger("a", "x", round * 2 + 1);
+      pusher.connect();
+      await until(() => heardAll.length === round * 2 + 2);
+    }
+    assertEquals(heardAll, [0, 1, 2, 3, 4, 5]);
+  });
+
+  Deno.test(`${transport} is told by our own server that there is no such app`, async () => {
+    await using server = new RealServer({ key: "another" });
+    using client = new Client(server, over);
+    await client.heard("disconnected");
+    assertStringIncludes(JSON.stringify(client.dataOf("error")), '"code":4001');
+  });
+}
+
+Deno.test("WebSocket takes over from HTTP in the middle of a stream of events", async () => {
+  using time = new FakeTime();
+  await using server = new RealServer({
+    clientEvents: true,
+    authorize: () => true,
+  });
+  server.isBlocking = true;
+  using client = new Client(server, {
+    authEndpoint: `http://127.0.0.1:${server.port}/pusher/auth`,
+  });
+  const { pusher } = client;
+  const channel = pusher.subscribe("private-a");
+  for (let i = 0; i < 2; i++) await retry(client, time);
+  await heard(channel, "pusher:subscription_succeeded");
+  assertEquals(pusher.connection.transport.name, "xhr_streaming");
+  const received = told(channel, "x");
+  server.isBlocking = false;
+  using other = await server.connect();
+  const sent = told(await join(other, "private-a"), "client-x");
+  let count = 0;
+  const publish = () => server.pusher.trigger("private-a", "x", count++);
+  for (let i = 0; i < 5; i++) publish();
+  channel.trigger("client-x");
+  const again = heard(channel, "pusher:subscription_succeeded");
+  time.tick(7_500);
+  // Goes on for as long as it takes.
+  await until(() => {
+    publish();
+    return pusher.connection.transport.name === "ws";
+  });
+  await again;
+  publish();
+  await until(() => received.length === count);
+  assertEquals(received, Array.from({ length: count }, (_, i) => i));
+  await until(() => sent.length === 1);
+});
+
+// ---- Served script ----------------------------------------------------------
+
+/** Where a server is, under the two names that make it two origins to a page. */
+const originsOf = ({ port }: { port: number }) =>
+  ["127.0.0.1", "localhost"].map((host) => `http://${host}:${port}`);
+
+browserTest(
+  "pages load HTTP beside their script, and try that again",
+  async (browser) => {
+    await using server = new RealServer();
+    server.isBlocking = true;
+    const [own = "", other = ""] = originsOf(server);
+    for (const origin of [own, other]) {
+      // The first time it cannot be loaded.
+      server.failures.set("/pusher-fallback.mjs", 1);
+      server.page = `<script src="${origin}/pusher.js"></script><script>
+      const transports = ["xhr_streaming", "xhr_polling"];
+      const mine = new Pusher("app-key", {
+        ...pusher.config,
+        forceTLS: false,
+        enabledTransports: transports,
+      });
+      mine.subscribe("a")
+        .bind("x", (data) => console.log("told", data))
+        .bind("pusher:subscription_succeeded", () => {
+          console.log("joined over", mine.connection.transport.name);
+        });
+    </script>`;
+      const window = await openPage(browser, `${own}/`);
+      await window.logs("joined over");
+      await window.logs("xhr_polling");
+      server.pusher.trigger("a", "x", "hello");
+      await window.logs("hello");
+      await window.page.close();
+      const loaded = server.asked.filter((path) => path.includes("fallback"));
+      assertEquals(loaded.length, 2);
+      server.asked.length = 0;
+    }
+  },
+);
+
+browserTest(
+  "a module loads HTTP beside it, where WebSocket fails twice",
+  async (browser) => {
+    await using server = new RealServer();
+    server.isBlocking = true;
+    server.page = `<script type="module">
+    import { pusher } from "/pusher.mjs";
+    pusher.subscribe("a")
+      .bind("x", (data) => console.log("told", data))
+      .bind("pusher:subscription_succeeded", () => {
+        console.log("joined over", pusher.connection.transport.name);
+      });
+  </script>`;
+    const [own = ""] = originsOf(server);
+    const window = await openPage(browser, `${own}/`);
+    await window.logs("xhr_streaming");
+    server.pusher.trigger("a", "x", "hello");
+    await window.logs("hello");
+    server.isBlocking = false;
+    await window.logs('"ws"');
+    server.pusher.trigger("a", "x", "again");
+    await window.logs("again");
+  },
+);

@@ -1,0 +1,1815 @@
+/**
+ * HTTP streaming and polling, from raw requests up to stock clients: what is on
+ * the wire, when a session ends, and what is refused.
+ */
+import {
+  assert,
+  assertArrayIncludes,
+  assertEquals,
+  assertFalse,
+  assertLess,
+  assertMatch,
+  assertObjectMatch,
+  assertRejects,
+  assertStringIncludes,
+  assertThrows,
+} from "@std/assert";
+import { FakeTime } from "@std/testing/time";
+import {
+  type Handler,
+  type Peer,
+  Pusher,
+  type PusherOptions,
+  type Transport,
+} from "@glitz/pusher";
+import { Pusher as OwnClient } from "@glitz/pusher/client";
+import {
+  fallback,
+  type FallbackOptions,
+  type FallbackServer,
+} from "@glitz/pusher/fallback";
+import webBuild from "npm:pusher-js@8.6.0/dist/web/pusher.js" with {
+  type: "text",
+};
+import { browserTest, openPage } from "../tests/browser.ts";
+import { within } from "../tests/deadline.ts";
+import {
+  APP,
+  channelAuth,
+  cleanUp,
+  dataOf,
+  DEADLINE_MS,
+  type Frame,
+  hmac,
+  parseFrame,
+  serve,
+  type TestServer,
+} from "../tests/harness.ts";
+import { FaultProxy } from "../tests/proxy.ts";
+import {
+  authorizedBy,
+  Inbox,
+  sdk,
+  StockClient,
+  type StockMember,
+  type StockOptions,
+} from "../tests/stock.ts";
+
+// ---- Raw clients ------------------------------------------------------------
+
+const STREAM_UNITS = 262_144;
+const POLL_UNITS = 65_536;
+const PRELUDE = "h".repeat(2048);
+const KINDS = ["xhr_streaming", "xhr"] as const;
+type Kind = typeof KINDS[number];
+
+/** Answers requests: over the network, or a handler itself. */
+type Fetch = (request: Request) => Response | Promise<Response>;
+
+/** A server whose cascade ends with the fallback. */
+function serveHttp(
+  options: PusherOptions = {},
+  fallbackOptions?: FallbackOptions,
+): TestServer {
+  let handler: Handler = () => null;
+  const late: Handler = (request, info) => handler(request, info);
+  const server = serve(options, { after: [late] });
+  handler = fallback(server.pusher, fallbackOptions);
+  return server;
+}
+
+/** Numbers that make each session another one. */
+let sessions = 0;
+
+interface ClientInit {
+  key?: string;
+  /** What precedes `/app/…`. */
+  path?: string;
+  query?: string;
+  headers?: Record<string, string>;
+  /** @default {another one each time} */
+  session?: string;
+}
+
+/** A client that speaks the transport line by line. */
+class HttpClient implements AsyncDisposable {
+  socketId = "";
+  /** Units of the current answer so far. */
+  units = 0;
+  readonly #fetch: Fetch;
+  readonly #base: string;
+  readonly #query: string;
+  readonly #headers: Record<string, string>;
+  #reader: ReadableStreamDefaultReader<string> | null = null;
+  #text = "";
+  readonly #frames: Frame[] = [];
+
+  constructor(
+    fetch: Fetch,
+    origin: string,
+    {
+      key = APP.key,
+      path = "/pusher",
+      query = "?protocol=7",
+      headers = {},
+      session = `7/session-${++sessions}`,
+    }: ClientInit = {},
+  ) {
+    this.#fetch = fetch;
+    this.#base = `${origin}${path}/app/${key}/${session}`;
+    this.#query = query;
+    this.#headers = headers;
+  }
+
+  /** Asks for frames. */
+  async receive(kind: Kind): Promise<Response> {
+    this.#reader = null;
+    this.#text = "";
+    this.units = 0;
+    const response = await this.#fetch(
+      new Request(`${this.#base}/${kind}${this.#query}`, {
+        method: "POST",
+        headers: this.#headers,
+      }),
+    );
+    assertEquals(response.status, 200);
+    this.#reader = response.body!.pipeThrough(new TextDecoderStream())
+      .getReader();
+    return response;
+  }
+
+  /** The next line of the answer; null at its end. */
+  async line(): Promise<string | null> {
+    for (;;) {
+      const end = this.#text.indexOf("\n");
+      if (end >= 0) {
+        const line = this.#text.slice(0, end);
+        this.#text = this.#text.slice(end + 1);
+        return line;
+      }
+      const { value, done } = await this.#within(this.#reader!.read());
+      if (done) return null;
+      this.#text += value;
+      this.units += value.length;
+    }
+  }
+
+  /** Without a network, where time may be faked, what comes comes at once. */
+  #within<T>(promise: Promise<T>): Promise<T> {
+    return this.#fetch === fetch
+      ? within(DEADLINE_MS, "line", promise)
+      : promise;
+  }
+
+  /** Whether no line has begun after the last one that was taken. */
+  get isAtEnd(): boolean {
+    return this.#text === "";
+  }
+
+  /** All further lines of the answer, which has to end. */
+  async rest(): Promise<string[]> {
+    const lines: string[] = [];
+    for (let line; (line = await this.line()) !== null;) lines.push(line);
+    return lines;
+  }
+
+  /** The next frame of the answer. */
+  async frame(event?: string): Promise<Frame> {
+    while (this.#frames.length === 0) {
+      const line = await this.line();
+      const isFrames = line !== null && line.startsWith("a[");
+      assert(isFrames, `no frames in ${line?.slice(0, 80)}`);
+      for (const text of JSON.parse(line.slice(1))) {
+        this.#frames.push(parseFrame(text));
+      }
+    }
+    // The loop has seen to it.
+    const frame = this.#frames.shift()!;
+    if (event !== undefined) assertEquals(frame.event, event);
+    return frame;
+  }
+
+  /** Opens the session, and takes what establishes it. */
+  async open(kind: Kind): Promise<this> {
+    await this.receive(kind);
+    if (kind === "xhr_streaming") assertEquals(await this.line(), PRELUDE);
+    assertEquals(await this.line(), "o");
+    const frame = await this.frame("pusher:connection_established");
+    this.socketId = dataOf(frame).socket_id;
+    if (kind === "xhr") assertEquals(await this.rest(), []);
+    return this;
+  }
+
+  /** Sends a body as it is. */
+  async post(body: BodyInit | null, init: RequestInit = {}): Promise<Response> {
+    return await this.#fetch(
+      new Request(`${this.#base}/xhr_send`, { method: "POST", body, ...init }),
+    );
+  }
+
+  /** Sends frames in one request, which has to be taken. */
+  async send(...frames: object[]): Promise<void> {
+    const texts = frames.map((frame) => JSON.stringify(frame));
+    const response = await this.post(JSON.stringify(texts));
+    assertEquals([response.status, await response.text()], [204, ""]);
+  }
+
+  /** Sends an empty request. */
+  async beat(): Promise<void> {
+    await this.send();
+  }
+
+  /** Asks for a channel, signed where that is needed. */
+  async subscribe(channel: string, member?: object): Promise<void> {
+    const channelData = member && JSON.stringify(member);
+    const auth = /^(private|presence)-/.test(channel)
+      ? channelAuth(APP, this.socketId, channel, channelData)
+      : "";
+    await this.send({
+      event: "pusher:subscribe",
+      data: {
+        channel,
+        auth,
+        ...(channelData !== undefined && { channel_data: channelData }),
+      },
+    });
+  }
+
+  /** Subscribes to a channel, in the answer at hand. */
+  async join(channel: string, member?: object): Promise<void> {
+    await this.subscribe(channel, member);
+    await this.frame("pusher_internal:subscription_succeeded");
+  }
+
+  /** Breaks the answer off. */
+  async abort(): Promise<void> {
+    await this.#reader?.cancel();
+    this.#reader = null;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await cleanUp(() => this.abort());
+  }
+}
+
+/** A client over the network. */
+function clientOf(
+  { port }: Pick<TestServer, "port">,
+  init?: ClientInit,
+): HttpClient {
+  return new HttpClient(fetch, `http://127.0.0.1:${port}`, init);
+}
+
+/** A client whose requests are handed to a handler, without a network. */
+function clientIn(handler: Fetch, init?: ClientInit): HttpClient {
+  return new HttpClient(handler, "http://localhost", init);
+}
+
+/** A server that does nothing, to see and drive what is behind it. */
+class Puppet implements FallbackServer {
+  readonly path: string = "";
+  transport!: Transport;
+  readonly received: unknown[] = [];
+  /** How often it was told of a client that is alive. */
+  heards = 0;
+  readonly closes: number[] = [];
+  readonly opened: [key: string, url: string][] = [];
+  #onClosed = () => {};
+
+  open(transport: Transport, key: string, { url }: Request): Peer {
+    this.transport = transport;
+    this.opened.push([key, url]);
+    return {
+      receive: (frame) => this.received.push(frame),
+      heard: () => void this.heards++,
+      closed: (code) => {
+        this.closes.push(code);
+        this.#onClosed();
+      },
+    };
+  }
+
+  /** Resolves when the transport has ended. */
+  async closed(): Promise<number[]> {
+    if (this.closes.length === 0) {
+      const { promise, resolve } = Promise.withResolvers<void>();
+      this.#onClosed = resolve;
+      await within(DEADLINE_MS, "end", promise);
+    }
+    return this.closes;
+  }
+
+  /** Ends what is still open. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await cleanUp(async () => {
+      this.transport?.close(1000, "");
+      await this.closed();
+    });
+  }
+}
+
+/** Opens a session with a puppet, which sends nothing by itself. */
+async function openPuppet(kind: Kind, options: FallbackOptions = {}) {
+  const puppet = new Puppet();
+  const client = clientIn(fallback(puppet, options));
+  await client.receive(kind);
+  if (kind === "xhr_streaming") assertEquals(await client.line(), PRELUDE);
+  assertEquals(await client.line(), "o");
+  return { puppet, client };
+}
+
+/** What is on the wire for a frame. */
+const lineOf = (...frames: string[]) => `a${JSON.stringify(frames)}`;
+
+/** Lets everything happen that needs no time. */
+const turn = () => new Promise((resolve) => setTimeout(resolve, 0));
+
+// ---- Framing ----------------------------------------------------------------
+
+Deno.test("xhr_streaming begins with a prelude, o and the established frame", async () => {
+  await using server = serveHttp();
+  await using client = clientOf(server);
+  await client.receive("xhr_streaming");
+  assertEquals(await client.line(), "h".repeat(2048));
+  assertEquals(await client.line(), "o");
+  const frame = await client.frame("pusher:connection_established");
+  assertMatch(dataOf(frame).socket_id, /^\d+\.\d+$/);
+  assertEquals(dataOf(frame).activity_timeout, 120);
+});
+
+Deno.test("xhr answers at once with o and the established frame, and ends", async () => {
+  await using server = serveHttp();
+  await using client = clientOf(server);
+  await client.receive("xhr");
+  const [o, frames, ...more] = await client.rest();
+  assertEquals([o, more], ["o", []]);
+  const [text] = JSON.parse(frames!.slice(1));
+  assertEquals(parseFrame(text).event, "pusher:connection_established");
+});
+
+for (const kind of KINDS) {
+  Deno.test(`${kind} answers with headers that keep proxies from gathering`, async () => {
+    await using server = serveHttp();
+    await using client = clientOf(server);
+    const { headers } = await client.receive(kind);
+    const read = (name: string) => headers.get(name);
+    assertEquals(
+      read("content-type"),
+      "application/javascript; charset=UTF-8",
+    );
+    assertEquals(read("cache-control"), "no-store, no-transform");
+    assertEquals(read("x-accel-buffering"), "no");
+    assertEquals(read("access-control-allow-origin"), "*");
+    assertEquals(read("content-encoding"), null);
+  });
+
+  Deno.test(`${kind} says o once in a session, whatever is asked later`, async () => {
+    await using server = serveHttp();
+    await using client = clientOf(server);
+    await client.open(kind);
+    for (const next of KINDS) {
+      await client.receive(next);
+      if (next === "xhr_streaming") assertEquals(await client.line(), PRELUDE);
+      await client.join(`channel-of-${next}`);
+    }
+  });
+
+  Deno.test(`${kind} delivers what is published and what clients send`, async () => {
+    await using server = serveHttp({ clientEvents: true });
+    await using client = clientOf(server);
+    await using socket = await server.connect();
+    await client.open(kind);
+    await client.receive(kind);
+    if (kind === "xhr_streaming") await client.line();
+    const receive = () => kind === "xhr" ? client.receive("xhr") : null;
+
+    await client.join("private-room");
+    await socket.join("private-room");
+    await receive();
+    await server.pusher.trigger("private-room", "create", { text: "zoë ✓" });
+    const frame = await client.frame("create");
+    assertEquals(dataOf(frame), { text: "zoë ✓" });
+    assertEquals((await socket.next("create")).data, frame.data);
+
+    await client.send({
+      event: "client-hi",
+      channel: "private-room",
+      data: { n: 1 },
+    });
+    assertEquals(dataOf(await socket.next("client-hi")), { n: 1 });
+  });
+}
+
+Deno.test("FallbackOptions.hostname is said in o, for all further requests", async () => {
+  await using server = serveHttp({}, { hostname: "node-2.example.com" });
+  await using client = clientOf(server);
+  await client.receive("xhr");
+  assertEquals(await client.line(), `o{"hostname":"node-2.example.com"}`);
+});
+
+Deno.test("frames of one turn come in one line, in their order", async () => {
+  await using server = serveHttp();
+  await using client = clientOf(server);
+  await client.open("xhr");
+  await client.receive("xhr");
+  await client.join("news");
+  await client.receive("xhr");
+  for (let n = 0; n < 3; n++) server.pusher.trigger("news", "next", n);
+  const [line, ...more] = await client.rest();
+  assertEquals(more, []);
+  const frames = JSON.parse(line!.slice(1)).map(parseFrame);
+  assertEquals(frames.map(dataOf), [0, 1, 2]);
+});
+
+// ---- Sending ----------------------------------------------------------------
+
+Deno.test("xhr_send serves the frames of a request in their order", async () => {
+  await using server = serveHttp();
+  await using client = clientOf(server);
+  await client.open("xhr_streaming");
+  const subscribe = (channel: string) => ({
+    event: "pusher:subscribe",
+    data: { channel },
+  });
+  await client.send(
+    subscribe("a"),
+    { event: "pusher:unsubscribe", data: { channel: "a" } },
+    subscribe("b"),
+  );
+  for (const channel of ["a", "b"]) {
+    assertEquals((await client.frame()).channel, channel);
+  }
+  assertEquals(Object.keys((await server.pusher.channels()).channels), ["b"]);
+});
+
+Deno.test("xhr_send serves requests in the order in which they arrive", async () => {
+  await using server = serveHttp();
+  await using client = clientOf(server);
+  await client.open("xhr_streaming");
+  const names = Array.from({ length: 30 }, (_, n) => `channel-${n}`);
+  for (const name of names) await client.subscribe(name);
+  for (const name of names) {
+    assertEquals((await client.frame()).channel, name);
+  }
+});
+
+Deno.test("xhr_send serves what has come whole before what is on its way", async () => {
+  const { puppet, client } = await openPuppet("xhr_streaming");
+  await using _ = puppet;
+  const first = slowly(client);
+  assertEquals((await client.post(`["second"]`)).status, 204);
+  await first.write(`["first"]`);
+  await first.close();
+  assertEquals((await first.post).status, 204);
+  assertEquals(puppet.received, ["second", "first"]);
+  await client.abort();
+});
+
+Deno.test("xhr_send answers 204 with nothing, readable by any page", async () => {
+  const { puppet, client } = await openPuppet("xhr");
+  await using _ = puppet;
+  const response = await client.post(`["frame"]`);
+  assertEquals([response.status, response.body], [204, null]);
+  assertEquals(response.headers.get("access-control-allow-origin"), "*");
+  assertEquals(puppet.received, ["frame"]);
+});
+
+/** Expects a refusal, which says why in JSON and may be read by any page. */
+async function assertRefused(
+  response: Response,
+  status: number,
+  text: string,
+): Promise<void> {
+  const { error, ...more } = await response.json();
+  assertEquals([response.status, more], [status, {}]);
+  assertStringIncludes(error, text);
+  assertEquals(response.headers.get("access-control-allow-origin"), "*");
+  assertEquals(response.headers.get("content-type"), "application/json");
+}
+
+for (
+  const [body, text] of [
+    [null, "not JSON"],
+    ["", "not JSON"],
+    ["[", "not JSON"],
+    [new Uint8Array([0x5b, 0x22, 0xff, 0x22, 0x5d]), "not JSON"],
+    ["null", "not an array of strings"],
+    [`"frame"`, "not an array of strings"],
+    [`{"0":"frame"}`, "not an array of strings"],
+    [`["frame",1]`, "not an array of strings"],
+    [`[{"event":"pusher:ping"}]`, "not an array of strings"],
+  ] as const
+) {
+  Deno.test(`xhr_send refuses the body ${body} with 400, and serves none of it`, async () => {
+    const { puppet, client } = await openPuppet("xhr");
+    await using _ = puppet;
+    await assertRefused(await client.post(body), 400, text);
+    assertEquals(puppet.received, []);
+    assertEquals((await client.post(`["frame"]`)).status, 204);
+  });
+}
+
+Deno.test("xhr_send takes 1,000 frames in a request, and none of 1,001", async () => {
+  const { puppet, client } = await openPuppet("xhr");
+  await using _ = puppet;
+  const bodyOf = (count: number) => JSON.stringify(Array(count).fill("f"));
+  await assertRefused(await client.post(bodyOf(1001)), 400, "1001 frames");
+  assertEquals(puppet.received, []);
+  assertEquals((await client.post(bodyOf(1000))).status, 204);
+  assertEquals(puppet.received.length, 1000);
+});
+
+Deno.test("xhr_send takes FallbackOptions.sendBytes, and answers 413 to more", async () => {
+  const { puppet, client } = await openPuppet("xhr", { sendBytes: 20 });
+  await using _ = puppet;
+  const bodyOf = (bytes: number) => JSON.stringify(["f".repeat(bytes - 4)]);
+  const streamOf = (text: string) => new Blob([text]).stream();
+  for (const make of [(text: string) => text, streamOf]) {
+    assertEquals((await client.post(make(bodyOf(20)))).status, 204);
+    const refused = await client.post(make(bodyOf(21)));
+    await assertRefused(refused, 413, "larger than 20 bytes");
+  }
+  assertEquals(puppet.received.length, 2);
+});
+
+Deno.test("xhr_send answers 413 for a length alone, and reads nothing", async () => {
+  const { puppet, client } = await openPuppet("xhr");
+  await using _ = puppet;
+  let isRead = false;
+  const body = new ReadableStream({
+    pull() {
+      isRead = true;
+    },
+  }, { highWaterMark: 0 });
+  const headers = { "content-length": "262145" };
+  await assertRefused(await client.post(body, { headers }), 413, "262144");
+  assertFalse(isRead);
+});
+
+Deno.test("xhr_send reads 256 requests of a session at once, and answers 429 to more", async () => {
+  const { puppet, client } = await openPuppet("xhr");
+  await using _ = puppet;
+  const bodies = Array.from({ length: 256 }, () => slowly(client));
+  await assertRefused(await client.post("[]"), 429, "256 requests");
+  for (const { post, write, close } of bodies) {
+    await write("[]");
+    await close();
+    assertEquals((await post).status, 204);
+  }
+  assertEquals((await client.post("[]")).status, 204);
+});
+
+Deno.test("xhr_send without a session answers 404, its body unread", async () => {
+  await using server = serveHttp();
+  await using client = clientOf(server);
+  await assertRefused(await client.post(`["frame"]`), 404, "no such session");
+  const handler = Pusher.cascade(
+    fallback(server.pusher),
+    async (request) => new Response(await request.text()),
+  );
+  const response = await clientIn(handler).post("for the next one");
+  assertEquals(await response.text(), "for the next one");
+});
+
+Deno.test("xhr_send is read no further when its session is gone", async () => {
+  using time = new FakeTime();
+  const { puppet, client } = await openPuppet("xhr");
+  assertEquals(await client.rest(), []);
+  const { post, write } = slowly(client);
+  await write(`["fra`);
+  await time.tickAsync(6_000);
+  await assertRefused(await post, 404, "no such session");
+  await assertRejects(() => write(`me"]`));
+  assertEquals(puppet.received, []);
+  assertEquals(puppet.closes, [1006]);
+});
+
+Deno.test("xhr_send to a session that was closed is taken, and served no more", async () => {
+  const { puppet, client } = await openPuppet("xhr_streaming");
+  const { post, write } = slowly(client);
+  await write(`["fra`);
+  puppet.transport.close(4009, "");
+  // The reason is in the answer that waits, and here is nothing that hides it.
+  assertEquals((await client.post(`["frame"]`)).status, 204);
+  assertEquals(await client.rest(), [`c[4009,""]`]);
+  assertEquals((await post).status, 204);
+  assertEquals((await client.post(`["frame"]`)).status, 204);
+  assertEquals(puppet.received, []);
+});
+
+/** Sends a body piece by piece. */
+function slowly(client: HttpClient) {
+  const { readable, writable } = new TransformStream<Uint8Array, Uint8Array>();
+  const writer = writable.getWriter();
+  return {
+    post: client.post(readable),
+    write: (text: string) => writer.write(new TextEncoder().encode(text)),
+    close: () => writer.close(),
+  };
+}
+
+Deno.test("xhr_send with a body that breaks off serves nothing", async () => {
+  const { puppet, client } = await openPuppet("xhr");
+  await using _ = puppet;
+  const body = new ReadableStream({
+    start(controller) {
+      controller.enqueue(new TextEncoder().encode(`["frame"]`));
+    },
+    pull(controller) {
+      controller.error(new Error("connection lost"));
+    },
+  });
+  assertEquals((await client.post(body)).status, 400);
+  assertEquals(puppet.received, []);
+});
+
+// ---- Asking anew ------------------------------------------------------------
+
+Deno.test("xhr_streaming writes up to 262,144 units, and begins no line after them", async () => {
+  const { puppet, client } = await openPuppet("xhr_streaming");
+  await using _ = puppet;
+  // One line that fills the answer to the last unit, its newline included.
+  const left = STREAM_UNITS - PRELUDE.length - "\no\n".length;
+  const filling = "é".repeat(left - `a[""]\n`.length);
+  puppet.transport.send(filling);
+  assertEquals(await client.line(), lineOf(filling));
+  assertEquals(client.units, STREAM_UNITS);
+  puppet.transport.send("one more");
+  assertEquals(await client.line(), lineOf("one more"));
+
+  const more = client.line();
+  puppet.transport.send("held");
+  await client.beat();
+  await turn();
+  assertEquals(puppet.transport.bufferedAmount, "held".length);
+  await client.receive("xhr_streaming");
+  assertEquals(await more, null);
+  assertEquals(await client.line(), PRELUDE);
+  assertEquals(await client.line(), lineOf("held"));
+  await client.abort();
+});
+
+Deno.test("xhr writes up to 65,536 units and a line into an answer", async () => {
+  const { puppet, client } = await openPuppet("xhr");
+  await using _ = puppet;
+  assertEquals(await client.rest(), []);
+  const frame = "x".repeat(POLL_UNITS / 4);
+  for (let n = 0; n < 8; n++) puppet.transport.send(frame);
+  for (const expected of [4, 4]) {
+    await client.receive("xhr");
+    const [line] = await client.rest();
+    assertEquals(JSON.parse(line!.slice(1)).length, expected);
+  }
+  assertEquals(puppet.transport.bufferedAmount, 0);
+});
+
+/** Reads as stock clients do: at the end of a line, they abort what is long. */
+async function readCycling(client: HttpClient, count: number) {
+  const numbers: number[] = [];
+  let cycles = 0;
+  while (numbers.length < count) {
+    if (client.units > STREAM_UNITS && client.isAtEnd) {
+      // It opens the new request before the old one is gone.
+      cycles++;
+      await client.receive("xhr_streaming");
+      assertEquals(await client.line(), PRELUDE);
+      await client.beat();
+    }
+    const line = await client.line();
+    for (const text of JSON.parse(line!.slice(1))) {
+      numbers.push(dataOf(parseFrame(text)).n);
+    }
+  }
+  return { numbers, cycles };
+}
+
+Deno.test("200 frames of 9 kB at once arrive in order over xhr_streaming, across answers", async () => {
+  await using server = serveHttp({ limits: { bufferedBytes: 4_000_000 } });
+  await using client = clientOf(server);
+  await client.open("xhr_streaming");
+  await client.join("news");
+  const pad = "x".repeat(9_000);
+  for (let n = 0; n < 200; n++) server.pusher.trigger("news", "e", { n, pad });
+  const { numbers, cycles } = await readCycling(client, 200);
+  assertEquals(numbers, Array.from({ length: 200 }, (_, n) => n));
+  assertEquals(cycles, 6);
+});
+
+Deno.test("a session goes on after an answer that was broken off", async () => {
+  const { puppet, client } = await openPuppet("xhr_streaming");
+  await using _ = puppet;
+  await client.abort();
+  for (const frame of ["one", "two"]) puppet.transport.send(frame);
+  await client.receive("xhr_streaming");
+  assertEquals(await client.line(), PRELUDE);
+  assertEquals(await client.line(), lineOf("one", "two"));
+  assertEquals(puppet.closes, []);
+  await client.abort();
+});
+
+for (const kind of KINDS) {
+  Deno.test(`${kind} in place of one that waits ends that with nothing`, async () => {
+    const { puppet, client } = await openPuppet("xhr_streaming");
+    await using _ = puppet;
+    await client.receive(kind);
+    if (kind === "xhr_streaming") assertEquals(await client.line(), PRELUDE);
+    const replaced = client.rest();
+    await client.receive("xhr");
+    assertEquals(await replaced, []);
+    puppet.transport.send("frame");
+    assertEquals(await client.rest(), [lineOf("frame")]);
+  });
+}
+
+// ---- Heartbeats -------------------------------------------------------------
+
+Deno.test("an empty xhr_send is answered by a line on xhr, each time", async () => {
+  const { puppet, client } = await openPuppet("xhr");
+  await using _ = puppet;
+  for (let n = 0; n < 3; n++) {
+    await client.beat();
+    await client.receive("xhr");
+    assertEquals(await client.rest(), ["a[]"]);
+  }
+});
+
+Deno.test("an empty xhr_send is answered by a line on xhr_streaming, each time", async () => {
+  const { puppet, client } = await openPuppet("xhr_streaming");
+  await using _ = puppet;
+  for (let n = 0; n < 3; n++) {
+    await client.beat();
+    assertEquals(await client.line(), "a[]");
+  }
+  await client.abort();
+});
+
+Deno.test("an empty xhr_send that many are waiting for is answered by one line", async () => {
+  const { puppet, client } = await openPuppet("xhr");
+  await using _ = puppet;
+  await Promise.all(Array.from({ length: 100 }, () => client.beat()));
+  assertEquals(puppet.transport.bufferedAmount, 0);
+  await client.receive("xhr");
+  assertEquals(await client.rest(), ["a[]"]);
+});
+
+for (const kind of KINDS) {
+  Deno.test(`${kind} says h after 25 s of silence, and not before`, async () => {
+    using time = new FakeTime();
+    const { puppet, client } = await openPuppet(kind);
+    await client.receive(kind);
+    if (kind === "xhr_streaming") assertEquals(await client.line(), PRELUDE);
+    await time.tickAsync(24_000);
+    puppet.transport.send("news");
+    assertEquals(await client.line(), lineOf("news"));
+    if (kind === "xhr") await client.receive("xhr");
+    const next = client.line();
+    await time.tickAsync(24_000);
+    await client.beat();
+    // On streaming it answered the prelude, which is a heartbeat by itself.
+    if (kind === "xhr") {
+      assertEquals(await next, "a[]");
+      await client.receive("xhr");
+      await time.tickAsync(26_000);
+      assertEquals(await client.rest(), ["h"]);
+      // It answers a heartbeat by asking again, so this is a question.
+      await client.beat();
+      await client.receive("xhr");
+      assertEquals(await client.rest(), ["a[]"]);
+    } else {
+      await time.tickAsync(2_000);
+      assertEquals(await next, "h");
+      await client.beat();
+      puppet.transport.send("nothing before");
+      assertEquals(await client.line(), lineOf("nothing before"));
+    }
+    puppet.transport.close(1000, "");
+    await client.abort();
+  });
+}
+
+Deno.test("FallbackOptions.heartbeatMs is when h is said", async () => {
+  using time = new FakeTime();
+  const { puppet, client } = await openPuppet("xhr", { heartbeatMs: 3_000 });
+  await client.receive("xhr");
+  await time.tickAsync(3_000);
+  assertEquals(await client.rest(), ["h"]);
+  puppet.transport.close(1000, "");
+});
+
+Deno.test("Peer.heard is told of every request that brings no frame", async () => {
+  const { puppet, client } = await openPuppet("xhr");
+  await using _ = puppet;
+  const before = puppet.heards;
+  await client.receive("xhr");
+  assertEquals(puppet.heards, before + 1);
+  await client.beat();
+  assertEquals(puppet.heards, before + 2);
+});
+
+Deno.test("requests are signs of life: a client that asks is never pinged", async () => {
+  using time = new FakeTime();
+  const pusher = new Pusher({ ...APP_OPTIONS, activityTimeoutMs: 30_000 });
+  await using client = clientIn(fallback(pusher));
+  await client.open("xhr_streaming");
+  for (let n = 0; n < 8; n++) {
+    await time.tickAsync(25_000);
+    assertEquals(await client.line(), "h");
+    await client.beat();
+  }
+  await client.receive("xhr_streaming");
+  assertEquals(await client.line(), PRELUDE);
+  for (let n = 0; n < 8; n++) {
+    await time.tickAsync(20_000);
+    await client.receive("xhr");
+  }
+  await client.receive("xhr_streaming");
+  assertEquals(await client.line(), PRELUDE);
+  const pinged = client.frame("pusher:ping");
+  await time.tickAsync(24_000);
+  await time.tickAsync(8_000);
+  const error = await assertRejects(() => pinged, Error);
+  assertStringIncludes(error.message, "no frames in h");
+  await client.abort();
+  await pusher.close();
+});
+
+Deno.test("pusher:ping and 4201 reach a client that only listens", async () => {
+  using time = new FakeTime();
+  const pusher = new Pusher({
+    ...APP_OPTIONS,
+    activityTimeoutMs: 10_000,
+    pongTimeoutMs: 5_000,
+  });
+  await using client = clientIn(fallback(pusher));
+  await client.open("xhr_streaming");
+  await time.tickAsync(12_000);
+  await client.frame("pusher:ping");
+  await time.tickAsync(6_000);
+  assertEquals(dataOf(await client.frame("pusher:error")).code, 4201);
+  assertMatch(`${await client.rest()}`, /^c\[4201,"/);
+  await pusher.close();
+});
+
+// ---- Absence ----------------------------------------------------------------
+
+const APP_OPTIONS = { appId: APP.id, key: APP.key, secret: APP.secret };
+
+for (const kind of KINDS) {
+  Deno.test(`a client that does not ask for over 5 s after ${kind} is gone with 1006`, async () => {
+    using time = new FakeTime();
+    const { puppet, client } = await openPuppet(kind);
+    if (kind === "xhr_streaming") await client.abort();
+    else assertEquals(await client.rest(), []);
+    await time.tickAsync(4_900);
+    assertEquals(puppet.closes, []);
+    assertEquals((await client.post("[]")).status, 204);
+    await time.tickAsync(1_000);
+    assertEquals(puppet.closes, [1006]);
+    assertEquals((await client.post("[]")).status, 404);
+
+    // The id is unknown again.
+    await client.receive(kind);
+    if (kind === "xhr_streaming") assertEquals(await client.line(), PRELUDE);
+    assertEquals(await client.line(), "o");
+    assertEquals(puppet.opened.length, 2);
+    puppet.transport.close(1000, "");
+    await client.abort();
+  });
+
+  Deno.test(`a client that asks within 5 s after ${kind} keeps its session`, async () => {
+    using time = new FakeTime();
+    const { puppet, client } = await openPuppet(kind);
+    for (let n = 0; n < 3; n++) {
+      await client.abort();
+      await time.tickAsync(4_900);
+      puppet.transport.send("missed");
+      await client.receive(kind);
+      if (kind === "xhr_streaming") assertEquals(await client.line(), PRELUDE);
+      assertEquals(await client.line(), lineOf("missed"));
+    }
+    assertEquals(puppet.closes, []);
+    puppet.transport.close(1000, "");
+    await client.abort();
+  });
+}
+
+Deno.test("a client that waits for an answer is there for as long as it takes", async () => {
+  using time = new FakeTime();
+  const { puppet, client } = await openPuppet("xhr_streaming");
+  await time.tickAsync(3_600_000);
+  assertEquals(puppet.closes, []);
+  puppet.transport.close(1000, "");
+  await client.abort();
+});
+
+/** A puppet whose requests come with word of when their answers are delivered. */
+function delivering() {
+  const puppet = new Puppet();
+  const handler = fallback(puppet);
+  const { promise, resolve, reject } = Promise.withResolvers<void>();
+  const info = { completed: promise } as Deno.ServeHandlerInfo;
+  const client = clientIn((request) => handler(request, info));
+  return { puppet, client, deliver: resolve, fail: reject };
+}
+
+for (const [what, how] of [["delivered", 0], ["lost", 1]] as const) {
+  Deno.test(`a client is away from when an answer of xhr is ${what}`, async () => {
+    using time = new FakeTime();
+    const { puppet, client, ...ends } = delivering();
+    await client.receive("xhr");
+    assertEquals(await client.rest(), ["o"]);
+    await time.tickAsync(60_000);
+    assertEquals(puppet.closes, []);
+    [ends.deliver, () => ends.fail(new Error("lost"))][how]!();
+    await time.tickAsync(4_900);
+    assertEquals(puppet.closes, []);
+    await time.tickAsync(1_000);
+    assertEquals(puppet.closes, [1006]);
+  });
+}
+
+Deno.test("Peer.closed comes when the last answer has been delivered", async () => {
+  const { puppet, client, deliver } = delivering();
+  await client.receive("xhr_streaming");
+  puppet.transport.close(4200, "");
+  assertEquals(await client.rest(), [PRELUDE, "o", `c[4200,""]`]);
+  await turn();
+  assertEquals(puppet.closes, []);
+  deliver();
+  assertEquals(await puppet.closed(), [4200]);
+});
+
+Deno.test("member_removed follows a client that has broken off, within FallbackOptions.absenceMs", async () => {
+  await using server = serveHttp({}, { absenceMs: 200 });
+  await using ann = await server.connect();
+  await ann.join("presence-room", { member: { user_id: "ann" } });
+  await using bob = clientOf(server);
+  await bob.open("xhr_streaming");
+  await bob.join("presence-room", { user_id: "bob" });
+  await ann.next("pusher_internal:member_added");
+  await bob.abort();
+  const frame = await ann.next("pusher_internal:member_removed");
+  assertEquals(dataOf(frame), { user_id: "bob" });
+  assertEquals((await server.journal.next("disconnected")).code, 1006);
+});
+
+Deno.test("no timer runs while there is no session", async () => {
+  // The test's own sanitizer is what finds one.
+  const { puppet, client } = await openPuppet("xhr_streaming", {
+    absenceMs: 50,
+  });
+  await client.abort();
+  assertEquals(await puppet.closed(), [1006]);
+});
+
+// ---- Bounds -----------------------------------------------------------------
+
+Deno.test("Transport.bufferedAmount is the bytes that no answer has taken", async () => {
+  await using puppet = new Puppet();
+  const handler = fallback(puppet);
+  const poll = () => {
+    const url = "http://localhost/pusher/app/k/0/bufferedAmount/xhr";
+    return handler(new Request(url, { method: "POST" }));
+  };
+  assertEquals(await (await poll()).text(), "o\n");
+  puppet.transport.send("ähm");
+  puppet.transport.send("✓");
+  assertEquals(puppet.transport.bufferedAmount, 7);
+  const response = await poll();
+  await turn();
+  // Until it is read, an answer has taken nothing.
+  assertEquals(puppet.transport.bufferedAmount, 7);
+  assertEquals(await response.text(), `${lineOf("ähm", "✓")}\n`);
+  assertEquals(puppet.transport.bufferedAmount, 0);
+});
+
+Deno.test("a client that does not ask for limits.bufferedBytes is closed with 4100", async () => {
+  await using server = serveHttp({ limits: { bufferedBytes: 10_000 } });
+  await using client = clientOf(server);
+  await client.open("xhr");
+  await client.receive("xhr");
+  await client.join("news");
+  const event = (bytes: number) => {
+    const frame = { event: "e", channel: "news", data: "" };
+    return "x".repeat(bytes - JSON.stringify(frame).length);
+  };
+  await server.pusher.trigger("news", "e", event(5_000));
+  await server.pusher.trigger("news", "e", event(5_000));
+  await turn();
+  assertEquals(server.journal.told("disconnected"), []);
+  await client.receive("xhr");
+  assertEquals((await client.rest()).length, 1);
+
+  await server.pusher.trigger("news", "e", event(5_000));
+  await server.pusher.trigger("news", "e", event(5_001));
+  assertEquals((await server.journal.next("disconnected")).code, 4100);
+  await client.receive("xhr");
+  assertMatch((await client.rest()).at(-1)!, /^c\[4100,"/);
+});
+
+Deno.test("a client that does not read its answer is closed with 4100", async () => {
+  await using server = serveHttp();
+  using tcp = await server.raw();
+  await tcp.write(
+    "POST /pusher/app/app-key/1/does-not-read/xhr_streaming HTTP/1.1\r\n" +
+      "Host: 127.0.0.1\r\nContent-Length: 0\r\n\r\n",
+  );
+  await server.journal.next("connected");
+  await using sender = clientOf(server, { session: "1/does-not-read" });
+  await sender.subscribe("news");
+  const data = "x".repeat(10_000);
+  for (let n = 0; n < 140; n++) server.pusher.trigger("news", "e", data);
+  assertEquals((await server.journal.next("disconnected")).code, 4100);
+});
+
+Deno.test("what is left for a client that was too slow is its close, and no frames", async () => {
+  const { puppet, client } = await openPuppet("xhr");
+  assertEquals(await client.rest(), []);
+  for (let n = 0; n < 20; n++) puppet.transport.send("x".repeat(10_000));
+  puppet.transport.close(4100, "too slow");
+  assertEquals(puppet.transport.bufferedAmount, 0);
+  await client.receive("xhr");
+  assertEquals(await client.rest(), [`c[4100,"too slow"]`]);
+});
+
+for (const kind of KINDS) {
+  Deno.test(`limits.sockets counts sessions over ${kind}: one more gets 4100`, async () => {
+    await using server = serveHttp({ limits: { sockets: 2 } }, {
+      absenceMs: 200,
+    });
+    await using first = clientOf(server);
+    await using second = clientOf(server);
+    await first.open("xhr_streaming");
+    await second.open("xhr_streaming");
+    assertEquals(await refusalOf(clientOf(server), kind), 4100);
+    await second.abort();
+    assertEquals((await server.journal.next("disconnected")).code, 1006);
+    await using third = clientOf(server);
+    await third.open("xhr_streaming");
+  });
+}
+
+// ---- Refusals ---------------------------------------------------------------
+
+/** Has a client refused, and returns the code. */
+async function refusalOf(client: HttpClient, kind: Kind): Promise<number> {
+  await client.receive(kind);
+  if (kind === "xhr_streaming") assertEquals(await client.line(), PRELUDE);
+  assertEquals(await client.line(), "o");
+  const { code, message } = dataOf(await client.frame("pusher:error"));
+  assertEquals(await client.rest(), [`c${JSON.stringify([code, message])}`]);
+  return code;
+}
+
+const REFUSALS: [
+  what: string,
+  code: number,
+  options: PusherOptions,
+  init: ClientInit,
+][] = [
+  ["an unknown key", 4001, {}, { key: "no-such-key" }],
+  ["a key that is not escaped properly", 4001, {}, { key: "%ff" }],
+  ["an app that is disabled", 4003, {
+    apps: [{ ...APP, enabled: false }],
+  }, {}],
+  ["an app that is full", 4004, { limits: { connections: 0 } }, {}],
+  ["a version that is no number", 4006, {}, { query: "?protocol=abc" }],
+  ["a version that is not spoken", 4007, {}, { query: "?protocol=8" }],
+  ["a page of another origin", 4009, { origins: "https://example.com" }, {
+    headers: { origin: "https://evil.example" },
+  }],
+];
+
+for (const [what, code, options, init] of REFUSALS) {
+  for (const kind of KINDS) {
+    Deno.test(`${kind} tells ${what} as o, pusher:error and c with ${code}`, async () => {
+      await using server = serveHttp(options);
+      const client = clientOf(server, init);
+      assertEquals(await refusalOf(client, kind), code);
+      // A session that never was may be tried again.
+      assertEquals(await refusalOf(client, kind), code);
+    });
+  }
+}
+
+Deno.test("a page of an allowed origin gets its session", async () => {
+  await using server = serveHttp({ origins: "https://example.com" });
+  await using client = clientOf(server, {
+    headers: { origin: "https://example.com" },
+  });
+  await client.open("xhr_streaming");
+});
+
+// ---- Closing ----------------------------------------------------------------
+
+for (const kind of KINDS) {
+  Deno.test(`a session that the server closes tells it over ${kind}, and again for 5 s`, async () => {
+    using time = new FakeTime();
+    const { puppet, client } = await openPuppet(kind);
+    await client.receive(kind);
+    if (kind === "xhr_streaming") assertEquals(await client.line(), PRELUDE);
+    puppet.transport.send("last");
+    puppet.transport.close(4009, "go");
+    assertEquals(await client.rest(), [lineOf("last"), `c[4009,"go"]`]);
+    assertEquals(await puppet.closed(), [4009]);
+    puppet.transport.send("too late");
+
+    await time.tickAsync(4_900);
+    await client.receive(kind);
+    if (kind === "xhr_streaming") assertEquals(await client.line(), PRELUDE);
+    assertEquals(await client.rest(), [`c[4009,"go"]`]);
+
+    await time.tickAsync(200);
+    await client.receive(kind);
+    if (kind === "xhr_streaming") assertEquals(await client.line(), PRELUDE);
+    assertEquals(await client.line(), "o");
+    puppet.transport.close(1000, "");
+    await client.abort();
+  });
+
+  Deno.test(`a session that is closed between two requests tells all that waits over ${kind}`, async () => {
+    const { puppet, client } = await openPuppet(kind);
+    await client.abort();
+    puppet.transport.send("one");
+    puppet.transport.send("two");
+    puppet.transport.close(4200, "");
+    assertEquals(await puppet.closed(), [4200]);
+    for (let n = 0; n < 2; n++) {
+      await client.receive(kind);
+      if (kind === "xhr_streaming") assertEquals(await client.line(), PRELUDE);
+      assertEquals(await client.rest(), [lineOf("one", "two"), `c[4200,""]`]);
+    }
+  });
+}
+
+Deno.test("a close waits for a client that has to ask anew, and not for ever", async () => {
+  using time = new FakeTime();
+  const { puppet, client } = await openPuppet("xhr_streaming");
+  puppet.transport.send("x".repeat(STREAM_UNITS));
+  assertEquals((await client.line())?.length, STREAM_UNITS + `a[""]`.length);
+  puppet.transport.close(4200, "");
+  await turnOf(time);
+  assertEquals(puppet.closes, []);
+  await time.tickAsync(6_000);
+  assertEquals(puppet.closes, [4200]);
+  assertEquals(await client.rest(), []);
+  await client.receive("xhr");
+  assertEquals(await client.rest(), [`c[4200,""]`]);
+});
+
+Deno.test("a close is not told where the last frames fill the answer", async () => {
+  const { puppet, client } = await openPuppet("xhr_streaming");
+  puppet.transport.send("x".repeat(200_000));
+  await client.line();
+  puppet.transport.send("x".repeat(100_000));
+  puppet.transport.close(4200, "");
+  assertEquals((await client.line())?.length, 100_000 + `a[""]`.length);
+  const more = client.line();
+  await turn();
+  await client.receive("xhr_streaming");
+  assertEquals(await more, null);
+  assertEquals(await client.rest(), [PRELUDE, `c[4200,""]`]);
+});
+
+Deno.test("a close that has waited for a client is told when it asks anew", async () => {
+  const { puppet, client } = await openPuppet("xhr_streaming");
+  puppet.transport.send("x".repeat(STREAM_UNITS));
+  await client.line();
+  puppet.transport.close(4200, "");
+  await client.receive("xhr_streaming");
+  assertEquals(await client.rest(), [PRELUDE, `c[4200,""]`]);
+  assertEquals(await puppet.closed(), [4200]);
+});
+
+/** Lets everything happen that needs no time, where that is faked. */
+const turnOf = (time: FakeTime) => time.tickAsync(0);
+
+Deno.test("terminateUserConnections closes a session with 4009", async () => {
+  await using server = serveHttp();
+  await using client = clientOf(server);
+  await client.open("xhr_streaming");
+  const user_data = JSON.stringify({ id: "ann" });
+  const signature = hmac(APP.secret, `${client.socketId}::user::${user_data}`);
+  const auth = `${APP.key}:${signature}`;
+  await client.send({ event: "pusher:signin", data: { auth, user_data } });
+  await client.frame("pusher:signin_success");
+  await server.pusher.terminateUserConnections("ann");
+  assertEquals(dataOf(await client.frame("pusher:error")).code, 4009);
+  assertMatch(`${await client.rest()}`, /^c\[4009,"/);
+});
+
+Deno.test("Pusher.close ends every session with 4200, and lets every answer end", async () => {
+  await using server = serveHttp();
+  await using streaming = clientOf(server);
+  await using polling = clientOf(server);
+  await using away = clientOf(server);
+  await streaming.open("xhr_streaming");
+  await polling.open("xhr");
+  await polling.receive("xhr");
+  await away.open("xhr");
+  await server.pusher.close();
+  await away.receive("xhr");
+  for (const client of [streaming, polling, away]) {
+    assertEquals(dataOf(await client.frame("pusher:error")).code, 4200);
+    assertMatch(`${await client.rest()}`, /^c\[4200,"/);
+  }
+  assertEquals(server.journal.told("disconnected").length, 3);
+  assertEquals(await refusalOf(clientOf(server), "xhr"), 4100);
+});
+
+Deno.test("1,000 sessions that open and break off leave nothing behind", async () => {
+  await using server = serveHttp({}, { absenceMs: 100 });
+  for (let round = 0; round < 10; round++) {
+    await Promise.all(Array.from({ length: 100 }, async () => {
+      await using client = clientOf(server);
+      await client.open("xhr_streaming");
+      await client.join("news");
+    }));
+  }
+  await server.journal.settled();
+  assertEquals(server.journal.told("disconnected").length, 1000);
+  assertEquals((await server.pusher.channels()).channels, {});
+});
+
+// ---- Routes -----------------------------------------------------------------
+
+const CORS = {
+  "access-control-allow-origin": "*",
+  "access-control-allow-methods": "POST, OPTIONS",
+  "access-control-allow-headers": "Content-Type",
+  "access-control-max-age": "86400",
+};
+
+for (const action of ["xhr_streaming", "xhr", "xhr_send"]) {
+  Deno.test(`OPTIONS of ${action} lets pages of any origin post JSON`, async () => {
+    await using server = serveHttp();
+    const response = await fetch(
+      `${server.url}/pusher/app/app-key/0/abcdefgh/${action}?protocol=7`,
+      {
+        method: "OPTIONS",
+        headers: {
+          "origin": "https://example.com",
+          "access-control-request-method": "POST",
+          "access-control-request-headers": "content-type",
+        },
+      },
+    );
+    assertEquals([response.status, await response.text()], [204, ""]);
+    assertObjectMatch(Object.fromEntries(response.headers), CORS);
+    assertEquals(server.journal.told("connected"), []);
+  });
+}
+
+const R = "/r/0123456789abcdef";
+const LONG = "a".repeat(64);
+
+for (
+  const [method, path, options, isOwn] of [
+    ["POST", "/pusher/app/k/0/abcdefgh/xhr", {}, true],
+    ["POST", "/pusher/app/k/999/ABC_de-9/xhr", {}, true],
+    ["POST", `/pusher/app/k/000/${LONG}/xhr_streaming`, {}, true],
+    ["POST", `${R}/pusher/app/k/0/abcdefgh/xhr`, {}, true],
+    ["POST", `${R}/pusher/app/k/0/abcdefgh/xhr`, { path: "/a/pusher" }, false],
+    ["POST", "/a/b/app/k/0/abcdefgh/xhr", { path: "/a/b" }, true],
+    ["POST", `${R}/a/b/app/k/0/abcdefgh/xhr`, { path: "/a/b" }, true],
+    ["POST", `/a${R}/b/app/k/0/abcdefgh/xhr`, { path: "/a/b" }, false],
+    ["POST", "/app/k/0/abcdefgh/xhr", { path: "" }, true],
+    ["GET", "/pusher/app/k/0/abcdefgh/xhr", {}, false],
+    ["PUT", "/pusher/app/k/0/abcdefgh/xhr_send", {}, false],
+    ["OPTIONS", "/pusher/app/k/0/abcdefgh", {}, false],
+    ["POST", "/pusher/app/k/0/abcdefgh", {}, false],
+    ["POST", "/pusher/app/k/0/abcdefgh/xhr/", {}, false],
+    ["POST", "/pusher/app/k/0/abcdefgh/eventsource", {}, false],
+    ["POST", "/pusher/app/k/1000/abcdefgh/xhr", {}, false],
+    ["POST", "/pusher/app/k/-1/abcdefgh/xhr", {}, false],
+    ["POST", "/pusher/app/k/0/abcdefg/xhr", {}, false],
+    ["POST", `/pusher/app/k/0/${LONG}a/xhr`, {}, false],
+    ["POST", "/pusher/app/k/0/abc.efgh/xhr", {}, false],
+    ["POST", "/pusher/app//0/abcdefgh/xhr", {}, false],
+    ["POST", "/app/k/0/abcdefgh/xhr", {}, false],
+    ["POST", "/other/pusher/app/k/0/abcdefgh/xhr", {}, false],
+    ["POST", "/r/too-short/pusher/app/k/0/abcdefgh/xhr", {}, false],
+    ["GET", "/pusher/info", {}, false],
+    ["POST", "/pusher/auth", {}, false],
+  ] as [string, string, FallbackOptions, boolean][]
+) {
+  const what = `${method} ${path} ${JSON.stringify(options)}`;
+  Deno.test(`fallback ${isOwn ? "serves" : "passes on"} ${what}`, async () => {
+    const puppet = new Puppet();
+    const handler = Pusher.cascade(
+      fallback(puppet, options),
+      async (request) => new Response(await request.text(), { status: 418 }),
+    );
+    const request = new Request(`http://localhost${path}`, {
+      method,
+      body: method === "GET" ? null : "unread",
+    });
+    const response = await handler(request);
+    if (isOwn) {
+      assertEquals(response.status, 200);
+      assertEquals(puppet.opened, [["k", request.url]]);
+      await response.body?.cancel();
+      puppet.transport.close(1000, "");
+      await puppet.closed();
+    } else {
+      assertEquals(response.status, 418);
+      assertEquals(await response.text(), method === "GET" ? "" : "unread");
+      assertEquals(puppet.opened, []);
+    }
+  });
+}
+
+Deno.test("a server's own path precedes /pusher and what names a stock session", async () => {
+  await using server = serveHttp({ path: "/realtime" });
+  for (const path of ["/realtime/pusher", `/realtime${R}/pusher`]) {
+    await using client = clientOf(server, { path });
+    await client.open("xhr_streaming");
+  }
+  const response = await clientOf(server).post("[]");
+  assertEquals(response.status, 404);
+  await response.body?.cancel();
+});
+
+Deno.test("sessions of one name under two keys, or behind two paths, are two", async () => {
+  const other = { id: "other-id", key: "other-✓", secret: "other" };
+  await using server = serveHttp({ apps: [APP, other] });
+  const session = "7/same-name";
+  const key = encodeURIComponent(other.key);
+  const ids = new Set<string>();
+  for (const init of [{}, { key }, { path: `${R}/pusher` }]) {
+    await using client = clientOf(server, { session, ...init });
+    ids.add((await client.open("xhr_streaming")).socketId);
+  }
+  assertEquals(ids.size, 3);
+  const apps = server.journal.drain("connected").map(({ app }) => app);
+  assertEquals(apps, [APP.id, other.id, APP.id]);
+});
+
+Deno.test("fallback passes on a request whose URL names no host", async () => {
+  const handler = fallback(new Puppet());
+  const request = new Request("http://localhost/");
+  Object.defineProperty(request, "url", { value: "http:///" });
+  Object.defineProperty(request, "method", { value: "POST" });
+  assertEquals((await handler(request)).status, 404);
+});
+
+Deno.test("fallback without arguments serves the default instance, made on first use", async () => {
+  const handler = Pusher.cascade(Pusher.handler, fallback());
+  await using client = clientIn(handler, { key: "app-key" });
+  await client.open("xhr_streaming");
+  const { channels } = await Pusher.channels();
+  assertEquals(channels, {});
+  await client.join("news");
+  Pusher.trigger("news", "create", 1);
+  assertEquals(dataOf(await client.frame("create")), 1);
+  await Pusher.close();
+});
+
+for (
+  const [options, error, text] of [
+    [{ paht: "/x" }, TypeError, `unknown option "paht"`],
+    [null, TypeError, "options is no object"],
+    [{ path: "pusher" }, TypeError, `path is "pusher"`],
+    [{ path: "/pusher/" }, TypeError, `path is "/pusher/"`],
+    [{ hostname: "h2:80" }, TypeError, `hostname is "h2:80"`],
+    [{ hostname: "" }, TypeError, `hostname is ""`],
+    [{ sendBytes: 0 }, RangeError, "sendBytes is 0"],
+    [{ sendBytes: "1" }, TypeError, `sendBytes is "1"`],
+    [{ heartbeatMs: 0 }, RangeError, "heartbeatMs is 0"],
+    [{ absenceMs: 2 ** 31 }, RangeError, "absenceMs is 2147483648"],
+    [{ absenceMs: NaN }, RangeError, "absenceMs is NaN"],
+  ] as const
+) {
+  Deno.test(`fallback refuses the options ${JSON.stringify(options)}`, () => {
+    const given = options as unknown as FallbackOptions;
+    assertThrows(() => fallback(new Puppet(), given), error, text);
+  });
+}
+
+// ---- Stock clients ----------------------------------------------------------
+
+const TRANSPORTS = ["xhr_streaming", "xhr_polling"] as const;
+
+/** How pusher-js is told of a server whose WebSockets it cannot reach. */
+function over(
+  { port }: Pick<TestServer, "port">,
+  transport: typeof TRANSPORTS[number],
+  options: StockOptions = {},
+): StockOptions {
+  return {
+    httpHost: "127.0.0.1",
+    httpPort: port,
+    enabledTransports: [transport],
+    ...options,
+  };
+}
+
+/** Everything that a stock client needs of a server, and short absences. */
+function serveStock(options: PusherOptions = {}): TestServer {
+  return serveHttp({ clientEvents: true, ...options }, { absenceMs: 500 });
+}
+
+const ANN: StockMember = { user_id: "ann", user_info: { name: "Ann" } };
+const BOB: StockMember = { user_id: "bob", user_info: { name: "Bob" } };
+
+for (const transport of TRANSPORTS) {
+  Deno.test(`pusher-js over ${transport} connects and hears of what is published`, async () => {
+    await using server = serveStock();
+    using client = new StockClient(server, over(server, transport));
+    const news = await client.join("news");
+    assertMatch(client.socketId, /^\d+\.\d+$/);
+    for (const value of [{ a: [1, "zoë ✓"] }, "text", 12]) {
+      await sdk(server).trigger("news", "create", value);
+      assertEquals(await news.until("create"), [["create", value]]);
+    }
+  });
+
+  Deno.test(`pusher-js over ${transport} joins private and presence channels, and sends`, async () => {
+    await using server = serveStock();
+    const signer = sdk(server);
+    using ann = new StockClient(
+      server,
+      over(server, transport, authorizedBy(signer, ANN)),
+    );
+    using bob = new StockClient(server, authorizedBy(signer, BOB));
+    const room = await ann.join("presence-room");
+    assertEquals(ann.presence("presence-room").members.myID, "ann");
+    const other = await bob.join("presence-room");
+    assertEquals(await room.data("pusher:member_added"), {
+      id: "bob",
+      info: { name: "Bob" },
+    });
+    for (const { pusher } of [ann, bob]) {
+      pusher.channel("presence-room").trigger("client-hi", { n: 1 });
+    }
+    assertEquals(await room.data("client-hi"), { n: 1 });
+    assertEquals(await other.data("client-hi"), { n: 1 });
+    await ann.join("private-room");
+    await signer.trigger("private-room", "create", 1);
+
+    ann.pusher.disconnect();
+    assertObjectMatch(
+      await other.data("pusher:member_removed") as object,
+      { id: "ann" },
+    );
+  });
+
+  Deno.test(`pusher-js over ${transport} signs in and hears what its user is told`, async () => {
+    await using server = serveStock();
+    const signer = sdk(server);
+    using client = new StockClient(
+      server,
+      over(server, transport, {
+        userAuthentication: {
+          customHandler: ({ socketId }, callback) =>
+            callback(null, signer.authenticateUser(socketId, { id: "ann" })),
+        },
+      }),
+    );
+    const told = Promise.withResolvers<unknown>();
+    client.pusher.user.bind("hi", told.resolve);
+    client.pusher.signin();
+    await within(
+      DEADLINE_MS,
+      "sign-in",
+      client.pusher.user.signinDonePromise ?? Promise.resolve(),
+    );
+    await signer.sendToUser("ann", "hi", { x: 1 });
+    assertEquals(await within(DEADLINE_MS, "hi", told.promise), { x: 1 });
+  });
+
+  Deno.test(`pusher-js over ${transport} gets 200 frames of 9 kB at once, in order`, async () => {
+    await using server = serveStock({ limits: { bufferedBytes: 4_000_000 } });
+    using client = new StockClient(server, over(server, transport));
+    const news = await client.join("news");
+    const pad = "x".repeat(9_000);
+    for (let n = 0; n < 200; n++) {
+      server.pusher.trigger("news", "next", { n, pad });
+    }
+    await server.pusher.trigger("news", "last", 1);
+    const events = await news.until("last");
+    assertEquals(
+      events.slice(0, -1).map(([, data]) => Object(data).n),
+      Array.from({ length: 200 }, (_, n) => n),
+    );
+    assertEquals(server.journal.told("disconnected"), []);
+  });
+
+  Deno.test(`pusher-js over ${transport} sends 100 frames at once, and all arrive`, async () => {
+    await using server = serveStock();
+    using client = new StockClient(server, over(server, transport));
+    await client.connection.until("connected");
+    const names = Array.from({ length: 100 }, (_, n) => `channel-${n}`);
+    const inboxes = names.map((name) => client.subscribe(name));
+    for (const inbox of inboxes) {
+      await inbox.until("pusher:subscription_succeeded");
+    }
+  });
+
+  Deno.test(`pusher-js over ${transport} is disconnected with 4001 for an unknown key, at once`, async () => {
+    await using server = serveStock();
+    const startedAt = performance.now();
+    using client = new StockClient(server, over(server, transport), "no-key");
+    assertObjectMatch(await client.connection.data("error") as object, {
+      type: "WebSocketError",
+      error: { type: "PusherError", data: { code: 4001 } },
+    });
+    await client.connection.until("disconnected");
+    assertLess(performance.now() - startedAt, 1_000);
+  });
+
+  Deno.test(`pusher-js over ${transport} comes back at once after 4200, subscribed`, async () => {
+    await using server = serveStock();
+    await using successor = serveStock();
+    let target: TestServer = server;
+    await using front = proxy(() => target);
+    using client = new StockClient(front, over(front, transport));
+    const news = await client.join("news");
+    await client.connection.until("connected");
+    target = successor;
+    const closedAt = performance.now();
+    await server.pusher.close();
+    await client.connection.until("connected");
+    assertLess(performance.now() - closedAt, 1_000);
+    await news.until("pusher:subscription_succeeded");
+    await successor.pusher.trigger("news", "create", 1);
+    assertEquals(await news.data("create"), 1);
+  });
+
+  Deno.test(`pusher-js over ${transport} with a session path is told all it has missed`, async () => {
+    await using server = serveStock();
+    await using front = await FaultProxy.open({ port: server.port });
+    using client = new StockClient(
+      front,
+      over(front, transport, { httpPath: `/r/${crypto.randomUUID()}/pusher` }),
+    );
+    const numbers: number[] = [];
+    client.pusher.bind("next", (n: number) => {
+      // It may be told again what it has not acknowledged.
+      if (!numbers.includes(n)) numbers.push(n);
+    });
+    const news = await client.join("news");
+    await server.pusher.trigger("news", "next", 1);
+    await news.until("next");
+    await front.clear("reset");
+    for (let n = 2; n < 6; n++) await server.pusher.trigger("news", "next", n);
+    await until(() => numbers.length === 5);
+    assertEquals(numbers, [1, 2, 3, 4, 5]);
+  });
+
+  Deno.test(`pusher-js over ${transport} asks for a line, and does not go on asking`, async () => {
+    const actions: string[] = [];
+    let handler: Handler = () => null;
+    await using server = serve({ activityTimeoutMs: 1_000 }, {
+      after: [(request, info) => {
+        actions.push(
+          request.url.split(/[/?]/).find((part) => part.startsWith("xhr"))!,
+        );
+        return handler(request, info);
+      }],
+    });
+    handler = fallback(server.pusher);
+    using client = new StockClient(server, over(server, transport));
+    await client.connection.until("connected");
+    const pinged = () => actions.filter((name) => name === "xhr_send").length;
+    await until(() => pinged() === 3);
+    const state = client.pusher.connection.state;
+    assertEquals(state, "connected");
+    // One request for each ping and one for its answer, and the first two.
+    assertLess(actions.length, 2 + 2 * 3 + 1);
+  });
+}
+
+/** Waits until a condition holds that no event tells of. */
+async function until(holds: () => boolean): Promise<void> {
+  const startedAt = performance.now();
+  while (!holds()) {
+    assertLess(performance.now() - startedAt, DEADLINE_MS);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+}
+
+/**
+ * A proxy as there are many: it knows nothing of upgrades, and requests that have
+ * all but the last part of their path in common go to one server.
+ */
+function proxy(
+  target: () => Pick<TestServer, "port">,
+  requests: string[] = [],
+) {
+  const ports = new Map<string, number>();
+  const server = Deno.serve(
+    { hostname: "127.0.0.1", port: 0, onListen() {} },
+    async (request) => {
+      const { pathname, search } = new URL(request.url);
+      requests.push(pathname);
+      if (request.headers.has("upgrade")) {
+        return new Response("Bad request", { status: 400 });
+      }
+      const session = pathname.replace(/[^/]+$/, "");
+      const port = ports.get(session) ?? target().port;
+      ports.set(session, port);
+      const { method, headers, body } = request;
+      const url = `http://127.0.0.1:${port}${pathname}${search}`;
+      return await fetch(url, { method, headers, body });
+    },
+  );
+  return {
+    port: server.addr.port,
+    async [Symbol.asyncDispose]() {
+      await server.shutdown();
+    },
+  };
+}
+
+Deno.test("pusher-js behind a proxy that refuses Upgrade falls back by itself", async () => {
+  await using server = serveStock();
+  const requests: string[] = [];
+  await using front = proxy(() => server, requests);
+  using client = new StockClient(front, {
+    wssPort: front.port,
+    httpHost: "127.0.0.1",
+    httpPort: front.port,
+    enabledTransports: ["ws", "xhr_streaming", "xhr_polling"],
+  });
+  const news = await client.join("news");
+  await server.pusher.trigger("news", "create", 1);
+  assertEquals(await news.data("create"), 1);
+  assertArrayIncludes(requests, ["/app/app-key"]);
+  assert(requests.some((path) => path.endsWith("/xhr_streaming")));
+});
+
+// ---- Our own client ---------------------------------------------------------
+
+/** Resolves when an emitter says something, with its data. */
+function told(
+  emitter: ConstructorParameters<typeof Inbox>[0],
+  event: string,
+): Promise<unknown> {
+  return new Inbox(emitter).data(event);
+}
+
+/** A client of our own that uses some transports. */
+function ownClient(
+  { port }: Pick<TestServer, "port">,
+  enabledTransports: string[],
+) {
+  const endpoint = (name: string) => `http://127.0.0.1:${port}/pusher/${name}`;
+  const pusher = new OwnClient(APP.key, {
+    wsHost: "127.0.0.1",
+    wsPort: port,
+    forceTLS: false,
+    enabledTransports,
+    channelAuthorization: { endpoint: endpoint("auth") },
+    userAuthentication: { endpoint: endpoint("user-auth") },
+  });
+  return {
+    pusher,
+    [Symbol.dispose]: () => pusher.disconnect(),
+  };
+}
+
+for (const transport of TRANSPORTS) {
+  Deno.test(`client.ts over ${transport} joins, hears, sends and signs in`, async () => {
+    await using server = serveStock({
+      authorize: () => ({ user_id: "ann" }),
+      authenticate: () => ({ id: "ann" }),
+    });
+    using client = ownClient(server, [transport]);
+    const { pusher } = client;
+    const room = pusher.subscribe("presence-room");
+    await told(room, "pusher:subscription_succeeded");
+    assertEquals(pusher.connection.transport.name, transport);
+    assertEquals(room.members.myID, "ann");
+
+    await using socket = await server.connect();
+    await socket.join("presence-room", { member: { user_id: "bob" } });
+    const hi = told(room, "client-hi");
+    socket.send({ event: "client-hi", channel: "presence-room", data: 1 });
+    assertEquals(await hi, 1);
+    room.trigger("client-ho", { n: 2 });
+    assertEquals(dataOf(await socket.next("client-ho")), { n: 2 });
+
+    const order = told(pusher.user, "order");
+    const signedIn = told(pusher, "pusher:signin_success");
+    pusher.signin();
+    await signedIn;
+    await server.pusher.sendToUser("ann", "order", 7);
+    assertEquals(await order, 7);
+  });
+
+  Deno.test(`client.ts over ${transport} gets 200 frames of 9 kB at once, in order`, async () => {
+    await using server = serveStock({ limits: { bufferedBytes: 4_000_000 } });
+    using client = ownClient(server, [transport]);
+    const news = client.pusher.subscribe("news");
+    const numbers: number[] = [];
+    news.bind("next", ({ n }) => numbers.push(n));
+    await told(news, "pusher:subscription_succeeded");
+    const pad = "x".repeat(9_000);
+    for (let n = 0; n < 200; n++) {
+      server.pusher.trigger("news", "next", { n, pad });
+    }
+    const last = told(news, "last");
+    server.pusher.trigger("news", "last", 1);
+    await last;
+    assertEquals(numbers, Array.from({ length: 200 }, (_, n) => n));
+    assertEquals(server.journal.told("disconnected"), []);
+  });
+
+  Deno.test(`client.ts over ${transport} misses nothing that is sent while its network is gone`, async () => {
+    await using server = serveStock();
+    await using front = await FaultProxy.open({ port: server.port });
+    using client = ownClient(front, [transport]);
+    const news = client.pusher.subscribe("news");
+    const numbers: number[] = [];
+    news.bind("next", (n) => numbers.push(n));
+    await told(news, "pusher:subscription_succeeded");
+    await server.pusher.trigger("news", "next", 0);
+    await until(() => numbers.length === 1);
+    await front.clear("reset");
+    for (let n = 1; n < 5; n++) await server.pusher.trigger("news", "next", n);
+    await until(() => numbers.length >= 5);
+    assertEquals(numbers, [0, 1, 2, 3, 4]);
+  });
+}
+
+Deno.test("client.ts behind a proxy that refuses Upgrade falls back by itself", async () => {
+  await using server = serveStock();
+  await using front = proxy(() => server);
+  using client = ownClient(front, ["ws", "xhr_streaming", "xhr_polling"]);
+  const news = client.pusher.subscribe("news");
+  await told(news, "pusher:subscription_succeeded");
+  assertEquals(client.pusher.connection.transport.name, "xhr_streaming");
+  const created = told(news, "create");
+  await server.pusher.trigger("news", "create", 1);
+  assertEquals(await created, 1);
+});
+
+Deno.test("client.ts over HTTP is stopped for good by 4009, whatever it is sending", async () => {
+  await using server = serveStock({ authenticate: () => ({ id: "ann" }) });
+  using client = ownClient(server, ["xhr_streaming"]);
+  const { pusher } = client;
+  pusher.signin();
+  await told(pusher, "pusher:signin_success");
+  const stopped = told(pusher.connection, "disconnected");
+  await server.pusher.terminateUserConnections("ann");
+  for (let n = 0; n < 5; n++) pusher.send_event("pusher:ping", {});
+  await stopped;
+  assertEquals(pusher.connection.state, "disconnected");
+});
+
+// ---- Browsers ---------------------------------------------------------------
+
+for (const transport of TRANSPORTS) {
+  browserTest(
+    `the web build of pusher-js over ${transport}, on a page of another origin, gets 200 frames of 9 kB`,
+    async (browser) => {
+      await using server = serveStock({ limits: { bufferedBytes: 4_000_000 } });
+      await using site = Deno.serve(
+        { hostname: "127.0.0.1", port: 0, onListen() {} },
+        stockPage(server.port, transport),
+      );
+      const window = await openPage(
+        browser,
+        `http://127.0.0.1:${site.addr.port}/`,
+      );
+      await window.logs("subscribed");
+      const pad = "x".repeat(9_000);
+      for (let n = 0; n < 200; n++) {
+        server.pusher.trigger("news", "next", { n, pad });
+      }
+      await window.logs(`["got",200,true]`);
+      assertEquals(server.journal.told("disconnected"), []);
+      await window.page.close();
+      await server.journal.next("disconnected");
+    },
+  );
+}
+
+/** A page that says when it has got 200 events, and whether in order. */
+function stockPage(port: number, transport: string) {
+  const page = `<!doctype html>
+    <script src="/stock.js"></script><script>
+      const pusher = new Pusher("${APP.key}", {
+        cluster: "none",
+        httpHost: "127.0.0.1",
+        httpPort: ${port},
+        forceTLS: false,
+        enabledTransports: ["${transport}"],
+      });
+      const numbers = [];
+      pusher.subscribe("news")
+        .bind("pusher:subscription_succeeded", () => console.log("subscribed"))
+        .bind("next", ({ n }) => {
+          numbers.push(n);
+          if (numbers.length < 200) return;
+          console.log("got", numbers.length, numbers.every((n, i) => n === i));
+        });
+    </script>`;
+  return (request: Request) => {
+    const isScript = new URL(request.url).pathname === "/stock.js";
+    const type = isScript ? "text/javascript" : "text/html";
+    const headers = { "content-type": type };
+    return new Response(isScript ? webBuild : page, { headers });
+  };
+}

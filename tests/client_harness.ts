@@ -1,0 +1,387 @@
+/**
+ * Fixtures for tests of the client: a server that follows each test's script, over
+ * real sockets, our own server, and clients of both.
+ *
+ * @module
+ */
+import { assertEquals } from "@std/assert";
+import {
+  Pusher as RealPusher,
+  type PusherOptions as RealOptions,
+} from "@glitz/pusher";
+import {
+  type Channel,
+  type Emitter,
+  type Frame,
+  Pusher,
+  type PusherOptions,
+} from "@glitz/pusher/client";
+import { fallback } from "../ext/fallback.ts";
+
+/** For everything that is waited for; what passes takes milliseconds. */
+const DEADLINE_MS = 5_000;
+
+/** Deadlines run in real time while a test's time is fake. */
+const { setTimeout: startTimer, clearTimeout: stopTimer } = globalThis;
+
+export async function within<T>(what: string, promise: Promise<T>): Promise<T> {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const late = new Promise<never>((_, reject) => {
+    timer = startTimer(() => reject(new Error(`No ${what}`)), DEADLINE_MS);
+  });
+  try {
+    return await Promise.race([promise, late]);
+  } finally {
+    stopTimer(timer);
+  }
+}
+
+/** What arrives, to be taken one by one. */
+export class Inbox<T> {
+  readonly #items: T[] = [];
+  #wake = () => {};
+
+  push(item: T): void {
+    this.#items.push(item);
+    this.#wake();
+  }
+
+  async next(what: string): Promise<T> {
+    if (this.#items.length === 0) {
+      const { promise, resolve } = Promise.withResolvers<void>();
+      this.#wake = resolve;
+      await within(what, promise);
+    }
+    return this.#items.shift()!;
+  }
+}
+
+/** The server's end of one socket. */
+export class Peer {
+  readonly #frames = new Inbox<Frame>();
+  readonly #socket: WebSocket;
+  readonly request: Request;
+  readonly closed: Promise<CloseEvent>;
+
+  constructor(socket: WebSocket, request: Request) {
+    this.#socket = socket;
+    this.request = request;
+    socket.onmessage = ({ data }) => this.#frames.push(JSON.parse(data));
+    this.closed = new Promise((resolve) => {
+      socket.onclose = resolve;
+    });
+  }
+
+  /** The next frame of the client. */
+  next(): Promise<Frame> {
+    return this.#frames.next("frame");
+  }
+
+  send(event: string, data?: unknown, rest?: Partial<Frame>): void {
+    const text = data === undefined ? undefined : JSON.stringify(data);
+    this.sendText(JSON.stringify({ event, data: text, ...rest }));
+  }
+
+  sendText(text: string): void {
+    this.#socket.send(text);
+  }
+
+  establish(
+    socket_id = "1.1",
+    activity_timeout = 120,
+    extensions?: string[],
+  ): void {
+    const data = { socket_id, activity_timeout, extensions };
+    this.send("pusher:connection_established", data);
+  }
+
+  close(code: number, reason = ""): void {
+    this.#socket.close(code, reason);
+  }
+
+  /** Frames that the client has sent before it gets to answer a ping. */
+  async framesUntilPong(): Promise<Frame[]> {
+    this.send("pusher:ping", {});
+    const frames = [];
+    for (;;) {
+      const frame = await this.next();
+      if (frame.event === "pusher:pong") return frames;
+      frames.push(frame);
+    }
+  }
+}
+
+/** A server on a port of its own. */
+export class Server implements AsyncDisposable {
+  readonly #peers = new Inbox<Peer>();
+  readonly #http: Deno.HttpServer<Deno.NetAddr>;
+  /** Answers what is no socket. */
+  onRequest: (request: Request) => Response | Promise<Response> = () =>
+    new Response("not found", { status: 404 });
+  /** Whether sockets are refused. */
+  isDown = false;
+  /** What is granted to whoever is greeted. */
+  extensions: string[] | undefined;
+
+  constructor() {
+    this.#http = Deno.serve(
+      { hostname: "127.0.0.1", port: 0, onListen() {} },
+      (request) => this.#handle(request),
+    );
+  }
+
+  get port(): number {
+    return this.#http.addr.port;
+  }
+
+  url(path: string): string {
+    return `http://127.0.0.1:${this.port}${path}`;
+  }
+
+  /** The next socket, open. */
+  accept(): Promise<Peer> {
+    return this.#peers.next("connection");
+  }
+
+  /** The next socket, greeted. */
+  async establish(socketId?: string): Promise<Peer> {
+    const peer = await this.accept();
+    peer.establish(socketId, 120, this.extensions);
+    return peer;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#http.shutdown();
+  }
+
+  #handle(request: Request): Response | Promise<Response> {
+    if (request.headers.get("upgrade") !== "websocket") {
+      return this.onRequest(request);
+    }
+    if (this.isDown) return new Response("down", { status: 503 });
+    const { socket, response } = Deno.upgradeWebSocket(request, {
+      idleTimeout: 0,
+    });
+    const peer = new Peer(socket, request);
+    socket.onopen = () => this.#peers.push(peer);
+    return response;
+  }
+}
+
+/** A client of a server; disposal disconnects it. */
+export class Client implements Disposable {
+  readonly pusher: Pusher;
+  /** Everything that the connection emitted, but for messages. */
+  readonly events: [event: string, data: unknown][] = [];
+
+  constructor(server: { port: number }, options: PusherOptions = {}) {
+    this.pusher = new Pusher("app-key", optionsFor(server, options));
+    this.pusher.connection.bind_global((event, data) => {
+      if (event !== "message") this.events.push([event, data]);
+    });
+  }
+
+  /** Waits for the next event of the connection. */
+  heard(event: string): Promise<unknown> {
+    return heard(this.pusher.connection, event);
+  }
+
+  /** What the connection emitted under one name. */
+  dataOf(event: string): unknown[] {
+    return this.events.filter(([name]) => name === event)
+      .map(([, data]) => data);
+  }
+
+  [Symbol.dispose](): void {
+    this.pusher.disconnect();
+  }
+}
+
+export function optionsFor(
+  { port }: { port: number },
+  options: PusherOptions = {},
+): PusherOptions {
+  return { wsHost: "127.0.0.1", wsPort: port, forceTLS: false, ...options };
+}
+
+/** Waits for the next event of an emitter. */
+// deno-lint-ignore no-explicit-any -- tests know what they wait for
+export function heard(emitter: Emitter<any>, event: string): Promise<any> {
+  const promise = within(
+    event,
+    new Promise((resolve) => emitter.bind(event, resolve)),
+  );
+  // A test that fails for another reason does not get to await it.
+  promise.catch(() => {});
+  return promise;
+}
+
+/** Connects and greets. */
+export async function open(
+  server: Server,
+  options?: PusherOptions,
+): Promise<{ client: Client; peer: Peer } & Disposable> {
+  const client = new Client(server, options);
+  const connected = client.heard("connected");
+  const peer = await server.establish();
+  await connected;
+  return { client, peer, [Symbol.dispose]: () => client[Symbol.dispose]() };
+}
+
+/** Subscribes with the server's consent. */
+export async function join(
+  { client, peer }: { client: Client; peer: Peer },
+  name: string,
+  data: unknown = {},
+): Promise<Channel> {
+  const channel = client.pusher.subscribe(name);
+  const succeeded = heard(channel, "pusher:subscription_succeeded");
+  await peer.next();
+  peer.send("pusher_internal:subscription_succeeded", data, { channel: name });
+  await succeeded;
+  return channel;
+}
+
+/** Waits until the client has handled all that was sent to it. */
+export async function settled(peer: Peer): Promise<void> {
+  assertEquals(await peer.framesUntilPong(), []);
+}
+
+/** Collects what is thrown by handlers, which would end the program. */
+export class Uncaught implements Disposable {
+  readonly errors: unknown[] = [];
+  constructor() {
+    globalThis.addEventListener("error", this.#handle);
+  }
+  readonly #handle = (event: ErrorEvent): void => {
+    event.preventDefault();
+    this.errors.push(event.error);
+  };
+  [Symbol.dispose](): void {
+    globalThis.removeEventListener("error", this.#handle);
+  }
+}
+
+/** Loses the connection; returns the next one, greeted. */
+export async function reconnect(
+  server: Server,
+  { client, peer }: { client: Client; peer: Peer },
+  socketId = "2.2",
+): Promise<Peer> {
+  const lost = client.heard("connecting");
+  peer.close(4200);
+  await lost;
+  client.pusher.connect();
+  return await server.establish(socketId);
+}
+
+/** Collects all that an emitter emits. */
+export function record(
+  // deno-lint-ignore no-explicit-any -- tests know what they wait for
+  emitter: Emitter<any>,
+): [event: string, data: unknown][] {
+  const events: [string, unknown][] = [];
+  emitter.bind_global((event, data) => events.push([event, data]));
+  return events;
+}
+
+/** Waits for what no event announces. */
+export async function until(isTrue: () => boolean): Promise<void> {
+  const { port1, port2 } = new MessageChannel();
+  await within(
+    String(isTrue),
+    (async () => {
+      while (!isTrue()) {
+        const turned = new Promise((resolve) => port2.onmessage = resolve);
+        port1.postMessage(null);
+        await turned;
+      }
+    })(),
+  );
+  port1.close();
+  port2.close();
+}
+
+/** Keeps account of the listeners of the global object. */
+export class Listeners implements Disposable {
+  readonly names = new Map<unknown, string>();
+  readonly #add = globalThis.addEventListener;
+  readonly #remove = globalThis.removeEventListener;
+
+  constructor() {
+    globalThis.addEventListener = (name: string, listener: unknown) => {
+      this.names.set(listener, name);
+    };
+    globalThis.removeEventListener = (_name: string, listener: unknown) => {
+      this.names.delete(listener);
+    };
+  }
+
+  [Symbol.dispose](): void {
+    globalThis.addEventListener = this.#add;
+    globalThis.removeEventListener = this.#remove;
+  }
+}
+
+/** Our own server on a port of its own. */
+export class RealServer implements AsyncDisposable {
+  readonly pusher: RealPusher;
+  /** Paths that were asked for, WebSockets left out. */
+  readonly asked: string[] = [];
+  /** Whether something on the way refuses WebSockets. */
+  isBlocking = false;
+  /** How often a path is to fail yet. */
+  readonly failures = new Map<string, number>();
+  /** What there is at `/`. */
+  page = "";
+  readonly #http: Deno.HttpServer<Deno.NetAddr>;
+
+  constructor(options: RealOptions = {}) {
+    this.pusher = new RealPusher({ key: "app-key", ...options });
+    this.#http = Deno.serve(
+      { hostname: "127.0.0.1", port: 0, onListen() {} },
+      this.pusher.cascade(
+        (request) => this.#pass(request),
+        this.pusher.handler,
+        fallback(this.pusher),
+      ),
+    );
+  }
+
+  get port(): number {
+    return this.#http.addr.port;
+  }
+
+  /** Makes a client, once it is connected. */
+  async connect(options: PusherOptions = {}): Promise<Client> {
+    const client = new Client(this, {
+      authEndpoint: `http://127.0.0.1:${this.port}/pusher/auth`,
+      userAuthentication: {
+        endpoint: `http://127.0.0.1:${this.port}/pusher/user-auth`,
+      },
+      ...options,
+    });
+    await client.heard("connected");
+    return client;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.pusher.close();
+    await this.#http.shutdown();
+  }
+
+  #pass(request: Request): Response {
+    const isSocket = request.headers.has("upgrade");
+    if (isSocket && this.isBlocking) return new Response("no", { status: 403 });
+    if (isSocket) return new Response(null, { status: 404 });
+    const { pathname } = new URL(request.url);
+    this.asked.push(pathname);
+    const failures = this.failures.get(pathname) ?? 0;
+    this.failures.set(pathname, failures - 1);
+    if (failures > 0) return new Response("down", { status: 503 });
+    if (pathname !== "/") return new Response(null, { status: 404 });
+    return new Response(this.page, {
+      headers: { "content-type": "text/html; charset=utf-8" },
+    });
+  }
+}

@@ -1,0 +1,147 @@
+/**
+ * What the tests of recovery, of replays and of sessions have in common: kinds of
+ * servers and clients, and events that are numbers, so that it can be seen at
+ * once what is missing, twice or out of order.
+ *
+ * @module
+ */
+import type { PusherOptions } from "@glitz/pusher";
+import { assertEquals } from "@std/assert";
+import {
+  type App,
+  type Client,
+  type ConnectInit,
+  type Frame,
+  type Position,
+  serve,
+  SlowBackplane,
+  type TestServer,
+} from "./harness.ts";
+
+/** The query of a client that recovers. */
+export const RECOVER = "?protocol=7&client=glitz&recover=1";
+
+/** The query of a client that takes batches. */
+export const BATCH = "?protocol=7&client=glitz&batch=1";
+
+/** The query of a client that does both. */
+export const BOTH = `${BATCH}&recover=1`;
+
+/** Apps that have the same channels. */
+export const TWO_APPS: [App, App] = [
+  { id: "a", key: "key-a", secret: "secret-a" },
+  { id: "b", key: "key-b", secret: "secret-b" },
+];
+
+/** For tests in which time is moved on: nobody is pinged for being silent. */
+export const PATIENT = { activityTimeoutMs: 2_000_000_000 };
+
+/** A kind of server, and of client that recovers. */
+export interface Lane {
+  /** Starts a server; `options` come on top of its own. */
+  start(options?: PusherOptions): TestServer;
+  /** Connects a client that has had these socket ids before. */
+  connect(
+    server: TestServer,
+    init?: ConnectInit & { was?: string[] },
+  ): Promise<Client>;
+}
+
+function lane(query: string, options: () => PusherOptions): Lane {
+  return {
+    start: (more) => serve({ ...options(), ...more }),
+    connect: (server, { was = [], ...init } = {}) => {
+      const former = was.length > 0 ? `&was=${was.join()}` : "";
+      return server.connect({ query: query + former, ...init });
+    },
+  };
+}
+
+/** The plainest of them. */
+export const PLAIN: Lane = lane(RECOVER, () => ({}));
+
+const LANES: Record<string, Lane> = {
+  "": PLAIN,
+  ", in batches": lane(BOTH, () => ({})),
+  ", behind a backplane that answers later": lane(
+    BOTH,
+    () => ({ backplane: new SlowBackplane() }),
+  ),
+};
+
+/** Registers a test for each kind of server and client. */
+export function recoveryTest(
+  name: string,
+  fn: (lane: Lane) => Promise<void>,
+): void {
+  for (const [kind, lane] of Object.entries(LANES)) {
+    Deno.test(name + kind, () => fn(lane));
+  }
+}
+
+/** All whole numbers between two, both included. */
+export function range(from: number, to: number): number[] {
+  return Array.from({ length: to - from + 1 }, (_, index) => from + index);
+}
+
+/** Publishes numbers, one event each, whose data may be made larger. */
+export async function publish(
+  { pusher }: Pick<TestServer, "pusher">,
+  channel: string,
+  from: number,
+  to = from,
+  bytes = 0,
+): Promise<void> {
+  await Promise.all(
+    range(from, to).map((n) =>
+      pusher.trigger(channel, "n", `${n} `.padEnd(bytes, "x"))
+    ),
+  );
+}
+
+/** The number that an event is. */
+export function numberOf({ data }: Frame): number {
+  return parseInt(String(data));
+}
+
+/** Takes events, which have to be these numbers in order. */
+export async function take(
+  client: Client,
+  from: number,
+  to = from,
+): Promise<Frame[]> {
+  const frames: Frame[] = [];
+  for (const n of range(from, to)) {
+    const frame = await client.next("n");
+    assertEquals(numberOf(frame), n);
+    frames.push(frame);
+  }
+  return frames;
+}
+
+/** Takes the events that the server has, up to where it has no more to say. */
+export async function rest(client: Client): Promise<number[]> {
+  const frames = (await client.framesUntilPong()).filter(isNoPing);
+  for (const { event } of frames) assertEquals(event, "n");
+  return frames.map(numberOf);
+}
+
+// Sessions are pinged whenever there is something to acknowledge.
+const isNoPing = ({ event }: Frame): boolean => event !== "pusher:ping";
+
+/** Takes the names of all that the server has to say. */
+export async function names(client: Client): Promise<string[]> {
+  const frames = (await client.framesUntilPong()).filter(isNoPing);
+  return frames.map(({ event }) => event);
+}
+
+/** Has a client that recovers come to channels and go again; where it was. */
+export async function visit(
+  { connect }: Lane,
+  server: TestServer,
+  ...channels: string[]
+): Promise<Position[]> {
+  await using client = await connect(server);
+  for (const channel of channels) await client.enter(channel);
+  return channels.map((channel) => client.positionOn(channel));
+}

@@ -1,0 +1,1593 @@
+/**
+ * Recovery, as a client on the wire sees it: what it asks for, what it is told
+ * of its position, what it is given when it comes back, and that it is told
+ * where something is gone. What a plain client sees is held against a server
+ * that keeps nothing.
+ */
+import {
+  type Encryption,
+  type History,
+  Pusher,
+  type PusherOptions,
+} from "@glitz/pusher";
+import {
+  assert,
+  assertEquals,
+  assertGreater,
+  assertLess,
+  assertLessOrEqual,
+  assertNotEquals,
+  assertStringIncludes,
+  assertThrows,
+} from "@std/assert";
+import { FakeTime } from "@std/testing/time";
+import { within } from "./deadline.ts";
+import {
+  APP,
+  type App,
+  channelAuth,
+  type Client,
+  type ConnectInit,
+  dataOf,
+  DEADLINE_MS,
+  lateJoin,
+  type Position,
+  serve,
+  SlowBackplane,
+  type TestServer,
+} from "./harness.ts";
+import {
+  BATCH,
+  BOTH,
+  type Lane,
+  names,
+  PATIENT,
+  PLAIN,
+  publish,
+  range,
+  RECOVER,
+  recoveryTest,
+  rest,
+  take,
+  TWO_APPS,
+  visit,
+} from "./recovering.ts";
+
+const ADDED = "pusher_internal:member_added";
+const SUCCEEDED = "pusher_internal:subscription_succeeded";
+const MISS = "pusher:cache_miss";
+const FAILED = "pusher:recovery_failed";
+
+/** Takes the word that something is gone. */
+async function failure(client: Client, channel: string): Promise<void> {
+  const data = JSON.stringify({ channel });
+  assertEquals(await client.next(FAILED), { event: FAILED, channel, data });
+}
+
+/** What the last events of a channel are, for a client that comes anew. */
+async function rewound(
+  { connect }: Lane,
+  server: TestServer,
+  channel: string,
+  rewind: unknown = 1_000,
+): Promise<number[]> {
+  await using client = await connect(server);
+  const { recovered } = await client.enter(channel, { rewind });
+  assertEquals(recovered, undefined);
+  return await rest(client);
+}
+
+/** Comes back to a channel: what was missed, or null for a failure. */
+async function missed(
+  { connect }: Lane,
+  server: TestServer,
+  channel: string,
+  recover: Position,
+): Promise<number[] | null> {
+  await using client = await connect(server);
+  const { recovered } = await client.enter(channel, { recover });
+  if (!recovered) await failure(client, channel);
+  const numbers = await rest(client);
+  if (recovered) return numbers;
+  assertEquals(numbers, []);
+  return null;
+}
+
+// ---- Asking -----------------------------------------------------------------
+
+Deno.test("connection_established names the extensions that were asked for and are there", async () => {
+  const authorize = () => true;
+  const none = undefined;
+  for (
+    const [query, options, granted] of [
+      ["?protocol=7", {}, none],
+      ["?protocol=7", { authorize }, none],
+      ["?protocol=7&client=js&version=8.6.0&flash=false", { authorize }, none],
+      ["?protocol=7&client=glitz", { authorize }, none],
+      ["?protocol=7&batch=0&recover=0", {}, none],
+      ["?protocol=7&batch&recover=", {}, none],
+      ["?protocol=7&was=1.1,2.2", {}, none],
+      [BATCH, {}, ["batch"]],
+      [RECOVER, {}, ["recover"]],
+      [BOTH, {}, ["batch", "recover"]],
+      [BOTH, { authorize }, ["auth", "batch", "recover"]],
+      [BATCH, { authorize }, ["auth", "batch"]],
+      [BOTH, { history: {} }, ["batch", "recover"]],
+      [BOTH, { history: false }, ["batch"]],
+      [BOTH, { history: false, authorize }, ["auth", "batch"]],
+    ] satisfies [string, PusherOptions, string[] | undefined][]
+  ) {
+    const label = `${query} ${JSON.stringify(options)}`;
+    await using server = serve(options);
+    await using client = server.dial({ query });
+    const { socket_id: _, activity_timeout, extensions, ...more } = dataOf(
+      await client.established(),
+    );
+    assertEquals(extensions?.toSorted(), granted, label);
+    assertEquals([activity_timeout, more], [120, {}], label);
+  }
+});
+
+Deno.test("a client that asks to recover where nothing is kept is served as a plain one", async () => {
+  await using server = serve({ history: false });
+  await using client = await server.connect({ query: RECOVER });
+  const recover = { epoch: "e", offset: 0 };
+  await client.enter("news", { recover, rewind: 5 });
+  await publish(server, "news", 1);
+  assertEquals(await client.framesUntilPong(), [
+    { event: "n", channel: "news", data: "1 " },
+  ]);
+  await client.signIn({ id: "7" }, { recover });
+  await client.silence();
+});
+
+/** All that a plain client is sent while another one is there. */
+async function story(
+  server: TestServer,
+  other: ConnectInit,
+): Promise<string[]> {
+  await using plain = await server.connect();
+  await using friend = await server.connect(other);
+  const recover = { epoch: "e", offset: 0 };
+  for (const channel of ["news", "cache-a", "private-a", "presence-a"]) {
+    const memberOf = (user_id: string) =>
+      channel.startsWith("presence-") ? { member: { user_id } } : {};
+    await friend.enter(channel, memberOf("friend"));
+    await friend.framesUntilPong();
+    await publish(server, channel, 1, 3);
+    // It may say so, but it has not asked to be one that recovers.
+    const init = { ...memberOf("plain"), recover, rewind: 5 };
+    await plain.enter(channel, init);
+    await plain.framesUntilPong();
+    await publish(server, channel, 4, 6);
+    friend.send({ event: "client-x", channel, data: { channel } });
+    for (const client of [friend, plain]) await client.framesUntilPong();
+  }
+  await plain.signIn({ id: "7" }, { recover });
+  await server.pusher.sendToUser("7", "hello", { n: 1 });
+  friend.unsubscribe("presence-a");
+  friend.unsubscribe("news");
+  await friend.framesUntilPong();
+  await plain.framesUntilPong();
+  return plain.texts.map((text) => text.replaceAll(plain.socketId, "SOCKET"));
+}
+
+Deno.test("a plain client is sent the same bytes whoever is beside it and whatever is kept", async () => {
+  const options = { clientEvents: true, subscriptionCounts: true };
+  await using old = serve({ ...options, history: false });
+  const expected = await story(old, {});
+  assertGreater(expected.length, 30);
+  for (
+    const other of [
+      {},
+      { query: RECOVER },
+      { query: BOTH },
+      { path: `/r/${crypto.randomUUID()}` },
+    ]
+  ) {
+    await using server = serve(options);
+    const label = JSON.stringify(other);
+    assertEquals(await story(server, other), expected, label);
+  }
+});
+
+// ---- Positions --------------------------------------------------------------
+
+recoveryTest(
+  "events of every kind carry offsets, other frames carry none",
+  async ({ start, connect }) => {
+    await using server = start({
+      clientEvents: true,
+      subscriptionCounts: true,
+    });
+    await using ann = await connect(server);
+    await using bob = await connect(server);
+    const channels = ["news", "private-a", "presence-a", "cache-a"];
+    for (const client of [bob, ann]) {
+      const user = { id: "7", watchlist: ["8"] };
+      const { position, recovered } = await client.signIn(user);
+      assert(position !== undefined);
+      assertEquals(recovered, undefined);
+      await client.framesUntilPong();
+      for (const channel of channels) {
+        const member = { user_id: client === ann ? "ann" : "bob" };
+        const init = channel === "presence-a" ? { member } : {};
+        client.requestSubscribe(channel, init);
+        // Others are still being told how many they are.
+        const frames = await client.framesUntilPong();
+        const confirmation = frames.find(({ event }) => event === SUCCEEDED);
+        assert(confirmation?.position !== undefined, channel);
+        assertEquals(confirmation.recovered, undefined);
+      }
+    }
+    // The harness has found fault with any frame that has no offset and should.
+    const body = { name: "n", channels, data: "1" };
+    await server.api("POST", "/events", { body });
+    await server.pusher.trigger(channels, "n", 2);
+    const batch = channels.map((channel) => ({
+      channel,
+      name: "n",
+      data: "3",
+    }));
+    await server.api("POST", "/batch_events", { body: { batch } });
+    await server.pusher.triggerBatch(
+      channels.map((channel) => ({ channel, name: "n", data: 4 })),
+    );
+    for (const channel of ["private-a", "presence-a"]) {
+      bob.send({ event: "client-n", channel, data: 5 });
+    }
+    await bob.framesUntilPong();
+    await server.pusher.sendToUser("7", "hello", 1);
+    const user = "#server-to-user-7";
+    const toUser = { name: "hello", channel: user, data: "2" };
+    await server.api("POST", "/events", { body: toUser });
+    const frames = (await ann.framesUntilPong())
+      .filter(({ event }) => !event.startsWith("pusher"));
+    for (const channel of [...channels, user]) {
+      const got = frames.filter((frame) => frame.channel === channel);
+      const byClient = /^(private|presence)-/.test(channel) ? ["5"] : [];
+      const expected = channel === user
+        ? ["1", "2"]
+        : ["1", "2", "3", "4", ...byClient];
+      assertEquals(got.map(({ data }) => data), expected, channel);
+      for (const { offset } of got) assertEquals(typeof offset, "number");
+    }
+    const own = frames.filter(({ event }) => event === "client-n");
+    assertEquals(own.map(({ user_id }) => user_id), [undefined, "bob"]);
+  },
+);
+
+recoveryTest(
+  "offsets are those of the channel, the same for everybody",
+  async ({ start, connect }) => {
+    await using server = start();
+    await using ann = await connect(server);
+    await ann.enter("news");
+    await publish(server, "news", 1, 3);
+    await using bob = await connect(server);
+    const { position } = await bob.enter("news");
+    await publish(server, "news", 4, 6);
+    const frames = await take(ann, 1, 6);
+    assertEquals(await take(bob, 4, 6), frames.slice(3));
+    assertEquals(position, {
+      epoch: ann.positionOn("news").epoch,
+      offset: frames[2]?.offset,
+    });
+  },
+);
+
+// ---- Coming back ------------------------------------------------------------
+
+recoveryTest(
+  "recover gives what was missed, in order and with the offsets it had",
+  async ({ start, connect }) => {
+    await using server = start();
+    await using witness = await connect(server);
+    await witness.enter("news");
+    await using ann = await connect(server);
+    await ann.enter("news");
+    await publish(server, "news", 1, 2);
+    await take(ann, 1, 2);
+    const recover = ann.positionOn("news");
+    await ann.close();
+    await publish(server, "news", 3, 10);
+    const all = await take(witness, 1, 10);
+
+    await using back = await connect(server);
+    const { position, recovered } = await back.enter("news", { recover });
+    assertEquals([position, recovered], [recover, true]);
+    assertEquals(await take(back, 3, 10), all.slice(2));
+    await publish(server, "news", 11);
+    await take(back, 11);
+    await back.silence();
+  },
+);
+
+recoveryTest(
+  "recover says so when nothing was missed",
+  async ({ start, connect }) => {
+    await using server = start();
+    await using ann = await connect(server);
+    await ann.enter("news");
+    await publish(server, "news", 1);
+    await take(ann, 1);
+    const recover = ann.positionOn("news");
+    await ann.close();
+    await using back = await connect(server);
+    const { position, recovered } = await back.enter("news", { recover });
+    assertEquals([position, recovered], [recover, true]);
+    await back.silence();
+  },
+);
+
+recoveryTest(
+  "recover works time and again, from every position",
+  async (lane) => {
+    await using server = lane.start();
+    const [start] = await visit(lane, server, "news") as [Position];
+    await publish(server, "news", 1, 5);
+    await using ann = await lane.connect(server);
+    await ann.enter("news", { recover: start });
+    const frames = await take(ann, 1, 5);
+    await ann.close();
+    const { epoch } = start;
+    for (const [index, { offset = -1 }] of frames.entries()) {
+      const expected = range(index + 2, 5);
+      const recover = { epoch, offset };
+      assertEquals(await missed(lane, server, "news", recover), expected);
+    }
+  },
+);
+
+recoveryTest(
+  "what comes while a client joins comes once, after what it missed",
+  async ({ start, connect }) => {
+    await using server = start();
+    let n = 0;
+    let recover: Position | undefined;
+    const seen: number[] = [];
+    for (let round = 0; round < 20; round++) {
+      await using client = await connect(server);
+      const publishing = [
+        publish(server, "news", ++n),
+        publish(server, "news", ++n),
+      ];
+      client.requestSubscribe("news", recover && { recover });
+      publishing.push(publish(server, "news", ++n));
+      await Promise.all(publishing);
+      const { recovered } = await client.next(SUCCEEDED);
+      assertEquals(recovered, recover && true, `round ${round}`);
+      seen.push(...await rest(client));
+      recover = client.positionOn("news");
+      await client.close();
+      await publish(server, "news", ++n);
+    }
+    assertEquals(seen, range(seen[0] ?? 0, n - 1));
+  },
+);
+
+Deno.test("what comes while a join is on its way comes once, after what was missed", async () => {
+  const { backplane, joining, answer } = lateJoin();
+  await using server = serve({ backplane });
+  // The first join is the one that waits, so it has to be another's.
+  await using first = await server.connect({ query: RECOVER });
+  first.requestSubscribe("news");
+  await joining();
+  answer();
+  await first.next(SUCCEEDED);
+  const recover = first.positionOn("news");
+  await publish(server, "news", 1, 2);
+  await using back = await server.connect({ query: RECOVER });
+  const late = Promise.withResolvers<void>();
+  const reached = Promise.withResolvers<void>();
+  backplane.turn = async (method, isAfter) => {
+    if (method !== "join" || !isAfter) return;
+    reached.resolve();
+    await late.promise;
+  };
+  back.requestSubscribe("news", { recover });
+  await within(DEADLINE_MS, "join", reached.promise);
+  await publish(server, "news", 3, 4);
+  late.resolve();
+  assertEquals((await back.next(SUCCEEDED)).recovered, true);
+  await take(back, 1, 4);
+  await back.silence();
+});
+
+/** Positions that are none, or that the server has never had. */
+function badPositions({ epoch, offset }: Position): unknown[] {
+  return [
+    { epoch: `${epoch}x`, offset },
+    { epoch: epoch.slice(1), offset },
+    { epoch: "", offset },
+    { epoch: "__proto__", offset },
+    { epoch: "x".repeat(60_000), offset },
+    { epoch: 1, offset },
+    { epoch: null, offset },
+    { epoch: [epoch], offset },
+    { epoch: { epoch }, offset },
+    { offset },
+    { epoch, offset: offset + 1 },
+    { epoch, offset: Number.MAX_SAFE_INTEGER },
+    { epoch, offset: 1e300 },
+    { epoch, offset: -1 },
+    { epoch, offset: offset - 0.5 },
+    { epoch, offset: String(offset) },
+    { epoch, offset: `${offset}x` },
+    { epoch, offset: null },
+    { epoch, offset: true },
+    { epoch, offset: [offset] },
+    { epoch, offset: {} },
+    { epoch },
+    {},
+    [],
+    [epoch, offset],
+    "",
+    `${epoch}:${offset}`,
+    0,
+    offset,
+    true,
+    false,
+  ];
+}
+
+recoveryTest(
+  "recover from what is no position of the channel fails, and no more than that",
+  async ({ start, connect }) => {
+    await using server = start();
+    await using ann = await connect(server);
+    await ann.enter("news");
+    await publish(server, "news", 1, 3);
+    await take(ann, 1, 3);
+    const here = ann.positionOn("news");
+    let n = 3;
+    for (const index of badPositions(here).keys()) {
+      const recover = badPositions(ann.positionOn("news"))[index];
+      const label = JSON.stringify(recover).slice(0, 100);
+      await using back = await connect(server);
+      const { recovered, position } = await back.enter("news", { recover });
+      const { offset } = ann.positionOn("news");
+      assertEquals(recovered, false, label);
+      assertEquals(position, { epoch: here.epoch, offset }, label);
+      await failure(back, "news");
+      await back.silence();
+      await publish(server, "news", ++n);
+      await take(ann, n);
+      await take(back, n);
+      await back.silence();
+    }
+  },
+);
+
+Deno.test("recover that is null asks for nothing", async () => {
+  await using server = serve();
+  await using client = await server.connect({ query: RECOVER });
+  const { recovered } = await client.enter("news", { recover: null });
+  assertNotEquals(recovered, true);
+  if (recovered === false) await failure(client, "news");
+  await publish(server, "news", 1);
+  await take(client, 1);
+});
+
+recoveryTest(
+  "sign-in from what is no position of the user fails, and no more than that",
+  async ({ start, connect }) => {
+    await using server = start();
+    await using ann = await connect(server);
+    await ann.signIn({ id: "7" });
+    await server.pusher.sendToUser("7", "n", 1);
+    await take(ann, 1);
+    const here = ann.positionOn("#server-to-user-7");
+    for (const recover of badPositions(here)) {
+      await using back = await connect(server);
+      const { recovered } = await back.signIn({ id: "7" }, { recover });
+      assertEquals(recovered, false, JSON.stringify(recover).slice(0, 100));
+      await failure(back, "#server-to-user-7");
+      await back.silence();
+    }
+  },
+);
+
+recoveryTest(
+  "a position of another server is told to be of no use",
+  async (lane) => {
+    const [away] = await (async () => {
+      await using old = lane.start();
+      return await visit(lane, old, "news");
+    })() as [Position];
+    await using server = lane.start();
+    await visit(lane, server, "news");
+    await publish(server, "news", 1, 3);
+    assertEquals(await missed(lane, server, "news", away), null);
+  },
+);
+
+// ---- Rewind -----------------------------------------------------------------
+
+recoveryTest(
+  "rewind gives the last events, as many as are wanted and there",
+  async (lane) => {
+    await using server = lane.start();
+    await visit(lane, server, "news");
+    assertEquals(await rewound(lane, server, "news", 3), []);
+    await publish(server, "news", 1, 5);
+    for (
+      const [rewind, count] of [
+        [0, 0],
+        [1, 1],
+        [4, 4],
+        [5, 5],
+        [6, 5],
+        [1e9, 5],
+        [Number.MAX_SAFE_INTEGER, 5],
+        [1e300, undefined],
+        [-1, 0],
+        [-1e300, 0],
+        [1.5, undefined],
+        ["3", undefined],
+        ["", undefined],
+        [null, 0],
+        [true, undefined],
+        [[2], undefined],
+        [{}, undefined],
+      ] as const
+    ) {
+      const numbers = await rewound(lane, server, "news", rewind);
+      // What is no number may count for nothing or be taken for one.
+      const from = 6 - (count ?? numbers.length);
+      assertEquals(numbers, range(from, 5), JSON.stringify(rewind));
+    }
+  },
+);
+
+Deno.test("rewind by more than a number can say does no harm", async () => {
+  await using server = serve();
+  await visit(PLAIN, server, "news");
+  await publish(server, "news", 1, 5);
+  await using client = await server.connect({ query: RECOVER });
+  for (const rewind of ["1e400", "-1e400", "-0"]) {
+    client.send(
+      `{"event":"pusher:subscribe","data":{"channel":"news","rewind":${rewind}}}`,
+    );
+    await client.next(SUCCEEDED);
+    assertLessOrEqual((await rest(client)).length, 5);
+    client.unsubscribe("news");
+  }
+});
+
+recoveryTest(
+  "rewound events are followed by live ones, and can be recovered from",
+  async (lane) => {
+    await using server = lane.start();
+    await visit(lane, server, "news");
+    await publish(server, "news", 1, 5);
+    await using late = await lane.connect(server);
+    await late.enter("news", { rewind: 2 });
+    await take(late, 4, 5);
+    await publish(server, "news", 6);
+    await take(late, 6);
+    const recover = late.positionOn("news");
+    await late.close();
+    await publish(server, "news", 7);
+    assertEquals(await missed(lane, server, "news", recover), [7]);
+  },
+);
+
+recoveryTest(
+  "rewind is for when there is nothing to recover from",
+  async (lane) => {
+    await using server = lane.start();
+    await using ann = await lane.connect(server);
+    await ann.enter("news");
+    await publish(server, "news", 1, 5);
+    await take(ann, 1, 5);
+    const recover = ann.positionOn("news");
+    await ann.close();
+    await publish(server, "news", 6);
+
+    await using back = await lane.connect(server);
+    assertEquals(
+      (await back.enter("news", { recover, rewind: 4 })).recovered,
+      true,
+    );
+    assertEquals(await rest(back), [6]);
+
+    await using lost = await lane.connect(server);
+    const bad = { ...recover, epoch: "gone" };
+    const { recovered } = await lost.enter("news", { recover: bad, rewind: 4 });
+    assertEquals(recovered, false);
+    await failure(lost, "news");
+    assertEquals(await rest(lost), range(3, 6));
+    await publish(server, "news", 7);
+    await take(lost, 7);
+  },
+);
+
+// ---- What is kept -----------------------------------------------------------
+
+recoveryTest(
+  "nothing is kept of a channel that only plain clients use",
+  async (lane) => {
+    await using server = lane.start();
+    await using plain = await server.connect();
+    await plain.join("news");
+    await publish(server, "news", 1, 3);
+    await publish(server, "other", 1, 3);
+    assertEquals(await rewound(lane, server, "other"), []);
+    // This subscription is the first that is one of a client that recovers.
+    assertEquals(await rewound(lane, server, "news"), []);
+    await publish(server, "news", 4, 5);
+    assertEquals(await rewound(lane, server, "news"), [4, 5]);
+    await plain.close();
+    await publish(server, "news", 6);
+    assertEquals(await rewound(lane, server, "news"), [4, 5, 6]);
+    assertEquals(await rest(await lane.connect(server)), []);
+  },
+);
+
+recoveryTest(
+  "apps with the same channel do not share its log",
+  async (lane) => {
+    const [a, b] = TWO_APPS;
+    await using server = lane.start({ apps: TWO_APPS });
+    const comeTo = async (app: App, init: { recover?: Position }) => {
+      await using client = await lane.connect(server, { app });
+      const { recovered } = await client.enter("news", { rewind: 9, ...init });
+      const numbers = await rest(client);
+      return { recovered, numbers, position: client.positionOn("news") };
+    };
+    const { position: atA } = await comeTo(a, {});
+    await publish({ pusher: server.pusher.app("a") }, "news", 1, 2);
+    await publish({ pusher: server.pusher.app("b") }, "news", 11, 12);
+    assertEquals((await comeTo(b, {})).numbers, []);
+    await publish({ pusher: server.pusher.app("b") }, "news", 13);
+    assertEquals((await comeTo(b, {})).numbers, [13]);
+    assertEquals((await comeTo(a, { recover: atA })).numbers, [1, 2]);
+  },
+);
+
+recoveryTest(
+  "a channel that lives in its log only is not told of",
+  async (lane) => {
+    await using server = lane.start();
+    await using client = await lane.connect(server);
+    await client.enter("news");
+    await client.enter("presence-a", { member: { user_id: "ann" } });
+    await client.signIn({ id: "7" });
+    await client.close();
+    await server.journal.next("channel_vacated");
+    await server.journal.next("channel_vacated");
+    await publish(server, "news", 1);
+    await publish(server, "presence-a", 1);
+    await server.pusher.sendToUser("7", "n", 1);
+    assertEquals(await server.pusher.channels(), { channels: {} });
+    const { body } = await server.api("GET", "/channels");
+    assertEquals(body, { channels: {} });
+    assertEquals(await server.pusher.channel("news"), { occupied: false });
+    assertEquals(await server.pusher.users("presence-a"), { users: [] });
+    const info = "subscription_count";
+    const params = { body: { name: "n", channel: "news", data: "2", info } };
+    const published = await server.api("POST", "/events", params);
+    const none = { channels: { news: { subscription_count: 0 } } };
+    assertEquals(published.body, none);
+    const told = server.journal.told("channel_occupied", "channel_vacated");
+    assertEquals(told.toSorted(), [
+      "channel_occupied news",
+      "channel_occupied presence-a",
+      "channel_vacated news",
+      "channel_vacated presence-a",
+    ]);
+    assertEquals(await rewound(lane, server, "news"), [1, 2]);
+  },
+);
+
+// ---- Bounds -----------------------------------------------------------------
+
+recoveryTest(
+  "history.events bounds what is kept of a channel",
+  async (lane) => {
+    await using server = lane.start({ history: { events: 5 } });
+    const [news, other] = await visit(lane, server, "news", "other") as [
+      Position,
+      Position,
+    ];
+    await publish(server, "news", 1, 5);
+    assertEquals(await missed(lane, server, "news", news), range(1, 5));
+    await publish(server, "news", 6);
+    assertEquals(await missed(lane, server, "news", news), null);
+    assertEquals(await rewound(lane, server, "news"), range(2, 6));
+    // Each channel has its own.
+    await publish(server, "other", 1, 5);
+    assertEquals(await missed(lane, server, "other", other), range(1, 5));
+  },
+);
+
+recoveryTest(
+  "a channel whose log has lost its beginning can be recovered from later on",
+  async (lane) => {
+    await using server = lane.start({ history: { events: 5 } });
+    await using ann = await lane.connect(server);
+    await ann.enter("news");
+    await publish(server, "news", 1, 20);
+    await take(ann, 1, 20);
+    const recover = ann.positionOn("news");
+    await ann.close();
+    await publish(server, "news", 21, 25);
+    assertEquals(await missed(lane, server, "news", recover), range(21, 25));
+    await publish(server, "news", 26);
+    assertEquals(await missed(lane, server, "news", recover), null);
+  },
+);
+
+recoveryTest(
+  "five thousand events of a channel are kept unless history says otherwise",
+  async (lane) => {
+    await using server = lane.start();
+    const [position] = await visit(lane, server, "news") as [Position];
+    await publish(server, "news", 1, 5_000);
+    await using back = await lane.connect(server);
+    await back.enter("news", { recover: position });
+    await take(back, 1, 5_000);
+    await back.close();
+    await publish(server, "news", 5_001);
+    assertEquals(await missed(lane, server, "news", position), null);
+  },
+);
+
+/** Moves time on under a server that keeps events for a minute. */
+async function aged(
+  fn: (lane: Lane, server: TestServer, time: FakeTime) => Promise<void>,
+): Promise<void> {
+  using time = new FakeTime();
+  const lane = PLAIN;
+  const history = { ageMs: 60_000 };
+  await using server = lane.start({ ...PATIENT, history });
+  await fn(lane, server, time);
+}
+
+Deno.test("history.ageMs says how long an event is kept, whoever is there", async () => {
+  for (const isOccupied of [false, true]) {
+    for (const [ms, expected] of [[59_999, [1]], [60_001, null]] as const) {
+      await aged(async (lane, server, time) => {
+        await using bob = await lane.connect(server);
+        if (isOccupied) await bob.enter("news");
+        const [position] = await visit(lane, server, "news") as [Position];
+        await publish(server, "news", 1);
+        time.tick(ms);
+        const label = `${ms} ${isOccupied}`;
+        const found = await missed(lane, server, "news", position);
+        assertEquals<unknown>(found, expected, label);
+      });
+    }
+  }
+});
+
+Deno.test("of what is kept the older part grows too old first", async () => {
+  await aged(async (lane, server, time) => {
+    await visit(lane, server, "news");
+    await publish(server, "news", 1);
+    await using ann = await lane.connect(server);
+    await ann.enter("news");
+    const recover = ann.positionOn("news");
+    await ann.close();
+    time.tick(40_000);
+    await publish(server, "news", 2);
+    assertEquals(await rewound(lane, server, "news"), [1, 2]);
+    time.tick(30_000);
+    assertEquals(await rewound(lane, server, "news"), [2]);
+    // What is gone now is what it had.
+    assertEquals(await missed(lane, server, "news", recover), [2]);
+    time.tick(40_000);
+    assertEquals(await missed(lane, server, "news", recover), null);
+  });
+});
+
+Deno.test("a log goes on for history.ageMs after everybody has left, and no longer", async () => {
+  await aged(async (lane, server, time) => {
+    await visit(lane, server, "news");
+    time.tick(59_000);
+    await publish(server, "news", 1);
+    assertEquals(await rewound(lane, server, "news"), [1]);
+    // That was a visit, too.
+    time.tick(59_000);
+    await publish(server, "news", 2);
+    assertEquals(await rewound(lane, server, "news"), [1, 2]);
+    // Publishing alone does not keep it up.
+    for (const n of range(3, 15)) {
+      time.tick(10_000);
+      await publish(server, "news", n);
+    }
+    assertEquals(await rewound(lane, server, "news"), []);
+  });
+});
+
+Deno.test("a log goes on while a client that recovers is there", async () => {
+  await aged(async (lane, server, time) => {
+    await using ann = await lane.connect(server);
+    await ann.enter("news");
+    for (const n of range(1, 10)) {
+      time.tick(50_000);
+      await publish(server, "news", n);
+      await take(ann, n);
+    }
+    time.tick(500_000);
+    // It was there all the time, so it has missed nothing.
+    const recover = ann.positionOn("news");
+    await ann.close();
+    assertEquals(await missed(lane, server, "news", recover), []);
+    await publish(server, "news", 11);
+    assertEquals(await missed(lane, server, "news", recover), [11]);
+  });
+});
+
+Deno.test("whoever is on a quiet channel has missed nothing of it, however busy others are", async () => {
+  for (const channel of ["news", "presence-a"]) {
+    await aged(async (lane, server, time) => {
+      const as = (user_id: string) =>
+        channel.startsWith("presence-") ? { member: { user_id } } : {};
+      await using busy = await lane.connect(server);
+      await busy.enter("busy");
+      await using ann = await lane.connect(server);
+      await ann.enter(channel, as("ann"));
+      await publish(server, channel, 1);
+      await take(ann, 1);
+      for (const n of range(1, 10)) {
+        time.tick(20_000);
+        await publish(server, "busy", n);
+      }
+      // What the log does not hold is told to members, and no event.
+      await using bob = await server.connect();
+      await bob.subscribe(channel, as("bob"));
+      await ann.framesUntilPong();
+      const recover = ann.positionOn(channel);
+      await ann.close();
+      await server.journal.next("disconnected");
+      await using back = await lane.connect(server);
+      const init = { ...as("ann"), recover };
+      const { recovered } = await back.enter(channel, init);
+      assertEquals(recovered, true, channel);
+      await back.silence();
+    });
+  }
+});
+
+Deno.test("a log that has begun anew is not taken for the old one", async () => {
+  await aged(async (lane, server, time) => {
+    await using ann = await lane.connect(server);
+    await ann.enter("news");
+    await publish(server, "news", 1, 3);
+    await take(ann, 1, 3);
+    const recover = ann.positionOn("news");
+    await ann.close();
+    await publish(server, "news", 4);
+    time.tick(1_000_000);
+    await publish(server, "news", 5);
+    await visit(lane, server, "news");
+    await publish(server, "news", 6, 20);
+    assertEquals(await missed(lane, server, "news", recover), null);
+  });
+});
+
+Deno.test("events are kept for five minutes unless history says otherwise", async () => {
+  for (const [ms, expected] of [[299_999, [1]], [300_001, null]] as const) {
+    using time = new FakeTime();
+    const lane = PLAIN;
+    await using server = lane.start(PATIENT);
+    const [position] = await visit(lane, server, "news") as [Position];
+    await publish(server, "news", 1);
+    time.tick(ms);
+    const found = await missed(lane, server, "news", position);
+    assertEquals<unknown>(found, expected, String(ms));
+  }
+});
+
+// Of so many bytes nine fit into the bound below, whatever else is counted.
+const LARGE = 10_000;
+const BYTES = 100_000;
+
+recoveryTest(
+  "history.bytes bounds what is kept of all channels together",
+  async (lane) => {
+    await using server = lane.start({ history: { bytes: BYTES } });
+    const [a, b] = await visit(lane, server, "a", "b") as [Position, Position];
+    await publish(server, "a", 1, 4, LARGE);
+    await publish(server, "b", 1, 5, LARGE);
+    assertEquals(await missed(lane, server, "a", a), range(1, 4));
+    assertEquals(await missed(lane, server, "b", b), range(1, 5));
+    await publish(server, "b", 6, 7, LARGE);
+    const [ofA, ofB] = [
+      await missed(lane, server, "a", a),
+      await missed(lane, server, "b", b),
+    ];
+    // Which of the two it is depends on what counts as use.
+    assert(ofA === null || ofB === null);
+  },
+);
+
+recoveryTest(
+  "past history.bytes the channel that was not used for longest goes first",
+  async (lane) => {
+    await using server = lane.start({ history: { bytes: BYTES } });
+    const [a, b, c] = await visit(lane, server, "a", "b", "c") as [
+      Position,
+      Position,
+      Position,
+    ];
+    await publish(server, "b", 1, 4, LARGE);
+    await publish(server, "a", 1, 4, LARGE);
+    await publish(server, "c", 1, 4, LARGE);
+    assertEquals(await missed(lane, server, "b", b), null);
+    assertEquals(await missed(lane, server, "a", a), range(1, 4));
+    assertEquals(await missed(lane, server, "c", c), range(1, 4));
+    await publish(server, "b", 5);
+    assertEquals(await missed(lane, server, "b", b), null);
+  },
+);
+
+recoveryTest(
+  "one channel alone cannot be larger than history.bytes",
+  async (lane) => {
+    await using server = lane.start({ history: { bytes: BYTES } });
+    await using ann = await lane.connect(server);
+    await ann.enter("a");
+    const recover = ann.positionOn("a");
+    await publish(server, "a", 1, 30, LARGE);
+    await take(ann, 1, 30);
+    assertEquals(await missed(lane, server, "a", recover), null);
+    const kept = await rewound(lane, server, "a");
+    assertLess(kept.length, 11);
+    assertGreater(kept.length, 4, "It loses its oldest events and no more");
+    assertEquals(kept, range(31 - kept.length, 30));
+    // Whoever is there goes on, whatever was dropped meanwhile.
+    await publish(server, "a", 31, 32);
+    await take(ann, 31, 32);
+    const here = ann.positionOn("a");
+    await ann.close();
+    await publish(server, "a", 33);
+    assertEquals(await missed(lane, server, "a", here), [33]);
+  },
+);
+
+recoveryTest(
+  "an event larger than history.bytes is delivered, and told to be missed",
+  async (lane) => {
+    await using server = lane.start({ history: { bytes: 1_000 } });
+    await using ann = await lane.connect(server);
+    await ann.enter("a");
+    const recover = ann.positionOn("a");
+    await publish(server, "a", 1, 1, LARGE);
+    await take(ann, 1);
+    assertEquals(await missed(lane, server, "a", recover), null);
+    await publish(server, "a", 2);
+    await take(ann, 2);
+    assertEquals(await missed(lane, server, "a", recover), null);
+  },
+);
+
+recoveryTest(
+  "whoever is on a channel whose log is dropped goes on, and can come back",
+  async (lane) => {
+    await using server = lane.start({ history: { bytes: BYTES } });
+    await using ann = await lane.connect(server);
+    await ann.enter("a");
+    await publish(server, "a", 1, 3);
+    await visit(lane, server, "b");
+    await publish(server, "b", 1, 30, LARGE);
+    await publish(server, "a", 4, 5);
+    await take(ann, 1, 5);
+    const recover = ann.positionOn("a");
+    await ann.close();
+    await publish(server, "a", 6);
+    const found = await missed(lane, server, "a", recover);
+    // It is given, or told to be gone; nothing in between.
+    if (found !== null) assertEquals(found, [6]);
+  },
+);
+
+recoveryTest("history.bytes counts all apps together", async (lane) => {
+  const [a, b] = TWO_APPS;
+  const history = { bytes: BYTES };
+  await using server = lane.start({ apps: TWO_APPS, history });
+  for (const app of [a, b]) {
+    await using client = await lane.connect(server, { app });
+    await client.enter("news");
+  }
+  await publish({ pusher: server.pusher.app("a") }, "news", 1, 6, LARGE);
+  await publish({ pusher: server.pusher.app("b") }, "news", 1, 6, LARGE);
+  let kept = 0;
+  for (const app of [a, b]) {
+    await using client = await lane.connect(server, { app });
+    await client.enter("news", { rewind: 100 });
+    kept += (await rest(client)).length;
+  }
+  assertLess(kept, 11);
+  assertGreater(kept, 4);
+});
+
+Deno.test("history is checked by name", () => {
+  const cases: [history: unknown, name: string][] = [
+    [null, "history"],
+    [0, "history"],
+    ["5", "history"],
+    [[], "history"],
+    [() => {}, "history"],
+    [{ event: 5 }, "history.event"],
+    [{ ageS: 5 }, "history.ageS"],
+    ...["events", "bytes", "sessions"].flatMap((field) =>
+      [-1, 1.5, NaN, -Infinity, "5", null, {}].map((value) =>
+        [{ [field]: value }, `history.${field}`] satisfies [unknown, string]
+      )
+    ),
+    ...[-1, 0, NaN, 2 ** 31, "5", null, {}].map((value) =>
+      [{ ageMs: value }, "history.ageMs"] satisfies [unknown, string]
+    ),
+  ];
+  for (const [history, name] of cases) {
+    const options = { history } as PusherOptions;
+    const error = assertThrows(() => new Pusher(options), Error);
+    assert(error instanceof TypeError || error instanceof RangeError);
+    assertStringIncludes(error.message, name, JSON.stringify(history));
+  }
+});
+
+Deno.test("history may leave out any of its bounds", async () => {
+  for (
+    const history of [
+      undefined,
+      {},
+      { events: 1 },
+      { ageMs: 1 },
+      { bytes: 1 },
+      { sessions: 1 },
+      { events: 1, ageMs: 2 ** 31 - 1, bytes: 1, sessions: 1 },
+      { events: undefined } as Partial<Record<keyof History, undefined>>,
+    ]
+  ) {
+    // Only its type forbids to say `undefined`.
+    await using server = serve({ history } as PusherOptions);
+    await using client = await server.connect({ query: RECOVER });
+    await client.enter("news");
+    await publish(server, "news", 1, 3);
+    await take(client, 1, 3);
+  }
+});
+
+// ---- Private and presence channels ------------------------------------------
+
+recoveryTest(
+  "nothing is replayed without a signature for the new socket",
+  async ({ start, connect }) => {
+    await using server = start();
+    for (const channel of ["private-a", "private-encrypted-a", "presence-a"]) {
+      const member = channel.startsWith("presence-")
+        ? { user_id: "ann" }
+        : null;
+      const init = member ? { member } : {};
+      await using ann = await connect(server);
+      await ann.enter(channel, init);
+      const recover = ann.positionOn(channel);
+      const data = member ? JSON.stringify(member) : undefined;
+      const old = channelAuth(APP, ann.socketId, channel, data);
+      await ann.close();
+      await server.pusher.trigger("news", "n", 0);
+      const body = { name: "n", channel, data: "1" };
+      await server.api("POST", "/events", { body });
+      await using back = await connect(server, { was: [ann.socketId] });
+      const wrong = [
+        old,
+        null,
+        "",
+        channelAuth(APP, back.socketId, "private-b", data),
+      ];
+      for (const auth of wrong) {
+        const asked = { ...init, auth, recover, rewind: 10 };
+        assertEquals(await back.refused(channel, asked), "AuthError 401");
+        await back.silence();
+      }
+      const { recovered } = await back.enter(channel, { ...init, recover });
+      assertEquals(recovered, true);
+      await take(back, 1);
+      await back.silence();
+    }
+  },
+);
+
+recoveryTest(
+  "members who come and go are not replayed, the list is fresh",
+  async ({ start, connect }) => {
+    await using server = start();
+    const channel = "presence-a";
+    const as = (user_id: string) => ({ member: { user_id } });
+    await using ann = await connect(server);
+    await ann.enter(channel, as("ann"));
+    await using bob = await connect(server);
+    await bob.enter(channel, as("bob"));
+    await ann.next(ADDED);
+    const recover = ann.positionOn(channel);
+    await ann.close();
+    await using carl = await connect(server);
+    await carl.enter(channel, as("carl"));
+    await publish(server, channel, 1);
+    bob.unsubscribe(channel);
+    await bob.framesUntilPong();
+    await publish(server, channel, 2);
+    await carl.framesUntilPong();
+
+    await using back = await connect(server);
+    const frame = await back.enter(channel, { ...as("ann"), recover });
+    assertEquals(frame.recovered, true);
+    assertEquals(dataOf(frame).presence.ids.toSorted(), ["ann", "carl"]);
+    assertEquals(await rest(back), [1, 2]);
+    assertEquals(await names(carl), [ADDED]);
+  },
+);
+
+recoveryTest(
+  "encrypted events are replayed as they were",
+  async ({ start, connect }) => {
+    let n = 0;
+    const encryption: Encryption = {
+      encrypt: (_channel, json) =>
+        JSON.stringify({ nonce: btoa(`${++n}`), ciphertext: btoa(json) }),
+      sharedSecret: () => btoa("secret"),
+    };
+    await using server = start({ encryption });
+    const channel = "private-encrypted-a";
+    await using witness = await connect(server);
+    await witness.enter(channel);
+    const recover = witness.positionOn(channel);
+    await server.pusher.trigger(channel, "e", { clear: "text" });
+    const seen = await witness.next("e");
+    assert(!String(seen.data).includes("clear"));
+    await using back = await connect(server);
+    await back.enter(channel, { recover });
+    assertEquals(await back.next("e"), seen);
+    assertEquals(n, 1);
+  },
+);
+
+// ---- Who is left out --------------------------------------------------------
+
+/** Publishes events, each of which leaves somebody out. */
+async function exclude(
+  server: TestServer,
+  ann: Client,
+  bob: Client,
+): Promise<void> {
+  const { pusher } = server;
+  const channel = "private-a";
+  ann.send({ event: "client-by-ann", channel });
+  await server.journal.next("client_event");
+  const [byAnn, byBob] = [ann, bob].map(({ socketId }) => ({
+    socket_id: socketId,
+  }));
+  await pusher.trigger(channel, "not-ann", 1, byAnn);
+  await pusher.trigger(channel, "not-bob", 1, byBob);
+  await pusher.trigger(channel, "not-nobody", 1, { socket_id: "99.99" });
+  await pusher.trigger(channel, "all", 1);
+}
+
+recoveryTest(
+  "what left a client out is not replayed to it, but to all others",
+  async ({ start, connect }) => {
+    await using server = start({ clientEvents: true });
+    const channel = "private-a";
+    await using ann = await connect(server);
+    await using bob = await connect(server);
+    await ann.enter(channel);
+    await bob.enter(channel);
+    const recover = ann.positionOn(channel);
+    await exclude(server, ann, bob);
+    const forAnn = ["not-bob", "not-nobody", "all"];
+    const forBob = ["client-by-ann", "not-ann", "not-nobody", "all"];
+    const forAll = forBob.toSpliced(2, 0, "not-bob");
+    assertEquals(await names(ann), forAnn);
+    assertEquals(await names(bob), forBob);
+    const others = range(1, 9).map((n) => `${n}.${n}`);
+    for (
+      const [was, expected] of [
+        [[ann.socketId], forAnn],
+        [[bob.socketId], forBob],
+        [[...others, ann.socketId], forAnn],
+        [[ann.socketId, bob.socketId], ["not-nobody", "all"]],
+        [[], forAll],
+      ] as const
+    ) {
+      for (const init of [{ recover }, { rewind: 100 }]) {
+        await using back = await connect(server, { was: [...was] });
+        await back.enter(channel, init);
+        assertEquals(
+          await names(back),
+          expected,
+          `${was} ${Object.keys(init)}`,
+        );
+      }
+    }
+    // Of whoever is gone it can be said, too.
+    const gone = { socket_id: ann.socketId };
+    await ann.close();
+    await server.pusher.trigger(channel, "not-ann-again", 1, gone);
+    await using back = await connect(server, { was: [ann.socketId] });
+    await back.enter(channel, { recover });
+    assertEquals(await names(back), forAnn);
+  },
+);
+
+recoveryTest(
+  "a position among events that left the client out is one to come back from",
+  async ({ start, connect }) => {
+    await using server = start();
+    await using ann = await connect(server);
+    await ann.enter("news");
+    const mine = { socket_id: ann.socketId };
+    await server.pusher.trigger("news", "own", 1, mine);
+    await publish(server, "news", 1);
+    await server.pusher.trigger("news", "own", 1, mine);
+    await take(ann, 1);
+    const recover = ann.positionOn("news");
+    await ann.close();
+    await publish(server, "news", 2);
+    await using back = await connect(server, { was: [ann.socketId] });
+    await back.enter("news", { recover });
+    assertEquals(await rest(back), [2]);
+  },
+);
+
+Deno.test("was that is nonsense does no harm", async () => {
+  const lane = PLAIN;
+  await using server = serve();
+  const [recover] = await visit(lane, server, "news") as [Position];
+  await publish(server, "news", 1);
+  for (
+    const was of [
+      "",
+      ",",
+      ",,,,",
+      "abc",
+      "1",
+      "1.",
+      ".1",
+      "1.1,",
+      "1.1;2.2",
+      "%00",
+      "%F0%9F%98%80",
+      "__proto__,constructor",
+      "-1.-1",
+      "1.1,1.1,1.1",
+      range(1, 11).map((n) => `${n}.${n}`).join(),
+      range(1, 3_000).map((n) => `${n}.${n}`).join(),
+      "1".repeat(20_000),
+    ]
+  ) {
+    await using back = await server.connect({
+      query: `${RECOVER}&was=${was}`,
+    });
+    const { recovered } = await back.enter("news", { recover });
+    assertEquals(recovered, true, was.slice(0, 100));
+    assertEquals(await rest(back), [1], was.slice(0, 100));
+  }
+});
+
+// ---- Cache channels ---------------------------------------------------------
+
+recoveryTest(
+  "a cache channel that is recovered gives neither its last event again nor a miss",
+  async ({ start, connect }) => {
+    await using server = start();
+    await using ann = await connect(server);
+    await ann.enter("cache-a");
+    await ann.next(MISS);
+    const empty = ann.positionOn("cache-a");
+    await using before = await connect(server);
+    await before.enter("cache-a", { recover: empty });
+    await before.silence();
+
+    await publish(server, "cache-a", 1, 2);
+    await take(ann, 1, 2);
+    const here = ann.positionOn("cache-a");
+    await using back = await connect(server);
+    await back.enter("cache-a", { recover: empty });
+    assertEquals(await rest(back), [1, 2]);
+    await using same = await connect(server);
+    assertEquals(
+      (await same.enter("cache-a", { recover: here })).recovered,
+      true,
+    );
+    await same.silence();
+    assertEquals(server.journal.drain("cache_miss").length, 1);
+  },
+);
+
+recoveryTest(
+  "a cache channel that is not recovered gives its last event, once",
+  async ({ start, connect }) => {
+    await using server = start();
+    await using ann = await connect(server);
+    await ann.enter("cache-a");
+    await ann.next(MISS);
+    await publish(server, "cache-a", 1, 2);
+    await take(ann, 1, 2);
+    const recover = { ...ann.positionOn("cache-a"), epoch: "gone" };
+
+    await using fresh = await connect(server);
+    await fresh.enter("cache-a");
+    assertEquals(await rest(fresh), [2]);
+    await using lost = await connect(server);
+    await lost.enter("cache-a", { recover });
+    await failure(lost, "cache-a");
+    assertEquals(await rest(lost), [2]);
+    await using rewinding = await connect(server);
+    await rewinding.enter("cache-a", { rewind: 5 });
+    assertEquals(await rest(rewinding), [1, 2]);
+    await publish(server, "cache-a", 3);
+    for (const client of [fresh, lost, rewinding]) await take(client, 3);
+  },
+);
+
+recoveryTest(
+  "a cache channel that nobody has recovered on gives what it has all the same",
+  async ({ start, connect }) => {
+    await using server = start();
+    await publish(server, "cache-a", 1, 2);
+    await using client = await connect(server);
+    await client.enter("cache-a", { rewind: 5 });
+    assertEquals(await rest(client), [2]);
+    await publish(server, "cache-a", 3);
+    await take(client, 3);
+  },
+);
+
+recoveryTest(
+  "a cache channel gives its last event, though others are wanted first",
+  async ({ start, connect }) => {
+    await using server = start({ clientEvents: true });
+    const channel = "private-cache-a";
+    await using ann = await connect(server);
+    await ann.enter(channel);
+    await ann.next(MISS);
+    await publish(server, channel, 1);
+    await take(ann, 1);
+    ann.send({ event: "client-x", channel, data: 1 });
+    await server.journal.next("client_event");
+    // Client events are no values, and the value is what the channel is for.
+    await using late = await connect(server);
+    await late.enter(channel, { rewind: 1 });
+    assertEquals((await names(late)).toSorted(), ["client-x", "n"]);
+    await using all = await connect(server);
+    await all.enter(channel, { rewind: 5 });
+    assertEquals(await names(all), ["n", "client-x"]);
+  },
+);
+
+// ---- Users ------------------------------------------------------------------
+
+recoveryTest(
+  "sign-in recovers what the user was sent meanwhile",
+  async ({ start, connect }) => {
+    await using server = start();
+    const channel = "#server-to-user-7";
+    const toUser = (n: number) => server.pusher.sendToUser("7", "n", n);
+    await using ann = await connect(server);
+    await ann.signIn({ id: "7" });
+    await toUser(1);
+    await take(ann, 1);
+    const recover = ann.positionOn(channel);
+    await ann.close();
+    await toUser(2);
+    const body = { name: "n", channel, data: "3" };
+    await server.api("POST", "/events", { body });
+    await server.pusher.sendToUser("8", "n", 4);
+
+    await using back = await connect(server);
+    const frame = await back.signIn({ id: "7" }, { recover });
+    assertEquals([frame.position, frame.recovered], [recover, true]);
+    await take(back, 2, 3);
+    await toUser(4);
+    await take(back, 4);
+    await back.silence();
+
+    // Signing in again tells nothing twice.
+    await back.signIn({ id: "7" }, { recover });
+    await back.silence();
+    await toUser(5);
+    await take(back, 5);
+    await back.silence();
+  },
+);
+
+recoveryTest(
+  "sign-in with a bad signature replays nothing",
+  async ({ start, connect }) => {
+    await using server = start();
+    await using ann = await connect(server);
+    await ann.signIn({ id: "7" });
+    const recover = ann.positionOn("#server-to-user-7");
+    await ann.close();
+    await server.pusher.sendToUser("7", "n", 1);
+    await using back = await connect(server);
+    const data = { auth: "app-key:0", user_data: '{"id":"7"}', recover };
+    back.send({ event: "pusher:signin", data });
+    assertEquals(dataOf(await back.next("pusher:error")).code, 4009);
+    await back.silence();
+  },
+);
+
+// ---- Several subscriptions --------------------------------------------------
+
+recoveryTest("a repeated subscription gives nothing twice", async (lane) => {
+  await using server = lane.start();
+  const [recover] = await visit(lane, server, "news") as [Position];
+  await publish(server, "news", 1, 3);
+  await using client = await lane.connect(server);
+  await client.enter("news", { recover });
+  await take(client, 1, 3);
+  for (const init of [{}, { recover }, { rewind: 5 }]) {
+    client.requestSubscribe("news", init);
+    assertEquals(await names(client), [SUCCEEDED], JSON.stringify(init));
+  }
+  await publish(server, "news", 4);
+  await take(client, 4);
+  await client.silence();
+});
+
+recoveryTest(
+  "unsubscribing and subscribing again recovers what came between",
+  async ({ start, connect }) => {
+    await using server = start();
+    await using client = await connect(server);
+    await client.enter("news");
+    await publish(server, "news", 1);
+    await take(client, 1);
+    const recover = client.positionOn("news");
+    client.unsubscribe("news");
+    await client.silence();
+    await publish(server, "news", 2, 3);
+    const { recovered } = await client.enter("news", { recover });
+    assertEquals(recovered, true);
+    assertEquals(await rest(client), [2, 3]);
+    client.unsubscribe("news");
+    const anew = await client.enter("news");
+    assertEquals(anew.recovered, undefined);
+    assertEquals(anew.position, client.positionOn("news"));
+    await client.silence();
+  },
+);
+
+Deno.test("a subscription that fails can be asked for again, from the same position", async () => {
+  const backplane = new SlowBackplane();
+  await using server = serve({ backplane });
+  const lane = PLAIN;
+  const [recover] = await visit(lane, server, "news") as [Position];
+  await publish(server, "news", 1, 2);
+  await using back = await lane.connect(server);
+  const { turn } = backplane;
+  backplane.turn = (method) =>
+    method === "join"
+      ? Promise.reject(new Error("join is down"))
+      : Promise.resolve();
+  assertEquals(await back.refused("news", { recover }), "ServerError 500");
+  await server.journal.next("error");
+  backplane.turn = turn;
+  await publish(server, "news", 3);
+  await back.enter("news", { recover });
+  assertEquals(await rest(back), [1, 2, 3]);
+});
+
+/** A client that comes and goes, and has its own account of what it has seen. */
+class Follower {
+  readonly #connect: (was: string[]) => Promise<Client>;
+  #client: Client | undefined;
+  #was: string[] = [];
+  #read = 0;
+  /** By channel, all numbers since it was subscribed to for the first time. */
+  readonly seen = new Map<string, number[]>();
+  readonly #positions = new Map<string, Position>();
+  readonly #subscribed = new Set<string>();
+
+  constructor(connect: (was: string[]) => Promise<Client>) {
+    this.#connect = connect;
+  }
+
+  /** Takes notice of what has come. */
+  read(): void {
+    const frames = this.#client?.log.slice(this.#read) ?? [];
+    this.#read += frames.length;
+    for (const { event, channel = "", data, ...rest } of frames) {
+      assertNotEquals(event, FAILED);
+      const numbers = this.seen.get(channel);
+      if (numbers === undefined) continue;
+      const { position = this.#positions.get(channel) } = rest;
+      if (position === undefined) continue;
+      const { offset = position.offset } = rest;
+      this.#positions.set(channel, { ...position, offset });
+      if (event === "n") numbers.push(parseInt(String(data)));
+    }
+  }
+
+  async connect(): Promise<Client> {
+    if (this.#client !== undefined) return this.#client;
+    this.#client = await this.#connect(this.#was);
+    this.#subscribed.clear();
+    this.#read = 0;
+    for (const channel of this.seen.keys()) await this.subscribe(channel);
+    return this.#client;
+  }
+
+  /** Comes to a channel, unless it is there. */
+  async subscribe(channel: string): Promise<void> {
+    const client = await this.connect();
+    if (this.#subscribed.has(channel)) return;
+    this.#subscribed.add(channel);
+    if (!this.seen.has(channel)) this.seen.set(channel, []);
+    const recover = this.#positions.get(channel);
+    client.requestSubscribe(channel, recover && { recover });
+  }
+
+  /** Leaves a channel, and what is on the way is not its own any more. */
+  async unsubscribe(channel: string): Promise<void> {
+    const client = await this.connect();
+    client.unsubscribe(channel);
+    await client.framesUntilPong();
+    this.read();
+    this.#subscribed.delete(channel);
+    this.seen.delete(channel);
+    this.#positions.delete(channel);
+  }
+
+  async cut(): Promise<void> {
+    await this.#client?.close();
+    this.read();
+    if (this.#client) this.#was = [this.#client.socketId, ...this.#was];
+    this.#client = undefined;
+  }
+}
+
+/** Random numbers that are the same each time. */
+function random(seed: number): (below: number) => number {
+  return (below) => {
+    seed = (Math.imul(seed, 1_664_525) + 1_013_904_223) >>> 0;
+    return Math.floor(seed / 2 ** 32 * below);
+  };
+}
+
+recoveryTest(
+  "clients that come and go at random see everything once and in order",
+  async ({ start, connect }) => {
+    for (const seed of [1, 2, 3]) {
+      const below = random(seed);
+      await using server = start();
+      const channels = ["a", "private-b", "cache-c"];
+      const last = new Map(channels.map((channel) => [channel, 0]));
+      const followers = range(1, 4).map(() =>
+        new Follower((was) => connect(server, { was: was.slice(0, 10) }))
+      );
+      const publishing: Promise<void>[] = [];
+      for (let step = 0; step < 300; step++) {
+        const follower = followers[below(4)]!;
+        const channel = channels[below(3)]!;
+        const dice = below(20);
+        if (dice < 11) {
+          const n = (last.get(channel) ?? 0) + 1;
+          last.set(channel, n);
+          publishing.push(publish(server, channel, n));
+        } else if (dice < 16) await follower.subscribe(channel);
+        else if (dice < 17) await follower.unsubscribe(channel);
+        else if (dice < 19) await follower.cut();
+        else await Promise.all(publishing.splice(0));
+      }
+      await Promise.all(publishing);
+      for (const follower of followers) {
+        const client = await follower.connect();
+        await client.framesUntilPong();
+        follower.read();
+        for (const [channel, numbers] of follower.seen) {
+          // A cache channel begins with an event of before.
+          const label = `seed ${seed}, ${channel}`;
+          const to = last.get(channel) ?? 0;
+          assertEquals(numbers, range(numbers[0] ?? to + 1, to), label);
+        }
+        await client.close();
+      }
+    }
+  },
+);

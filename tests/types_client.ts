@@ -1,0 +1,263 @@
+/**
+ * What the compiler is to accept and to refuse of the client's typed interface.
+ * Nothing here runs: `deno check .` is the test. It fails where a right use does
+ * not compile, and where one that is marked as wrong does.
+ *
+ * @module
+ */
+import {
+  type Channel,
+  type Members,
+  type PresenceChannel,
+  Pusher,
+  type PusherOptions,
+} from "@glitz/pusher/client";
+
+/** Every kind of channel that a program may declare. */
+type Events = {
+  messages: { create: { text: string }; remove: { id: number } };
+  other: { create: { id: number }; cleared: undefined };
+  [channel: `private-user-${string}`]: {
+    paid: { order: number };
+    "client-seen": { order: number };
+    "client-bye": undefined;
+  };
+  [room: `presence-room-${string}`]: {
+    "pusher:user_info": { name: string };
+    said: { text: string };
+    "client-typing": { since: number };
+  };
+  /** Any event of a client, all with the same data. */
+  "private-game": { [move: `client-${string}`]: { x: number; y: number } };
+  /** None of what members say of themselves. */
+  "presence-hall": { opened: { by: string } };
+};
+
+/** The same as an interface, which has no implicit index signature. */
+interface EventsInterface {
+  messages: { create: { text: string } };
+  [room: `presence-${string}`]: { "pusher:user_info": { name: string } };
+}
+
+// ---- Subscribe --------------------------------------------------------------
+
+export function subscribe(pusher: Pusher<Events>, id: string): void {
+  const messages: Channel<Events["messages"]> = pusher.subscribe("messages");
+  messages.name.trim();
+  const user = pusher.subscribe(`private-user-${id}`);
+  user.bind("paid", ({ order }) => order.toFixed());
+  const hall: PresenceChannel<Events["presence-hall"]> = pusher.subscribe(
+    "presence-hall",
+  );
+  hall.members.count.toFixed();
+  pusher.channel("messages")?.bind("create", ({ text }) => text.trim());
+  pusher.unsubscribe("messages");
+  // @ts-expect-error There is no such channel.
+  pusher.subscribe("massages");
+  // @ts-expect-error No channel begins so.
+  pusher.subscribe(`private-${id}`);
+  // @ts-expect-error Any text might be the name of any channel.
+  pusher.subscribe(id);
+  // @ts-expect-error It was not asked whether there is such a channel.
+  pusher.channel("messages").bind("create", () => {});
+  // @ts-expect-error There is no such channel to leave.
+  pusher.unsubscribe("massages");
+  // @ts-expect-error Only presence channels have members.
+  messages.members;
+}
+
+export function subscribeWithRewind(pusher: Pusher<Events>): void {
+  pusher.subscribe("messages", { rewind: 10 }).bind("create", () => {});
+  pusher.subscribe("messages", {});
+  // @ts-expect-error It is a number of events.
+  pusher.subscribe("messages", { rewind: "10" });
+  // @ts-expect-error There is no such option.
+  pusher.subscribe("messages", { last: 10 });
+}
+
+// ---- Bind -------------------------------------------------------------------
+
+export function bind(pusher: Pusher<Events>): void {
+  const messages = pusher.subscribe("messages");
+  messages.bind("create", ({ text }) => text.trim())
+    .bind("remove", ({ id }) => id.toFixed());
+  messages.bind("pusher:subscription_succeeded", () => {});
+  messages.bind("pusher:subscription_error", ({ status }) => status?.toFixed());
+  messages.bind("pusher:recovery_failed", ({ channel }) => channel.trim());
+  messages.unbind("create").unbind().unbind(null, () => {});
+  pusher.subscribe("other").bind("cleared", (data: undefined) => data);
+  // @ts-expect-error There is no such event.
+  messages.bind("crate", () => {});
+  // @ts-expect-error The event is another channel's.
+  messages.bind("cleared", () => {});
+  // @ts-expect-error There is no such field.
+  messages.bind("create", ({ txt }) => txt);
+  // @ts-expect-error The data is of another type.
+  messages.bind("create", (data: number) => data);
+  // @ts-expect-error Nobody comes or goes on a public channel.
+  messages.bind("pusher:member_added", () => {});
+  // @ts-expect-error There is no such event to stop hearing.
+  messages.unbind("crate");
+}
+
+/** On all channels at once. */
+export function bindAll(pusher: Pusher<Events>): void {
+  pusher.bind("remove", ({ id }) => id.toFixed());
+  // The data is that of one of the channels.
+  pusher.bind("create", (data) => "text" in data ? data.text : data.id);
+  pusher.bind("paid", ({ order }) => order.toFixed());
+  pusher.bind("pusher:error", ({ message }) => message.trim());
+  pusher.bind("pusher:recovery_failed", ({ channel }) => channel.trim());
+  pusher.bind_global((event) => event.trim());
+  // @ts-expect-error There is no such event on any channel.
+  pusher.bind("removed", () => {});
+  // @ts-expect-error Not all channels have it in their data.
+  pusher.bind("create", ({ text }) => text);
+  // @ts-expect-error It says what members are, and is no event.
+  pusher.bind("pusher:user_info", () => {});
+}
+
+/** The second argument of handlers. */
+export function metadata(pusher: Pusher<Events>): void {
+  const room = pusher.subscribe("presence-room-a");
+  room.bind("client-typing", ({ since }, { user_id }) => [since, user_id]);
+  room.bind("client-typing", (_data, { user_id }) => user_id?.trim());
+  // @ts-expect-error Events of the server have no sender.
+  room.bind("said", (_data, { user_id }) => user_id.trim());
+  // @ts-expect-error There is no such metadata.
+  room.bind("said", (_data, { sender }) => sender);
+}
+
+// ---- Trigger ----------------------------------------------------------------
+
+export function trigger(pusher: Pusher<Events>, id: string): void {
+  const user = pusher.subscribe(`private-user-${id}`);
+  const isSent: boolean = user.trigger("client-seen", { order: 1 });
+  user.trigger("client-bye", undefined) === isSent;
+  user.trigger("client-bye");
+  pusher.subscribe("private-game").trigger(`client-${id}`, { x: 1, y: 2 });
+  pusher.subscribe("presence-room-a").trigger("client-typing", { since: 1 });
+  // @ts-expect-error There is no such event.
+  user.trigger("client-see", { order: 1 });
+  // @ts-expect-error It is the server that says so.
+  user.trigger("paid", { order: 1 });
+  // @ts-expect-error The event is another channel's.
+  user.trigger("client-typing", { since: 1 });
+  // @ts-expect-error The data is of another type.
+  user.trigger("client-seen", { order: "1" });
+  // @ts-expect-error The data is missing.
+  user.trigger("client-seen");
+  // @ts-expect-error There is no data.
+  user.trigger("client-bye", { order: 1 });
+  // @ts-expect-error Part of the data is missing.
+  pusher.subscribe("private-game").trigger("client-move", { x: 1 });
+  // @ts-expect-error Clients have nothing to say here.
+  pusher.subscribe("messages").trigger("client-create", { text: "" });
+  // @ts-expect-error It says what members are, and is no event.
+  pusher.subscribe("presence-room-a").trigger("pusher:user_info", { name: "" });
+}
+
+// ---- Presence ---------------------------------------------------------------
+
+export function members(pusher: Pusher<Events>): void {
+  const room = pusher.subscribe("presence-room-a");
+  room.members.each(({ id, info }) => [id.trim(), info.name.trim()]);
+  room.members.get("ann")?.info.name.trim();
+  room.members.me?.info.name.trim();
+  room.bind("pusher:subscription_succeeded", (members) => {
+    const same: Members<{ name: string }> = members;
+    same.me?.info.name.trim();
+  });
+  room.bind("pusher:member_added", ({ info }) => info.name.trim());
+  room.bind("pusher:member_removed", ({ id, info }) => [id, info.name.trim()]);
+  room.bind("said", ({ text }) => text.trim());
+  // @ts-expect-error Members do not tell their age.
+  room.members.each(({ info }) => info.age);
+  // @ts-expect-error Whether somebody is there is to be asked.
+  room.members.get("ann").info;
+  // @ts-expect-error Members do not tell their age.
+  room.members.me?.info.age;
+  // @ts-expect-error Members do not tell their age.
+  room.bind("pusher:subscription_succeeded", ({ me }) => me?.info.age);
+  // @ts-expect-error Members do not tell their age.
+  room.bind("pusher:member_added", ({ info }) => info.age);
+  // @ts-expect-error Members do not tell their age.
+  room.bind("pusher:member_removed", ({ info }) => info.age);
+  // @ts-expect-error It says what members are, and is no event.
+  room.bind("pusher:user_info", () => {});
+}
+
+/** Without a declaration members may say anything. */
+export function membersUndeclared(pusher: Pusher<Events>): void {
+  const hall = pusher.subscribe("presence-hall");
+  hall.members.each(({ info }) => info.anything.at.all);
+  hall.bind("pusher:member_added", ({ info }) => info.anything.at.all);
+  // @ts-expect-error The id is text, whatever else there is.
+  hall.bind("pusher:member_added", ({ id }) => id.toFixed());
+}
+
+// ---- Whatever else ----------------------------------------------------------
+
+export function declaredAsInterface(pusher: Pusher<EventsInterface>): void {
+  pusher.subscribe("messages").bind("create", ({ text }) => text.trim());
+  pusher.subscribe("presence-a").members.me?.info.name.trim();
+  // @ts-expect-error There is no such event.
+  pusher.subscribe("presence-a").bind("said", () => {});
+  // @ts-expect-error Nothing is declared that clients may send.
+  pusher.subscribe("presence-a").trigger("client-said");
+}
+
+export function connection(pusher: Pusher<Events>): void {
+  pusher.connection.bind("connecting_in", (seconds) => seconds.toFixed());
+  pusher.connection.bind("state_change", ({ current }) => current === "failed");
+  pusher.connection.transport.name === "xhr_streaming";
+  pusher.user.bind("hi", (data) => data.anything.at.all);
+  pusher.user.watchlist.bind("online", ({ user_ids }) => user_ids.length);
+  // @ts-expect-error There is no such state.
+  pusher.connection.bind("connectd", () => {});
+  // @ts-expect-error There is no such transport.
+  pusher.connection.transport.name === "sockjs";
+  // @ts-expect-error There is no such event.
+  pusher.user.watchlist.bind("onlin", () => {});
+}
+
+export function options(): PusherOptions[] {
+  return [
+    {
+      wsHost: "localhost",
+      httpPort: 80,
+      httpPath: "/x",
+      authTransport: "ajax",
+    },
+    // @ts-expect-error There is no such option.
+    { wssHost: "localhost" },
+    // @ts-expect-error It is a number.
+    { httpPort: "80" },
+  ];
+}
+
+/** Where nothing is declared everything goes. */
+export function untyped(id: string): void {
+  const pusher = new Pusher("app-key");
+  const channel = pusher.subscribe(id, { rewind: 1 });
+  channel.bind("at all", (data) => data.anything.at.all);
+  channel.bind("x", (data: string) => data.trim());
+  channel.trigger("client-x");
+  channel.trigger("client-x", { y: 1 });
+  const room = pusher.subscribe("presence-x");
+  room.members.each(({ info }) => info.anything.at.all);
+  room.bind("pusher:member_added", ({ info }) => info.anything.at.all);
+  room.trigger("client-x", 1);
+  pusher.bind("at all", (data) => data.anything.at.all);
+  // @ts-expect-error Only presence channels have members.
+  channel.members;
+}
+
+/** What takes any client or channel takes those of a declared program. */
+export function declaredAsUntyped(
+  pusher: Pusher<Events>,
+  channel: Channel<Events["messages"]>,
+  room: PresenceChannel<Events["presence-room-a"]>,
+): [Pusher, Channel, PresenceChannel] {
+  return [pusher, channel, room];
+}
