@@ -1,0 +1,389 @@
+/**
+ * The examples that have a page of their own, as a user meets them: started from
+ * the command line, open in browser windows.
+ */
+import { assertEquals, assertStringIncludes } from "@std/assert";
+import type { BrowserContext } from "puppeteer-core";
+import { browserTest, openPage, Window } from "./browser.ts";
+import { type Program, start } from "./program.ts";
+
+/** What each of them prints once it listens. */
+const READY = {
+  presence: /^Who is here on (http:\/\/localhost:\d+\/)\n/m,
+  history: /^Chat with history on (http:\/\/localhost:\d+\/)\n/m,
+  typed: /^Polls on (http:\/\/localhost:\d+\/)\n/m,
+};
+
+type Example = keyof typeof READY;
+
+/** Starts an example as its first line says, on any port unless one is given. */
+function run(
+  name: Example,
+  { port = "0", flags = [], env = {} }: {
+    port?: string;
+    flags?: string[];
+    env?: Record<string, string>;
+  } = {},
+): Promise<Program> {
+  const command = ["--allow-net", `examples/${name}.ts`, "--port", port];
+  const args = ["run", "--no-prompt", ...flags, ...command];
+  return start(args, READY[name], env);
+}
+
+/** Keeps what a page looks like. */
+const screenshot = async ({ page }: Window, name: Example) => {
+  // Chromium paints the page in front only.
+  await page.bringToFront();
+  await Deno.mkdir(".artifacts", { recursive: true });
+  await page.screenshot({ path: `.artifacts/${name}.png` });
+};
+
+/** Waits until the list of a page has these items, or says how they differ. */
+async function lists({ page }: Window, expected: string[]): Promise<void> {
+  const items =
+    `[...document.querySelectorAll("li")].map((item) => item.textContent)`;
+  const wanted = JSON.stringify(JSON.stringify(expected));
+  try {
+    const isThere = `JSON.stringify(${items}) === ${wanted}`;
+    await page.waitForFunction(isThere, { polling: "mutation" });
+  } catch (error) {
+    assertEquals(await page.evaluate(items), expected, `${error}`);
+  }
+}
+
+/** A form's text, sent as a program does without a page. */
+function post(url: URL | string, fields: Record<string, string>) {
+  const body = new URLSearchParams(fields);
+  return fetch(url, { method: "POST", body, redirect: "manual" });
+}
+
+for (const name of Object.keys(READY) as Example[]) {
+  // The keys of an object literal are known; the type of Object.keys is not.
+  Deno.test(`examples/${name}.ts needs the net permission and its own files only`, async () => {
+    const cache = await Deno.makeTempDir({ prefix: "deno_dir_" });
+    try {
+      await using program = await run(name, {
+        flags: ["--no-remote", "--no-npm"],
+        env: { DENO_DIR: cache },
+      });
+      const url = program.ready[1]!;
+      const script = await fetch(new URL("pusher.js", url));
+      assertEquals(script.status, 200);
+      await script.body?.cancel();
+      const page = await fetch(url);
+      assertEquals(page.status, 200);
+      assertStringIncludes(await page.text(), "<!doctype html>");
+      const missing = await fetch(new URL("missing", url));
+      assertEquals(missing.status, 404);
+      await missing.body?.cancel();
+    } finally {
+      await Deno.remove(cache, { recursive: true });
+    }
+  });
+}
+
+// ---- Presence ---------------------------------------------------------------
+
+/** Comes in under a name, as one who was not there before. */
+async function comeIn(
+  context: BrowserContext,
+  url: string,
+  name: string,
+): Promise<Window> {
+  const window = new Window(await context.newPage());
+  await window.page.goto(url);
+  await window.page.type("form [name=name]", name);
+  await window.page.keyboard.press("Enter");
+  await window.page.waitForFunction("globalThis.pusher");
+  return window;
+}
+
+/** Waits until the server has served all that a page has asked of it. */
+async function settled({ page }: Window): Promise<void> {
+  await page.evaluate(`pusher.subscribe("fence-" + Math.random())`);
+  await page.waitForFunction(
+    "pusher.allChannels().every((channel) => channel.subscribed)",
+  );
+}
+
+browserTest(
+  "examples/presence.ts lists each user once, live, and names as text",
+  async (browser) => {
+    await using program = await run("presence");
+    const url = program.ready[1]!;
+    const ann = await comeIn(browser.defaultBrowserContext(), url, "Ann");
+    await lists(ann, ["Ann (you)"]);
+    const secondTab = await openPage(browser, url);
+    await lists(secondTab, ["Ann (you)"]);
+
+    const markup = `<img src=x onerror="document.title=1">`;
+    const bob = await comeIn(await browser.createBrowserContext(), url, markup);
+    await lists(bob, ["Ann", `${markup} (you)`]);
+    for (const window of [ann, secondTab]) {
+      await lists(window, ["Ann (you)", markup]);
+      await window.shows("2 here");
+      assertEquals(await window.page.$$("img"), []);
+    }
+    const impostor = await browser.createBrowserContext();
+    const other = await comeIn(impostor, url, "Ann");
+    await lists(other, ["Ann", markup, "Ann (you)"]);
+    await lists(ann, ["Ann (you)", markup, "Ann"]);
+    await screenshot(ann, "presence");
+    await impostor.close();
+    await lists(bob, ["Ann", `${markup} (you)`]);
+
+    await secondTab.page.evaluate(`pusher.unsubscribe("presence-lobby")`);
+    await settled(secondTab);
+    await settled(bob);
+    await lists(bob, ["Ann", `${markup} (you)`]);
+    await ann.page.close();
+    await lists(bob, [`${markup} (you)`]);
+    await bob.shows("1 here");
+  },
+);
+
+browserTest(
+  "examples/presence.ts takes a secret cookie for a user, and not the user's id",
+  async (browser) => {
+    await using program = await run("presence");
+    const url = program.ready[1]!;
+    const window = await comeIn(browser.defaultBrowserContext(), url, "Ann");
+    await lists(window, ["Ann (you)"]);
+    const cookies = await browser.cookies();
+    assertEquals(
+      cookies.map(({ name, httpOnly, sameSite }) => [name, httpOnly, sameSite]),
+      [["session", true, "Lax"]],
+    );
+    const [id, socketId] = await window.page.evaluate(
+      `[pusher.channel("presence-lobby").members.myID, pusher.connection.socket_id]`,
+    ) as string[];
+    const join = async (session: string, channel = "presence-lobby") => {
+      const response = await fetch(new URL("pusher/auth", url), {
+        method: "POST",
+        headers: { cookie: `session=${session}` },
+        body: new URLSearchParams({
+          socket_id: `${socketId}`,
+          channel_name: channel,
+        }),
+      });
+      await response.body?.cancel();
+      return response.status;
+    };
+    const session = cookies[0]!.value;
+    assertEquals(await join(session), 200);
+    assertEquals(await join(`${id}`), 403);
+    assertEquals(await join(""), 403);
+    assertEquals(await join(session, "presence-cellar"), 403);
+  },
+);
+
+Deno.test("examples/presence.ts refuses a name of no or too many characters", async () => {
+  await using program = await run("presence");
+  const url = program.ready[1]!;
+  const table: [name: string, status: number][] = [
+    ["", 400],
+    ["  ", 400],
+    ["x".repeat(40), 303],
+    ["x".repeat(41), 400],
+  ];
+  for (const [name, status] of table) {
+    const response = await post(url, { name });
+    await response.body?.cancel();
+    assertEquals(response.status, status, JSON.stringify(name));
+  }
+});
+
+browserTest(
+  "examples/presence.ts asks to come in again where the server knows nobody",
+  async (browser) => {
+    const context = browser.defaultBrowserContext();
+    let port = "";
+    let window;
+    {
+      await using program = await run("presence");
+      port = new URL(program.ready[1]!).port;
+      window = await comeIn(context, program.ready[1]!, "Ann");
+      await lists(window, ["Ann (you)"]);
+    }
+    await lists(window, []);
+    await using _program = await run("presence", { port });
+    await window.shows("reload the page");
+    await window.page.reload();
+    await window.page.waitForSelector("form");
+  },
+);
+
+// ---- History ----------------------------------------------------------------
+
+/** Says something, once for each text. */
+async function say(url: string, texts: string[]): Promise<void> {
+  for (const message of texts) {
+    const response = await post(new URL("messages", url), { message });
+    assertEquals(await response.text(), "message created");
+  }
+}
+
+const numbered = (from: number, to: number) =>
+  Array.from(
+    { length: to - from + 1 },
+    (_, index) => `message ${from + index}`,
+  );
+
+async function openChat(
+  browser: Parameters<typeof openPage>[0],
+  url: string,
+): Promise<Window> {
+  const window = await openPage(browser, url);
+  await window.page.waitForFunction(`pusher.channel("messages")?.subscribed`);
+  return window;
+}
+
+browserTest(
+  "examples/history.ts begins with the last twenty messages for who comes late",
+  async (browser) => {
+    await using program = await run("history");
+    const url = program.ready[1]!;
+    const ann = await openChat(browser, url);
+    const markup = `<img src=x onerror="document.title = 'run'">`;
+    await say(url, [...numbered(1, 24), markup]);
+    await lists(ann, [...numbered(1, 24), markup]);
+
+    const bob = await openChat(browser, url);
+    await lists(bob, [...numbered(6, 24), markup]);
+    await bob.page.bringToFront();
+    await bob.page.type("form [name=message]", "from the form");
+    await bob.page.keyboard.press("Enter");
+    await lists(bob, [...numbered(6, 24), markup, "from the form"]);
+    await lists(ann, [...numbered(1, 24), markup, "from the form"]);
+    for (const { page } of [ann, bob]) assertEquals(await page.$$("img"), []);
+    await bob.page.waitForFunction(
+      `document.querySelector("[name=message]").value === ""`,
+    );
+    await screenshot(bob, "history");
+
+    // Everybody has left, and the messages are still there.
+    await ann.page.close();
+    await bob.page.close();
+    const carol = await openChat(browser, url);
+    await lists(carol, [...numbered(7, 24), markup, "from the form"]);
+  },
+);
+
+browserTest(
+  "examples/history.ts shows what was said while a page was offline, once",
+  async (browser) => {
+    await using program = await run("history");
+    const url = program.ready[1]!;
+    const ann = await openChat(browser, url);
+    const bob = await openChat(browser, url);
+    await say(url, numbered(1, 3));
+    for (const window of [ann, bob]) await lists(window, numbered(1, 3));
+
+    // The browser's switch stalls sockets, and keeps them.
+    await bob.page.setOfflineMode(true);
+    await say(url, numbered(4, 30));
+    await lists(ann, numbered(1, 30));
+    await lists(bob, numbered(1, 3));
+    await bob.page.setOfflineMode(false);
+    await lists(bob, numbered(1, 30));
+
+    // Here the socket is gone, and a new one takes its place.
+    await bob.page.evaluate("pusher.disconnect()");
+    await say(url, numbered(31, 60));
+    await lists(ann, numbered(1, 60));
+    await lists(bob, numbered(1, 30));
+    await bob.page.evaluate("pusher.connect()");
+    await lists(bob, numbered(1, 60));
+    await say(url, ["the last"]);
+    for (const window of [ann, bob]) {
+      await lists(window, [...numbered(1, 60), "the last"]);
+    }
+  },
+);
+
+browserTest(
+  "examples/history.ts says that messages may be missing where the server is new",
+  async (browser) => {
+    let port = "";
+    let window;
+    {
+      await using program = await run("history");
+      port = new URL(program.ready[1]!).port;
+      window = await openChat(browser, program.ready[1]!);
+      await say(program.ready[1]!, ["before"]);
+      await lists(window, ["before"]);
+    }
+    await using program = await run("history", { port });
+    const notice = "Some messages may be missing here.";
+    await lists(window, ["before", notice]);
+    await say(program.ready[1]!, ["after"]);
+    await lists(window, ["before", notice, "after"]);
+  },
+);
+
+// ---- Typed ------------------------------------------------------------------
+
+/** What a page of a poll shows by now. */
+async function showsPoll(
+  { page }: Window,
+  expected: { tea: string; coffee: string; leaning: string; here: string },
+): Promise<void> {
+  const ids = Object.keys(expected);
+  const shown = `Object.fromEntries(${JSON.stringify(ids)}
+    .map((id) => [id, document.getElementById(id).textContent.trim()]))`;
+  const wanted = JSON.stringify(JSON.stringify(expected));
+  try {
+    const isThere = `JSON.stringify(${shown}) === ${wanted}`;
+    await page.waitForFunction(isThere, { polling: "mutation" });
+  } catch (error) {
+    assertEquals(await page.evaluate(shown), expected, `${error}`);
+  }
+}
+
+browserTest(
+  "examples/typed.ts shows members, counts and what other pages tell",
+  async (browser) => {
+    await using program = await run("typed");
+    const url = program.ready[1]!;
+    const ann = await openPage(browser, url);
+    assertEquals(ann.page.url(), `${url}lunch`);
+    const state = { tea: "0", coffee: "0", leaning: "", here: "Guest 1" };
+    await showsPoll(ann, state);
+    const bob = await openPage(browser, url);
+    state.here = "Guest 1, Guest 2";
+    for (const window of [ann, bob]) await showsPoll(window, state);
+
+    await ann.page.bringToFront();
+    await ann.page.hover("button[value=coffee]");
+    await showsPoll(bob, { ...state, leaning: "Guest 1 leans towards coffee" });
+    await screenshot(bob, "typed");
+    await showsPoll(ann, state);
+    await ann.page.bringToFront();
+    await ann.page.click("button[value=coffee]");
+    state.coffee = "1";
+    for (const window of [ann, bob]) await showsPoll(window, state);
+
+    const other = await openPage(browser, `${url}breakfast`);
+    await showsPoll(other, { ...state, coffee: "0", here: "Guest 3" });
+    const late = await openPage(browser, url);
+    state.here = "Guest 1, Guest 2, Guest 4";
+    for (const window of [ann, bob, late]) await showsPoll(window, state);
+    await late.page.close();
+    state.here = "Guest 1, Guest 2";
+    for (const window of [ann, bob]) await showsPoll(window, state);
+  },
+);
+
+Deno.test("examples/typed.ts counts tea and coffee, and nothing else", async () => {
+  await using program = await run("typed");
+  const url = new URL("lunch", program.ready[1]!);
+  const vote = async (body: string) => {
+    const response = await fetch(url, { method: "POST", body });
+    await response.body?.cancel();
+    return response.status;
+  };
+  assertEquals(await vote("tea"), 201);
+  assertEquals(await vote("milk"), 400);
+  assertEquals(await vote("toString"), 400);
+  assertStringIncludes(await (await fetch(url)).text(), `<b id="tea">1</b>`);
+});
