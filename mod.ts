@@ -2352,7 +2352,8 @@ class Connection implements Peer {
 
   /** Sends the first frame that a client waits for. */
   establish(): void {
-    this.send(encodeFrame({
+    // By itself: it is what says whether there will be batches.
+    this.#write(encodeFrame({
       event: OUTBOUND.Established,
       data: JSON.stringify({
         socket_id: this.socketId,
@@ -2360,8 +2361,6 @@ class Connection implements Peer {
         ...this.#grants(),
       }),
     }));
-    // Nothing may be in a frame with the first event.
-    this.flush();
     const { app, socketId } = this;
     this.#server.hooks.emit("connected", { app: app.id, socketId });
   }
