@@ -2294,7 +2294,7 @@ class Connection implements Peer {
   #batch: Batch | null;
   /** What a stock client has got, where it asked for that to be remembered. */
   #session: Session | null = null;
-  /** Ids that the same client has had: what leaves one out leaves it out. */
+  /** Ids that the same client has had: what leaves out one of them leaves it out. */
   readonly #formerIds: readonly string[];
   /** What it has missed, while it is getting that. */
   #replay: ReplayQueue | null = null;
@@ -2413,6 +2413,9 @@ class Connection implements Peer {
   }
 
   #sendDelivery(delivery: Delivery): void {
+    // What an earlier connection of the same client has caused may be served only
+    // now, or replayed.
+    if (this.#formerIds.includes(delivery.exceptSocketId)) return;
     if (this.#hasPositions) return this.send(delivery.positioned);
     this.send(delivery.frame);
     if (delivery.isLogged) this.#session?.sent(delivery);
@@ -2436,19 +2439,12 @@ class Connection implements Peer {
     const { channelsPerConnection } = this.app.limits;
     // Twice as many: it has not said yet which of the former ones it still wants.
     this.#session?.begin(channel, replay.position, 2 * channelsPerConnection);
-    const missed = replay.messages
-      .filter(({ message }) => !this.#isLeftOut(message))
-      .map((logged) => deliveryOf(channel, logged));
-    if (missed.length === 0) return;
+    if (replay.messages.length === 0) return;
     this.#replay ??= new ReplayQueue();
-    this.#replay.addMissed(missed);
+    this.#replay.addMissed(
+      replay.messages.map((logged) => deliveryOf(channel, logged)),
+    );
     this.continueReplay();
-  }
-
-  /** Whether a message is not for this client, under whichever id it was. */
-  #isLeftOut({ exceptSocketId }: Message): boolean {
-    return exceptSocketId !== undefined &&
-      this.#formerIds.includes(exceptSocketId);
   }
 
   /** Goes on with what the client has missed, as far as it has read. */
@@ -3280,6 +3276,11 @@ class Delivery {
   /** Whether a log keeps it, so that a client may come back for it. */
   get isLogged(): boolean {
     return this.#message.logged === true;
+  }
+
+  /** The connection that does not get it; "" if it is for all. */
+  get exceptSocketId(): string {
+    return this.#message.exceptSocketId ?? "";
   }
 
   /** As stock clients know it. */

@@ -1168,6 +1168,22 @@ async function exclude(
 }
 
 recoveryTest(
+  "what an earlier connection causes later does not come to the client either",
+  async ({ start, connect }) => {
+    await using server = start({ clientEvents: true });
+    const channel = "private-a";
+    await using first = await connect(server);
+    await first.enter(channel);
+    await using second = await connect(server, { was: [first.socketId] });
+    await second.enter(channel);
+    first.send({ event: "client-own", channel });
+    await server.journal.next("client_event");
+    await server.pusher.trigger(channel, "all", 1);
+    assertEquals(await names(second), ["all"]);
+  },
+);
+
+recoveryTest(
   "what left a client out is not replayed to it, but to all others",
   async ({ start, connect }) => {
     await using server = start({ clientEvents: true });

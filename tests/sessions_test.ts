@@ -723,6 +723,30 @@ sessionTest(
   },
 );
 
+sessionTest(
+  "what an earlier connection causes later does not come to the client either",
+  async (start) => {
+    await using server = start({ clientEvents: true });
+    const path = newPath();
+    const channel = "private-a";
+    await using other = await server.connect();
+    await other.enter(channel);
+    await using first = await server.connect({ path });
+    await first.enter(channel);
+    await using second = await server.connect({ path });
+    await second.enter(channel);
+    // It has been on its way for longer than the client has waited.
+    first.send({ event: "client-own", channel });
+    await server.journal.next("client_event");
+    const own = { socket_id: first.socketId };
+    await server.pusher.trigger(channel, "own", 1, own);
+    await publish(server, channel, 1);
+    assertEquals(await rest(second), [1]);
+    assertEquals((await other.next()).event, "client-own");
+    assertEquals((await other.next()).event, "own");
+  },
+);
+
 // ---- Bounds -----------------------------------------------------------------
 
 sessionTest(
