@@ -2294,8 +2294,8 @@ class Connection implements Peer {
   #batch: Batch | null;
   /** What a stock client has got, where it asked for that to be remembered. */
   #session: Session | null = null;
-  /** Ids that the same client has had: what leaves out one of them leaves it out. */
-  readonly #formerIds: readonly string[];
+  /** Ids that this client has and has had: what leaves out one of them. */
+  readonly #ownIds: readonly string[];
   /** What it has missed, while it is getting that. */
   #replay: ReplayQueue | null = null;
   /** Whether the logs of its channels are kept, as it may come back for them. */
@@ -2344,7 +2344,7 @@ class Connection implements Peer {
       this.#session = server.sessions.attach(app, sessionId, this);
     }
     this.#canRecover = recover || this.#session !== null;
-    this.#formerIds = this.#session?.formerIds ?? formerIds;
+    this.#ownIds = [socketId, ...this.#session?.formerIds ?? formerIds];
     this.#heardAt = server.liveness.tick;
     this.#bornAt = this.#heardAt;
     this.#frames = new TokenBucket(app.limits.framesBurst);
@@ -2413,9 +2413,10 @@ class Connection implements Peer {
   }
 
   #sendDelivery(delivery: Delivery): void {
-    // What an earlier connection of the same client has caused may be served only
-    // now, or replayed.
-    if (this.#formerIds.includes(delivery.exceptSocketId)) return;
+    // What the client has caused may come late, from an earlier connection of its
+    // own, or may be replayed.
+    const { exceptSocketId } = delivery;
+    if (exceptSocketId !== "" && this.#ownIds.includes(exceptSocketId)) return;
     if (this.#hasPositions) return this.send(delivery.positioned);
     this.send(delivery.frame);
     if (delivery.isLogged) this.#session?.sent(delivery);

@@ -1184,6 +1184,22 @@ recoveryTest(
 );
 
 recoveryTest(
+  "what leaves a client out before it subscribes is not replayed to it",
+  async ({ start, connect }) => {
+    await using server = start();
+    await using first = await connect(server);
+    await first.enter("news");
+    const recover = first.positionOn("news");
+    await using second = await connect(server, { was: [first.socketId] });
+    const own = { socket_id: second.socketId };
+    await server.pusher.trigger("news", "own", 1, own);
+    await server.pusher.trigger("news", "all", 1);
+    await second.enter("news", { recover });
+    assertEquals(await names(second), ["all"]);
+  },
+);
+
+recoveryTest(
   "what left a client out is not replayed to it, but to all others",
   async ({ start, connect }) => {
     await using server = start({ clientEvents: true });
