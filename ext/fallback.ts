@@ -23,6 +23,11 @@
  *   closes the session with 4100, as with sockets.
  * - Frames of a client come in requests of their own, and are served in the
  *   order in which these have arrived.
+ * - Browsers and Deno send a request again by themselves when a connection that
+ *   they have used before breaks without an answer. Clients number theirs, as `n`
+ *   in the query: so frames that come again are not served twice, and a poll that
+ *   does is answered as before. Of a stream no copy is kept: one that has lost
+ *   lines on its way ends with 1006, or begins anew if these had opened it.
  * - Any page may send the requests, as sessions need no cookies.
  *
  * Several servers behind one address need sticky routing, as a session lives in
@@ -135,6 +140,8 @@ interface Route {
   /** The app's key, or "" if it is not escaped properly. */
   readonly key: string;
   readonly action: string;
+  /** The client's own number of the request; the same if it comes again. */
+  readonly number: number | null;
 }
 
 // Clients make up three digits and eight characters. Fewer characters could be
@@ -185,7 +192,7 @@ class Sessions {
   }
 
   /** Takes a session that is over out of the index. */
-  forget(session: Session, farewell: string | null): void {
+  forget(session: Session, farewell: Farewell | null): void {
     this.#sessions.delete(session.id);
     if (farewell !== null) this.#farewells.add(session.id, farewell);
     if (this.#sessions.size > 0) return;
@@ -196,10 +203,14 @@ class Sessions {
   #route({ method, url }: Request): Route | null {
     if (method !== "POST" && method !== "OPTIONS") return null;
     // The host in it is the client's word, and may be none.
-    const pathname = URL.parse(url)?.pathname ?? "";
+    const parsed = URL.parse(url);
+    if (parsed === null) return null;
     this.#pattern ??= this.#compile();
-    const [, id = "", key = "", action] = this.#pattern.exec(pathname) ?? [];
-    return action === undefined ? null : { id, key: decodePart(key), action };
+    const match = this.#pattern.exec(parsed.pathname);
+    const [, id = "", key = "", action] = match ?? [];
+    if (action === undefined) return null;
+    const number = parseNumber(parsed.searchParams.get("n"));
+    return { id, key: decodePart(key), action, number };
   }
 
   #compile(): RegExp {
@@ -214,20 +225,26 @@ class Sessions {
 
   /** `POST …/xhr_streaming` and `…/xhr`: what the client is to be told. */
   #receive(
-    { id, key, action }: Route,
+    { id, key, action, number }: Route,
     request: Request,
     delivered: Promise<void> | undefined,
   ): Response {
     const isStreaming = action === "xhr_streaming";
-    const farewell = this.#farewells.get(id);
+    const farewell = this.#farewells.get(id, number);
     if (farewell !== undefined) {
       return receivable(isStreaming ? PRELUDE + farewell : farewell);
     }
-    const session = this.#sessions.get(id) ?? this.#open(id, key, request);
-    return receivable(session.answer(isStreaming, delivered));
+    let session = this.#sessions.get(id);
+    if (session?.isUnheard(number)) {
+      session.abandon();
+      session = undefined;
+    }
+    session ??= this.#open(id, key, request);
+    return receivable(session.answer(isStreaming, number, delivered));
   }
 
   #open(id: string, key: string, request: Request): Session {
+    this.#farewells.delete(id);
     const session = new Session(id, this);
     // Before it is known whether it is refused: even then somebody has to look
     // after it until that has been told.
@@ -238,7 +255,7 @@ class Sessions {
   }
 
   /** `POST …/xhr_send`: a JSON array of frames, each a string; none is a ping. */
-  async #send({ id }: Route, request: Request): Promise<Response> {
+  async #send({ id, number }: Route, request: Request): Promise<Response> {
     const session = this.#sessions.get(id);
     if (!session?.isOpen) return this.#refuseFrames(id);
     if (session.uploads.size >= MAX_UPLOADS) {
@@ -255,7 +272,7 @@ class Sessions {
     if (body === "broken off") return refuse(400, "The body breaks off");
     const frames = parseFrames(body);
     if (typeof frames === "string") return refuse(400, frames);
-    session.receive(frames);
+    session.receive(frames, number);
     return accepted();
   }
 
@@ -264,8 +281,7 @@ class Sessions {
    * why, the client hears where it asks: a failure here might be heard before.
    */
   #refuseFrames(id: string): Response {
-    const isKnown = this.#sessions.has(id) ||
-      this.#farewells.get(id) !== undefined;
+    const isKnown = this.#sessions.has(id) || this.#farewells.has(id);
     return isKnown ? accepted() : refuse(404, "There is no such session");
   }
 
@@ -277,6 +293,8 @@ class Sessions {
 
 // A client that joins as many channels as it may at once sends 200 requests.
 const MAX_UPLOADS = 256;
+// As many as may be on their way, and so may come again.
+const MAX_REMEMBERED = MAX_UPLOADS;
 // As many as the server takes at once; see `limits.framesBurst`.
 const MAX_FRAMES = 1_000;
 
@@ -370,6 +388,11 @@ function isStrings(value: unknown): value is string[] {
     value.every((item) => typeof item === "string");
 }
 
+/** Reads the number of a request; anything else is none. */
+function parseNumber(text: string | null): number | null {
+  return text !== null && /^[0-9]{1,15}$/.test(text) ? Number(text) : null;
+}
+
 /** Unescapes a part of a path; what is not escaped properly names nothing. */
 function decodePart(part: string): string {
   try {
@@ -419,6 +442,15 @@ class Session implements Transport {
   /** Where what is sent can be written to; null while the client is away. */
   #answer: Answer | null = null;
   #isStreaming = false;
+  /** Number of the last request for frames. */
+  #number: number | null = null;
+  /**
+   * What that was answered, as it may come again. Of a stream it is the first unit
+   * only, which says whether there was a line, and whether that was the greeting.
+   */
+  #answered = "";
+  /** Numbers of the last requests whose frames were taken. */
+  readonly #received = new Set<number>();
   /** Frames that no answer has taken. */
   readonly #queue: string[] = [];
   #queuedBytes = 0;
@@ -481,10 +513,22 @@ class Session implements Transport {
     this.#peer = peer;
   }
 
-  /** Takes the frames of one request. */
-  receive(frames: readonly string[]): void {
+  /** Takes the frames of one request, unless it has taken them before. */
+  receive(frames: readonly string[], number: number | null): void {
+    if (!this.#isNew(number)) return;
     if (frames.length === 0) return this.#receivePing();
     for (const frame of frames) this.#peer?.receive(frame);
+  }
+
+  #isNew(number: number | null): boolean {
+    if (number === null) return true;
+    if (this.#received.has(number)) return false;
+    this.#received.add(number);
+    if (this.#received.size > MAX_REMEMBERED) {
+      const [oldest = number] = this.#received;
+      this.#received.delete(oldest);
+    }
+    return true;
   }
 
   /**
@@ -501,22 +545,51 @@ class Session implements Transport {
     this.#flushSoon();
   }
 
+  /**
+   * Whether this request has come before, and its answer opened the session, but
+   * got lost: then the client knows of no session.
+   */
+  isUnheard(number: number | null): boolean {
+    return this.#isStreaming && this.#answered === "o" &&
+      number === this.#number;
+  }
+
+  /** Ends without a word. Not to be called from within a call of the server. */
+  abandon(): void {
+    this.#end();
+    // At once: the next session may need its place.
+    this.#peer?.closed(this.#closing.code);
+  }
+
   /** Begins an answer, in place of one that may be there. */
   answer(
     isStreaming: boolean,
+    number: number | null,
     delivered: Promise<void> | undefined,
   ): ReadableStream<Uint8Array> {
     this.#answer?.end();
+    if (number !== this.#number || isStreaming !== this.#isStreaming) {
+      this.#answered = "";
+    }
     const answer = new Answer(isStreaming, delivered, {
       onWanted: () => this.#flush(),
       onLost: () => this.#lose(answer),
     });
     this.#answer = answer;
+    this.#number = number;
     this.#isStreaming = isStreaming;
     this.#isAnswering = this.#isBeating = false;
     this.#quietAt = this.#sessions.tick;
     this.#peer?.heard();
+    if (!isStreaming) answer.repeated = this.#answered;
+    else if (this.#answered !== "") this.#breakOff();
     return answer.body;
+  }
+
+  /** Ends, as lines were lost: what comes after them must not seem to be next. */
+  #breakOff(): void {
+    this.#queue.length = this.#queuedBytes = 0;
+    this.close(1006, "An answer was lost");
   }
 
   /** Does what is due with the time. */
@@ -546,11 +619,16 @@ class Session implements Transport {
   #flush(): void {
     const answer = this.#answer;
     if (answer === null || !answer.isWanted) return;
-    const { prelude } = answer;
+    const { prelude, repeated } = answer;
     // Before it is greeted, a client takes no notice of heartbeats.
     if (prelude !== "" && this.#isGreeted) this.#isAnswering = true;
-    const text = prelude + this.#take(answer.roomUnits - prelude.length);
+    const lines = repeated || this.#take(answer.roomUnits - prelude.length);
+    const text = prelude + lines;
     if (text === "") return;
+    // Without a number, nobody can tell whether a request comes again.
+    if (this.#number !== null) {
+      this.#answered ||= answer.isStreaming ? lines.charAt(0) : lines;
+    }
     this.#quietAt = this.#sessions.tick;
     answer.write(text);
     if (this.#isTold) this.#end();
@@ -585,6 +663,17 @@ class Session implements Transport {
     return text + this.#closing.line;
   }
 
+  /** What a client has missed that does not know of the end. */
+  #farewell(): Farewell {
+    const number = this.#number;
+    const text = this.#take(Infinity);
+    if (this.#answered === "") return { text, number: null, repeated: null };
+    if (!this.#isStreaming) return { text, number, repeated: this.#answered };
+    const isUnheard = this.#answered === "o";
+    // No frames may follow the ones that were lost.
+    return { text, number, repeated: isUnheard ? null : this.#closing.line };
+  }
+
   #greet(): string {
     this.#isGreeted = true;
     const { hostname } = this.#sessions.settings;
@@ -607,7 +696,7 @@ class Session implements Transport {
     const { code } = this.#closing;
     // Who was refused may as well ask again.
     const isMissed = this.#state === "closing" && !this.#isRefused;
-    const farewell = isMissed ? this.#take(Infinity) : null;
+    const farewell = isMissed ? this.#farewell() : null;
     this.#state = "over";
     this.#queue.length = this.#queuedBytes = 0;
     const answer = this.#answer;
@@ -624,6 +713,15 @@ class Session implements Transport {
   }
 }
 
+/** What a client is told that asks after its session has been closed. */
+interface Farewell {
+  readonly text: string;
+  /** Of the last request, if it has been answered. */
+  readonly number: number | null;
+  /** What that is told instead if it comes again; null if it opens a session. */
+  readonly repeated: string | null;
+}
+
 /** The body of an answer to a receive request. */
 class Answer {
   readonly isStreaming: boolean;
@@ -632,6 +730,8 @@ class Answer {
   roomUnits: number;
   /** What is to precede the first line. */
   prelude: string;
+  /** Lines to be written in place of any other, unless empty. */
+  repeated = "";
   /** Whether the client has taken what was written so far. */
   #isPulled = false;
   #isEnded = false;
@@ -693,27 +793,42 @@ class Answer {
 class Farewells {
   readonly #keptMs: number;
   /** In the order in which they expire. */
-  readonly #entries = new Map<string, { text: string; until: number }>();
+  readonly #entries = new Map<string, Farewell & { readonly until: number }>();
   #units = 0;
 
   constructor(keptMs: number) {
     this.#keptMs = keptMs;
   }
 
-  add(id: string, text: string): void {
+  add(id: string, farewell: Farewell): void {
     this.#expire();
-    this.#delete(id);
-    this.#entries.set(id, { text, until: Date.now() + this.#keptMs });
-    this.#units += id.length + text.length;
+    this.delete(id);
+    this.#entries.set(id, { ...farewell, until: Date.now() + this.#keptMs });
+    this.#units += unitsOf(id, farewell);
     for (const oldest of this.#entries.keys()) {
       if (this.#units <= MAX_FAREWELL_UNITS) break;
-      this.#delete(oldest);
+      this.delete(oldest);
     }
   }
 
-  get(id: string): string | undefined {
+  has(id: string): boolean {
     this.#expire();
-    return this.#entries.get(id)?.text;
+    return this.#entries.has(id);
+  }
+
+  /** What a request is told, by the session and the number that it has. */
+  get(id: string, number: number | null): string | undefined {
+    this.#expire();
+    const entry = this.#entries.get(id);
+    const isRepeated = number !== null && number === entry?.number;
+    return isRepeated ? entry?.repeated ?? undefined : entry?.text;
+  }
+
+  delete(id: string): void {
+    const entry = this.#entries.get(id);
+    if (entry === undefined) return;
+    this.#entries.delete(id);
+    this.#units -= unitsOf(id, entry);
   }
 
   /** A timer would keep the program waiting for what nobody may ever ask for. */
@@ -721,21 +836,18 @@ class Farewells {
     const now = Date.now();
     for (const [id, { until }] of this.#entries) {
       if (until > now) return;
-      this.#delete(id);
+      this.delete(id);
     }
   }
+}
 
-  #delete(id: string): void {
-    const entry = this.#entries.get(id);
-    if (entry === undefined) return;
-    this.#entries.delete(id);
-    this.#units -= id.length + entry.text.length;
-  }
+function unitsOf(id: string, { text, repeated }: Farewell): number {
+  return id.length + text.length + (repeated?.length ?? 0);
 }
 
 // What is left of 80,000 sessions that are closed at once. Who is forgotten too
 // early finds an unknown session, and begins a new one.
-const MAX_FAREWELL_UNITS = 16_777_216;
+const MAX_FAREWELL_UNITS = 33_554_432;
 
 // ---- Options ----------------------------------------------------------------
 // Checked once, by name.

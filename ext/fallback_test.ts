@@ -1,13 +1,11 @@
 /**
- * HTTP streaming and polling, from raw requests up to stock clients: what is on
- * the wire, when a session ends, and what is refused.
+ * HTTP streaming and polling in raw requests: what is on the wire, when a session
+ * ends, and what is refused.
  */
 import {
   assert,
-  assertArrayIncludes,
   assertEquals,
   assertFalse,
-  assertLess,
   assertMatch,
   assertObjectMatch,
   assertRejects,
@@ -22,16 +20,11 @@ import {
   type PusherOptions,
   type Transport,
 } from "@glitz/pusher";
-import { Pusher as OwnClient } from "@glitz/pusher/client";
 import {
   fallback,
   type FallbackOptions,
   type FallbackServer,
 } from "@glitz/pusher/fallback";
-import webBuild from "npm:pusher-js@8.6.0/dist/web/pusher.js" with {
-  type: "text",
-};
-import { browserTest, openPage } from "../tests/browser.ts";
 import { within } from "../tests/deadline.ts";
 import {
   APP,
@@ -45,15 +38,6 @@ import {
   serve,
   type TestServer,
 } from "../tests/harness.ts";
-import { FaultProxy } from "../tests/proxy.ts";
-import {
-  authorizedBy,
-  Inbox,
-  sdk,
-  StockClient,
-  type StockMember,
-  type StockOptions,
-} from "../tests/stock.ts";
 
 // ---- Raw clients ------------------------------------------------------------
 
@@ -121,13 +105,14 @@ class HttpClient implements AsyncDisposable {
     this.#headers = headers;
   }
 
-  /** Asks for frames. */
-  async receive(kind: Kind): Promise<Response> {
+  /** Asks for frames, in a request that may have a number. */
+  async receive(kind: Kind, number?: number | string): Promise<Response> {
     this.#reader = null;
     this.#text = "";
     this.units = 0;
+    const query = this.#query + (number === undefined ? "" : `&n=${number}`);
     const response = await this.#fetch(
-      new Request(`${this.#base}/${kind}${this.#query}`, {
+      new Request(`${this.#base}/${kind}${query}`, {
         method: "POST",
         headers: this.#headers,
       }),
@@ -201,9 +186,15 @@ class HttpClient implements AsyncDisposable {
   }
 
   /** Sends a body as it is. */
-  async post(body: BodyInit | null, init: RequestInit = {}): Promise<Response> {
+  async post(
+    body: BodyInit | null,
+    init: RequestInit = {},
+    number?: number | string,
+  ): Promise<Response> {
+    const query = number === undefined ? "" : `?n=${number}`;
+    const url = `${this.#base}/xhr_send${query}`;
     return await this.#fetch(
-      new Request(`${this.#base}/xhr_send`, { method: "POST", body, ...init }),
+      new Request(url, { method: "POST", body, ...init }),
     );
   }
 
@@ -598,11 +589,11 @@ Deno.test("xhr_send to a session that was closed is taken, and served no more", 
 });
 
 /** Sends a body piece by piece. */
-function slowly(client: HttpClient) {
+function slowly(client: HttpClient, number?: number) {
   const { readable, writable } = new TransformStream<Uint8Array, Uint8Array>();
   const writer = writable.getWriter();
   return {
-    post: client.post(readable),
+    post: client.post(readable, {}, number),
     write: (text: string) => writer.write(new TextEncoder().encode(text)),
     close: () => writer.close(),
   };
@@ -720,6 +711,290 @@ for (const kind of KINDS) {
     assertEquals(await client.rest(), [lineOf("frame")]);
   });
 }
+
+// ---- Requests that come again -----------------------------------------------
+
+/** Asks for all lines of an answer to xhr. */
+async function poll(client: HttpClient, number?: number | string) {
+  await client.receive("xhr", number);
+  return await client.rest();
+}
+
+Deno.test("xhr that comes again is answered as before, until another one comes", async () => {
+  const { puppet, client } = await openPuppet("xhr");
+  await using _ = puppet;
+  puppet.transport.send("one");
+  assertEquals(await poll(client, 7), [lineOf("one")]);
+  puppet.transport.send("two");
+  for (let n = 0; n < 3; n++) {
+    assertEquals(await poll(client, 7), [lineOf("one")]);
+    // What it holds for now has not been taken off the queue again.
+    assertEquals(puppet.transport.bufferedAmount, "two".length);
+  }
+  assertEquals(await poll(client, 8), [lineOf("two")]);
+  puppet.transport.send("three");
+  assertEquals(await poll(client, 7), [lineOf("three")]);
+});
+
+Deno.test("xhr that comes again opens the session as before, and no other", async () => {
+  await using server = serveHttp();
+  await using client = clientOf(server);
+  const opening = await poll(client, 1);
+  assertEquals(opening[0], "o");
+  assertEquals(await poll(client, 1), opening);
+  assertEquals(server.journal.drain("connected").length, 1);
+});
+
+for (
+  const number of [undefined, "", "one", "-1", "1.5", "1e3", "1".repeat(16)]
+) {
+  Deno.test(`xhr with the number ${number} is never taken for one that comes again`, async () => {
+    const { puppet, client } = await openPuppet("xhr");
+    await using _ = puppet;
+    for (const frame of ["one", "two"]) {
+      puppet.transport.send(frame);
+      assertEquals(await poll(client, number), [lineOf(frame)]);
+    }
+    for (let n = 0; n < 2; n++) await client.post(`["frame"]`, {}, number);
+    assertEquals(puppet.received, ["frame", "frame"]);
+  });
+}
+
+for (const kind of KINDS) {
+  Deno.test(`${kind} that comes again while it waits takes the place of the first`, async () => {
+    const { puppet, client } = await openPuppet("xhr");
+    await using _ = puppet;
+    const replaced: Promise<string[]>[] = [];
+    for (let n = 0; n < 3; n++) {
+      await client.receive(kind, 7);
+      if (kind === "xhr_streaming") assertEquals(await client.line(), PRELUDE);
+      if (n < 2) replaced.push(client.rest());
+      await turn();
+    }
+    assertEquals(await Promise.all(replaced), [[], []]);
+    puppet.transport.send("frame");
+    assertEquals(await client.line(), lineOf("frame"));
+    await client.abort();
+  });
+}
+
+Deno.test("xhr that comes again and is not read leaves the next one alone", async () => {
+  await using puppet = new Puppet();
+  const handler = fallback(puppet);
+  const ask = (number: number) => {
+    const url = `http://localhost/pusher/app/k/0/abcdefgh/xhr?n=${number}`;
+    return handler(new Request(url, { method: "POST" }));
+  };
+  assertEquals(await (await ask(1)).text(), "o\n");
+  const unread = await ask(1);
+  puppet.transport.send("frame");
+  assertEquals(await (await ask(2)).text(), `${lineOf("frame")}\n`);
+  assertEquals(await unread.text(), "");
+});
+
+Deno.test("xhr that comes again after the close is answered as before, and then the rest is told", async () => {
+  const { puppet, client } = await openPuppet("xhr");
+  puppet.transport.send("one");
+  assertEquals(await poll(client, 7), [lineOf("one")]);
+  puppet.transport.send("two");
+  puppet.transport.close(4009, "go");
+  for (let n = 0; n < 2; n++) {
+    assertEquals(await poll(client, 7), [lineOf("one")]);
+  }
+  for (let n = 0; n < 2; n++) {
+    assertEquals(await poll(client, 8), [lineOf("two"), `c[4009,"go"]`]);
+  }
+  assertEquals([puppet.closes, puppet.opened.length], [[4009], 1]);
+});
+
+Deno.test("xhr that comes again tells a close as before, with the last frames", async () => {
+  const { puppet, client } = await openPuppet("xhr");
+  await client.receive("xhr", 7);
+  puppet.transport.send("last");
+  puppet.transport.close(4200, "");
+  const told = [lineOf("last"), `c[4200,""]`];
+  assertEquals(await client.rest(), told);
+  assertEquals(await poll(client, 7), told);
+  assertEquals(await poll(client, 8), [`c[4200,""]`]);
+});
+
+Deno.test("xhr that comes again while a close waits for the client changes nothing", async () => {
+  const { puppet, client, deliver } = delivering();
+  await client.receive("xhr", 1);
+  assertEquals(await client.rest(), ["o"]);
+  for (let n = 0; n < 6; n++) puppet.transport.send("x".repeat(POLL_UNITS / 4));
+  const [first, ...more] = await poll(client, 2);
+  assertEquals([JSON.parse(first!.slice(1)).length, more], [4, []]);
+  puppet.transport.close(4200, "");
+  for (let n = 0; n < 2; n++) assertEquals(await poll(client, 2), [first]);
+  const [rest, close] = await poll(client, 3);
+  assertEquals(JSON.parse(rest!.slice(1)).length, 2);
+  assertEquals(close, `c[4200,""]`);
+  deliver();
+  assertEquals(await puppet.closed(), [4200]);
+});
+
+Deno.test("xhr_streaming that comes again goes on, where it had said nothing", async () => {
+  const { puppet, client } = await openPuppet("xhr_streaming");
+  await using _ = puppet;
+  for (let n = 0; n < 2; n++) {
+    await client.receive("xhr_streaming", 7);
+    assertEquals(await client.line(), PRELUDE);
+  }
+  puppet.transport.send("frame");
+  assertEquals(await client.line(), lineOf("frame"));
+  await client.abort();
+});
+
+for (const end of ["waits", "was broken off"]) {
+  Deno.test(`xhr_streaming that comes again closes with 1006, and no frames, where a line was in an answer that ${end}`, async () => {
+    const { puppet, client } = await openPuppet("xhr_streaming");
+    await client.receive("xhr_streaming", 7);
+    puppet.transport.send("one");
+    assertEquals(await client.line(), PRELUDE);
+    assertEquals(await client.line(), lineOf("one"));
+    if (end === "was broken off") await client.abort();
+    const lost = end === "waits" ? client.rest() : [];
+    // Whoever is told this would believe to have everything up to it.
+    if (end === "was broken off") puppet.transport.send("two");
+    await client.receive("xhr_streaming", 7);
+    const close = `c[1006,"An answer was lost"]`;
+    assertEquals(await client.rest(), [PRELUDE, close]);
+    assertEquals(await lost, []);
+    assertEquals(puppet.transport.bufferedAmount, 0);
+    assertEquals(await puppet.closed(), [1006]);
+    await client.receive("xhr_streaming", 7);
+    assertEquals(await client.rest(), [PRELUDE, close]);
+    assertEquals(puppet.opened.length, 1);
+  });
+}
+
+Deno.test("xhr_streaming that comes again after the close is told it, and no frames", async () => {
+  const { puppet, client } = await openPuppet("xhr_streaming");
+  await client.receive("xhr_streaming", 7);
+  puppet.transport.send("one");
+  assertEquals(await client.line(), PRELUDE);
+  assertEquals(await client.line(), lineOf("one"));
+  await client.abort();
+  puppet.transport.send("two");
+  puppet.transport.close(4009, "go");
+  await client.receive("xhr_streaming", 7);
+  assertEquals(await client.rest(), [PRELUDE, `c[4009,"go"]`]);
+  await client.receive("xhr_streaming", 8);
+  assertEquals(await client.rest(), [PRELUDE, lineOf("two"), `c[4009,"go"]`]);
+});
+
+Deno.test("xhr_streaming that comes again begins anew where the greeting was lost, in the same place", async () => {
+  await using server = serveHttp({ limits: { connections: 1, sockets: 1 } });
+  await using client = clientOf(server);
+  const ids = new Set<string>();
+  for (let n = 0; n < 3; n++) {
+    await client.receive("xhr_streaming", 1);
+    assertEquals(await client.line(), PRELUDE);
+    assertEquals(await client.line(), "o");
+    const frame = await client.frame("pusher:connection_established");
+    ids.add(dataOf(frame).socket_id);
+  }
+  assertEquals(ids.size, 3);
+  const codes = server.journal.drain("disconnected").map(({ code }) => code);
+  assertEquals(codes, [1006, 1006]);
+});
+
+Deno.test("xhr_streaming that comes again begins anew where the greeting was lost, even after a close", async () => {
+  const puppet = new Puppet();
+  const client = clientIn(fallback(puppet));
+  for (let n = 1; n < 4; n++) {
+    await client.receive("xhr_streaming", 1);
+    assertEquals(await client.line(), PRELUDE);
+    assertEquals(await client.line(), "o");
+    assertEquals(puppet.opened.length, n);
+    await client.abort();
+    puppet.transport.close(4200, "");
+  }
+  await client.receive("xhr_streaming", 2);
+  assertEquals(await client.rest(), [PRELUDE, `c[4200,""]`]);
+});
+
+Deno.test("a client whose every answer is lost is closed with 4100 like any other", async () => {
+  await using server = serveHttp({ limits: { bufferedBytes: 10_000 } });
+  await using client = clientOf(server);
+  await client.open("xhr");
+  await client.subscribe("news");
+  const lost = await poll(client, 1);
+  for (let n = 0; n < 12; n++) {
+    server.pusher.trigger("news", "e", "x".repeat(1_000));
+    if (n < 5) assertEquals(await poll(client, 1), lost);
+  }
+  assertEquals((await server.journal.next("disconnected")).code, 4100);
+});
+
+Deno.test("xhr_send that comes again is taken, and served once", async () => {
+  const { puppet, client } = await openPuppet("xhr");
+  await using _ = puppet;
+  for (const number of [3, 1, 3, 2, 1, 2]) {
+    const response = await client.post(`["frame ${number}"]`, {}, number);
+    assertEquals(response.status, 204);
+  }
+  assertEquals(puppet.received, ["frame 3", "frame 1", "frame 2"]);
+});
+
+Deno.test("an empty xhr_send that comes again is answered by one line", async () => {
+  const { puppet, client } = await openPuppet("xhr_streaming");
+  await using _ = puppet;
+  await client.post("[]", {}, 1);
+  assertEquals(await client.line(), "a[]");
+  await client.post("[]", {}, 1);
+  await turn();
+  puppet.transport.send("frame");
+  assertEquals(await client.line(), lineOf("frame"));
+  await client.abort();
+});
+
+for (
+  const [what, body, status] of [
+    ["broke off", "", 400],
+    ["was too large", `["${"x".repeat(30)}"]`, 413],
+  ] as const
+) {
+  Deno.test(`xhr_send that comes again is served, where the first body ${what}`, async () => {
+    const { puppet, client } = await openPuppet("xhr", { sendBytes: 20 });
+    await using _ = puppet;
+    const broken = new ReadableStream({
+      start: (controller) => controller.error(new Error("connection lost")),
+    });
+    const first = await client.post(body === "" ? broken : body, {}, 1);
+    assertEquals(first.status, status);
+    assertEquals((await client.post(`["frame"]`, {}, 1)).status, 204);
+    assertEquals(puppet.received, ["frame"]);
+  });
+}
+
+Deno.test("xhr_send that comes again while the first is read is served, and that is not", async () => {
+  const { puppet, client } = await openPuppet("xhr");
+  await using _ = puppet;
+  const first = slowly(client, 1);
+  await first.write(`["fra`);
+  assertEquals((await client.post(`["frame"]`, {}, 1)).status, 204);
+  assertEquals(puppet.received, ["frame"]);
+  await first.write(`me"]`);
+  await first.close();
+  assertEquals((await first.post).status, 204);
+  assertEquals(puppet.received, ["frame"]);
+});
+
+Deno.test("xhr_send is known again among the last 256 requests, and not beyond", async () => {
+  const { puppet, client } = await openPuppet("xhr");
+  await using _ = puppet;
+  const send = (number: number) => client.post(`["${number}"]`, {}, number);
+  for (let number = 0; number < 256; number++) await send(number);
+  for (let number = 0; number < 256; number++) await send(number);
+  assertEquals(puppet.received.length, 256);
+  await send(256);
+  await send(1);
+  assertEquals(puppet.received.slice(256), ["256"]);
+  await send(0);
+  assertEquals(puppet.received.slice(256), ["256", "0"]);
+});
 
 // ---- Heartbeats -------------------------------------------------------------
 
@@ -1384,432 +1659,4 @@ for (
     const given = options as unknown as FallbackOptions;
     assertThrows(() => fallback(new Puppet(), given), error, text);
   });
-}
-
-// ---- Stock clients ----------------------------------------------------------
-
-const TRANSPORTS = ["xhr_streaming", "xhr_polling"] as const;
-
-/** How pusher-js is told of a server whose WebSockets it cannot reach. */
-function over(
-  { port }: Pick<TestServer, "port">,
-  transport: typeof TRANSPORTS[number],
-  options: StockOptions = {},
-): StockOptions {
-  return {
-    httpHost: "127.0.0.1",
-    httpPort: port,
-    enabledTransports: [transport],
-    ...options,
-  };
-}
-
-/** Everything that a stock client needs of a server, and short absences. */
-function serveStock(options: PusherOptions = {}): TestServer {
-  return serveHttp({ clientEvents: true, ...options }, { absenceMs: 500 });
-}
-
-const ANN: StockMember = { user_id: "ann", user_info: { name: "Ann" } };
-const BOB: StockMember = { user_id: "bob", user_info: { name: "Bob" } };
-
-for (const transport of TRANSPORTS) {
-  Deno.test(`pusher-js over ${transport} connects and hears of what is published`, async () => {
-    await using server = serveStock();
-    using client = new StockClient(server, over(server, transport));
-    const news = await client.join("news");
-    assertMatch(client.socketId, /^\d+\.\d+$/);
-    for (const value of [{ a: [1, "zoë ✓"] }, "text", 12]) {
-      await sdk(server).trigger("news", "create", value);
-      assertEquals(await news.until("create"), [["create", value]]);
-    }
-  });
-
-  Deno.test(`pusher-js over ${transport} joins private and presence channels, and sends`, async () => {
-    await using server = serveStock();
-    const signer = sdk(server);
-    using ann = new StockClient(
-      server,
-      over(server, transport, authorizedBy(signer, ANN)),
-    );
-    using bob = new StockClient(server, authorizedBy(signer, BOB));
-    const room = await ann.join("presence-room");
-    assertEquals(ann.presence("presence-room").members.myID, "ann");
-    const other = await bob.join("presence-room");
-    assertEquals(await room.data("pusher:member_added"), {
-      id: "bob",
-      info: { name: "Bob" },
-    });
-    for (const { pusher } of [ann, bob]) {
-      pusher.channel("presence-room").trigger("client-hi", { n: 1 });
-    }
-    assertEquals(await room.data("client-hi"), { n: 1 });
-    assertEquals(await other.data("client-hi"), { n: 1 });
-    await ann.join("private-room");
-    await signer.trigger("private-room", "create", 1);
-
-    ann.pusher.disconnect();
-    assertObjectMatch(
-      await other.data("pusher:member_removed") as object,
-      { id: "ann" },
-    );
-  });
-
-  Deno.test(`pusher-js over ${transport} signs in and hears what its user is told`, async () => {
-    await using server = serveStock();
-    const signer = sdk(server);
-    using client = new StockClient(
-      server,
-      over(server, transport, {
-        userAuthentication: {
-          customHandler: ({ socketId }, callback) =>
-            callback(null, signer.authenticateUser(socketId, { id: "ann" })),
-        },
-      }),
-    );
-    const told = Promise.withResolvers<unknown>();
-    client.pusher.user.bind("hi", told.resolve);
-    client.pusher.signin();
-    await within(
-      DEADLINE_MS,
-      "sign-in",
-      client.pusher.user.signinDonePromise ?? Promise.resolve(),
-    );
-    await signer.sendToUser("ann", "hi", { x: 1 });
-    assertEquals(await within(DEADLINE_MS, "hi", told.promise), { x: 1 });
-  });
-
-  Deno.test(`pusher-js over ${transport} gets 200 frames of 9 kB at once, in order`, async () => {
-    await using server = serveStock({ limits: { bufferedBytes: 4_000_000 } });
-    using client = new StockClient(server, over(server, transport));
-    const news = await client.join("news");
-    const pad = "x".repeat(9_000);
-    for (let n = 0; n < 200; n++) {
-      server.pusher.trigger("news", "next", { n, pad });
-    }
-    await server.pusher.trigger("news", "last", 1);
-    const events = await news.until("last");
-    assertEquals(
-      events.slice(0, -1).map(([, data]) => Object(data).n),
-      Array.from({ length: 200 }, (_, n) => n),
-    );
-    assertEquals(server.journal.told("disconnected"), []);
-  });
-
-  Deno.test(`pusher-js over ${transport} sends 100 frames at once, and all arrive`, async () => {
-    await using server = serveStock();
-    using client = new StockClient(server, over(server, transport));
-    await client.connection.until("connected");
-    const names = Array.from({ length: 100 }, (_, n) => `channel-${n}`);
-    const inboxes = names.map((name) => client.subscribe(name));
-    for (const inbox of inboxes) {
-      await inbox.until("pusher:subscription_succeeded");
-    }
-  });
-
-  Deno.test(`pusher-js over ${transport} is disconnected with 4001 for an unknown key, at once`, async () => {
-    await using server = serveStock();
-    const startedAt = performance.now();
-    using client = new StockClient(server, over(server, transport), "no-key");
-    assertObjectMatch(await client.connection.data("error") as object, {
-      type: "WebSocketError",
-      error: { type: "PusherError", data: { code: 4001 } },
-    });
-    await client.connection.until("disconnected");
-    assertLess(performance.now() - startedAt, 1_000);
-  });
-
-  Deno.test(`pusher-js over ${transport} comes back at once after 4200, subscribed`, async () => {
-    await using server = serveStock();
-    await using successor = serveStock();
-    let target: TestServer = server;
-    await using front = proxy(() => target);
-    using client = new StockClient(front, over(front, transport));
-    const news = await client.join("news");
-    await client.connection.until("connected");
-    target = successor;
-    const closedAt = performance.now();
-    await server.pusher.close();
-    await client.connection.until("connected");
-    assertLess(performance.now() - closedAt, 1_000);
-    await news.until("pusher:subscription_succeeded");
-    await successor.pusher.trigger("news", "create", 1);
-    assertEquals(await news.data("create"), 1);
-  });
-
-  Deno.test(`pusher-js over ${transport} with a session path is told all it has missed`, async () => {
-    await using server = serveStock();
-    await using front = await FaultProxy.open({ port: server.port });
-    using client = new StockClient(
-      front,
-      over(front, transport, { httpPath: `/r/${crypto.randomUUID()}/pusher` }),
-    );
-    const numbers: number[] = [];
-    client.pusher.bind("next", (n: number) => {
-      // It may be told again what it has not acknowledged.
-      if (!numbers.includes(n)) numbers.push(n);
-    });
-    const news = await client.join("news");
-    await server.pusher.trigger("news", "next", 1);
-    await news.until("next");
-    await front.clear("reset");
-    for (let n = 2; n < 6; n++) await server.pusher.trigger("news", "next", n);
-    await until(() => numbers.length === 5);
-    assertEquals(numbers, [1, 2, 3, 4, 5]);
-  });
-
-  Deno.test(`pusher-js over ${transport} asks for a line, and does not go on asking`, async () => {
-    const actions: string[] = [];
-    let handler: Handler = () => null;
-    await using server = serve({ activityTimeoutMs: 1_000 }, {
-      after: [(request, info) => {
-        actions.push(
-          request.url.split(/[/?]/).find((part) => part.startsWith("xhr"))!,
-        );
-        return handler(request, info);
-      }],
-    });
-    handler = fallback(server.pusher);
-    using client = new StockClient(server, over(server, transport));
-    await client.connection.until("connected");
-    const pinged = () => actions.filter((name) => name === "xhr_send").length;
-    await until(() => pinged() === 3);
-    const state = client.pusher.connection.state;
-    assertEquals(state, "connected");
-    // One request for each ping and one for its answer, and the first two.
-    assertLess(actions.length, 2 + 2 * 3 + 1);
-  });
-}
-
-/** Waits until a condition holds that no event tells of. */
-async function until(holds: () => boolean): Promise<void> {
-  const startedAt = performance.now();
-  while (!holds()) {
-    assertLess(performance.now() - startedAt, DEADLINE_MS);
-    await new Promise((resolve) => setTimeout(resolve, 20));
-  }
-}
-
-/**
- * A proxy as there are many: it knows nothing of upgrades, and requests that have
- * all but the last part of their path in common go to one server.
- */
-function proxy(
-  target: () => Pick<TestServer, "port">,
-  requests: string[] = [],
-) {
-  const ports = new Map<string, number>();
-  const server = Deno.serve(
-    { hostname: "127.0.0.1", port: 0, onListen() {} },
-    async (request) => {
-      const { pathname, search } = new URL(request.url);
-      requests.push(pathname);
-      if (request.headers.has("upgrade")) {
-        return new Response("Bad request", { status: 400 });
-      }
-      const session = pathname.replace(/[^/]+$/, "");
-      const port = ports.get(session) ?? target().port;
-      ports.set(session, port);
-      const { method, headers, body } = request;
-      const url = `http://127.0.0.1:${port}${pathname}${search}`;
-      return await fetch(url, { method, headers, body });
-    },
-  );
-  return {
-    port: server.addr.port,
-    async [Symbol.asyncDispose]() {
-      await server.shutdown();
-    },
-  };
-}
-
-Deno.test("pusher-js behind a proxy that refuses Upgrade falls back by itself", async () => {
-  await using server = serveStock();
-  const requests: string[] = [];
-  await using front = proxy(() => server, requests);
-  using client = new StockClient(front, {
-    wssPort: front.port,
-    httpHost: "127.0.0.1",
-    httpPort: front.port,
-    enabledTransports: ["ws", "xhr_streaming", "xhr_polling"],
-  });
-  const news = await client.join("news");
-  await server.pusher.trigger("news", "create", 1);
-  assertEquals(await news.data("create"), 1);
-  assertArrayIncludes(requests, ["/app/app-key"]);
-  assert(requests.some((path) => path.endsWith("/xhr_streaming")));
-});
-
-// ---- Our own client ---------------------------------------------------------
-
-/** Resolves when an emitter says something, with its data. */
-function told(
-  emitter: ConstructorParameters<typeof Inbox>[0],
-  event: string,
-): Promise<unknown> {
-  return new Inbox(emitter).data(event);
-}
-
-/** A client of our own that uses some transports. */
-function ownClient(
-  { port }: Pick<TestServer, "port">,
-  enabledTransports: string[],
-) {
-  const endpoint = (name: string) => `http://127.0.0.1:${port}/pusher/${name}`;
-  const pusher = new OwnClient(APP.key, {
-    wsHost: "127.0.0.1",
-    wsPort: port,
-    forceTLS: false,
-    enabledTransports,
-    channelAuthorization: { endpoint: endpoint("auth") },
-    userAuthentication: { endpoint: endpoint("user-auth") },
-  });
-  return {
-    pusher,
-    [Symbol.dispose]: () => pusher.disconnect(),
-  };
-}
-
-for (const transport of TRANSPORTS) {
-  Deno.test(`client.ts over ${transport} joins, hears, sends and signs in`, async () => {
-    await using server = serveStock({
-      authorize: () => ({ user_id: "ann" }),
-      authenticate: () => ({ id: "ann" }),
-    });
-    using client = ownClient(server, [transport]);
-    const { pusher } = client;
-    const room = pusher.subscribe("presence-room");
-    await told(room, "pusher:subscription_succeeded");
-    assertEquals(pusher.connection.transport.name, transport);
-    assertEquals(room.members.myID, "ann");
-
-    await using socket = await server.connect();
-    await socket.join("presence-room", { member: { user_id: "bob" } });
-    const hi = told(room, "client-hi");
-    socket.send({ event: "client-hi", channel: "presence-room", data: 1 });
-    assertEquals(await hi, 1);
-    room.trigger("client-ho", { n: 2 });
-    assertEquals(dataOf(await socket.next("client-ho")), { n: 2 });
-
-    const order = told(pusher.user, "order");
-    const signedIn = told(pusher, "pusher:signin_success");
-    pusher.signin();
-    await signedIn;
-    await server.pusher.sendToUser("ann", "order", 7);
-    assertEquals(await order, 7);
-  });
-
-  Deno.test(`client.ts over ${transport} gets 200 frames of 9 kB at once, in order`, async () => {
-    await using server = serveStock({ limits: { bufferedBytes: 4_000_000 } });
-    using client = ownClient(server, [transport]);
-    const news = client.pusher.subscribe("news");
-    const numbers: number[] = [];
-    news.bind("next", ({ n }) => numbers.push(n));
-    await told(news, "pusher:subscription_succeeded");
-    const pad = "x".repeat(9_000);
-    for (let n = 0; n < 200; n++) {
-      server.pusher.trigger("news", "next", { n, pad });
-    }
-    const last = told(news, "last");
-    server.pusher.trigger("news", "last", 1);
-    await last;
-    assertEquals(numbers, Array.from({ length: 200 }, (_, n) => n));
-    assertEquals(server.journal.told("disconnected"), []);
-  });
-
-  Deno.test(`client.ts over ${transport} misses nothing that is sent while its network is gone`, async () => {
-    await using server = serveStock();
-    await using front = await FaultProxy.open({ port: server.port });
-    using client = ownClient(front, [transport]);
-    const news = client.pusher.subscribe("news");
-    const numbers: number[] = [];
-    news.bind("next", (n) => numbers.push(n));
-    await told(news, "pusher:subscription_succeeded");
-    await server.pusher.trigger("news", "next", 0);
-    await until(() => numbers.length === 1);
-    await front.clear("reset");
-    for (let n = 1; n < 5; n++) await server.pusher.trigger("news", "next", n);
-    await until(() => numbers.length >= 5);
-    assertEquals(numbers, [0, 1, 2, 3, 4]);
-  });
-}
-
-Deno.test("client.ts behind a proxy that refuses Upgrade falls back by itself", async () => {
-  await using server = serveStock();
-  await using front = proxy(() => server);
-  using client = ownClient(front, ["ws", "xhr_streaming", "xhr_polling"]);
-  const news = client.pusher.subscribe("news");
-  await told(news, "pusher:subscription_succeeded");
-  assertEquals(client.pusher.connection.transport.name, "xhr_streaming");
-  const created = told(news, "create");
-  await server.pusher.trigger("news", "create", 1);
-  assertEquals(await created, 1);
-});
-
-Deno.test("client.ts over HTTP is stopped for good by 4009, whatever it is sending", async () => {
-  await using server = serveStock({ authenticate: () => ({ id: "ann" }) });
-  using client = ownClient(server, ["xhr_streaming"]);
-  const { pusher } = client;
-  pusher.signin();
-  await told(pusher, "pusher:signin_success");
-  const stopped = told(pusher.connection, "disconnected");
-  await server.pusher.terminateUserConnections("ann");
-  for (let n = 0; n < 5; n++) pusher.send_event("pusher:ping", {});
-  await stopped;
-  assertEquals(pusher.connection.state, "disconnected");
-});
-
-// ---- Browsers ---------------------------------------------------------------
-
-for (const transport of TRANSPORTS) {
-  browserTest(
-    `the web build of pusher-js over ${transport}, on a page of another origin, gets 200 frames of 9 kB`,
-    async (browser) => {
-      await using server = serveStock({ limits: { bufferedBytes: 4_000_000 } });
-      await using site = Deno.serve(
-        { hostname: "127.0.0.1", port: 0, onListen() {} },
-        stockPage(server.port, transport),
-      );
-      const window = await openPage(
-        browser,
-        `http://127.0.0.1:${site.addr.port}/`,
-      );
-      await window.logs("subscribed");
-      const pad = "x".repeat(9_000);
-      for (let n = 0; n < 200; n++) {
-        server.pusher.trigger("news", "next", { n, pad });
-      }
-      await window.logs(`["got",200,true]`);
-      assertEquals(server.journal.told("disconnected"), []);
-      await window.page.close();
-      await server.journal.next("disconnected");
-    },
-  );
-}
-
-/** A page that says when it has got 200 events, and whether in order. */
-function stockPage(port: number, transport: string) {
-  const page = `<!doctype html>
-    <script src="/stock.js"></script><script>
-      const pusher = new Pusher("${APP.key}", {
-        cluster: "none",
-        httpHost: "127.0.0.1",
-        httpPort: ${port},
-        forceTLS: false,
-        enabledTransports: ["${transport}"],
-      });
-      const numbers = [];
-      pusher.subscribe("news")
-        .bind("pusher:subscription_succeeded", () => console.log("subscribed"))
-        .bind("next", ({ n }) => {
-          numbers.push(n);
-          if (numbers.length < 200) return;
-          console.log("got", numbers.length, numbers.every((n, i) => n === i));
-        });
-    </script>`;
-  return (request: Request) => {
-    const isScript = new URL(request.url).pathname === "/stock.js";
-    const type = isScript ? "text/javascript" : "text/html";
-    const headers = { "content-type": type };
-    return new Response(isScript ? webBuild : page, { headers });
-  };
 }
