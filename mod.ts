@@ -3416,6 +3416,8 @@ class Session {
   #pings: Map<string, number>[] = [];
   /** When it was last pinged, in milliseconds. */
   #pingedAt = 0;
+  /** Whether no answer has come since. */
+  #isWaiting = false;
   /** When its client was last back, in milliseconds. */
   #attachedAt = 0;
   /** Until when whatever the client asks for has been forgotten; or 0. */
@@ -3442,6 +3444,7 @@ class Session {
     this.#attachedAt = Date.now();
     this.#sent.clear();
     this.#pings = [];
+    this.#isWaiting = false;
   }
 
   /** The connection is gone. */
@@ -3487,11 +3490,11 @@ class Session {
   /** Whether a ping is to be sent: only if there is none to be answered. */
   startPing(): boolean {
     const now = Date.now();
-    const isWaiting = this.#pings.length > 0 &&
-      // Over HTTP an answer can be lost. What it was for is acknowledged by the
-      // next one, never too early.
-      (now - this.#pingedAt < LOST_PONG_MS || this.#pings.length >= MAX_PINGS);
+    // Over HTTP an answer can be lost. From then on each answer is taken for that of
+    // the ping before, so that nothing is acknowledged too early.
+    const isWaiting = this.#isWaiting && now - this.#pingedAt < LOST_PONG_MS;
     if (isWaiting) return false;
+    this.#isWaiting = true;
     this.#pings.push(this.#sent);
     this.#sent = new Map();
     this.#pingedAt = now;
@@ -3500,13 +3503,15 @@ class Session {
 
   /** Asks for what has arrived; false if there is nothing to ask for. */
   ping(): boolean {
-    if (this.#sent.size === 0 && this.#pings.length === 0) return false;
-    if (this.startPing()) this.#connection?.ping();
-    return true;
+    if (this.#sent.size === 0 && !this.#isWaiting) return false;
+    const isHopeless = this.#pings.length >= MAX_PINGS;
+    if (!isHopeless && this.startPing()) this.#connection?.ping();
+    return !isHopeless;
   }
 
   /** The client has answered a ping. */
   acknowledge(): void {
+    this.#isWaiting = false;
     for (const [channel, offset] of this.#pings.shift() ?? []) {
       const known = this.#acknowledged.get(channel);
       if (known === undefined) continue;
