@@ -237,6 +237,38 @@ Deno.test("a session is pinged only while something is unacknowledged, once at a
   assertEquals(pingsOf(client), idle + 2, "There is nothing to acknowledge");
 });
 
+Deno.test("a pong that was lost is not waited for, and acknowledges nothing too early", async () => {
+  using time = new FakeTime();
+  await using server = serve(PATIENT);
+  const path = newPath();
+  {
+    await using client = await server.connect({ path });
+    const pass = async (ms: number) => {
+      for (let passed = 0; passed < ms; passed += 100) time.tick(100);
+      await client.framesUntilPong();
+    };
+    await client.enter("news");
+    await publish(server, "news", 1);
+    await pass(300);
+    assertEquals(pingsOf(client), 1);
+    // As over HTTP, where the answer is a request of its own: it gets lost.
+    await publish(server, "news", 2);
+    await pass(11_000);
+    assertEquals(pingsOf(client), 2);
+    for (const n of range(3, 5)) {
+      client.pong();
+      await client.framesUntilPong();
+      await publish(server, "news", n);
+      await pass(300);
+      assertEquals(pingsOf(client), n);
+    }
+    client.pong();
+    await client.framesUntilPong();
+  }
+  // The last answer is taken for that of the ping before.
+  assertEquals(await missed(server, { path }), [5]);
+});
+
 Deno.test("a busy session is pinged about five times a second", async () => {
   using time = new FakeTime();
   await using server = serve(PATIENT);
