@@ -1,6 +1,6 @@
 // One type for both ends: `deno run --allow-net examples/typed.ts`, then open the
 // address that it prints in two windows. `deno check examples/typed.ts` finds
-// every misuse; what it refuses is at the end.
+// what does not fit; some of what it refuses is at the end.
 import { Pusher } from "@glitz/pusher";
 import type { Pusher as Client } from "@glitz/pusher/client";
 

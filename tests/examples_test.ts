@@ -57,8 +57,8 @@ function post(url: URL | string, fields: Record<string, string>) {
   return fetch(url, { method: "POST", body, redirect: "manual" });
 }
 
+// The keys of an object literal are known; the type of Object.keys is not.
 for (const name of Object.keys(READY) as Example[]) {
-  // The keys of an object literal are known; the type of Object.keys is not.
   Deno.test(`examples/${name}.ts needs the net permission and its own files only`, async () => {
     const cache = await Deno.makeTempDir({ prefix: "deno_dir_" });
     try {
