@@ -1087,6 +1087,8 @@ export class Connection extends Emitter<ConnectionEvents> {
   #timer: ReturnType<typeof setTimeout> | undefined;
   #unavailableTimer: ReturnType<typeof setTimeout> | undefined;
   #activityTimeoutMs = 0;
+  /** Whether only a pong says that it lives: the rest may have arrived before. */
+  #isDoubtful = false;
   #connectedAt = 0;
   #failures = 0;
 
@@ -1195,10 +1197,10 @@ export class Connection extends Emitter<ConnectionEvents> {
     this.#watchNetwork("addEventListener");
     if (transport === "ws") this.#listen(new WebSocket(this.#url()));
     else this.#openFallback(transport);
-    this.#schedule(ATTEMPT_TIMEOUT_MS, () => {
-      const message = `No handshake in ${ATTEMPT_TIMEOUT_MS} ms`;
-      this.#handleClose(ABNORMAL_CLOSURE, message);
-    });
+    this.#schedule(
+      ATTEMPT_TIMEOUT_MS,
+      () => this.#handleClose(ABNORMAL_CLOSURE, "No greeting in time"),
+    );
   }
 
   /** Connects over HTTP, once what does that is loaded. */
@@ -1271,7 +1273,8 @@ export class Connection extends Emitter<ConnectionEvents> {
   }
 
   #handleFrame(frame: Frame | null, text: unknown): void {
-    this.#awaitSilence();
+    this.#isDoubtful &&= frame?.event !== "pusher:pong";
+    if (!this.#isDoubtful) this.#awaitSilence();
     if (!frame) {
       const error = new TypeError("Cannot read message: no event");
       this.emit("error", { type: "MessageParseError", error, data: text });
@@ -1372,12 +1375,13 @@ export class Connection extends Emitter<ConnectionEvents> {
     this.#schedule(this.#activityTimeoutMs, () => this.#demandPong());
   }
 
-  #demandPong(maxMs = MAX_TIMEOUT_MS): void {
+  /** Asks for a sign of life. In doubt that is a pong, and has to come soon. */
+  #demandPong(isDoubtful = false): void {
+    this.#isDoubtful = isDoubtful;
     if (!this.send_event("pusher:ping", {})) return;
-    const timeoutMs = Math.min(maxMs, this.#owner.pongTimeout);
     this.#schedule(
-      timeoutMs,
-      () => this.#handleClose(PONG_MISSING, `No pong in ${timeoutMs} ms`),
+      isDoubtful ? WAKE_PONG_TIMEOUT_MS : this.#owner.pongTimeout,
+      () => this.#handleClose(PONG_MISSING, "No pong in time"),
     );
   }
 
@@ -1396,9 +1400,9 @@ export class Connection extends Emitter<ConnectionEvents> {
   readonly #handleWake = ({ type, target }: WakeEvent): void => {
     // Of all targets only documents have it; while they do nobody waits for them.
     if ((target as { hidden?: boolean } | null)?.hidden) return;
-    if (this.#state === "connected") this.#demandPong(WAKE_PONG_TIMEOUT_MS);
+    if (this.#state === "connected") return this.#demandPong(true);
     // An attempt from before may hang.
-    else if (type === "online") this.#openSocket();
+    if (type === "online") this.#openSocket();
     else if (type !== "offline") this.connect();
   };
 }

@@ -623,6 +623,20 @@ Deno.test("a pong in time after waking keeps the connection", async () => {
   assertEquals(client.pusher.connection.state, "connected");
 });
 
+Deno.test("what may have arrived before waking is no sign of life", async () => {
+  using time = new FakeTime();
+  await using server = new Server();
+  using connection = await open(server);
+  const { client, peer } = connection;
+  globalThis.dispatchEvent(new Event("offline"));
+  assertEquals((await peer.next()).event, "pusher:ping");
+  const message = heard(client.pusher.connection, "message");
+  peer.send("news", {});
+  await message;
+  time.tick(5_000);
+  assertEquals(client.pusher.connection.state, "connecting");
+});
+
 Deno.test("offline asks for a sign of life, and makes no attempt", async () => {
   using time = new FakeTime();
   await using server = new Server();

@@ -2295,7 +2295,7 @@ class Connection implements Peer {
   /** What a stock client has got, where it asked for that to be remembered. */
   #session: Session | null = null;
   /** Ids that this client has and has had: what leaves out one of them. */
-  readonly #ownIds: readonly string[];
+  #ownIds: readonly string[];
   /** What it has missed, while it is getting that. */
   #replay: ReplayQueue | null = null;
   /** Whether the logs of its channels are kept, as it may come back for them. */
@@ -2341,10 +2341,10 @@ class Connection implements Peer {
     this.#hasPositions = recover;
     this.#batch = batch ? EMPTY_BATCH : null;
     if (sessionId !== null && server.sessions !== null) {
-      this.#session = server.sessions.attach(app, sessionId, this);
+      this.#session = server.sessions.find(app, sessionId);
     }
     this.#canRecover = recover || this.#session !== null;
-    this.#ownIds = [socketId, ...this.#session?.formerIds ?? formerIds];
+    this.#ownIds = [socketId, ...formerIds];
     this.#heardAt = server.liveness.tick;
     this.#bornAt = this.#heardAt;
     this.#frames = new TokenBucket(app.limits.framesBurst);
@@ -2419,7 +2419,7 @@ class Connection implements Peer {
     if (exceptSocketId !== "" && this.#ownIds.includes(exceptSocketId)) return;
     if (this.#hasPositions) return this.send(delivery.positioned);
     this.send(delivery.frame);
-    if (delivery.isLogged) this.#session?.sent(delivery);
+    if (delivery.isLogged) this.#ownSession?.sent(delivery);
   }
 
   /** Keeps a delivery for after a join, among those that are kept already. */
@@ -2439,7 +2439,11 @@ class Connection implements Peer {
     if (replay === undefined || this.#state !== "open") return;
     const { channelsPerConnection } = this.app.limits;
     // Twice as many: it has not said yet which of the former ones it still wants.
-    this.#session?.begin(channel, replay.position, 2 * channelsPerConnection);
+    this.#ownSession?.begin(
+      channel,
+      replay.position,
+      2 * channelsPerConnection,
+    );
     if (replay.messages.length === 0) return;
     this.#replay ??= new ReplayQueue();
     this.#replay.addMissed(
@@ -2595,7 +2599,7 @@ class Connection implements Peer {
         return this.send(PONG_FRAME);
       case INBOUND.Pong:
         // Any frame is a sign of life. This one says what has arrived, too.
-        return this.#session?.acknowledge();
+        return this.#ownSession?.acknowledge();
       case INBOUND.Subscribe:
         return this.#handleSubscribe(decodeData(frame.data));
       case INBOUND.Unsubscribe:
@@ -2656,7 +2660,15 @@ class Connection implements Peer {
     if (this.#hasPositions) {
       return { since: readPosition(recover), rewind: readCount(rewind) };
     }
-    return this.#session?.request(channel) ?? NO_WISHES;
+    if (this.#session === null) return NO_WISHES;
+    this.#session.claim(this);
+    this.#ownIds = [this.socketId, ...this.#session.formerIds];
+    return this.#session.request(channel);
+  }
+
+  /** The session, if it is this connection that it goes on with. */
+  get #ownSession(): Session | null {
+    return this.#session?.connection === this ? this.#session : null;
   }
 
   /** Who joins a presence channel: who the data says, or who has signed in. */
@@ -2898,7 +2910,7 @@ class Connection implements Peer {
     }
     if (!this.#channels?.has(name) || isOwnChannel(name)) return;
     this.#leave(name);
-    this.#session?.left(name);
+    this.#ownSession?.left(name);
     this.#replay?.drop(name);
   }
 
@@ -2994,7 +3006,7 @@ class Connection implements Peer {
     }
     this.#pingedAt = tick;
     // One that a session waits for the answer to is as good.
-    if (this.#session?.startPing() ?? true) this.send(PING_FRAME);
+    if (this.#ownSession?.startPing() ?? true) this.send(PING_FRAME);
     return Math.min(leftTicks, pongTicks, idleTicks);
   }
 
@@ -3043,7 +3055,7 @@ class Connection implements Peer {
     this.#server.forget(this);
     for (const name of this.#channels?.keys() ?? []) this.#leave(name);
     if (this.#session !== null) {
-      this.#server.sessions?.detach(this.#session, this.socketId);
+      this.#server.sessions?.release(this.#session, this);
     }
     this.#session = null;
     this.#replay = null;
@@ -3406,8 +3418,11 @@ class Session {
   formerIds: readonly string[] = [];
   /** When the client was last there, in milliseconds. */
   leftAt = 0;
+  /** Connections that have come with its id, and may be the one to go on with. */
+  holders = 0;
+  /** The one that has subscribed to something last. */
+  connection: Connection | null = null;
   readonly #sessions: Sessions;
-  #connection: Connection | null = null;
   /** By channel, what the client is known to have got. */
   readonly #acknowledged = new Map<string, Position>();
   /** By channel, the last that was sent after the last ping. */
@@ -3434,23 +3449,29 @@ class Session {
     return this.#acknowledged.size === 0;
   }
 
-  /** Goes on with another connection. */
-  attach(connection: Connection): void {
-    if (this.#connection !== null) {
-      this.#connection.dropSession();
-      this.detach(this.#connection.socketId);
+  /**
+   * Goes on with a connection, once that subscribes to something: a client may try
+   * several ways to the server side by side, and uses one of them.
+   */
+  claim(connection: Connection): void {
+    if (connection === this.connection) return;
+    if (this.connection !== null) {
+      this.connection.dropSession();
+      this.holders--;
+      this.leave();
     }
-    this.#connection = connection;
+    this.connection = connection;
     this.#attachedAt = Date.now();
     this.#sent.clear();
     this.#pings = [];
     this.#isWaiting = false;
   }
 
-  /** The connection is gone. */
-  detach(socketId: string): void {
-    this.#connection = null;
-    this.formerIds = [socketId, ...this.formerIds].slice(0, MAX_FORMER_IDS);
+  /** Goes on with none for now. */
+  leave(): void {
+    const left = this.connection === null ? [] : [this.connection.socketId];
+    this.formerIds = [...left, ...this.formerIds].slice(0, MAX_FORMER_IDS);
+    this.connection = null;
   }
 
   /** What its client has missed of a channel, if it was there before. */
@@ -3505,7 +3526,7 @@ class Session {
   ping(): boolean {
     if (this.#sent.size === 0 && !this.#isWaiting) return false;
     const isHopeless = this.#pings.length >= MAX_PINGS;
-    if (!isHopeless && this.startPing()) this.#connection?.ping();
+    if (!isHopeless && this.startPing()) this.connection?.ping();
     return !isHopeless;
   }
 
@@ -3540,14 +3561,14 @@ class Sessions {
     this.history = history;
   }
 
-  /** The session of an id, on a new connection. */
-  attach(app: App, id: string, connection: Connection): Session {
+  /** The session of an id, for a new connection. */
+  find(app: App, id: string): Session {
     this.#forgetOld();
     const key = `${app.id}\n${id}`;
     const session = this.#byKey.get(key) ?? this.#make(key);
     this.#byKey.set(key, session);
     this.#away.delete(session);
-    session.attach(connection);
+    session.holders++;
     return session;
   }
 
@@ -3556,12 +3577,15 @@ class Sessions {
     return new Session(this, key, wasForgotten ? Date.now() + RETURN_MS : 0);
   }
 
-  /** The client of a session is away. */
-  detach(session: Session, socketId: string): void {
-    session.detach(socketId);
+  /** A connection of a session is gone; without any its client is away. */
+  release(session: Session, connection: Connection): void {
+    if (session.connection === connection) {
+      session.leave();
+      this.#due.delete(session);
+      if (this.#due.size === 0) this.#stop();
+    }
+    if (--session.holders > 0) return;
     session.leftAt = Date.now();
-    this.#due.delete(session);
-    if (this.#due.size === 0) this.#stop();
     // Of one that has not got anywhere there is nothing to remember.
     if (session.isEmpty) this.#byKey.delete(session.key);
     else this.#away.add(session);
