@@ -2341,7 +2341,7 @@ class Connection implements Peer {
     this.#hasPositions = recover;
     this.#batch = batch ? EMPTY_BATCH : null;
     if (sessionId !== null && server.sessions !== null) {
-      this.#session = server.sessions.find(app, sessionId);
+      this.#session = server.sessions.join(app, sessionId, this);
     }
     this.#canRecover = recover || this.#session !== null;
     this.#ownIds = [socketId, ...formerIds];
@@ -2662,7 +2662,7 @@ class Connection implements Peer {
     }
     if (this.#session === null) return NO_WISHES;
     this.#session.claim(this);
-    this.#ownIds = [this.socketId, ...this.#session.formerIds];
+    this.#ownIds = this.#session.ids;
     return this.#session.request(channel);
   }
 
@@ -3415,11 +3415,11 @@ class Session {
   /** Names it among those of all apps. */
   readonly key: string;
   /** Ids that the client has had, the latest first. */
-  formerIds: readonly string[] = [];
+  #formerIds: readonly string[] = [];
   /** When the client was last there, in milliseconds. */
   leftAt = 0;
   /** Connections that have come with its id, and may be the one to go on with. */
-  holders = 0;
+  readonly holders = new Set<Connection>();
   /** The one that has subscribed to something last. */
   connection: Connection | null = null;
   readonly #sessions: Sessions;
@@ -3457,8 +3457,7 @@ class Session {
     if (connection === this.connection) return;
     if (this.connection !== null) {
       this.connection.dropSession();
-      this.holders--;
-      this.leave();
+      this.release(this.connection);
     }
     this.connection = connection;
     this.#attachedAt = Date.now();
@@ -3467,11 +3466,18 @@ class Session {
     this.#isWaiting = false;
   }
 
-  /** Goes on with none for now. */
-  leave(): void {
-    const left = this.connection === null ? [] : [this.connection.socketId];
-    this.formerIds = [...left, ...this.formerIds].slice(0, MAX_FORMER_IDS);
-    this.connection = null;
+  /** One of the connections is gone, or of no interest any more. */
+  release(connection: Connection): void {
+    this.holders.delete(connection);
+    if (this.connection === connection) this.connection = null;
+    this.#formerIds = [connection.socketId, ...this.#formerIds]
+      .slice(0, MAX_FORMER_IDS);
+  }
+
+  /** Ids that the client has, and has had. */
+  get ids(): readonly string[] {
+    const own = Array.from(this.holders, ({ socketId }) => socketId);
+    return [...own, ...this.#formerIds];
   }
 
   /** What its client has missed of a channel, if it was there before. */
@@ -3561,14 +3567,14 @@ class Sessions {
     this.history = history;
   }
 
-  /** The session of an id, for a new connection. */
-  find(app: App, id: string): Session {
+  /** The session of an id, which a new connection has come with. */
+  join(app: App, id: string, connection: Connection): Session {
     this.#forgetOld();
     const key = `${app.id}\n${id}`;
     const session = this.#byKey.get(key) ?? this.#make(key);
     this.#byKey.set(key, session);
     this.#away.delete(session);
-    session.holders++;
+    session.holders.add(connection);
     return session;
   }
 
@@ -3579,12 +3585,10 @@ class Sessions {
 
   /** A connection of a session is gone; without any its client is away. */
   release(session: Session, connection: Connection): void {
-    if (session.connection === connection) {
-      session.leave();
-      this.#due.delete(session);
-      if (this.#due.size === 0) this.#stop();
-    }
-    if (--session.holders > 0) return;
+    session.release(connection);
+    if (session.connection === null) this.#due.delete(session);
+    if (this.#due.size === 0) this.#stop();
+    if (session.holders.size > 0) return;
     session.leftAt = Date.now();
     // Of one that has not got anywhere there is nothing to remember.
     if (session.isEmpty) this.#byKey.delete(session.key);
