@@ -1127,6 +1127,8 @@ export class Connection extends Emitter<ConnectionEvents> {
   connect(): void {
     if (this.#socket) return;
     if (!this.#transports.length) return this.#transition("failed");
+    // Should it be too early, the next attempt is not to be late.
+    this.#failures = 0;
     this.#openSocket();
     if (!this.#isRetrying()) this.#transition("connecting");
   }
@@ -1135,7 +1137,6 @@ export class Connection extends Emitter<ConnectionEvents> {
   disconnect(): void {
     this.#dropSocket();
     this.#watchNetwork("removeEventListener");
-    this.#failures = 0;
     this.#transition("disconnected");
   }
 
@@ -1402,8 +1403,8 @@ export class Connection extends Emitter<ConnectionEvents> {
     if ((target as { hidden?: boolean } | null)?.hidden) return;
     if (this.#state === "connected") return this.#demandPong(true);
     // An attempt from before may hang.
-    if (type === "online") this.#openSocket();
-    else if (type !== "offline") this.connect();
+    if (type === "online") this.#dropSocket();
+    if (type !== "offline") this.connect();
   };
 }
 

@@ -623,6 +623,27 @@ Deno.test("a pong in time after waking keeps the connection", async () => {
   assertEquals(client.pusher.connection.state, "connected");
 });
 
+Deno.test("waking too early makes the next attempts early, too", async () => {
+  using time = new FakeTime();
+  await using server = new Server();
+  using client = new Client(server, { enabledTransports: ["ws"] });
+  for (let failures = 0; failures < 4; failures++) {
+    const waiting = client.heard("connecting_in");
+    (await server.accept()).close(4100);
+    await waiting;
+    if (failures < 3) time.tick(1_500 * 2 ** failures);
+  }
+  globalThis.dispatchEvent(new Event("online"));
+  const waiting = client.heard("connecting_in");
+  (await server.accept()).close(4100);
+  await waiting;
+  // Not after the delay of the fifth failure, which is above 16 seconds.
+  time.tick(1_500);
+  const connected = client.heard("connected");
+  await server.establish();
+  await connected;
+});
+
 Deno.test("what may have arrived before waking is no sign of life", async () => {
   using time = new FakeTime();
   await using server = new Server();
