@@ -132,6 +132,7 @@ class Stage {
   readonly #ledger = new Ledger();
   readonly #server: Pusher;
   readonly #http: Deno.HttpServer<Deno.NetAddr>;
+  readonly #abort: AbortController;
   readonly #proxy: FaultProxy;
   readonly #witnesses: StockClient[] = [];
   readonly #subjects: Subject[];
@@ -144,11 +145,13 @@ class Stage {
     options: RunOptions,
     server: Pusher,
     http: Deno.HttpServer<Deno.NetAddr>,
+    abort: AbortController,
     proxy: FaultProxy,
   ) {
     this.#options = options;
     this.#server = server;
     this.#http = http;
+    this.#abort = abort;
     this.#proxy = proxy;
     this.#random = new Random(options.seed, 1);
     this.#subjects = this.#makeSubjects();
@@ -187,12 +190,14 @@ class Stage {
         return id === null ? null : { id };
       },
     });
+    const abort = new AbortController();
+    const { signal } = abort;
     const http = Deno.serve(
-      { port: 0, hostname: "127.0.0.1", onListen() {} },
+      { port: 0, hostname: "127.0.0.1", signal, onListen() {} },
       Pusher.cascade(server.handler, fallback(server)),
     );
     const proxy = await FaultProxy.open({ port: http.addr.port });
-    const stage = new Stage(options, server, http, proxy);
+    const stage = new Stage(options, server, http, abort, proxy);
     await stage.#openWitnesses();
     return stage;
   }
@@ -271,7 +276,9 @@ class Stage {
     const proxy = this.#proxy[Symbol.asyncDispose]();
     await within(END_MS, "end of the proxy", proxy);
     await within(END_MS, "end of the server", this.#server.close());
-    await within(END_MS, "end of the listener", this.#http.shutdown());
+    // Not shutdown(), which may wait for what the proxy has left half done.
+    this.#abort.abort();
+    await within(END_MS, "end of the listener", this.#http.finished);
   }
 
   #makeSubjects(): Subject[] {
