@@ -143,6 +143,7 @@ class Link {
   /** How much of the next chunk of one side is let through, as the last one. */
   #truncation: { source: Socket; share: number } | null = null;
   #isCut = false;
+  #isAnswered = false;
   /** Resolves when both ends are gone. */
   readonly closed: Promise<void>;
 
@@ -157,7 +158,7 @@ class Link {
     if (this.#isCut) return;
     this.#isCut = true;
     for (const socket of [this.#client, this.#server]) {
-      if (how === "reset") reset(socket);
+      if (how === "reset") this.#reset(socket);
       else socket.destroy();
     }
     this.#open();
@@ -177,7 +178,7 @@ class Link {
   ghost(forMs: number, end: "reset" | "close"): void {
     if (this.#isCut) return;
     this.stall(forMs, end);
-    reset(this.#client);
+    this.#reset(this.#client);
   }
 
   /** Makes everything late, for a time. */
@@ -216,6 +217,7 @@ class Link {
       for await (const chunk of chunks as AsyncIterable<Buffer>) {
         await this.#passage();
         if (this.#isCut) return;
+        if (source === this.#server) this.#isAnswered = true;
         if (source === this.#client && this.#refuses(chunk)) return;
         if (this.#truncates(source, target, chunk)) return;
         if (!target.write(chunk)) await drained(target);
@@ -258,8 +260,18 @@ class Link {
   #part(target: Socket, words: Buffer): void {
     const other = target === this.#client ? this.#server : this.#client;
     target.end(words, () => this.cut("close"));
-    reset(other);
+    this.#reset(other);
     this.#after(FAREWELL_MS, () => this.cut("close"));
+  }
+
+  /**
+   * Resets an end. A server that has not answered yet gets an orderly end: Deno
+   * 2.9.6 never tells of a socket that is reset while it is being upgraded, and
+   * then `shutdown()` of the server never resolves.
+   */
+  #reset(socket: Socket): void {
+    if (socket === this.#client || this.#isAnswered) reset(socket);
+    else socket.destroy();
   }
 
   async #passage(): Promise<void> {
