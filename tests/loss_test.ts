@@ -260,7 +260,12 @@ async function prove(plans: RunOptions[]): Promise<void> {
 
 for (const transport of TRANSPORTS) {
   Deno.test(`nothing is lost over ${transport} by our client, nor by pusher-js with a session`, async () => {
-    await prove(KINDS.map((kind) => ({ ...SHORT, kind, transport })));
+    // What stock clients lose without a session is there to see that the faults
+    // bite. Over HTTP they take long to connect: in so short a time that says little.
+    const kinds = KINDS.filter((kind) =>
+      kind !== "stock" || transport === "ws"
+    );
+    await prove(kinds.map((kind) => ({ ...SHORT, kind, transport })));
   });
 }
 

@@ -348,8 +348,6 @@ async function weather(
   const stop = site.publishing();
   await proxy.storm(planStorm({ seed, ...STORM }));
   await proxy.clear("close", 100);
-  await until(window, `client.connection.state !== "connected"`);
-  await joined(window);
   await site.publish();
   const count = stop();
   await caughtUp(window, count);
