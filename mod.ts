@@ -2435,15 +2435,17 @@ class Connection implements Peer {
    * Sends what the client has missed. Not all at once: a client that reads as
    * fast as it can is not to be taken for one that does not read.
    */
-  #follow(channel: string, replay: Replay | undefined): void {
+  #follow(
+    channel: string,
+    replay: Replay | undefined,
+    wasThere: boolean,
+  ): void {
     if (replay === undefined || this.#state !== "open") return;
     const { channelsPerConnection } = this.app.limits;
     // Twice as many: it has not said yet which of the former ones it still wants.
-    this.#ownSession?.begin(
-      channel,
-      replay.position,
-      2 * channelsPerConnection,
-    );
+    const isFailed = wasThere && !replay.recovered;
+    const max = 2 * channelsPerConnection;
+    this.#ownSession?.begin(channel, replay.position, isFailed, max);
     if (replay.messages.length === 0) return;
     this.#replay ??= new ReplayQueue();
     this.#replay.addMissed(
@@ -2726,7 +2728,7 @@ class Connection implements Peer {
       if (this.#state === "open") {
         if (result !== null) this.#enter(name, member?.userId);
         answer(result);
-        this.#follow(name, result?.replay);
+        this.#follow(name, result?.replay, log?.since !== undefined);
       } else if (result !== null) {
         const hasLog = log !== undefined;
         this.#server.leave(this.app, name, member?.userId, hasLog);
@@ -3491,9 +3493,20 @@ class Session {
   }
 
   /** From here on the client gets everything of a channel. */
-  begin(channel: string, position: Position, maxChannels: number): void {
+  begin(
+    channel: string,
+    position: Position,
+    isFailed: boolean,
+    maxChannels: number,
+  ): void {
     this.#acknowledged.delete(channel);
-    this.#acknowledged.set(channel, position);
+    // That something is lost is told again until the client is known to have heard.
+    const offset = isFailed ? -1 : position.offset;
+    this.#acknowledged.set(channel, { epoch: position.epoch, offset });
+    if (isFailed) {
+      this.#sent.set(channel, position.offset);
+      this.#sessions.pingSoon(this);
+    }
     // Those that the client did not come back to are the first.
     for (const [oldest] of this.#acknowledged) {
       if (this.#acknowledged.size <= maxChannels) break;

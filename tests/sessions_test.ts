@@ -782,6 +782,29 @@ sessionTest(
 // ---- Bounds -----------------------------------------------------------------
 
 sessionTest(
+  "a session is told again of a gap until it has answered a ping after it",
+  async (start) => {
+    await using server = start({ history: { events: 2 } });
+    const path = newPath();
+    await visit(server, { path });
+    await publish(server, "news", 1, 5);
+    for (let i = 0; i < 2; i++) {
+      await using back = await server.connect({ path });
+      await back.enter("news");
+      await back.next(FAILED);
+    }
+    await using back = await server.connect({ path });
+    await back.enter("news");
+    await back.next(FAILED);
+    await back.next("pusher:ping");
+    back.pong();
+    await back.framesUntilPong();
+    await leave(server, back);
+    assertEquals(await missed(server, { path }), []);
+  },
+);
+
+sessionTest(
   "a session is told when the log does not reach back",
   async (start) => {
     await using server = start({ history: { events: 5 } });
@@ -799,10 +822,13 @@ sessionTest(
       data,
     });
     assertEquals(await rest(back), []);
+    await back.next("pusher:ping");
+    back.pong();
+    await back.framesUntilPong();
     await publish(server, "news", 7);
     await take(back, 7);
     await leave(server, back);
-    // It has been told once; from there on it can come back again.
+    // It has heard of it; from there on it can come back again.
     assertEquals(await missed(server, { path }), [7]);
   },
 );
