@@ -1761,10 +1761,7 @@ class Server {
     if (message.control !== undefined) {
       return this.#obey(message.control, channel, channelName);
     }
-    const except = message.exceptSocketId === undefined
-      ? undefined
-      : this.connections.get(message.exceptSocketId);
-    channel.deliver(new Delivery(channelName, message, offset), except);
+    channel.deliver(new Delivery(channelName, message, offset));
   }
 
   /** Does what another server, or this one, has said. */
@@ -2413,8 +2410,8 @@ class Connection implements Peer {
   }
 
   #sendDelivery(delivery: Delivery): void {
-    // What the client has caused may come late, from an earlier connection of its
-    // own, or may be replayed.
+    // What the client has caused may be served on an earlier connection of its
+    // own, may come late from there, or may be replayed.
     const { exceptSocketId } = delivery;
     if (exceptSocketId !== "" && this.#ownIds.includes(exceptSocketId)) return;
     if (this.#hasPositions) return this.send(delivery.positioned);
@@ -2438,14 +2435,13 @@ class Connection implements Peer {
   #follow(
     channel: string,
     replay: Replay | undefined,
-    wasThere: boolean,
+    log: LogRequest | undefined,
   ): void {
     if (replay === undefined || this.#state !== "open") return;
-    const { channelsPerConnection } = this.app.limits;
     // Twice as many: it has not said yet which of the former ones it still wants.
-    const isFailed = wasThere && !replay.recovered;
-    const max = 2 * channelsPerConnection;
-    this.#ownSession?.begin(channel, replay.position, isFailed, max);
+    const max = 2 * this.app.limits.channelsPerConnection;
+    const { position } = replay;
+    this.#ownSession?.begin(channel, position, hasGap(replay, log), max);
     if (replay.messages.length === 0) return;
     this.#replay ??= new ReplayQueue();
     this.#replay.addMissed(
@@ -2486,7 +2482,7 @@ class Connection implements Peer {
     replay: Replay | undefined,
     log: LogRequest | undefined,
   ): void {
-    if (log?.since === undefined || replay?.recovered) return;
+    if (!hasGap(replay, log)) return;
     const data = JSON.stringify({ channel });
     this.send(encodeFrame({ event: OUTBOUND.RecoveryFailed, channel, data }));
   }
@@ -2728,7 +2724,7 @@ class Connection implements Peer {
       if (this.#state === "open") {
         if (result !== null) this.#enter(name, member?.userId);
         answer(result);
-        this.#follow(name, result?.replay, log?.since !== undefined);
+        this.#follow(name, result?.replay, log);
       } else if (result !== null) {
         const hasLog = log !== undefined;
         this.#server.leave(this.app, name, member?.userId, hasLog);
@@ -3274,6 +3270,14 @@ const NOWHERE: Position = Object.freeze({ epoch: "", offset: 0 });
 
 const NO_WISHES: LogRequest = Object.freeze({ rewind: 0 });
 
+/** Whether a client that was there before has missed what cannot be had. */
+function hasGap(
+  replay: Replay | undefined,
+  log: LogRequest | undefined,
+): boolean {
+  return log?.since !== undefined && !replay?.recovered;
+}
+
 /** A message on its way to the subscribers of a channel; encoded once at most. */
 class Delivery {
   readonly channel: string;
@@ -3329,22 +3333,22 @@ function deliveryOf(channel: string, logged: LoggedMessage): Delivery {
 class ReplayQueue {
   /** UTF-16 units of what would be nowhere else: what was delivered meanwhile. */
   units = 0;
-  #missed: { delivery: Delivery; units: number }[] = [];
+  #items: { delivery: Delivery; units: number }[] = [];
   #taken = 0;
 
   addMissed(missed: readonly Delivery[]): void {
-    for (const delivery of missed) this.#missed.push({ delivery, units: 0 });
+    for (const delivery of missed) this.#items.push({ delivery, units: 0 });
   }
 
   add(delivery: Delivery): void {
     const units = delivery.frame.length;
-    this.#missed.push({ delivery, units });
+    this.#items.push({ delivery, units });
     this.units += units;
   }
 
   /** The next one, or null at the end. */
   take(): Delivery | null {
-    const next = this.#missed[this.#taken];
+    const next = this.#items[this.#taken];
     if (next === undefined) return null;
     this.#taken++;
     this.units -= next.units;
@@ -3353,7 +3357,7 @@ class ReplayQueue {
 
   /** Forgets what is for a channel that the client has left. */
   drop(channel: string): void {
-    this.#missed = this.#missed.slice(this.#taken).filter((item) => {
+    this.#items = this.#items.slice(this.#taken).filter((item) => {
       if (item.delivery.channel !== channel) return true;
       this.units -= item.units;
       return false;
@@ -3862,13 +3866,11 @@ class Channel {
   }
 
   /** Hands a message to all of them. */
-  deliver(delivery: Delivery, except?: Connection): void {
-    for (const connection of this.connections) {
-      if (connection !== except) connection.deliver(delivery);
-    }
+  deliver(delivery: Delivery): void {
+    for (const connection of this.connections) connection.deliver(delivery);
     if (this.#held === null) return;
     for (const [connection, waiting] of this.#held) {
-      if (connection !== except) connection.keep(delivery, waiting);
+      connection.keep(delivery, waiting);
     }
   }
 
@@ -3972,10 +3974,13 @@ export class MemoryBackplane implements Backplane {
     if (first !== undefined && subscriptions === 1) {
       this.publish(app, first.channel, first.message);
     }
-    const cached = this.cached(app, channel)?.message;
     return {
-      ...{ subscriptions, memberAdded: added, members, cached },
-      ...{ offset: state.offset, replay: log && this.#replay(state, log) },
+      subscriptions,
+      memberAdded: added,
+      members,
+      cached: this.cached(app, channel)?.message,
+      offset: state.offset,
+      replay: log && this.#replay(state, log),
     };
   }
 

@@ -12,6 +12,7 @@ import {
 import { FakeTime } from "@std/testing/time";
 import {
   type App,
+  backplaneTest,
   type Client,
   dataOf,
   type Frame,
@@ -40,19 +41,6 @@ const CACHES: [channel: string, init: SubscribeInit][] = [
   ["presence-cache-a", { member: { user_id: "ann" } }],
   ["private-encrypted-cache-a", {}],
 ];
-
-/** Registers a test against each kind of backplane. */
-function bothTest(
-  name: string,
-  fn: (start: (options?: PusherOptions) => TestServer) => Promise<void>,
-): void {
-  Deno.test(name, () => fn(serve));
-  Deno.test(
-    `${name}, behind a backplane that answers later`,
-    () =>
-      fn((options) => serve({ backplane: new SlowBackplane(), ...options })),
-  );
-}
 
 /** Joins a cache channel and takes what it gives: an event, or that it has none. */
 async function joinCache(
@@ -107,7 +95,7 @@ async function cacheOf(
 
 // ---- Cache channels ---------------------------------------------------------
 
-bothTest(
+backplaneTest(
   "a cache channel without an event says pusher:cache_miss",
   async (start) => {
     await using server = start();
@@ -130,7 +118,7 @@ bothTest(
   },
 );
 
-bothTest(
+backplaneTest(
   "a cache channel gives a new subscriber the last event, to the byte",
   async (start) => {
     await using server = start();
@@ -162,7 +150,7 @@ async function nextAll(client: Client, ...events: string[]): Promise<void> {
   await client.silence();
 }
 
-bothTest(
+backplaneTest(
   "the cached event goes to the new subscriber only, after its success",
   async (start) => {
     await using server = start({ subscriptionCounts: true });
@@ -179,7 +167,7 @@ bothTest(
   },
 );
 
-bothTest(
+backplaneTest(
   "a repeated subscription is given the cached event again",
   async (start) => {
     await using server = start({ subscriptionCounts: true });
@@ -198,7 +186,7 @@ bothTest(
   },
 );
 
-bothTest(
+backplaneTest(
   "an event is cached however it was published, whoever is there",
   async (start) => {
     await using server = start();
@@ -242,7 +230,7 @@ bothTest(
   },
 );
 
-bothTest(
+backplaneTest(
   "an event is cached for the connection that it left out, too",
   async (start) => {
     await using server = start();
@@ -257,7 +245,7 @@ bothTest(
   },
 );
 
-bothTest("a refused publish leaves the cache as it was", async (start) => {
+backplaneTest("a refused publish leaves the cache as it was", async (start) => {
   await using server = start();
   await post(server, "cache-a", "1");
   const item = { name: "e", channel: "cache-a", data: "2" };
@@ -276,86 +264,95 @@ bothTest("a refused publish leaves the cache as it was", async (start) => {
   assertEquals((await cacheOf(server, "cache-a"))?.data, "1");
 });
 
-bothTest("client events and member frames are not cached", async (start) => {
-  await using server = start({ clientEvents: true });
-  for (const channel of ["private-cache-a", "presence-cache-a"]) {
-    const as = (user_id: string) =>
-      channel.startsWith("presence") ? { member: { user_id } } : {};
-    await using ann = await server.connect();
-    await using bob = await server.connect();
-    await joinCache(ann, channel, as("ann"));
-    await joinCache(bob, channel, as("bob"));
-    const relay = async () => {
-      ann.send({ event: "client-x", channel, data: "from a client" });
-      await ann.framesUntilPong();
-      const frames = await bob.framesUntilPong();
-      assertEquals(frames.at(-1)?.event, "client-x");
-    };
-    await relay();
-    assertEquals((await givenBy(server, channel, as("eve"))).event, MISS);
-    assertEquals(await cacheOf(server, channel), null);
-    await post(server, channel, "1");
-    await bob.framesUntilPong();
-    await relay();
-    assertEquals((await givenBy(server, channel, as("eve"))).data, "1");
-  }
-});
+backplaneTest(
+  "client events and member frames are not cached",
+  async (start) => {
+    await using server = start({ clientEvents: true });
+    for (const channel of ["private-cache-a", "presence-cache-a"]) {
+      const as = (user_id: string) =>
+        channel.startsWith("presence") ? { member: { user_id } } : {};
+      await using ann = await server.connect();
+      await using bob = await server.connect();
+      await joinCache(ann, channel, as("ann"));
+      await joinCache(bob, channel, as("bob"));
+      const relay = async () => {
+        ann.send({ event: "client-x", channel, data: "from a client" });
+        await ann.framesUntilPong();
+        const frames = await bob.framesUntilPong();
+        assertEquals(frames.at(-1)?.event, "client-x");
+      };
+      await relay();
+      assertEquals((await givenBy(server, channel, as("eve"))).event, MISS);
+      assertEquals(await cacheOf(server, channel), null);
+      await post(server, channel, "1");
+      await bob.framesUntilPong();
+      await relay();
+      assertEquals((await givenBy(server, channel, as("eve"))).data, "1");
+    }
+  },
+);
 
-bothTest("a cached event outlives everybody who was there", async (start) => {
-  await using server = start();
-  for (const [channel, init] of CACHES) {
-    await using client = await server.connect();
-    await joinCache(client, channel, init);
-    await post(server, channel, "1");
-    await client.next("e");
-    client.unsubscribe(channel);
-    await client.silence();
-    const left = await server.journal.next("channel_vacated");
-    assertEquals(left.channel, channel);
-    assertEquals((await givenBy(server, channel, init)).data, "1");
-    const gone = await server.journal.next("channel_vacated");
-    assertEquals(gone.channel, channel);
-    assertEquals((await cacheOf(server, channel))?.data, "1");
-  }
-  // Whoever has an event is not there for that.
-  assertEquals(await server.pusher.channels(), { channels: {} });
-});
+backplaneTest(
+  "a cached event outlives everybody who was there",
+  async (start) => {
+    await using server = start();
+    for (const [channel, init] of CACHES) {
+      await using client = await server.connect();
+      await joinCache(client, channel, init);
+      await post(server, channel, "1");
+      await client.next("e");
+      client.unsubscribe(channel);
+      await client.silence();
+      const left = await server.journal.next("channel_vacated");
+      assertEquals(left.channel, channel);
+      assertEquals((await givenBy(server, channel, init)).data, "1");
+      const gone = await server.journal.next("channel_vacated");
+      assertEquals(gone.channel, channel);
+      assertEquals((await cacheOf(server, channel))?.data, "1");
+    }
+    // Whoever has an event is not there for that.
+    assertEquals(await server.pusher.channels(), { channels: {} });
+  },
+);
 
-bothTest("a channel caches by the start of its name only", async (start) => {
-  await using server = start();
-  for (
-    const channel of [
-      "mycache-x",
-      "news-cache-x",
-      "cache",
-      "cachex",
-      "Cache-x",
-      "private-cache",
-      "private-mycache-x",
-      "presence-mycache-x",
-      "private-encrypted-mycache-x",
-      "private-private-cache-x",
-    ]
-  ) {
-    const init = channel.startsWith("presence-")
-      ? { member: { user_id: "ann" } }
-      : {};
-    await using client = await server.connect();
-    await post(server, channel, "1");
-    await client.join(channel, init);
-    await client.silence();
-    const { status } = await server.api("GET", `/channels/${channel}`, {
-      query: { info: "cache" },
-    });
-    assertEquals(status, 400, channel);
-  }
-  // As short as they can be, these do.
-  for (const channel of ["cache-", "private-cache-"]) {
-    assertEquals((await givenBy(server, channel)).event, MISS);
-  }
-});
+backplaneTest(
+  "a channel caches by the start of its name only",
+  async (start) => {
+    await using server = start();
+    for (
+      const channel of [
+        "mycache-x",
+        "news-cache-x",
+        "cache",
+        "cachex",
+        "Cache-x",
+        "private-cache",
+        "private-mycache-x",
+        "presence-mycache-x",
+        "private-encrypted-mycache-x",
+        "private-private-cache-x",
+      ]
+    ) {
+      const init = channel.startsWith("presence-")
+        ? { member: { user_id: "ann" } }
+        : {};
+      await using client = await server.connect();
+      await post(server, channel, "1");
+      await client.join(channel, init);
+      await client.silence();
+      const { status } = await server.api("GET", `/channels/${channel}`, {
+        query: { info: "cache" },
+      });
+      assertEquals(status, 400, channel);
+    }
+    // As short as they can be, these do.
+    for (const channel of ["cache-", "private-cache-"]) {
+      assertEquals((await givenBy(server, channel)).event, MISS);
+    }
+  },
+);
 
-bothTest(
+backplaneTest(
   "a refused subscription is given nothing of the cache",
   async (start) => {
     await using server = start();
@@ -374,7 +371,7 @@ bothTest(
   },
 );
 
-bothTest("apps have caches of their own", async (start) => {
+backplaneTest("apps have caches of their own", async (start) => {
   await using server = start({ apps: TWO_APPS });
   const [a, b] = TWO_APPS as [App, App];
   await server.pusher.app("a").trigger("cache-x", "e", "of a");
@@ -395,7 +392,7 @@ bothTest("apps have caches of their own", async (start) => {
   }
 });
 
-bothTest("the HTTP API tells what is cached", async (start) => {
+backplaneTest("the HTTP API tells what is cached", async (start) => {
   await using server = start();
   for (const [channel, init] of CACHES) {
     assertEquals(await cacheOf(server, channel), null);
@@ -428,7 +425,7 @@ bothTest("the HTTP API tells what is cached", async (start) => {
   assertEquals(body, { occupied: false });
 });
 
-bothTest(
+backplaneTest(
   "the HTTP API refuses info=cache where there is none",
   async (start) => {
     await using server = start();
@@ -494,7 +491,7 @@ Deno.test("an occupied channel's event expires all the same", async () => {
   assertEquals((await givenBy(server, "cache-a")).event, MISS);
 });
 
-bothTest("cacheTtlMs says how long an event is cached", async (start) => {
+backplaneTest("cacheTtlMs says how long an event is cached", async (start) => {
   await using server = start({ cacheTtlMs: 300 });
   const published = Date.now();
   await post(server, "cache-a", "1");
@@ -562,7 +559,7 @@ async function count(client: Client, channel: string): Promise<number> {
   return subscription_count;
 }
 
-bothTest(
+backplaneTest(
   "nobody is told a count unless subscriptionCounts is on",
   async (start) => {
     for (const options of [{}, { subscriptionCounts: false }]) {
@@ -579,7 +576,7 @@ bothTest(
   },
 );
 
-bothTest(
+backplaneTest(
   "subscriptionCounts tells every subscriber of every change",
   async (start) => {
     await using server = start({ subscriptionCounts: true });
@@ -628,7 +625,7 @@ bothTest(
   },
 );
 
-bothTest("counts are of connections", async (start) => {
+backplaneTest("counts are of connections", async (start) => {
   await using server = start({ subscriptionCounts: true });
   await using ann = await server.connect();
   await using tab = await server.connect();
@@ -639,7 +636,7 @@ bothTest("counts are of connections", async (start) => {
   assertEquals(await count(ann, "private-a"), 2);
 });
 
-bothTest("presence channels send no counts", async (start) => {
+backplaneTest("presence channels send no counts", async (start) => {
   await using server = start({ subscriptionCounts: true });
   for (const channel of ["presence-a", "presence-cache-a"]) {
     await using ann = await server.connect();
@@ -662,7 +659,7 @@ bothTest("presence channels send no counts", async (start) => {
   assertEquals(server.journal.told("subscription_count"), []);
 });
 
-bothTest(
+backplaneTest(
   "subscriptionCounts of an app overrides that of the server",
   async (start) => {
     const [a, b] = TWO_APPS as [App, App];
@@ -892,37 +889,40 @@ Deno.test("close does not wait for a count that is due", async () => {
 
 // ---- Stock client -----------------------------------------------------------
 
-bothTest("pusher-js tells cache_miss and the last event", async (start) => {
-  await using server = start();
-  const stock = sdk(server);
-  using first = new StockClient(server, authorizedBy(stock));
-  using second = new StockClient(server, authorizedBy(stock));
-  for (const channel of ["cache-a", "private-cache-a"]) {
-    const empty = first.subscribe(channel);
-    const events = await empty.until(MISS);
-    assertEquals(events.map(([name]) => name), [
-      "pusher:subscription_succeeded",
-      MISS,
-    ]);
-    await stock.trigger(channel, "e", { n: 1 });
-    await empty.until("e");
-    const filled = await second.subscribe(channel).until("e");
-    assertEquals(filled.at(-1), ["e", { n: 1 }]);
-    assertEquals(filled.length, 2);
-  }
-  const secret = "private-encrypted-cache-a";
-  await stock.trigger(secret, "e", { clear: "text" });
-  const decrypted = await first.subscribe(secret).until("e");
-  assertEquals(decrypted.at(-1), ["e", { clear: "text" }]);
-  const response = await stock.get({
-    path: `/channels/${secret}`,
-    params: { info: "cache" },
-  });
-  const { cache } = await response.json();
-  assert(!cache.data.includes("clear"), cache.data);
-});
+backplaneTest(
+  "pusher-js tells cache_miss and the last event",
+  async (start) => {
+    await using server = start();
+    const stock = sdk(server);
+    using first = new StockClient(server, authorizedBy(stock));
+    using second = new StockClient(server, authorizedBy(stock));
+    for (const channel of ["cache-a", "private-cache-a"]) {
+      const empty = first.subscribe(channel);
+      const events = await empty.until(MISS);
+      assertEquals(events.map(([name]) => name), [
+        "pusher:subscription_succeeded",
+        MISS,
+      ]);
+      await stock.trigger(channel, "e", { n: 1 });
+      await empty.until("e");
+      const filled = await second.subscribe(channel).until("e");
+      assertEquals(filled.at(-1), ["e", { n: 1 }]);
+      assertEquals(filled.length, 2);
+    }
+    const secret = "private-encrypted-cache-a";
+    await stock.trigger(secret, "e", { clear: "text" });
+    const decrypted = await first.subscribe(secret).until("e");
+    assertEquals(decrypted.at(-1), ["e", { clear: "text" }]);
+    const response = await stock.get({
+      path: `/channels/${secret}`,
+      params: { info: "cache" },
+    });
+    const { cache } = await response.json();
+    assert(!cache.data.includes("clear"), cache.data);
+  },
+);
 
-bothTest("pusher-js tells the subscription count", async (start) => {
+backplaneTest("pusher-js tells the subscription count", async (start) => {
   await using server = start({ subscriptionCounts: true });
   using first = new StockClient(server);
   using second = new StockClient(server);

@@ -3,7 +3,7 @@
  * it: clear text never leaves the program, and clients are given the secret with
  * the signature.
  */
-import { type Encryption, Pusher, type PusherOptions } from "@glitz/pusher";
+import { type Encryption, Pusher } from "@glitz/pusher";
 import {
   assert,
   assertEquals,
@@ -13,11 +13,11 @@ import {
 import {
   APP,
   type App,
+  backplaneTest,
   channelAuth,
   dataOf,
   read,
   serve,
-  SlowBackplane,
   type TestServer,
 } from "./harness.ts";
 
@@ -58,20 +58,7 @@ function decrypted(wire: string): string {
   return new TextDecoder().decode(bytes);
 }
 
-/** Registers a test against each kind of backplane. */
-function bothTest(
-  name: string,
-  fn: (start: (options?: PusherOptions) => TestServer) => Promise<void>,
-): void {
-  Deno.test(name, () => fn(serve));
-  Deno.test(
-    `${name}, behind a backplane that answers later`,
-    () =>
-      fn((options) => serve({ backplane: new SlowBackplane(), ...options })),
-  );
-}
-
-bothTest(
+backplaneTest(
   "trigger on an encrypted channel sends what encryption makes of it",
   async (start) => {
     const encryption = new FakeCipher();
@@ -120,7 +107,7 @@ bothTest(
   },
 );
 
-bothTest(
+backplaneTest(
   "what an encrypted cache channel keeps is encrypted",
   async (start) => {
     await using server = start({ encryption: new FakeCipher() });
@@ -137,7 +124,7 @@ bothTest(
   },
 );
 
-bothTest(
+backplaneTest(
   "a batch encrypts the items that go to encrypted channels",
   async (start) => {
     const encryption = new FakeCipher();
@@ -166,7 +153,7 @@ bothTest(
   },
 );
 
-bothTest(
+backplaneTest(
   "trigger refuses an encrypted channel among several",
   async (start) => {
     const encryption = new FakeCipher();
@@ -222,7 +209,7 @@ Deno.test("trigger refuses encrypted channels at once when there is no encryptio
   assertEquals(server.journal.told("published"), []);
 });
 
-bothTest(
+backplaneTest(
   "names that only look encrypted are sent as they are",
   async (start) => {
     const encryption = new FakeCipher();
@@ -249,7 +236,7 @@ bothTest(
   },
 );
 
-bothTest(
+backplaneTest(
   "the HTTP API passes on what was encrypted elsewhere, unchanged",
   async (start) => {
     const encryption = new FakeCipher();
@@ -422,7 +409,7 @@ Deno.test("authorizeChannel adds the shared secret on encrypted channels only", 
   );
 });
 
-bothTest(
+backplaneTest(
   "POST /pusher/auth gives the shared secret with the signature",
   async (start) => {
     const encryption = new FakeCipher();
@@ -474,7 +461,7 @@ bothTest(
 
 // ---- Apps -------------------------------------------------------------------
 
-bothTest("apps encrypt with what is their own", async (start) => {
+backplaneTest("apps encrypt with what is their own", async (start) => {
   const apps: App[] = ["a", "b", "c"].map((id) => ({
     id,
     key: `key-${id}`,

@@ -32,6 +32,7 @@ import {
   type TestServer,
   wireFrame,
 } from "./harness.ts";
+import { Random } from "./random.ts";
 
 /** What to run. */
 export interface FuzzOptions {
@@ -148,37 +149,15 @@ const AUTH = "@@auth@@";
 
 // ---- Random -----------------------------------------------------------------
 
-/** Random numbers that a seed repeats, by the algorithm known as splitmix32. */
-class Random {
-  #state: number;
-
-  constructor(...seeds: number[]) {
-    this.#state = 0;
-    for (const seed of seeds) {
-      this.#state = (this.#state ^ seed) | 0;
-      this.#state = Math.floor(this.next() * 2 ** 32) | 0;
-    }
-  }
-
-  next(): number {
-    this.#state = (this.#state + 0x9e3779b9) | 0;
-    let t = this.#state ^ (this.#state >>> 16);
-    t = Math.imul(t, 0x21f0aaad);
-    t ^= t >>> 15;
-    t = Math.imul(t, 0x735a2d97);
-    return ((t ^ (t >>> 15)) >>> 0) / 2 ** 32;
-  }
-
-  below(limit: number): number {
-    return Math.floor(this.next() * limit);
-  }
-
+/** What is drawn from random numbers here. */
+class Dice extends Random {
   /** True so often. */
   chance(share: number): boolean {
     return this.next() < share;
   }
 
-  of<T>(values: readonly T[]): T {
+  /** No list is empty. */
+  override of<T>(values: readonly T[]): T {
     return values[this.below(values.length)] as T;
   }
 
@@ -995,7 +974,7 @@ function listed(frame: Frame): [id: string, info: string][] {
 // done by all at once, then compared.
 
 class Round {
-  readonly #random: Random;
+  readonly #random: Dice;
   readonly #server: TestServer;
   readonly #model: Model;
   readonly #report: FuzzReport;
@@ -1010,7 +989,7 @@ class Round {
   constructor(
     server: TestServer,
     model: Model,
-    random: Random,
+    random: Dice,
     report: FuzzReport,
     steps: string[],
   ) {
@@ -2465,7 +2444,7 @@ export async function fuzz(options: FuzzOptions): Promise<FuzzReport> {
   try {
     do {
       const round = from + report.rounds;
-      const random = new Random(seed, round);
+      const random = new Dice(seed, round);
       const model = new Model(random.chance(0.85), random.chance(0.5));
       steps.splice(0);
       try {

@@ -1060,6 +1060,19 @@ export class SlowBackplane implements Backplane {
   }
 }
 
+/** Registers a test against each kind of backplane. */
+export function backplaneTest(
+  name: string,
+  fn: (start: (options?: PusherOptions) => TestServer) => Promise<void>,
+): void {
+  Deno.test(name, () => fn(serve));
+  Deno.test(
+    `${name}, behind a backplane that answers later`,
+    () =>
+      fn((options) => serve({ backplane: new SlowBackplane(), ...options })),
+  );
+}
+
 /** A backplane whose first answer to a join waits for `answer`. */
 export function lateJoin() {
   const backplane = new SlowBackplane();

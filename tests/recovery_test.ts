@@ -36,6 +36,7 @@ import {
   SlowBackplane,
   type TestServer,
 } from "./harness.ts";
+import { Random } from "./random.ts";
 import {
   BATCH,
   BOTH,
@@ -1574,19 +1575,11 @@ class Follower {
   }
 }
 
-/** Random numbers that are the same each time. */
-function random(seed: number): (below: number) => number {
-  return (below) => {
-    seed = (Math.imul(seed, 1_664_525) + 1_013_904_223) >>> 0;
-    return Math.floor(seed / 2 ** 32 * below);
-  };
-}
-
 recoveryTest(
   "clients that come and go at random see everything once and in order",
   async ({ start, connect }) => {
     for (const seed of [1, 2, 3]) {
-      const below = random(seed);
+      const random = new Random(seed);
       await using server = start();
       const channels = ["a", "private-b", "cache-c"];
       const last = new Map(channels.map((channel) => [channel, 0]));
@@ -1595,9 +1588,9 @@ recoveryTest(
       );
       const publishing: Promise<void>[] = [];
       for (let step = 0; step < 300; step++) {
-        const follower = followers[below(4)]!;
-        const channel = channels[below(3)]!;
-        const dice = below(20);
+        const follower = followers[random.below(4)]!;
+        const channel = channels[random.below(3)]!;
+        const dice = random.below(20);
         if (dice < 11) {
           const n = (last.get(channel) ?? 0) + 1;
           last.set(channel, n);

@@ -3,7 +3,7 @@
  * path. Raw sockets first, on which the test decides what is answered and when,
  * then pusher-js and Laravel Echo, unmodified, behind a proxy that cuts.
  */
-import type { Encryption, PusherOptions } from "@glitz/pusher";
+import type { Encryption } from "@glitz/pusher";
 import {
   assert,
   assertEquals,
@@ -19,6 +19,7 @@ import pusherJs from "pusher-js";
 import { within } from "./deadline.ts";
 import {
   APP,
+  backplaneTest,
   channelAuth,
   type Client,
   type ConnectInit,
@@ -48,19 +49,6 @@ const PING = "pusher:ping";
 
 /** The path of a session that nobody has had before. */
 const newPath = (): string => `/r/${crypto.randomUUID()}`;
-
-/** Registers a test against each kind of backplane. */
-function sessionTest(
-  name: string,
-  fn: (start: (options?: PusherOptions) => TestServer) => Promise<void>,
-): void {
-  Deno.test(name, () => fn(serve));
-  Deno.test(
-    `${name}, behind a backplane that answers later`,
-    () =>
-      fn((options) => serve({ backplane: new SlowBackplane(), ...options })),
-  );
-}
 
 /** Takes all that the server has to say, without its pings. */
 async function frames(client: Client): Promise<Frame[]> {
@@ -353,7 +341,7 @@ Deno.test("a session that shows life in any way stays", async () => {
 
 // ---- Acknowledgements -------------------------------------------------------
 
-sessionTest(
+backplaneTest(
   "what was not acknowledged is replayed after the confirmation",
   async (start) => {
     await using server = start();
@@ -378,7 +366,7 @@ sessionTest(
   },
 );
 
-sessionTest(
+backplaneTest(
   "what was acknowledged is not replayed, on any channel",
   async (start) => {
     await using server = start();
@@ -401,7 +389,7 @@ sessionTest(
   },
 );
 
-sessionTest(
+backplaneTest(
   "a pong acknowledges what was sent before its ping, and no more",
   async (start) => {
     await using server = start();
@@ -454,24 +442,27 @@ Deno.test("a pong that nobody asked for acknowledges nothing", async () => {
   assertEquals(found?.at(-1), 2);
 });
 
-sessionTest("what was replayed has to be acknowledged, too", async (start) => {
-  await using server = start();
-  const path = newPath();
-  await visit(server, { path });
-  await publish(server, "news", 1, 3);
-  assertEquals(await missed(server, { path }), range(1, 3));
-  await using back = await server.connect({ path });
-  await back.enter("news");
-  await take(back, 1, 3);
-  await back.acknowledge();
-  await back.framesUntilPong();
-  await publish(server, "news", 4);
-  await take(back, 4);
-  await leave(server, back);
-  assertEquals(await missed(server, { path }), [4]);
-});
+backplaneTest(
+  "what was replayed has to be acknowledged, too",
+  async (start) => {
+    await using server = start();
+    const path = newPath();
+    await visit(server, { path });
+    await publish(server, "news", 1, 3);
+    assertEquals(await missed(server, { path }), range(1, 3));
+    await using back = await server.connect({ path });
+    await back.enter("news");
+    await take(back, 1, 3);
+    await back.acknowledge();
+    await back.framesUntilPong();
+    await publish(server, "news", 4);
+    await take(back, 4);
+    await leave(server, back);
+    assertEquals(await missed(server, { path }), [4]);
+  },
+);
 
-sessionTest(
+backplaneTest(
   "cuts at any moment lose nothing and keep the order",
   async (start) => {
     await using server = start();
@@ -499,7 +490,7 @@ sessionTest(
 
 // ---- Coming back ------------------------------------------------------------
 
-sessionTest(
+backplaneTest(
   "a channel is replayed whenever it is subscribed to again",
   async (start) => {
     await using server = start();
@@ -523,7 +514,7 @@ sessionTest(
   },
 );
 
-sessionTest("a channel that was left is not replayed", async (start) => {
+backplaneTest("a channel that was left is not replayed", async (start) => {
   await using server = start();
   const path = newPath();
   await using client = await server.connect({ path });
@@ -544,7 +535,7 @@ sessionTest("a channel that was left is not replayed", async (start) => {
   assertEquals(await rest(back), [1]);
 });
 
-sessionTest(
+backplaneTest(
   "a private channel is replayed only with a new signature",
   async (start) => {
     await using server = start({ clientEvents: true });
@@ -566,7 +557,7 @@ sessionTest(
   },
 );
 
-sessionTest(
+backplaneTest(
   "a presence channel is replayed without its members, who are told afresh",
   async (start) => {
     await using server = start();
@@ -595,7 +586,7 @@ sessionTest(
   },
 );
 
-sessionTest("encrypted events are replayed as they were", async (start) => {
+backplaneTest("encrypted events are replayed as they were", async (start) => {
   let n = 0;
   const encryption: Encryption = {
     encrypt: (_channel, json) =>
@@ -615,7 +606,7 @@ sessionTest("encrypted events are replayed as they were", async (start) => {
   assertEquals(await back.next("e"), seen);
 });
 
-sessionTest(
+backplaneTest(
   "a cache channel gives each event once, and no miss, to who comes back",
   async (start) => {
     await using server = start();
@@ -638,7 +629,7 @@ sessionTest(
   },
 );
 
-sessionTest(
+backplaneTest(
   "a user's events are replayed after the sign-in, to that user only",
   async (start) => {
     await using server = start();
@@ -666,33 +657,36 @@ sessionTest(
   },
 );
 
-sessionTest("what left a session out is not replayed to it", async (start) => {
-  await using server = start({ clientEvents: true });
-  const path = newPath();
-  const channel = "private-a";
-  await using client = await server.connect({ path });
-  await using bob = await server.connect({ path: newPath() });
-  await client.enter(channel);
-  await bob.enter(channel);
-  const own = { socket_id: client.socketId };
-  await publish(server, channel, 1);
-  client.send({ event: "client-own", channel });
-  await server.journal.next("client_event");
-  await server.pusher.trigger(channel, "own", 1, own);
-  await take(client, 1);
-  await leave(server, client);
-  await server.pusher.trigger(channel, "own", 2, own);
-  await publish(server, channel, 2);
-  for (let round = 0; round < 3; round++) {
-    assertEquals(await missed(server, { path }, channel), [1, 2]);
-  }
-  const events = (await frames(bob)).map(({ event }) => event);
-  assertEquals(events, ["n", "client-own", "own", "own", "n"]);
-});
+backplaneTest(
+  "what left a session out is not replayed to it",
+  async (start) => {
+    await using server = start({ clientEvents: true });
+    const path = newPath();
+    const channel = "private-a";
+    await using client = await server.connect({ path });
+    await using bob = await server.connect({ path: newPath() });
+    await client.enter(channel);
+    await bob.enter(channel);
+    const own = { socket_id: client.socketId };
+    await publish(server, channel, 1);
+    client.send({ event: "client-own", channel });
+    await server.journal.next("client_event");
+    await server.pusher.trigger(channel, "own", 1, own);
+    await take(client, 1);
+    await leave(server, client);
+    await server.pusher.trigger(channel, "own", 2, own);
+    await publish(server, channel, 2);
+    for (let round = 0; round < 3; round++) {
+      assertEquals(await missed(server, { path }, channel), [1, 2]);
+    }
+    const events = (await frames(bob)).map(({ event }) => event);
+    assertEquals(events, ["n", "client-own", "own", "own", "n"]);
+  },
+);
 
 // ---- Two connections of one session -----------------------------------------
 
-sessionTest(
+backplaneTest(
   "a second connection takes the session over, and the first one stays",
   async (start) => {
     await using server = start();
@@ -732,7 +726,7 @@ sessionTest(
   },
 );
 
-sessionTest(
+backplaneTest(
   "what an earlier connection caused is not replayed, though that one is still there",
   async (start) => {
     await using server = start({ clientEvents: true });
@@ -755,7 +749,7 @@ sessionTest(
   },
 );
 
-sessionTest(
+backplaneTest(
   "what an earlier connection causes later does not come to the client either",
   async (start) => {
     await using server = start({ clientEvents: true });
@@ -781,7 +775,7 @@ sessionTest(
 
 // ---- Bounds -----------------------------------------------------------------
 
-sessionTest(
+backplaneTest(
   "a session is told again of a gap until it has answered a ping after it",
   async (start) => {
     await using server = start({ history: { events: 2 } });
@@ -804,7 +798,7 @@ sessionTest(
   },
 );
 
-sessionTest(
+backplaneTest(
   "a session is told when the log does not reach back",
   async (start) => {
     await using server = start({ history: { events: 5 } });
@@ -833,7 +827,7 @@ sessionTest(
   },
 );
 
-sessionTest(
+backplaneTest(
   "a session is told when its user's log does not reach back",
   async (start) => {
     await using server = start({ history: { events: 2 } });
@@ -889,7 +883,7 @@ Deno.test("a session does not grow old while it is there", async () => {
   assertEquals(await missed(server, { path }), [1]);
 });
 
-sessionTest(
+backplaneTest(
   "history.sessions bounds how many are kept that are away",
   async (start) => {
     await using server = start({ history: { sessions: 2 } });
@@ -933,7 +927,7 @@ Deno.test("a session that is not worth keeping takes no place", async () => {
   assertEquals(await missed(server, { path }), [1]);
 });
 
-sessionTest("sessions are those of an app", async (start) => {
+backplaneTest("sessions are those of an app", async (start) => {
   const [a, b] = TWO_APPS;
   await using server = start({ apps: TWO_APPS });
   const path = newPath();
@@ -962,7 +956,7 @@ sessionTest("sessions are those of an app", async (start) => {
 
 // ---- Large replays ----------------------------------------------------------
 
-sessionTest(
+backplaneTest(
   "a replay larger than limits.bufferedBytes reaches a session, cut or not",
   async (start) => {
     await using server = start({ limits: { bufferedBytes: 65_536 } });
@@ -1044,7 +1038,7 @@ Deno.test("a client that recovers by itself is no session, whatever its path", a
   assertEquals(await missed(server, { path }), []);
 });
 
-sessionTest("a session may take batches", async (start) => {
+backplaneTest("a session may take batches", async (start) => {
   await using server = start();
   const init = { path: newPath(), query: "?protocol=7&batch=1" };
   await using client = await server.connect(init);

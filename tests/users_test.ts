@@ -16,6 +16,7 @@ import {
   type Answer,
   APP,
   type App,
+  backplaneTest,
   channelAuth,
   type Client,
   dataOf,
@@ -67,19 +68,6 @@ const ODD_IDS = [
   " ",
   "x".repeat(128),
 ];
-
-/** Registers a test against each kind of backplane. */
-function userTest(
-  name: string,
-  fn: (start: (options?: PusherOptions) => TestServer) => Promise<void>,
-): void {
-  Deno.test(name, () => fn(serve));
-  Deno.test(
-    `${name}, behind a backplane that answers later`,
-    () =>
-      fn((options) => serve({ backplane: new SlowBackplane(), ...options })),
-  );
-}
 
 /** The auth string with which a socket may sign in. */
 function userAuth(app: App, socketId: string, userData: string): string {
@@ -284,7 +272,7 @@ Deno.test("the members for users are statics of Pusher, too", async () => {
 
 // ---- Sign-in ----------------------------------------------------------------
 
-userTest("pusher:signin echoes user_data to the byte", async (start) => {
+backplaneTest("pusher:signin echoes user_data to the byte", async (start) => {
   await using server = start();
   for (
     const text of [
@@ -299,7 +287,7 @@ userTest("pusher:signin echoes user_data to the byte", async (start) => {
   }
 });
 
-userTest("pusher:signin takes a signature of the SDK", async (start) => {
+backplaneTest("pusher:signin takes a signature of the SDK", async (start) => {
   await using server = start();
   await using client = await server.connect();
   const signed = sdk(server).authenticateUser(client.socketId, { id: "zoë" });
@@ -310,32 +298,38 @@ userTest("pusher:signin takes a signature of the SDK", async (start) => {
   await assertReached(server, "zoë", [client]);
 });
 
-userTest("pusher:signin takes its data as a string of JSON", async (start) => {
-  await using server = start();
-  await using client = await server.connect();
-  const signed = server.pusher.authenticateUser(client.socketId, { id: "7" });
-  client.send({ event: "pusher:signin", data: JSON.stringify(signed) });
-  await client.next(SIGNED_IN);
-  await assertReached(server, "7", [client]);
-});
-
-userTest("pusher:signin takes any id of 1 to 128 characters", async (start) => {
-  await using server = start();
-  for (const id of ODD_IDS) {
+backplaneTest(
+  "pusher:signin takes its data as a string of JSON",
+  async (start) => {
+    await using server = start();
     await using client = await server.connect();
-    await using other = await server.connect();
-    await signIn(other, { id: `${id.slice(0, 100)}.` });
-    await signIn(client, { id });
-    await assertReached(server, id, [client], [other]);
-    assertEquals(await client.join(`#server-to-user-${id}`), {});
-    await assertReached(server, id, [client], [other]);
-    await server.pusher.terminateUserConnections(id);
-    assertEquals((await client.turnedAway()).code, 4009);
-    await other.silence();
-  }
-});
+    const signed = server.pusher.authenticateUser(client.socketId, { id: "7" });
+    client.send({ event: "pusher:signin", data: JSON.stringify(signed) });
+    await client.next(SIGNED_IN);
+    await assertReached(server, "7", [client]);
+  },
+);
 
-userTest(
+backplaneTest(
+  "pusher:signin takes any id of 1 to 128 characters",
+  async (start) => {
+    await using server = start();
+    for (const id of ODD_IDS) {
+      await using client = await server.connect();
+      await using other = await server.connect();
+      await signIn(other, { id: `${id.slice(0, 100)}.` });
+      await signIn(client, { id });
+      await assertReached(server, id, [client], [other]);
+      assertEquals(await client.join(`#server-to-user-${id}`), {});
+      await assertReached(server, id, [client], [other]);
+      await server.pusher.terminateUserConnections(id);
+      assertEquals((await client.turnedAway()).code, 4009);
+      await other.silence();
+    }
+  },
+);
+
+backplaneTest(
   "pusher:signin that fails is answered with 4009 and nothing else happens",
   async (start) => {
     await using server = start({ apps: TWO_APPS });
@@ -430,7 +424,7 @@ userTest(
   },
 );
 
-userTest(
+backplaneTest(
   "pusher:signin with no data at all is refused and harmless",
   async (start) => {
     await using server = start();
@@ -445,7 +439,7 @@ userTest(
   },
 );
 
-userTest(
+backplaneTest(
   "pusher:signin as the same user again succeeds, as another it fails",
   async (start) => {
     await using server = start();
@@ -471,7 +465,7 @@ userTest(
   },
 );
 
-userTest("users of one app are nobody in another", async (start) => {
+backplaneTest("users of one app are nobody in another", async (start) => {
   await using server = start({ apps: TWO_APPS });
   const [a, b] = TWO_APPS as [App, App];
   await using one = await server.connect({ app: a });
@@ -495,7 +489,7 @@ userTest("users of one app are nobody in another", async (start) => {
   await other.silence();
 });
 
-userTest(
+backplaneTest(
   "frames after pusher:signin are handled as the user's",
   async (start) => {
     await using server = start();
@@ -537,7 +531,7 @@ Deno.test("a connection that goes away while it signs in leaves no user behind",
 
 // ---- Events -----------------------------------------------------------------
 
-userTest(
+backplaneTest(
   "sendToUser reaches every connection of the user once, subscribed or not",
   async (start) => {
     await using server = start();
@@ -596,7 +590,7 @@ userTest(
   },
 );
 
-userTest(
+backplaneTest(
   "sendToUser keeps its order, and unsubscribing does not end it",
   async (start) => {
     await using server = start();
@@ -612,7 +606,7 @@ userTest(
   },
 );
 
-userTest("an event to a user leaves out socket_id", async (start) => {
+backplaneTest("an event to a user leaves out socket_id", async (start) => {
   await using server = start();
   await using one = await server.connect();
   await using two = await server.connect();
@@ -635,7 +629,7 @@ userTest("an event to a user leaves out socket_id", async (start) => {
   assertEquals(events, ["a", "b", "c"]);
 });
 
-userTest("one publish may go to users and channels", async (start) => {
+backplaneTest("one publish may go to users and channels", async (start) => {
   await using server = start();
   await using ann = await server.connect();
   await using bob = await server.connect();
@@ -665,7 +659,7 @@ userTest("one publish may go to users and channels", async (start) => {
   assertEquals((await told(bob)).sort(), ["#server-to-user-bob", "news"]);
 });
 
-userTest(
+backplaneTest(
   "nothing is published to a user when the request is wrong",
   async (start) => {
     await using server = start();
@@ -700,7 +694,7 @@ userTest(
 
 // ---- User channels ----------------------------------------------------------
 
-userTest(
+backplaneTest(
   "a user channel opens to its user and to nobody else",
   async (start) => {
     await using server = start();
@@ -742,7 +736,7 @@ userTest(
   },
 );
 
-userTest(
+backplaneTest(
   "names that start with # are channels of no other kind",
   async (start) => {
     await using server = start();
@@ -780,7 +774,7 @@ userTest(
   },
 );
 
-userTest(
+backplaneTest(
   "user channels are in no list, no count and no hook",
   async (start) => {
     await using server = start({ subscriptionCounts: true });
@@ -827,7 +821,7 @@ userTest(
   },
 );
 
-userTest(
+backplaneTest(
   "client events on user channels are refused with 4301",
   async (start) => {
     await using server = start({ clientEvents: true });
@@ -851,7 +845,7 @@ userTest(
 
 // ---- Termination ------------------------------------------------------------
 
-userTest(
+backplaneTest(
   "terminateUserConnections closes whoever is signed in as the user, and nobody else",
   async (start) => {
     await using server = start();
@@ -889,7 +883,7 @@ userTest(
   },
 );
 
-userTest(
+backplaneTest(
   "a user whose connections were terminated may come back",
   async (start) => {
     await using server = start();
@@ -903,7 +897,7 @@ userTest(
   },
 );
 
-userTest(
+backplaneTest(
   "terminate_connections takes ids as URLs write them",
   async (start) => {
     await using server = start();
@@ -925,7 +919,7 @@ userTest(
   },
 );
 
-userTest(
+backplaneTest(
   "terminate_connections refuses what is not signed, and other methods",
   async (start) => {
     await using server = start();
@@ -1015,7 +1009,7 @@ Deno.test("the published requests to terminate connections are accepted in their
   }
 });
 
-userTest(
+backplaneTest(
   "the SDK's calls for users work with ids that URLs escape",
   async (start) => {
     await using server = start();
@@ -1035,7 +1029,7 @@ userTest(
 
 // ---- Watchlist --------------------------------------------------------------
 
-userTest(
+backplaneTest(
   "a watchlist is answered with who is there and who is not",
   async (start) => {
     await using server = start();
@@ -1073,7 +1067,7 @@ userTest(
   },
 );
 
-userTest("a watchlist that is no list is harmless", async (start) => {
+backplaneTest("a watchlist that is no list is harmless", async (start) => {
   await using server = start();
   for (
     const watchlist of [null, "7", 7, true, { length: 1e9 }, { 0: "7" }]
@@ -1087,7 +1081,7 @@ userTest("a watchlist that is no list is harmless", async (start) => {
   }
 });
 
-userTest(
+backplaneTest(
   "watchers are told of a user's first sign-in and last leave, once",
   async (start) => {
     await using server = start();
@@ -1124,21 +1118,24 @@ userTest(
   },
 );
 
-userTest("who signs in later is told what is so by then", async (start) => {
-  await using server = start();
-  await using seven = await server.connect();
-  await signIn(seven, { id: "7" });
-  await using first = await server.connect();
-  await signIn(first, { id: "first", watchlist: ["7"] });
-  assertEquals(await watched(first), { online: ["7"] });
-  await leave(server, seven);
-  assertEquals(await watched(first), { offline: ["7"] });
-  await using second = await server.connect();
-  await signIn(second, { id: "second", watchlist: ["7", "first"] });
-  assertEquals(await watched(second), { online: ["first"], offline: ["7"] });
-});
+backplaneTest(
+  "who signs in later is told what is so by then",
+  async (start) => {
+    await using server = start();
+    await using seven = await server.connect();
+    await signIn(seven, { id: "7" });
+    await using first = await server.connect();
+    await signIn(first, { id: "first", watchlist: ["7"] });
+    assertEquals(await watched(first), { online: ["7"] });
+    await leave(server, seven);
+    assertEquals(await watched(first), { offline: ["7"] });
+    await using second = await server.connect();
+    await signIn(second, { id: "second", watchlist: ["7", "first"] });
+    assertEquals(await watched(second), { online: ["first"], offline: ["7"] });
+  },
+);
 
-userTest(
+backplaneTest(
   "a terminated user and one whose connection breaks off go offline",
   async (start) => {
     await using server = start();
@@ -1165,7 +1162,7 @@ userTest(
   },
 );
 
-userTest(
+backplaneTest(
   "a watchlist belongs to the connection that signed in with it",
   async (start) => {
     await using server = start();
@@ -1185,7 +1182,7 @@ userTest(
   },
 );
 
-userTest("signing in again replaces the watchlist", async (start) => {
+backplaneTest("signing in again replaces the watchlist", async (start) => {
   await using server = start();
   await using watcher = await server.connect();
   await using seven = await server.connect();
@@ -1215,7 +1212,7 @@ userTest("signing in again replaces the watchlist", async (start) => {
   await watcher.silence();
 });
 
-userTest("a user may watch itself", async (start) => {
+backplaneTest("a user may watch itself", async (start) => {
   await using server = start();
   await using one = await server.connect();
   await using two = await server.connect();
@@ -1229,7 +1226,7 @@ userTest("a user may watch itself", async (start) => {
   await one.silence();
 });
 
-userTest(
+backplaneTest(
   "the first 100 of a watchlist are watched, and more are told with 4302",
   async (start) => {
     await using server = start();
@@ -1266,17 +1263,22 @@ userTest(
   },
 );
 
-userTest("limits.watchedUsers says how many are watched", async (start) => {
-  await using server = start({ limits: { watchedUsers: 1 } });
-  await using client = await server.connect();
-  await signIn(client, { id: "watcher", watchlist: ["7", "8"] });
-  const frames = await client.framesUntilPong();
-  const codes = frames.filter(({ event }) => event === "pusher:error")
-    .map((frame) => dataOf(frame).code);
-  assertEquals(codes, [4302]);
-  const lists = frames.filter(({ event }) => event === WATCHLIST).map(listsOf);
-  assertEquals(lists, [{ offline: ["7"] }]);
-});
+backplaneTest(
+  "limits.watchedUsers says how many are watched",
+  async (start) => {
+    await using server = start({ limits: { watchedUsers: 1 } });
+    await using client = await server.connect();
+    await signIn(client, { id: "watcher", watchlist: ["7", "8"] });
+    const frames = await client.framesUntilPong();
+    const codes = frames.filter(({ event }) => event === "pusher:error")
+      .map((frame) => dataOf(frame).code);
+    assertEquals(codes, [4302]);
+    const lists = frames.filter(({ event }) => event === WATCHLIST).map(
+      listsOf,
+    );
+    assertEquals(lists, [{ offline: ["7"] }]);
+  },
+);
 
 Deno.test("a watchlist and what happens meanwhile add up to what is so", async () => {
   await using server = serve({ backplane: new SlowBackplane() });
@@ -1361,7 +1363,7 @@ function frameOf(text: string): Uint8Array {
 
 // ---- Presence ---------------------------------------------------------------
 
-userTest(
+backplaneTest(
   "a signed-in connection joins a presence channel as the user",
   async (start) => {
     await using server = start({ clientEvents: true });
@@ -1390,7 +1392,7 @@ userTest(
   },
 );
 
-userTest(
+backplaneTest(
   "a presence channel without channel_data needs a sign-in and the signature",
   async (start) => {
     await using server = start();
@@ -1423,24 +1425,27 @@ userTest(
   },
 );
 
-userTest("channel_data counts for more than the sign-in", async (start) => {
-  await using server = start();
-  await using client = await server.connect();
-  await signIn(client, { id: "7", user_info: { n: 1 } });
-  const member = { user_id: "seven", user_info: { n: 2 } };
-  const { presence } = await client.join("presence-a", { member });
-  assertEquals(presence.hash, { seven: { n: 2 } });
-  // A presence member is not who is signed in, nor the other way round.
-  await assertReached(server, "seven", [], [client]);
-  await server.pusher.terminateUserConnections("seven");
-  await assertReached(server, "7", [client]);
-  assertEquals(
-    await client.refused("presence-b", { channelData: "{}" }),
-    "InvalidChannelData 400",
-  );
-});
+backplaneTest(
+  "channel_data counts for more than the sign-in",
+  async (start) => {
+    await using server = start();
+    await using client = await server.connect();
+    await signIn(client, { id: "7", user_info: { n: 1 } });
+    const member = { user_id: "seven", user_info: { n: 2 } };
+    const { presence } = await client.join("presence-a", { member });
+    assertEquals(presence.hash, { seven: { n: 2 } });
+    // A presence member is not who is signed in, nor the other way round.
+    await assertReached(server, "seven", [], [client]);
+    await server.pusher.terminateUserConnections("seven");
+    await assertReached(server, "7", [client]);
+    assertEquals(
+      await client.refused("presence-b", { channelData: "{}" }),
+      "InvalidChannelData 400",
+    );
+  },
+);
 
-userTest(
+backplaneTest(
   "user_info of a sign-in keeps to the rules of presence channels",
   async (start) => {
     await using server = start();
@@ -1715,7 +1720,7 @@ Deno.test("POST /pusher/user-auth answers pages of its own origin only, unless o
 
 // ---- Authorised connections -------------------------------------------------
 
-userTest(
+backplaneTest(
   "authorizationTimeoutMs closes connections that are nobody by then",
   async (start) => {
     await using server = start({ authorizationTimeoutMs: 1_000 });
@@ -1832,7 +1837,7 @@ async function stockSignIn(client: StockClient): Promise<void> {
   await done;
 }
 
-userTest(
+backplaneTest(
   "pusher-js signs in and gets what is sent to the user",
   async (start) => {
     await using server = start();
@@ -1880,7 +1885,7 @@ Deno.test({
   },
 });
 
-userTest(
+backplaneTest(
   "pusher-js tells who of the watchlist comes and goes",
   async (start) => {
     await using server = start();
@@ -1904,18 +1909,21 @@ userTest(
   },
 );
 
-userTest("pusher-js joins a presence channel as the user", async (start) => {
-  await using server = start();
-  const user = { id: "7", user_info: { name: "Ann" } };
-  using client = new StockClient(server, authenticatedBy(server, user));
-  const room = client.subscribe("presence-room");
-  client.pusher.signin();
-  await room.until("pusher:subscription_succeeded");
-  assertEquals(client.presence("presence-room").members.me, {
-    id: "7",
-    info: { name: "Ann" },
-  });
-});
+backplaneTest(
+  "pusher-js joins a presence channel as the user",
+  async (start) => {
+    await using server = start();
+    const user = { id: "7", user_info: { name: "Ann" } };
+    using client = new StockClient(server, authenticatedBy(server, user));
+    const room = client.subscribe("presence-room");
+    client.pusher.signin();
+    await room.until("pusher:subscription_succeeded");
+    assertEquals(client.presence("presence-room").members.me, {
+      id: "7",
+      info: { name: "Ann" },
+    });
+  },
+);
 
 Deno.test("pusher-js signs in at POST /pusher/user-auth", async () => {
   await using server = serve({

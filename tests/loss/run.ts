@@ -8,7 +8,8 @@ import { Pusher } from "@glitz/pusher";
 import { fallback } from "@glitz/pusher/fallback";
 import { within } from "../deadline.ts";
 import { APP } from "../harness.ts";
-import { type Fault, FaultProxy, FAULTS, planStorm, Random } from "../proxy.ts";
+import { type Fault, FaultProxy, FAULTS, planStorm } from "../proxy.ts";
+import { Random } from "../random.ts";
 import { sdk, StockClient } from "../stock.ts";
 import {
   CLIENT_EVENT,
