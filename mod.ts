@@ -1119,7 +1119,7 @@ export class Pusher<Events extends object = AnyEvents> {
     const list = typeof channels === "string" ? [channels] : channels;
     const fields = { ...params, channels: list, name: event, data };
     const publish = accepted(
-      parsePublish(encrypted(fields, this.#app), this.#app),
+      parsePublish(encrypted(fields, this.#app), this.#app.limits),
       `Cannot trigger "${event}"`,
     );
     return respond(this.#app, this.#app.server.publish(this.#app, publish));
@@ -1140,7 +1140,7 @@ export class Pusher<Events extends object = AnyEvents> {
       ? batch.map((item) => encrypted(item, this.#app))
       : batch;
     const publishes = accepted(
-      parseBatch(fields, this.#app),
+      parseBatch(fields, this.#app.limits),
       "Cannot trigger a batch",
     );
     return respond(
@@ -1168,7 +1168,7 @@ export class Pusher<Events extends object = AnyEvents> {
     const id = accepted(checkUserId(userId, this.#app.limits), what);
     const channels = [OWN_CHANNEL.User + id];
     const publish = accepted(
-      parsePublish({ channels, name: event, data }, this.#app),
+      parsePublish({ channels, name: event, data }, this.#app.limits),
       what,
     );
     return respond(this.#app, this.#app.server.publish(this.#app, publish));
@@ -1623,7 +1623,11 @@ class Server {
       ? CLOSE.AppDisabled
       : checkVersion(url.searchParams.get("protocol"), this.#strictProtocol) ??
         (this.judgeOrigin(app.origins, request) ? null : CLOSE.OriginRefused);
-    return { app, refusal, extensions: readExtensions(url, this) };
+    return {
+      app,
+      refusal,
+      extensions: readExtensions(url, this.path, this.history !== null),
+    };
   }
 
   /** Opens an admitted connection on a transport that is ready to send. */
@@ -2273,11 +2277,11 @@ interface Admission {
  *   released: the transport has closed, which a dead peer can put off for long
  * ```
  */
-class Connection implements Peer {
+class Connection implements Peer, Watched, Resumable {
   readonly app: App;
   readonly socketId: string;
   /** When it is due, in {@linkcode Liveness}; only that one writes it. */
-  due: Set<Connection> | null = null;
+  due: Set<Watched> | null = null;
   readonly #server: Server;
   readonly #transport: Transport;
   #state: "open" | "gone" | "released" = "open";
@@ -2338,7 +2342,7 @@ class Connection implements Peer {
     this.#hasPositions = recover;
     this.#batch = batch ? EMPTY_BATCH : null;
     if (sessionId !== null && server.sessions !== null) {
-      this.#session = server.sessions.join(app, sessionId, this);
+      this.#session = server.sessions.join(app.id, sessionId, this);
     }
     this.#canRecover = recover || this.#session !== null;
     this.#ownIds = [socketId, ...formerIds];
@@ -3118,6 +3122,14 @@ class RefusedPeer implements Peer {
   }
 }
 
+/** What {@linkcode Liveness} looks after. */
+interface Watched {
+  /** When it is due; only {@linkcode Liveness} writes it. */
+  due: Set<Watched> | null;
+  /** Does what is due; returns ticks until it is due again, 0 for never. */
+  checkLife(liveness: Liveness): number;
+}
+
 /** Liveness checks of all connections on one timer, in slots of ticks. */
 class Liveness {
   /** Ticks so far. It stands still while there is nothing to watch. */
@@ -3129,7 +3141,7 @@ class Liveness {
   /** How long a connection may stay without being authorized. */
   readonly authorizationTicks: number;
   readonly #tickMs: number;
-  readonly #slots = new Map<number, Set<Connection>>();
+  readonly #slots = new Map<number, Set<Watched>>();
   #watched = 0;
   #timer: ReturnType<typeof setInterval> | undefined;
 
@@ -3152,13 +3164,13 @@ class Liveness {
       1;
   }
 
-  watch(connection: Connection): void {
+  watch(connection: Watched): void {
     this.#watched++;
     this.#place(connection, Math.min(this.idleTicks, this.authorizationTicks));
     this.#timer ??= setInterval(() => this.#advance(), this.#tickMs);
   }
 
-  forget(connection: Connection): void {
+  forget(connection: Watched): void {
     connection.due?.delete(connection);
     connection.due = null;
     this.#watched--;
@@ -3168,7 +3180,7 @@ class Liveness {
     this.#slots.clear();
   }
 
-  #place(connection: Connection, ticks: number): void {
+  #place(connection: Watched, ticks: number): void {
     const at = this.tick + ticks;
     const slot = this.#slots.get(at) ?? new Set();
     this.#slots.set(at, slot);
@@ -3232,12 +3244,13 @@ interface Extensions {
  */
 function readExtensions(
   { pathname, searchParams }: URL,
-  { path, history }: Server,
+  path: string,
+  hasHistory: boolean,
 ): Extensions {
-  const recover = history !== null && searchParams.get("recover") === "1";
+  const recover = hasHistory && searchParams.get("recover") === "1";
   const [, prefix, id = ""] = pathname.slice(path.length).split("/", 3);
   const hasSession = prefix === SESSION_PREFIX && SESSION_ID.test(id) &&
-    history !== null && !recover;
+    hasHistory && !recover;
   const was = searchParams.get("was")?.split(",", MAX_FORMER_IDS) ?? [];
   return {
     batch: searchParams.get("batch") === "1",
@@ -3411,6 +3424,15 @@ class Batch {
 /** Where every batch begins. */
 const EMPTY_BATCH = new Batch("", true);
 
+/** The connection of a client that a session goes on with. */
+interface Resumable {
+  readonly socketId: string;
+  /** Asks the client for what it has got. */
+  ping(): void;
+  /** Forgets the session: another connection has it now. */
+  dropSession(): void;
+}
+
 /**
  * What a stock client has got, over all of its connections.
  *
@@ -3425,9 +3447,9 @@ class Session {
   /** When the client was last there, in milliseconds. */
   leftAt = 0;
   /** Connections that have come with its id, and may be the one to go on with. */
-  readonly holders = new Set<Connection>();
+  readonly holders = new Set<Resumable>();
   /** The one that has subscribed to something last. */
-  connection: Connection | null = null;
+  connection: Resumable | null = null;
   readonly #sessions: Sessions;
   /** By channel, what the client is known to have got. */
   readonly #acknowledged = new Map<string, Position>();
@@ -3459,7 +3481,7 @@ class Session {
    * Goes on with a connection, once that subscribes to something: a client may try
    * several ways to the server side by side, and uses one of them.
    */
-  claim(connection: Connection): void {
+  claim(connection: Resumable): void {
     if (connection === this.connection) return;
     if (this.connection !== null) {
       this.connection.dropSession();
@@ -3473,7 +3495,7 @@ class Session {
   }
 
   /** One of the connections is gone, or of no interest any more. */
-  release(connection: Connection): void {
+  release(connection: Resumable): void {
     this.holders.delete(connection);
     if (this.connection === connection) this.connection = null;
     this.#formerIds = [connection.socketId, ...this.#formerIds]
@@ -3585,9 +3607,9 @@ class Sessions {
   }
 
   /** The session of an id, which a new connection has come with. */
-  join(app: App, id: string, connection: Connection): Session {
+  join(appId: string, id: string, connection: Resumable): Session {
     this.#forgetOld();
-    const key = `${app.id}\n${id}`;
+    const key = `${appId}\n${id}`;
     const session = this.#byKey.get(key) ?? this.#make(key);
     this.#byKey.set(key, session);
     this.#away.delete(session);
@@ -3601,7 +3623,7 @@ class Sessions {
   }
 
   /** A connection of a session is gone; without any its client is away. */
-  release(session: Session, connection: Connection): void {
+  release(session: Session, connection: Resumable): void {
     session.release(connection);
     if (session.connection === null) this.#due.delete(session);
     if (this.#due.size === 0) this.#stop();
@@ -4359,13 +4381,13 @@ async function serveApi(
 
 /** `POST /apps/{id}/events`: publishes to one channel or several. */
 function serveEvents({ server, app, body }: ApiCall): Awaitable<object> {
-  const publish = parsePublish(body, app);
+  const publish = parsePublish(body, app.limits);
   return isRefusal(publish) ? publish : server.publish(app, publish);
 }
 
 /** `POST /apps/{id}/batch_events`: publishes all of several events or none. */
 function serveBatchEvents({ server, app, body }: ApiCall): Awaitable<object> {
-  const publishes = parseBatch(body.batch, app);
+  const publishes = parseBatch(body.batch, app.limits);
   if (isRefusal(publishes)) return publishes;
   return server.publishBatch(app, publishes);
 }
@@ -4500,7 +4522,7 @@ function bodyFromQuery(query: URLSearchParams): Record<string, unknown> {
 /** Checks the fields of one event; see the limits of its app. */
 function parsePublish(
   fields: Record<string, unknown>,
-  { limits }: App,
+  limits: Limits,
 ): Publish | Refusal {
   const { name, channel } = fields;
   if (typeof name !== "string" || name === "") {
@@ -4569,8 +4591,7 @@ function checkChannelNames(
 }
 
 /** Checks all events of a batch: one that is refused refuses the batch. */
-function parseBatch(value: unknown, app: App): Publish[] | Refusal {
-  const { limits } = app;
+function parseBatch(value: unknown, limits: Limits): Publish[] | Refusal {
   if (!Array.isArray(value) || value.length === 0) {
     return new Refusal(400, "The batch is not an array with events");
   }
@@ -4581,7 +4602,7 @@ function parseBatch(value: unknown, app: App): Publish[] | Refusal {
   const publishes: Publish[] = [];
   for (const item of value) {
     const publish = isObject(item)
-      ? parsePublish({ ...item, channels: undefined }, app)
+      ? parsePublish({ ...item, channels: undefined }, limits)
       : new Refusal(400, "An event of the batch is not an object");
     if (isRefusal(publish)) return publish;
     publishes.push(publish);
