@@ -45,13 +45,60 @@ import {
   CLIENT_FALLBACK_BUNDLE,
   CLIENT_FALLBACK_ETAG,
 } from "./client_bundle.ts";
+import {
+  type Announcement,
+  type Backplane,
+  DEFAULT_HISTORY,
+  type History,
+  type JoiningMember,
+  type JoinResult,
+  type KnownMember,
+  type LoggedMessage,
+  type LogRequest,
+  type Message,
+  type Occupancy,
+  type Peer,
+  type Position,
+  type Replay,
+  type Transport,
+} from "./core/backplane.ts";
+import { MemoryBackplane, NO_MEMBERS } from "./core/memory_backplane.ts";
+import {
+  all,
+  attempt,
+  type Awaitable,
+  chain,
+  MAX_TIMER_MS,
+  TokenBucket,
+} from "./core/time.ts";
+
+export type {
+  Announcement,
+  Backplane,
+  BackplaneNode,
+  CachedMessage,
+  History,
+  JoiningMember,
+  JoinOptions,
+  JoinResult,
+  LeaveOptions,
+  LeaveResult,
+  LeavingMember,
+  LoggedMessage,
+  LogRequest,
+  Message,
+  Occupancy,
+  Peer,
+  Position,
+  Replay,
+  Transport,
+} from "./core/backplane.ts";
+export { MemoryBackplane } from "./core/memory_backplane.ts";
+export type { Awaitable } from "./core/time.ts";
 
 // ---- Public types -----------------------------------------------------------
 // What a program passes in and gets back. Field names are those of the official
 // Node SDK and of the HTTP API where a thing exists there; durations end in `Ms`.
-
-/** A value, or a promise of it: whatever is at hand without waiting stays so. */
-export type Awaitable<T> = T | Promise<T>;
 
 /**
  * Channels, their events and the data of each, when nothing is declared: every
@@ -342,31 +389,6 @@ export interface Limits {
 }
 
 /**
- * How much is kept so that clients lose nothing while they are away. It is kept
- * for channels that a client which can recover has subscribed to, and for no
- * others.
- */
-export interface History {
-  /** Events of one channel. @default {5000} */
-  events: number;
-  /**
-   * How long an event is kept, and so how long a client may be away, in
-   * milliseconds. @default {300000}
-   */
-  ageMs: number;
-  /**
-   * Bytes of all events of all channels, with what their keeping takes. Past it
-   * the channel that was not used for longest loses its own. @default {67108864}
-   */
-  bytes: number;
-  /**
-   * Sessions of stock clients that are away. Past it the one that has been away
-   * for longest is forgotten, and told so if it comes back. @default {10000}
-   */
-  sessions: number;
-}
-
-/**
  * Options of {@linkcode Pusher}. All of them may be left out.
  *
  * @typeParam Events As for {@linkcode Pusher}.
@@ -560,254 +582,6 @@ export interface Hooks {
   error: ErrorEvent;
 }
 
-/** An event on its way from a publisher to the subscribers of a channel. */
-export interface Message {
-  /** The name of the event. */
-  readonly event: string;
-  /** Its data as a string; absent only where a client sent none. */
-  readonly data?: string;
-  /** The sender's user, for client events on presence channels. */
-  readonly userId?: string;
-  /** The connection that does not get it. */
-  readonly exceptSocketId?: string;
-  /** How long it stays the channel's last event, in milliseconds. */
-  readonly cacheMs?: number;
-  /** Whether logs keep it: they do so with events of programs and clients. */
-  readonly logged?: boolean;
-  /** What the servers tell each other in this way; clients do not see it. */
-  readonly control?: "terminate" | "online" | "offline";
-}
-
-/** The last event of a cache channel. */
-export interface CachedMessage {
-  /** The event. */
-  readonly message: Message;
-  /** How long it will still be kept, in milliseconds. */
-  readonly ttlMs: number;
-}
-
-/** A user about to join a presence channel. */
-export interface JoiningMember {
-  /** The user. */
-  readonly userId: string;
-  /** The user's `user_info` as JSON text. */
-  readonly userInfo: string;
-  /** How many distinct users the channel may have. */
-  readonly maxMembers: number;
-  /** What to publish to the channel if the user was not there before. */
-  readonly added: Message;
-}
-
-/** A user about to leave a presence channel. */
-export interface LeavingMember {
-  /** The user. */
-  readonly userId: string;
-  /** What to publish to the channel if it was the user's last connection. */
-  readonly removed: Message;
-}
-
-/** A message that goes with a transition, perhaps to another channel. */
-export interface Announcement {
-  /** Where it is published. */
-  readonly channel: string;
-  /** What is published. */
-  readonly message: Message;
-}
-
-/** A place in the messages of a channel. */
-export interface Position {
-  /** Positions of different epochs cannot be compared: something was forgotten. */
-  readonly epoch: string;
-  /** Grows with each message of the channel; not every one is there. */
-  readonly offset: number;
-}
-
-/** A message that a channel's log has kept. */
-export interface LoggedMessage {
-  /** The message. */
-  readonly message: Message;
-  /** Its offset. */
-  readonly offset: number;
-}
-
-/** What a client that can recover wants of a channel's log as it joins. */
-export interface LogRequest {
-  /** The last position it knows: everything later is wanted. */
-  readonly since?: Position | undefined;
-  /** How many of the last messages are wanted where `since` is of no use. */
-  readonly rewind: number;
-}
-
-/** What a channel's log had for a client that joins. */
-export interface Replay {
-  /** Whether everything later than `since` is here; false without a `since`. */
-  readonly recovered: boolean;
-  /** Where the messages begin: whatever is later follows, here or delivered. */
-  readonly position: Position;
-  /** In their order. */
-  readonly messages: readonly LoggedMessage[];
-}
-
-/** What goes with a join. */
-export interface JoinOptions {
-  /** Who joins, on a presence channel. */
-  readonly member?: JoiningMember | undefined;
-  /** What is published if nobody was there. */
-  readonly first?: Announcement | undefined;
-  /**
-   * Given by clients that can recover: has the channel's log kept from now on,
-   * and asks for what is in it.
-   */
-  readonly log?: LogRequest | undefined;
-}
-
-/** What goes with a leave. */
-export interface LeaveOptions {
-  /** Who leaves, on a presence channel. */
-  readonly member?: LeavingMember | undefined;
-  /** What is published if nobody is there any more. */
-  readonly last?: Announcement | undefined;
-  /** Whether the join that is undone had a `log`. */
-  readonly log?: boolean | undefined;
-}
-
-/** What a join changed. */
-export interface JoinResult {
-  /** Connections subscribed, this one included: 1 says that the channel was empty. */
-  readonly subscriptions: number;
-  /** Whether the user was not there before. */
-  readonly memberAdded: boolean;
-  /**
-   * User ids and their `user_info` as JSON text, this one included. A map that
-   * was handed out does not change any more.
-   */
-  readonly members: ReadonlyMap<string, string>;
-  /** The last event, if the channel has kept one. */
-  readonly cached?: Message | undefined;
-  /** Offset of the last message that this result knows of. */
-  readonly offset: number;
-  /** What was asked of the log, where one is kept. */
-  readonly replay?: Replay | undefined;
-}
-
-/** What a leave changed. */
-export interface LeaveResult {
-  /** Connections still subscribed: 0 says that the channel is empty now. */
-  readonly subscriptions: number;
-  /** Whether it was the user's last connection. */
-  readonly memberRemoved: boolean;
-}
-
-/** How many are on a channel. */
-export interface Occupancy {
-  /** Connections subscribed. */
-  readonly subscriptions: number;
-  /** Distinct users; 0 unless it is a presence channel. */
-  readonly users: number;
-}
-
-/** What a {@linkcode Backplane} is told by, and calls on, the server that uses it. */
-export interface BackplaneNode {
-  /** The bounds of the logs; null where none are to be kept. */
-  readonly history: Readonly<History> | null;
-  /**
-   * Hands a message to this server's own subscribers of a channel. Offsets grow
-   * with each message of a channel that somebody is on, or that has a log.
-   */
-  deliver(
-    app: string,
-    channel: string,
-    message: Message,
-    offset: number,
-  ): void;
-}
-
-/**
- * Keeps what all servers of a deployment share, and carries every event from
- * its publisher to each server. A method that answers without a promise is
- * taken at once, in the same turn of the event loop.
- *
- * - Each join and leave reports its transition to exactly one caller, and
- *   publishes the announcement that goes with it in the same step: whoever sees
- *   the member lists and the announcements sees them agree.
- * - Messages of one server reach a channel in the order of its calls, answered
- *   or not.
- * - Channels whose name starts with `#` are the server's own: who is signed in,
- *   and who watches whom.
- * - A leave that fails is not tried again: a backplane that can fail lets what a
- *   server holds run out.
- * - A log holds the messages that say they are to be `logged`. What a join gets
- *   of it and what is delivered from then on have nothing in common and nothing
- *   between them.
- */
-export interface Backplane {
-  /** Called once, before anything else. */
-  start(node: BackplaneNode): void;
-  /**
-   * Accepts a message and has every server deliver it, in one order a channel.
-   * One with `cacheMs` becomes the channel's last event, whether or not anybody
-   * is there.
-   */
-  publish(app: string, channel: string, message: Message): Awaitable<void>;
-  /**
-   * Adds one connection to a channel; `null` when a new user would be one more
-   * than the channel may have, and then nothing has changed.
-   */
-  join(
-    app: string,
-    channel: string,
-    options?: JoinOptions,
-  ): Awaitable<JoinResult | null>;
-  /** Takes one connection off a channel again. */
-  leave(
-    app: string,
-    channel: string,
-    options?: LeaveOptions,
-  ): Awaitable<LeaveResult>;
-  /** User ids and their `user_info` as JSON text. */
-  members(
-    app: string,
-    channel: string,
-  ): Awaitable<ReadonlyMap<string, string>>;
-  /** The last event of a channel that keeps one; null if it has expired. */
-  cached(app: string, channel: string): Awaitable<CachedMessage | null>;
-  /** Zeros for a channel that nobody is on. */
-  occupancy(app: string, channel: string): Awaitable<Occupancy>;
-  /** All channels that somebody is on, whose names start with `prefix`. */
-  occupied(
-    app: string,
-    prefix: string,
-  ): Awaitable<ReadonlyMap<string, Occupancy>>;
-  /** Lets go of everything. */
-  close(): Awaitable<void>;
-}
-
-/**
- * How frames reach a client. A native `WebSocket` is one as it stands; other
- * ways to a client come with {@linkcode Pusher.open}.
- */
-export interface Transport {
-  /** Bytes handed to `send` that the peer has not taken yet. */
-  readonly bufferedAmount: number;
-  /** Sends one text frame. */
-  send(frame: string): void;
-  /**
-   * Ends the connection with a close code and a reason of at most 123 bytes. The
-   * {@linkcode Peer} is told afterwards, when it has ended.
-   */
-  close(code: number, reason: string): void;
-}
-
-/** The server's end of a {@linkcode Transport}: what came from the client goes here. */
-export interface Peer {
-  /** Takes one frame: text, or anything else for a binary one. */
-  receive(frame: unknown): void;
-  /** Says that the client is alive, where that is known without a frame. */
-  heard(): void;
-  /** Says that the transport has closed. More than once does no harm. */
-  closed(code: number): void;
-}
-
 /** A request handler; one that answers `undefined` or `null` passes. */
 export type Handler = (
   request: Request,
@@ -851,6 +625,7 @@ const OWN_CHANNEL = Object.freeze({
 });
 
 const PING_FRAME = '{"event":"pusher:ping","data":"{}"}';
+
 const PONG_FRAME = '{"event":"pusher:pong","data":"{}"}';
 
 /** A close code and the text that goes with it. */
@@ -913,23 +688,23 @@ const DEFAULT_LIMITS: Readonly<Limits> = Object.freeze({
   watchedUsers: 100,
 });
 
-const DEFAULT_HISTORY: Readonly<History> = Object.freeze({
-  events: 5_000,
-  ageMs: 300_000,
-  bytes: 67_108_864,
-  sessions: 10_000,
-});
-
 const CHANNEL_NAME = /^[A-Za-z0-9_\-=@,.;]+$/;
+
 // Long enough that nobody guesses it: a UUID has 36 characters.
 const SESSION_ID = /^[A-Za-z0-9_-]{16,128}$/;
+
 const SOCKET_ID = /^\d+\.\d+$/;
+
 const CLIENT_EVENT_PREFIX = "client-";
+
 const RESERVED_EVENT = /^pusher(_internal)?:/;
 
 const PROTOCOL_VERSIONS = Object.freeze({ oldest: 5, newest: 7 });
+
 const TIMESTAMP_TOLERANCE_S = 600;
+
 const EMPTY_MD5 = "d41d8cd98f00b204e9800998ecf8427e";
+
 // A form with a socket id and as many channel names as a connection may have.
 const AUTH_BODY_BYTES = 65_536;
 
@@ -939,7 +714,9 @@ const COUNT_THROTTLE = Object.freeze({ above: 100, everyMs: 5_000 });
 const INFO_NAMES = Object.freeze(
   ["subscription_count", "user_count"] as const,
 );
+
 type InfoName = typeof INFO_NAMES[number];
+
 type ChannelInfoName = InfoName | "cache";
 
 /** Why something is refused, and the HTTP status that says so. */
@@ -2046,10 +1823,13 @@ class Server {
 // Clients that were turned away are told why as long as there are fewer sockets
 // of theirs; beyond it they get a plain HTTP refusal.
 const MAX_REFUSED_SOCKETS = 1_000;
+
 // Closing every tenth of a second is even enough for clients, and cheap.
 const DRAIN_TICK_MS = 100;
+
 // How long peers and backplane may take on close; dead ones never answer.
 const CLOSE_GRACE_MS = 1000;
+
 // A socket has no event for having been written to, so it is looked after.
 const REPLAY_TICK_MS = 10;
 
@@ -3087,8 +2867,10 @@ class Connection implements Peer, Watched, Resumable {
 
 // How often a client is told that its frames come too fast.
 const FLOOD_WARNING_MS = 1_000;
+
 // How far a replay may be ahead of what the client has read.
 const REPLAY_BYTES = 262_144;
+
 // Nobody waits for a longer channel, and a large name is not to be sent back.
 const MAX_ECHOED_UNITS = 1_000;
 
@@ -3198,29 +2980,6 @@ class Liveness {
   }
 }
 
-/** A rate with room for a burst. */
-class TokenBucket {
-  #tokens: number;
-  #filledAt = Date.now();
-
-  constructor(tokens: number) {
-    this.#tokens = tokens;
-  }
-
-  /** Takes one token; false if there is none. */
-  take(capacity: number, perSecond: number): boolean {
-    if (perSecond === Infinity) return true;
-    const now = Date.now();
-    // A clock that was set back fills nothing, and empties nothing.
-    const elapsedS = Math.max(0, now - this.#filledAt) / 1000;
-    this.#tokens = Math.min(capacity, this.#tokens + elapsedS * perSecond);
-    this.#filledAt = now;
-    if (this.#tokens < 1) return false;
-    this.#tokens--;
-    return true;
-  }
-}
-
 // ---- Recovery ---------------------------------------------------------------
 // What a client asks of us besides the protocol, and how it gets what it has
 // missed. Our own client says where it was. A stock client cannot, so its session
@@ -3261,6 +3020,7 @@ function readExtensions(
 }
 
 const SESSION_PREFIX = "r";
+
 // What leaves out one of them is rarely older than the last few connections.
 const MAX_FORMER_IDS = 10;
 
@@ -3588,6 +3348,7 @@ class Session {
 
 // A client that has not answered for so long never will: its answer was lost.
 const LOST_PONG_MS = 10_000;
+
 const MAX_PINGS = 10;
 
 /** Sessions of stock clients that are here, or have not been away for long. */
@@ -3675,8 +3436,10 @@ class Sessions {
 // How often a stock client is asked. What it gets again after a reconnect is what
 // came since: rarer is less traffic, and more that comes twice.
 const ACKNOWLEDGE_MS = 200;
+
 // How long a client that comes back may take to subscribe to its channels again.
 const RETURN_MS = 30_000;
+
 // Six bytes each: enough to tell a client that comes back from a new one.
 const MAX_FORGOTTEN = 100_000;
 
@@ -3702,8 +3465,11 @@ interface ChannelKind {
 }
 
 const PLAIN = { auth: false, presence: false, encrypted: false, cache: false };
+
 const PRIVATE = { ...PLAIN, auth: true };
+
 const ENCRYPTED = { ...PRIVATE, encrypted: true };
+
 const PRESENCE = { ...PRIVATE, presence: true };
 
 // Longest prefix first.
@@ -3838,9 +3604,6 @@ function checkSocketId(id: unknown): string | Refusal {
   return new Refusal(400, `socket_id is ${quote(id)}, and ${rule}`);
 }
 
-/** A member as it is kept and announced. */
-type KnownMember = Pick<JoiningMember, "userId" | "userInfo">;
-
 /** A user's first connection has signed in, or the last one is gone. */
 function transitionOf(
   channel: string,
@@ -3875,8 +3638,6 @@ function memberRemoved(userId: string): Message {
   };
 }
 
-const NO_MEMBERS: ReadonlyMap<string, string> = new Map();
-
 /** The subscribers of a channel on this server; there is none without any. */
 class Channel {
   readonly connections = new Set<Connection>();
@@ -3908,402 +3669,6 @@ class Channel {
     this.#held?.delete(connection);
     if (this.#held?.size === 0) this.#held = null;
     return waiting;
-  }
-}
-
-/**
- * The backplane of a single server: everything in memory, every answer at once.
- *
- * @example
- * ```ts
- * import { MemoryBackplane, Pusher } from "@glitz/pusher";
- *
- * await using pusher = new Pusher({ backplane: new MemoryBackplane() });
- * ```
- */
-export class MemoryBackplane implements Backplane {
-  #node: BackplaneNode | undefined;
-  /** By app and channel; channels that somebody is on or that have a log. */
-  readonly #apps = new Map<string, Map<string, ChannelState>>();
-  /** Last events by app and channel, the one that was kept longest first. */
-  readonly #cache = new Map<string, { message: Message; until: number }>();
-  readonly #maxCached: number;
-  /** Positions of another process are none of ours. */
-  readonly #epoch: string = crypto.randomUUID();
-  /** Channels that have a log, the one that was not used for longest first. */
-  readonly #logged = new Set<ChannelState>();
-  #logBytes = 0;
-  /** Above the offsets of all channels that were forgotten. */
-  #firstOffset = 0;
-
-  /**
-   * Makes an empty one.
-   *
-   * @param options `maxCached`: how many cache channels keep their last event;
-   * past it the one that has kept its event longest forgets it. 10,000 by
-   * default.
-   */
-  constructor(options: { maxCached?: number } = {}) {
-    this.#maxCached = options.maxCached ?? 10_000;
-  }
-
-  /** See {@linkcode Backplane.start}. */
-  start(node: BackplaneNode): void {
-    if (this.#node !== undefined) {
-      throw new TypeError(
-        "Cannot start: the backplane serves a Pusher already",
-      );
-    }
-    this.#node = node;
-  }
-
-  /** See {@linkcode Backplane.publish}. */
-  publish(app: string, channel: string, message: Message): void {
-    if (message.cacheMs !== undefined) this.#keep(app, channel, message);
-    const state = this.#apps.get(app)?.get(channel);
-    if (state === undefined) return;
-    const offset = ++state.offset;
-    if (message.logged) this.#log(state, { message, offset });
-    this.#node?.deliver(app, channel, message, offset);
-  }
-
-  #keep(app: string, channel: string, message: Message): void {
-    const key = cacheKey(app, channel);
-    const now = Date.now();
-    this.#cache.delete(key);
-    this.#cache.set(key, { message, until: now + (message.cacheMs ?? 0) });
-    for (const [oldest, { until }] of this.#cache) {
-      if (until > now && this.#cache.size <= this.#maxCached) break;
-      this.#cache.delete(oldest);
-    }
-  }
-
-  /** See {@linkcode Backplane.join}. */
-  join(
-    app: string,
-    channel: string,
-    { member, first, log }: JoinOptions = {},
-  ): JoinResult | null {
-    const channels = this.#apps.get(app) ?? new Map<string, ChannelState>();
-    const state = channels.get(channel) ??
-      new ChannelState(app, channel, this.#firstOffset);
-    const added = member === undefined ? false : state.addMember(member);
-    if (added === null) return null;
-    state.subscriptions++;
-    this.#apps.set(app, channels.set(channel, state));
-    if (added && member !== undefined) this.publish(app, channel, member.added);
-    const { subscriptions, members } = state;
-    if (first !== undefined && subscriptions === 1) {
-      this.publish(app, first.channel, first.message);
-    }
-    return {
-      subscriptions,
-      memberAdded: added,
-      members,
-      cached: this.cached(app, channel)?.message,
-      offset: state.offset,
-      replay: log && this.#replay(state, log),
-    };
-  }
-
-  /** See {@linkcode Backplane.leave}. */
-  leave(
-    app: string,
-    channel: string,
-    { member, last, log }: LeaveOptions = {},
-  ): LeaveResult {
-    const state = this.#apps.get(app)?.get(channel);
-    if (state === undefined || state.subscriptions === 0) {
-      return { subscriptions: 0, memberRemoved: false };
-    }
-    const removed = member !== undefined && state.removeMember(member.userId);
-    const subscriptions = --state.subscriptions;
-    if (log) state.lostRecovering(Date.now());
-    if (state.isForgettable) this.#forget(state);
-    if (removed) this.publish(app, channel, member.removed);
-    if (last !== undefined && subscriptions === 0) {
-      this.publish(app, last.channel, last.message);
-    }
-    return { subscriptions, memberRemoved: removed };
-  }
-
-  #forget({ app, channel, offset }: ChannelState): void {
-    const channels = this.#apps.get(app);
-    channels?.delete(channel);
-    if (channels?.size === 0) this.#apps.delete(app);
-    // A later channel of the same name begins where no position has been.
-    this.#firstOffset = Math.max(this.#firstOffset, offset + 1);
-  }
-
-  /** Keeps a message, where somebody may come back for it. */
-  #log(state: ChannelState, logged: LoggedMessage): void {
-    const history = this.#node?.history;
-    if (!history) return;
-    const now = Date.now();
-    const log = state.isWorthLogging(now, history)
-      ? this.#use(state, now)
-      : this.#dropLog(state);
-    state.loggable = logged.offset;
-    if (log === null) return;
-    this.#logBytes += log.add(logged, now) - log.trim(now, history);
-    this.#makeRoom(state, log, now, history);
-  }
-
-  /** The log of a channel, made where there is none, as the one used last. */
-  #use(state: ChannelState, now: number): ChannelLog {
-    if (state.log === null) {
-      state.log = new ChannelLog(state.channel, state.loggable);
-      this.#logBytes += state.log.bytes;
-    }
-    state.log.usedAt = now;
-    this.#logged.delete(state);
-    this.#logged.add(state);
-    return state.log;
-  }
-
-  /** Brings the logs back into their bounds; `current` loses last. */
-  #makeRoom(
-    current: ChannelState,
-    log: ChannelLog,
-    now: number,
-    { bytes, ageMs }: History,
-  ): void {
-    for (const state of this.#logged) {
-      const isOver = this.#logBytes > bytes;
-      const isOld = now - (state.log?.usedAt ?? 0) > ageMs;
-      if (state === current || !(isOver || isOld)) break;
-      this.#dropLog(state);
-    }
-    while (this.#logBytes > bytes && !log.isEmpty) {
-      this.#logBytes -= log.dropFirst();
-    }
-    if (this.#logBytes > bytes) this.#dropLog(current);
-  }
-
-  #dropLog(state: ChannelState): null {
-    this.#logBytes -= state.log?.bytes ?? 0;
-    this.#logged.delete(state);
-    state.log = null;
-    if (state.isForgettable) this.#forget(state);
-    return null;
-  }
-
-  /** Has a channel logged from now on, and finds what was missed. */
-  #replay(state: ChannelState, request: LogRequest): Replay | undefined {
-    const history = this.#node?.history;
-    if (!history) return undefined;
-    const now = Date.now();
-    state.recovering++;
-    const { since, rewind } = request;
-    const log = this.#use(state, now);
-    this.#logBytes -= log.trim(now, history);
-    const recovered = since?.epoch === this.#epoch &&
-      since.offset >= log.from && since.offset <= state.offset;
-    const messages = recovered ? log.after(since.offset) : log.last(rewind);
-    const offset = messages[0] ? messages[0].offset - 1 : state.offset;
-    const position = recovered ? since : { epoch: this.#epoch, offset };
-    this.#makeRoom(state, log, now, history);
-    return { recovered, position, messages };
-  }
-
-  /** See {@linkcode Backplane.members}. */
-  members(app: string, channel: string): ReadonlyMap<string, string> {
-    return this.#apps.get(app)?.get(channel)?.members ?? NO_MEMBERS;
-  }
-
-  /** See {@linkcode Backplane.cached}. */
-  cached(app: string, channel: string): CachedMessage | null {
-    const kept = this.#cache.get(cacheKey(app, channel));
-    const ttlMs = (kept?.until ?? 0) - Date.now();
-    return kept === undefined || ttlMs <= 0
-      ? null
-      : { message: kept.message, ttlMs };
-  }
-
-  /** See {@linkcode Backplane.occupancy}. */
-  occupancy(app: string, channel: string): Occupancy {
-    return this.#apps.get(app)?.get(channel)?.occupancy ?? NOBODY;
-  }
-
-  /** See {@linkcode Backplane.occupied}. */
-  occupied(app: string, prefix: string): ReadonlyMap<string, Occupancy> {
-    const occupied = new Map<string, Occupancy>();
-    for (const [name, state] of this.#apps.get(app) ?? []) {
-      const isOccupied = state.subscriptions > 0;
-      if (isOccupied && name.startsWith(prefix)) {
-        occupied.set(name, state.occupancy);
-      }
-    }
-    return occupied;
-  }
-
-  /** See {@linkcode Backplane.close}. */
-  close(): void {
-    this.#apps.clear();
-    this.#cache.clear();
-    this.#logged.clear();
-  }
-}
-
-/** One text for app and channel: no channel's name has a line break. */
-function cacheKey(app: string, channel: string): string {
-  return `${app}\n${channel}`;
-}
-
-const NOBODY: Occupancy = Object.freeze({ subscriptions: 0, users: 0 });
-
-/** The last events of one channel of {@linkcode MemoryBackplane}. */
-class ChannelLog {
-  /** Everything later than this is here. */
-  from: number;
-  /** What it takes up, about. */
-  bytes: number;
-  /** When something was added to it or read of it, in milliseconds. */
-  usedAt = 0;
-  readonly #entries: LogEntry[] = [];
-
-  constructor(channel: string, from: number) {
-    this.from = from;
-    this.bytes = LOG_BYTES + channel.length;
-  }
-
-  get isEmpty(): boolean {
-    return this.#entries.length === 0;
-  }
-
-  /** Adds a message; returns the bytes that it takes. */
-  add({ message, offset }: LoggedMessage, at: number): number {
-    const { event, data = "", userId = "" } = message;
-    const bytes = ENTRY_BYTES + event.length + userId.length +
-      Buffer.byteLength(data);
-    this.#entries.push({ message, offset, at, bytes });
-    this.bytes += bytes;
-    return bytes;
-  }
-
-  /** Drops the first one; returns the bytes that it took. */
-  dropFirst(): number {
-    const entry = this.#entries.shift();
-    if (entry === undefined) return 0;
-    this.from = entry.offset;
-    this.bytes -= entry.bytes;
-    return entry.bytes;
-  }
-
-  /** Drops what is too much or too old; returns the bytes that it took. */
-  trim(now: number, { events, ageMs }: History): number {
-    let bytes = 0;
-    for (let first; (first = this.#entries[0]) !== undefined;) {
-      const isTooMuch = this.#entries.length > events;
-      if (!isTooMuch && now - first.at <= ageMs) break;
-      bytes += this.dropFirst();
-    }
-    return bytes;
-  }
-
-  /** What is later than an offset. */
-  after(offset: number): readonly LoggedMessage[] {
-    const known = this.#entries.findLastIndex((entry) =>
-      entry.offset <= offset
-    );
-    return this.#entries.slice(known + 1);
-  }
-
-  /** The last ones. */
-  last(count: number): readonly LoggedMessage[] {
-    return count === 0 ? [] : this.#entries.slice(-count);
-  }
-}
-
-interface LogEntry extends LoggedMessage {
-  /** When it came, in milliseconds. */
-  readonly at: number;
-  readonly bytes: number;
-}
-
-// What an empty log and a message take up besides their texts, about.
-const LOG_BYTES = 512;
-const ENTRY_BYTES = 256;
-
-/** Who is on one channel of {@linkcode MemoryBackplane}, and what was there. */
-class ChannelState {
-  readonly app: string;
-  readonly channel: string;
-  subscriptions = 0;
-  /** How many of them can recover. */
-  recovering = 0;
-  /** Grows with every message. */
-  offset: number;
-  /** Offset of the last message that a log would keep. */
-  loggable: number;
-  /** What was there, for those that can recover. */
-  log: ChannelLog | null = null;
-  /** When the last of those left, in milliseconds; never, if none did. */
-  #recoveringLeftAt = -Infinity;
-  /** User id to `user_info` as JSON text, once there was a member. */
-  #members: Map<string, string> | null = null;
-  /** User id to the number of the user's connections. */
-  #connections: Map<string, number> | null = null;
-  /** A copy that was handed out and still holds. */
-  #snapshot: ReadonlyMap<string, string> | null = null;
-
-  constructor(app: string, channel: string, offset: number) {
-    this.app = app;
-    this.channel = channel;
-    this.offset = this.loggable = offset;
-  }
-
-  /** Whether there is nothing to be remembered. */
-  get isForgettable(): boolean {
-    return this.subscriptions === 0 && this.log === null;
-  }
-
-  /** Whether somebody is there, or may come back, to whom a log is of use. */
-  isWorthLogging(now: number, { ageMs }: History): boolean {
-    return this.recovering > 0 || now - this.#recoveringLeftAt <= ageMs;
-  }
-
-  /** One of those that can recover has left. */
-  lostRecovering(now: number): void {
-    this.recovering--;
-    this.#recoveringLeftAt = now;
-  }
-
-  get members(): ReadonlyMap<string, string> {
-    if (this.#members === null) return NO_MEMBERS;
-    return this.#snapshot ??= new Map(this.#members);
-  }
-
-  get occupancy(): Occupancy {
-    const users = this.#members?.size ?? 0;
-    return { subscriptions: this.subscriptions, users };
-  }
-
-  /** Whether the user is new; null if there is no room for one. */
-  addMember({ userId, userInfo, maxMembers }: JoiningMember): boolean | null {
-    this.#members ??= new Map();
-    this.#connections ??= new Map();
-    const count = this.#connections.get(userId) ?? 0;
-    if (count === 0 && this.#members.size >= maxMembers) return null;
-    // The info of a user's first connection stays until the user is gone.
-    if (count === 0) {
-      this.#members.set(userId, userInfo);
-      this.#snapshot = null;
-    }
-    this.#connections.set(userId, count + 1);
-    return count === 0;
-  }
-
-  /** Whether the user is gone with this connection. */
-  removeMember(userId: string): boolean {
-    const count = this.#connections?.get(userId) ?? 0;
-    if (count > 1) {
-      this.#connections?.set(userId, count - 1);
-      return false;
-    }
-    this.#connections?.delete(userId);
-    this.#snapshot = null;
-    return this.#members?.delete(userId) ?? false;
   }
 }
 
@@ -4926,6 +4291,7 @@ function serveSocket(
 }
 
 const ADMITTED = Symbol("admitted");
+
 const PEER = Symbol("peer");
 
 /** A socket knows its connection, so that all sockets share their listeners. */
@@ -5474,9 +4840,6 @@ function checkOrigins(origins: unknown, name: string): void {
   }
 }
 
-// A longer delay overflows the runtime's timer, which then fires at once.
-const MAX_TIMER_MS = 2 ** 31 - 1;
-
 function checkDuration(value: unknown, name: string): void {
   if (typeof value === "number" && value > 0 && value <= MAX_TIMER_MS) return;
   failOption(
@@ -5526,31 +4889,6 @@ function readEnvironment(): PusherOptions {
 // ---- Helpers ----------------------------------------------------------------
 // Frames, bytes, refusals and values that may be promised. Nothing here knows a
 // connection, a channel or an app.
-
-/** Carries on with a value: at once if it is at hand, else when it is. */
-function chain<T, R>(
-  value: Awaitable<T>,
-  next: (value: T) => Awaitable<R>,
-): Awaitable<R> {
-  return value instanceof Promise ? value.then(next) : next(value);
-}
-
-/** All values at once: without waiting if none of them is promised. */
-function all<T>(values: readonly Awaitable<T>[]): Awaitable<T[]> {
-  return values.some((value) => value instanceof Promise)
-    ? Promise.all(values)
-    // No promise is among them, as has just been seen.
-    : values as T[];
-}
-
-/** Turns what is thrown at once into a rejection. */
-function attempt<T>(run: () => Awaitable<T>): Awaitable<T> {
-  try {
-    return run();
-  } catch (error) {
-    return Promise.reject(error);
-  }
-}
 
 function isRefusal(value: unknown): value is Refusal {
   return value instanceof Refusal;
