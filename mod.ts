@@ -37,7 +37,7 @@
  */
 
 import { Buffer } from "node:buffer";
-import { createHash, createHmac, timingSafeEqual } from "node:crypto";
+import { createHash } from "node:crypto";
 import { setImmediate } from "node:timers";
 import {
   CLIENT_BUNDLE,
@@ -46,7 +46,6 @@ import {
   CLIENT_FALLBACK_ETAG,
 } from "./client_bundle.ts";
 import {
-  type Announcement,
   type Backplane,
   DEFAULT_HISTORY,
   type History,
@@ -62,7 +61,59 @@ import {
   type Replay,
   type Transport,
 } from "./core/backplane.ts";
+import {
+  accepted,
+  DEFAULT_LIMITS,
+  exceedsBytes,
+  isRefusal,
+  type Limits,
+  overLimit,
+  quote,
+  Refusal,
+} from "./core/limits.ts";
 import { MemoryBackplane, NO_MEMBERS } from "./core/memory_backplane.ts";
+import {
+  type ChannelKind,
+  checkVersion,
+  CLIENT_EVENT_PREFIX,
+  CLOSE,
+  type Close,
+  decodeData,
+  decodeFrame,
+  encodeError,
+  encodeFrame,
+  encodeMessage,
+  encodeSubscribed,
+  encodeWatchlist,
+  ERROR,
+  type Frame,
+  INBOUND,
+  isObject,
+  isOwnChannel,
+  isSocketId,
+  memberAdded,
+  memberRemoved,
+  OUTBOUND,
+  OWN_CHANNEL,
+  parseChannelName,
+  parseJson,
+  PING_FRAME,
+  PONG_FRAME,
+  REFUSAL,
+  type ReplayFields,
+  RESERVED_EVENT,
+  transitionOf,
+} from "./core/protocol.ts";
+import {
+  channelText,
+  decodePart,
+  equalsInConstantTime,
+  hmac,
+  requestTexts,
+  userText,
+  Webhook,
+  type WebhookRequest,
+} from "./core/signatures.ts";
 import {
   all,
   attempt,
@@ -93,7 +144,15 @@ export type {
   Replay,
   Transport,
 } from "./core/backplane.ts";
+export type { Limits } from "./core/limits.ts";
 export { MemoryBackplane } from "./core/memory_backplane.ts";
+export {
+  type Credentials,
+  Webhook,
+  type WebhookData,
+  type WebhookEvent,
+  type WebhookRequest,
+} from "./core/signatures.ts";
 export type { Awaitable } from "./core/time.ts";
 
 // ---- Public types -----------------------------------------------------------
@@ -329,66 +388,6 @@ export interface AppOptions {
 }
 
 /**
- * Everything that a peer can grow. `Infinity` switches a limit off.
- *
- * The defaults for sizes and counts of events, channels and members are those of
- * the hosted service.
- */
-export interface Limits {
-  /** Live connections of one app; more are closed with 4004. @default {Infinity} */
-  connections: number;
-  /**
-   * Sockets that this server holds, of all apps and including those that are
-   * still closing; more are closed with 4100. @default {100000}
-   */
-  sockets: number;
-  /** Channels that one connection may be subscribed to. @default {200} */
-  channelsPerConnection: number;
-  /**
-   * Bytes that a peer has left unread. One that is past it a turn of the event
-   * loop later is gone: out of every channel, closed with 4100.
-   * @default {1048576}
-   */
-  bufferedBytes: number;
-  /**
-   * Bytes of one incoming frame; larger ones are dropped with an error. The
-   * runtime has taken in the whole frame by then, up to 64 MiB of it.
-   * @default {65536}
-   */
-  frameBytes: number;
-  /** Incoming frames per second, refilling `framesBurst`. @default {100} */
-  framesPerSecond: number;
-  /**
-   * Incoming frames at once. What is more is dropped, with one error a second,
-   * and a client of which as many again have been dropped is closed with 4100.
-   * @default {1000}
-   */
-  framesBurst: number;
-  /** UTF-16 units of a channel name. @default {200} */
-  channelNameLength: number;
-  /** UTF-16 units of an event name. @default {200} */
-  eventNameLength: number;
-  /** Bytes of an event's data as a string. @default {10240} */
-  eventDataBytes: number;
-  /** Channels of one publish. @default {100} */
-  channelsPerEvent: number;
-  /** Events of one batch. @default {10} */
-  eventsPerBatch: number;
-  /** Bytes of an HTTP API request body. @default {1048576} */
-  bodyBytes: number;
-  /** Distinct users on one presence channel. @default {100} */
-  presenceMembers: number;
-  /** UTF-16 units of a user id. @default {128} */
-  userIdLength: number;
-  /** Bytes of a member's `user_info` as JSON. @default {1024} */
-  userInfoBytes: number;
-  /** Client events per second and connection. @default {10} */
-  clientEventsPerSecond: number;
-  /** Users that one connection may watch; more are not watched. @default {100} */
-  watchedUsers: number;
-}
-
-/**
  * Options of {@linkcode Pusher}. All of them may be left out.
  *
  * @typeParam Events As for {@linkcode Pusher}.
@@ -594,112 +593,8 @@ export type Handler = (
 // comes in and what goes out are two tables, so that neither is taken for the
 // other. Texts of close codes stay below the 123 bytes that a reason may have.
 
-/** Events that a client may send; `client-…` comes besides. */
-const INBOUND = Object.freeze({
-  Ping: "pusher:ping",
-  Pong: "pusher:pong",
-  Subscribe: "pusher:subscribe",
-  Unsubscribe: "pusher:unsubscribe",
-  SignIn: "pusher:signin",
-});
-
-/** Events that only the server sends. */
-const OUTBOUND = Object.freeze({
-  Established: "pusher:connection_established",
-  Error: "pusher:error",
-  SubscriptionError: "pusher:subscription_error",
-  Subscribed: "pusher_internal:subscription_succeeded",
-  MemberAdded: "pusher_internal:member_added",
-  MemberRemoved: "pusher_internal:member_removed",
-  SubscriptionCount: "pusher_internal:subscription_count",
-  CacheMiss: "pusher:cache_miss",
-  SignedIn: "pusher:signin_success",
-  RecoveryFailed: "pusher:recovery_failed",
-  Watchlist: "pusher_internal:watchlist_events",
-});
-
-/** Prefixes of the server's own channels; a user id follows. */
-const OWN_CHANNEL = Object.freeze({
-  User: "#server-to-user-",
-  Watchers: "#watchers-of-",
-});
-
-const PING_FRAME = '{"event":"pusher:ping","data":"{}"}';
-
-const PONG_FRAME = '{"event":"pusher:pong","data":"{}"}';
-
-/** A close code and the text that goes with it. */
-interface Close {
-  readonly code: number;
-  readonly message: string;
-}
-
-// The range decides what a client does next: 4000 to 4099 stop it for good, on
-// 4100 to 4199 it comes back after a second, on 4200 to 4299 at once.
-const CLOSE = Object.freeze({
-  SendFailed: { code: 1011, message: "Frames cannot be sent" },
-  BinaryFrame: { code: 1003, message: "Binary frames are not supported" },
-  UnknownApp: { code: 4001, message: "No app has this key" },
-  AppDisabled: { code: 4003, message: "The app is disabled" },
-  AppFull: { code: 4004, message: "The app is over its connection limit" },
-  VersionMalformed: { code: 4006, message: "Protocol version is not a number" },
-  VersionUnsupported: {
-    code: 4007,
-    message: "Protocol version is not supported, use 7",
-  },
-  VersionMissing: { code: 4008, message: "Protocol version is missing" },
-  OriginRefused: { code: 4009, message: "The page's origin is not allowed" },
-  Terminated: { code: 4009, message: "The user's connections were terminated" },
-  NotAuthorized: { code: 4009, message: "The connection did not authorize" },
-  ServerFull: { code: 4100, message: "The server is over capacity" },
-  ShuttingDown: { code: 4100, message: "The server is shutting down" },
-  SlowPeer: { code: 4100, message: "Frames are not read fast enough" },
-  Flood: { code: 4100, message: "Frames come faster than they are served" },
-  Reconnect: { code: 4200, message: "The server is going away, reconnect" },
-  NoPong: { code: 4201, message: "No pong within the timeout" },
-});
-
-/** Codes of `pusher:error` frames that leave the connection open. */
-const ERROR = Object.freeze({
-  SignIn: 4009,
-  Generic: 4300,
-  ClientEvent: 4301,
-  Watchlist: 4302,
-});
-
-const DEFAULT_LIMITS: Readonly<Limits> = Object.freeze({
-  connections: Infinity,
-  sockets: 100_000,
-  channelsPerConnection: 200,
-  bufferedBytes: 1_048_576,
-  frameBytes: 65_536,
-  framesPerSecond: 100,
-  framesBurst: 1_000,
-  channelNameLength: 200,
-  eventNameLength: 200,
-  eventDataBytes: 10_240,
-  channelsPerEvent: 100,
-  eventsPerBatch: 10,
-  bodyBytes: 1_048_576,
-  presenceMembers: 100,
-  userIdLength: 128,
-  userInfoBytes: 1_024,
-  clientEventsPerSecond: 10,
-  watchedUsers: 100,
-});
-
-const CHANNEL_NAME = /^[A-Za-z0-9_\-=@,.;]+$/;
-
 // Long enough that nobody guesses it: a UUID has 36 characters.
 const SESSION_ID = /^[A-Za-z0-9_-]{16,128}$/;
-
-const SOCKET_ID = /^\d+\.\d+$/;
-
-const CLIENT_EVENT_PREFIX = "client-";
-
-const RESERVED_EVENT = /^pusher(_internal)?:/;
-
-const PROTOCOL_VERSIONS = Object.freeze({ oldest: 5, newest: 7 });
 
 const TIMESTAMP_TOLERANCE_S = 600;
 
@@ -718,58 +613,6 @@ const INFO_NAMES = Object.freeze(
 type InfoName = typeof INFO_NAMES[number];
 
 type ChannelInfoName = InfoName | "cache";
-
-/** Why something is refused, and the HTTP status that says so. */
-class Refusal {
-  readonly status: number;
-  readonly error: string;
-  /** The limit that was passed, where that is the reason. */
-  readonly limit: keyof Limits | undefined;
-
-  constructor(status: number, error: string, limit?: keyof Limits) {
-    this.status = status;
-    this.error = error;
-    this.limit = limit;
-  }
-}
-
-// Refusals that say the same every time.
-const REFUSAL = Object.freeze({
-  BadUpgrade: new Refusal(400, "The upgrade request is not valid"),
-  BadPath: new Refusal(400, "The path is not escaped properly"),
-  BadAuthForm: new Refusal(400, "The form lacks a socket_id or channel_name"),
-  BadSignature: new Refusal(
-    401,
-    "The signature is missing, or not made for this connection and channel",
-  ),
-  NoChannelData: new Refusal(
-    401,
-    "A presence channel needs channel_data, or a user who has signed in",
-  ),
-  ForeignUser: new Refusal(401, "The channel belongs to another user"),
-  UnknownUser: new Refusal(403, "The request is not that of a user"),
-  AppDisabled: new Refusal(403, "The app is disabled"),
-  Origin: new Refusal(403, "The page's origin is not allowed"),
-  UnknownSocket: new Refusal(
-    403,
-    "No connection has this socket_id, so there is no app to sign for",
-  ),
-  PublicChannel: new Refusal(
-    403,
-    "Only private and presence channels are authorized",
-  ),
-  UnknownRoute: new Refusal(404, "There is no such route"),
-  UnknownApp: new Refusal(404, "No app has this id"),
-  AuthBodyTooLarge: new Refusal(413, "The form is too large"),
-  UpgradeRequired: new Refusal(426, "This is a WebSocket endpoint"),
-  AuthenticateFailed: new Refusal(500, "The user could not be authenticated"),
-  AuthorizeFailed: new Refusal(500, "The channel could not be authorized"),
-  SubscribeFailed: new Refusal(500, "The subscription could not be served"),
-  Crashed: new Refusal(500, "The request could not be served"),
-  OverCapacity: new Refusal(503, "The server is over capacity"),
-  ShuttingDown: new Refusal(503, "The server is shutting down"),
-  Unavailable: new Refusal(503, "The request could not be served right now"),
-});
 
 // ---- Pusher -----------------------------------------------------------------
 // The public face: it checks what the program says and hands it on. A Pusher
@@ -1920,21 +1763,6 @@ class App {
     return typeof auth === "string" && auth.startsWith(prefix) &&
       this.verifies(text, auth.slice(prefix.length));
   }
-}
-
-/** The text that a permission to subscribe signs. */
-function channelText(
-  socketId: string,
-  channel: string,
-  channelData: string | undefined,
-): string {
-  const text = `${socketId}:${channel}`;
-  return channelData === undefined ? text : `${text}:${channelData}`;
-}
-
-/** The text that a sign-in signs. */
-function userText(socketId: string, userData: string): string {
-  return `${socketId}::user::${userData}`;
 }
 
 /** Keeps listeners, and runs them after the change that they are told of. */
@@ -3452,49 +3280,6 @@ function digest(text: string): number {
 // What a channel's name says of it, who on this server is subscribed, and the
 // backplane for a single server. A kind is data, not a class: prefixes combine.
 
-/** What a channel's prefix asks for and gives. */
-interface ChannelKind {
-  readonly prefix: string;
-  /** Joining takes a signature; members may send client events. */
-  readonly auth: boolean;
-  readonly presence: boolean;
-  /** The data of its events is cipher text, which only clients can read. */
-  readonly encrypted: boolean;
-  /** It keeps its last event for those who come later. */
-  readonly cache: boolean;
-}
-
-const PLAIN = { auth: false, presence: false, encrypted: false, cache: false };
-
-const PRIVATE = { ...PLAIN, auth: true };
-
-const ENCRYPTED = { ...PRIVATE, encrypted: true };
-
-const PRESENCE = { ...PRIVATE, presence: true };
-
-// Longest prefix first.
-const CHANNEL_KINDS: readonly ChannelKind[] = Object.freeze([
-  { prefix: "private-encrypted-cache-", ...ENCRYPTED, cache: true },
-  { prefix: "private-encrypted-", ...ENCRYPTED },
-  { prefix: "private-cache-", ...PRIVATE, cache: true },
-  { prefix: "private-", ...PRIVATE },
-  { prefix: "presence-cache-", ...PRESENCE, cache: true },
-  { prefix: "presence-", ...PRESENCE },
-  { prefix: "cache-", ...PLAIN, cache: true },
-  { prefix: "", ...PLAIN },
-]);
-
-/** Whether a channel is the server's own: no client's, and told to nobody. */
-function isOwnChannel(name: string): boolean {
-  return name.startsWith("#");
-}
-
-/** The kind of a channel, or null if its name has other characters or none. */
-function parseChannelName(name: string): ChannelKind | null {
-  if (!CHANNEL_NAME.test(name)) return null;
-  return CHANNEL_KINDS.find(({ prefix }) => name.startsWith(prefix)) ?? null;
-}
-
 /** The kind of a channel, or why its name is refused. */
 function checkChannelName(
   name: unknown,
@@ -3602,40 +3387,6 @@ function checkSocketId(id: unknown): string | Refusal {
   if (isSocketId(id)) return id;
   const rule = "must be two numbers joined by a dot";
   return new Refusal(400, `socket_id is ${quote(id)}, and ${rule}`);
-}
-
-/** A user's first connection has signed in, or the last one is gone. */
-function transitionOf(
-  channel: string,
-  control: "online" | "offline",
-): Announcement | undefined {
-  if (!channel.startsWith(OWN_CHANNEL.User)) return undefined;
-  const userId = channel.slice(OWN_CHANNEL.User.length);
-  return {
-    channel: OWN_CHANNEL.Watchers + userId,
-    message: { event: control, control },
-  };
-}
-
-/** Tells the others on a channel of a new member. */
-function memberAdded(
-  { userId, userInfo }: KnownMember,
-  exceptSocketId: string,
-): Message {
-  const id = JSON.stringify(userId);
-  return {
-    event: OUTBOUND.MemberAdded,
-    data: `{"user_id":${id},"user_info":${userInfo}}`,
-    exceptSocketId,
-  };
-}
-
-/** Tells the others on a channel of a member who is gone. */
-function memberRemoved(userId: string): Message {
-  return {
-    event: OUTBOUND.MemberRemoved,
-    data: JSON.stringify({ user_id: userId }),
-  };
 }
 
 /** The subscribers of a channel on this server; there is none without any. */
@@ -3815,35 +3566,6 @@ function checkRequestSignature(
     if (app.verifies(text, signature)) return null;
   }
   return new Refusal(401, "auth_signature does not match the request");
-}
-
-/**
- * The texts that a request may have signed. SDKs differ in whether they sign the
- * path before or after escaping it, and names as sent or in lower case. Each
- * text takes the secret to sign, so accepting any of them gives nothing away.
- */
-function requestTexts(
-  method: string,
-  url: URL,
-  query: URLSearchParams,
-): Set<string> {
-  const texts = new Set<string>();
-  for (const path of [url.pathname, decodePart(url.pathname)]) {
-    if (path === null) continue;
-    for (const params of [query, url.searchParams]) {
-      texts.add(`${method}\n${path}\n${signedParams(params)}`);
-    }
-  }
-  return texts;
-}
-
-/** `key=value` of all parameters but the signature, sorted by key, unescaped. */
-function signedParams(params: URLSearchParams): string {
-  return [...params]
-    .filter(([name]) => name.toLowerCase() !== "auth_signature")
-    .sort(([a], [b]) => a < b ? -1 : a > b ? 1 : 0)
-    .map(([name, value]) => `${name}=${value}`)
-    .join("&");
 }
 
 /** Reads the body, checks it against the signed digest and parses it. */
@@ -4087,141 +3809,6 @@ function respond(
   return response;
 }
 
-// ---- Webhooks ---------------------------------------------------------------
-// Reading the ones that another server sent.
-
-/** A webhook as it came in. */
-export interface WebhookRequest {
-  /** Names in lower case, or a `Headers`. */
-  headers: Headers | Record<string, string | string[] | undefined>;
-  /** The body as the text that came. */
-  rawBody: string;
-}
-
-/** What a webhook reports. Fields besides the name depend on it. */
-export interface WebhookEvent {
-  /** Such as `channel_occupied`. */
-  name: string;
-  /** The channel, where there is one. */
-  channel?: string;
-  /** The user, for events about members. */
-  user_id?: string;
-  /** The name of a client event. */
-  event?: string;
-  /** The data of a client event. */
-  data?: string;
-  /** The sender of a client event. */
-  socket_id?: string;
-  /** How many are subscribed. */
-  subscription_count?: number;
-}
-
-/** The body of a webhook. */
-export interface WebhookData {
-  /** When it was made, in milliseconds. */
-  time_ms: number;
-  /** What happened, in order. */
-  events: WebhookEvent[];
-}
-
-/** A key and its secret. */
-export interface Credentials {
-  /** The app key. */
-  key: string;
-  /** The app secret. */
-  secret: string;
-}
-
-/**
- * A webhook that came in, with the checks that the official SDK has. Made by
- * {@linkcode Pusher.webhook}.
- */
-export class Webhook {
-  readonly #credentials: Credentials;
-  readonly #key: string | null;
-  readonly #signature: string;
-  readonly #contentType: string | null;
-  readonly #body: string;
-  readonly #data: WebhookData | null;
-
-  /**
-   * Takes a webhook in; nothing is checked yet.
-   *
-   * @param credentials Whose signature is expected.
-   * @param request What came in.
-   */
-  constructor(credentials: Credentials, request: WebhookRequest) {
-    const header = (name: string) => {
-      const { headers } = request;
-      const value = headers instanceof Headers
-        ? headers.get(name)
-        : headers[name];
-      return typeof value === "string" ? value : null;
-    };
-    this.#credentials = credentials;
-    this.#key = header("x-pusher-key");
-    this.#signature = header("x-pusher-signature") ?? "";
-    this.#contentType = header("content-type");
-    this.#body = request.rawBody;
-    const data = parseJson(request.rawBody);
-    // Only the signature vouches for more than this, and it is checked apart.
-    this.#data = isObject(data) ? data as unknown as WebhookData : null;
-  }
-
-  /**
-   * Whether the webhook is what it says: type, JSON and signature.
-   *
-   * @param extra More credentials that may have signed it.
-   */
-  isValid(extra?: Credentials | Credentials[] | null): boolean {
-    if (!this.isBodyValid()) return false;
-    return [this.#credentials].concat(extra ?? []).some(({ key, secret }) =>
-      key === this.#key &&
-      equalsInConstantTime(hmac(secret, this.#body), this.#signature)
-    );
-  }
-
-  /** Whether the content type is `application/json`, and that only. */
-  isContentTypeValid(): boolean {
-    return this.#contentType === "application/json";
-  }
-
-  /** Whether the type is right and the body is a JSON object. */
-  isBodyValid(): boolean {
-    return this.isContentTypeValid() && this.#data !== null;
-  }
-
-  /**
-   * The body.
-   *
-   * @throws {TypeError} If it is not valid.
-   */
-  getData(): WebhookData {
-    if (!this.isBodyValid() || this.#data === null) {
-      throw new TypeError("Cannot read the webhook: its body is not valid");
-    }
-    return this.#data;
-  }
-
-  /**
-   * What happened, in order.
-   *
-   * @throws {TypeError} If the body is not valid.
-   */
-  getEvents(): WebhookEvent[] {
-    return this.getData().events;
-  }
-
-  /**
-   * When it was made.
-   *
-   * @throws {TypeError} If the body is not valid.
-   */
-  getTime(): Date {
-    return new Date(this.getData().time_ms);
-  }
-}
-
 // ---- Routes and transports --------------------------------------------------
 // Which request is whose, the upgrade to a WebSocket, the auth endpoint that
 // browsers call, and the client that is served to them, in two parts.
@@ -4315,15 +3902,6 @@ function socketOnMessage(this: PusherSocket, event: MessageEvent): void {
 
 function socketOnClose(this: PusherSocket, event: CloseEvent): void {
   this[PEER]?.closed(event.code || 1006);
-}
-
-/** Which protocol versions are spoken; see {@linkcode CLOSE}. */
-function checkVersion(version: string | null, strict: boolean): Close | null {
-  if (version === null) return strict ? CLOSE.VersionMissing : null;
-  if (!/^-?\d+$/.test(version)) return CLOSE.VersionMalformed;
-  const { oldest, newest } = PROTOCOL_VERSIONS;
-  const spoken = Number(version) >= oldest && Number(version) <= newest;
-  return spoken ? null : CLOSE.VersionUnsupported;
 }
 
 /** What a client has posted to an auth endpoint. */
@@ -4890,173 +4468,6 @@ function readEnvironment(): PusherOptions {
 // Frames, bytes, refusals and values that may be promised. Nothing here knows a
 // connection, a channel or an app.
 
-function isRefusal(value: unknown): value is Refusal {
-  return value instanceof Refusal;
-}
-
-/** For the program's own calls, a refusal is an exception. */
-function accepted<T>(value: T | Refusal, what: string): T {
-  if (!isRefusal(value)) return value as T;
-  const message = `${what}: ${value.error}`;
-  throw value.limit === undefined
-    ? new TypeError(message)
-    : new RangeError(message);
-}
-
-/** The refusal of what is past a limit. */
-function overLimit(
-  limit: keyof Limits,
-  limits: Limits,
-  found: string,
-  status = 400,
-): Refusal {
-  const error = `${found}: the limit ${limit} is ${limits[limit]}`;
-  return new Refusal(status, error, limit);
-}
-
-/** A value for a message: short, and never the insides of an object. */
-function quote(value: unknown): string {
-  if (typeof value === "string") {
-    const shown = value.length > 100 ? `${value.slice(0, 100)}…` : value;
-    return JSON.stringify(shown);
-  }
-  if (typeof value === "object" && value !== null) return "an object";
-  return typeof value === "function" ? "a function" : String(value);
-}
-
-function isObject(value: unknown): value is Record<string, unknown> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
-}
-
-function isSocketId(value: unknown): value is string {
-  return typeof value === "string" && SOCKET_ID.test(value);
-}
-
-/** The value of a JSON text, or undefined if it is none. */
-function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return undefined;
-  }
-}
-
-/** A client's frame. Only the event has been looked at. */
-interface Frame {
-  readonly event: string;
-  readonly channel: unknown;
-  readonly data: unknown;
-}
-
-function decodeFrame(text: string): Frame | Refusal {
-  const frame = parseJson(text);
-  if (!isObject(frame)) return new Refusal(400, "Frame is not a JSON object");
-  const { event, channel, data } = frame;
-  if (typeof event === "string") return { event, channel, data };
-  return new Refusal(400, "Frame has no event that is a string");
-}
-
-/** The data of a client's frame may be an object, or one as JSON text. */
-function decodeData(data: unknown): Record<string, unknown> | null {
-  const value = typeof data === "string" ? parseJson(data) : data;
-  return isObject(value) ? value : null;
-}
-
-/** A frame to a client. Except for errors, `data` is a string. */
-interface OutboundFrame {
-  event: string;
-  channel?: string;
-  data?: string | object;
-  user_id?: string;
-  position?: Position;
-  recovered?: boolean;
-}
-
-/** What a confirmation tells a client that can recover. */
-type ReplayFields = Pick<OutboundFrame, "position" | "recovered">;
-
-function encodeFrame(frame: OutboundFrame): string {
-  return JSON.stringify(frame);
-}
-
-function encodeError(code: number, message: string, channel?: string): string {
-  return encodeFrame({
-    event: OUTBOUND.Error,
-    ...(channel !== undefined && { channel }),
-    data: { code, message },
-  });
-}
-
-function encodeMessage(channel: string, message: Message): string {
-  const { event, data, userId } = message;
-  return encodeFrame({
-    event,
-    channel,
-    ...(data !== undefined && { data }),
-    ...(userId !== undefined && { user_id: userId }),
-  });
-}
-
-/** Confirms a subscription; with the members on a presence channel. */
-function encodeSubscribed(
-  channel: string,
-  members: ReadonlyMap<string, string> | null,
-  fields: ReplayFields = {},
-): string {
-  const event = OUTBOUND.Subscribed;
-  if (members === null) {
-    return encodeFrame({ event, channel, data: "{}", ...fields });
-  }
-  const start = encodeFrame({ event, channel, ...fields }).slice(0, -1);
-  return `${start},"data":${encodeMembers(members)}}`;
-}
-
-// A list is encoded once, for as long as nobody comes or goes.
-const encodedMembers = new WeakMap<ReadonlyMap<string, string>, string>();
-
-/** A member list, out of infos that are JSON already, as a JSON string. */
-function encodeMembers(members: ReadonlyMap<string, string>): string {
-  const known = encodedMembers.get(members);
-  if (known !== undefined) return known;
-  const ids = JSON.stringify([...members.keys()]);
-  const hash = Array.from(
-    members,
-    ([id, info]) => `${JSON.stringify(id)}:${info}`,
-  ).join(",");
-  const encoded = JSON.stringify(
-    `{"presence":{"ids":${ids},"hash":{${hash}},"count":${members.size}}}`,
-  );
-  encodedMembers.set(members, encoded);
-  return encoded;
-}
-
-/** Tells of users who are watched. It names no channel. */
-function encodeWatchlist(
-  events: { name: string; user_ids: string[] }[],
-): string {
-  const data = JSON.stringify({ events });
-  return encodeFrame({ event: OUTBOUND.Watchlist, data });
-}
-
-function exceedsBytes(text: string, max: number): boolean {
-  // A UTF-16 unit is one to three bytes, so most texts need no counting.
-  if (text.length > max) return true;
-  if (text.length * 3 <= max) return false;
-  return Buffer.byteLength(text) > max;
-}
-
-/** HMAC-SHA256 in lower-case hex, as everything here is signed. */
-function hmac(secret: string, text: string): string {
-  return createHmac("sha256", secret).update(text).digest("hex");
-}
-
-/** Compares without telling by its time where the difference is. */
-function equalsInConstantTime(expected: string, given: string): boolean {
-  const a = Buffer.from(expected);
-  const b = Buffer.from(given);
-  return a.length === b.length && timingSafeEqual(a, b);
-}
-
 /** Reads a body, but never more of it than is allowed. */
 async function readBody(
   request: Request,
@@ -5085,15 +4496,6 @@ async function readBody(
 function decodeUtf8(bytes: Uint8Array): string | null {
   try {
     return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
-  } catch {
-    return null;
-  }
-}
-
-/** The unescaped part of a path, or null if it is not escaped properly. */
-function decodePart(part: string): string | null {
-  try {
-    return decodeURIComponent(part);
   } catch {
     return null;
   }

@@ -1,0 +1,143 @@
+/**
+ * How much a peer may grow, and how what is past a limit is refused.
+ *
+ * @module
+ */
+
+import { Buffer } from "node:buffer";
+
+/**
+ * Everything that a peer can grow. `Infinity` switches a limit off.
+ *
+ * The defaults for sizes and counts of events, channels and members are those of
+ * the hosted service.
+ */
+export interface Limits {
+  /** Live connections of one app; more are closed with 4004. @default {Infinity} */
+  connections: number;
+  /**
+   * Sockets that this server holds, of all apps and including those that are
+   * still closing; more are closed with 4100. @default {100000}
+   */
+  sockets: number;
+  /** Channels that one connection may be subscribed to. @default {200} */
+  channelsPerConnection: number;
+  /**
+   * Bytes that a peer has left unread. One that is past it a turn of the event
+   * loop later is gone: out of every channel, closed with 4100.
+   * @default {1048576}
+   */
+  bufferedBytes: number;
+  /**
+   * Bytes of one incoming frame; larger ones are dropped with an error. The
+   * runtime has taken in the whole frame by then, up to 64 MiB of it.
+   * @default {65536}
+   */
+  frameBytes: number;
+  /** Incoming frames per second, refilling `framesBurst`. @default {100} */
+  framesPerSecond: number;
+  /**
+   * Incoming frames at once. What is more is dropped, with one error a second,
+   * and a client of which as many again have been dropped is closed with 4100.
+   * @default {1000}
+   */
+  framesBurst: number;
+  /** UTF-16 units of a channel name. @default {200} */
+  channelNameLength: number;
+  /** UTF-16 units of an event name. @default {200} */
+  eventNameLength: number;
+  /** Bytes of an event's data as a string. @default {10240} */
+  eventDataBytes: number;
+  /** Channels of one publish. @default {100} */
+  channelsPerEvent: number;
+  /** Events of one batch. @default {10} */
+  eventsPerBatch: number;
+  /** Bytes of an HTTP API request body. @default {1048576} */
+  bodyBytes: number;
+  /** Distinct users on one presence channel. @default {100} */
+  presenceMembers: number;
+  /** UTF-16 units of a user id. @default {128} */
+  userIdLength: number;
+  /** Bytes of a member's `user_info` as JSON. @default {1024} */
+  userInfoBytes: number;
+  /** Client events per second and connection. @default {10} */
+  clientEventsPerSecond: number;
+  /** Users that one connection may watch; more are not watched. @default {100} */
+  watchedUsers: number;
+}
+
+export const DEFAULT_LIMITS: Readonly<Limits> = Object.freeze({
+  connections: Infinity,
+  sockets: 100_000,
+  channelsPerConnection: 200,
+  bufferedBytes: 1_048_576,
+  frameBytes: 65_536,
+  framesPerSecond: 100,
+  framesBurst: 1_000,
+  channelNameLength: 200,
+  eventNameLength: 200,
+  eventDataBytes: 10_240,
+  channelsPerEvent: 100,
+  eventsPerBatch: 10,
+  bodyBytes: 1_048_576,
+  presenceMembers: 100,
+  userIdLength: 128,
+  userInfoBytes: 1_024,
+  clientEventsPerSecond: 10,
+  watchedUsers: 100,
+});
+
+/** Why something is refused, and the HTTP status that says so. */
+export class Refusal {
+  readonly status: number;
+  readonly error: string;
+  /** The limit that was passed, where that is the reason. */
+  readonly limit: keyof Limits | undefined;
+
+  constructor(status: number, error: string, limit?: keyof Limits) {
+    this.status = status;
+    this.error = error;
+    this.limit = limit;
+  }
+}
+
+export function isRefusal(value: unknown): value is Refusal {
+  return value instanceof Refusal;
+}
+
+/** The refusal of what is past a limit. */
+export function overLimit(
+  limit: keyof Limits,
+  limits: Limits,
+  found: string,
+  status = 400,
+): Refusal {
+  const error = `${found}: the limit ${limit} is ${limits[limit]}`;
+  return new Refusal(status, error, limit);
+}
+
+/** For the program's own calls, a refusal is an exception. */
+export function accepted<T>(value: T | Refusal, what: string): T {
+  if (!isRefusal(value)) return value as T;
+  const message = `${what}: ${value.error}`;
+  throw value.limit === undefined
+    ? new TypeError(message)
+    : new RangeError(message);
+}
+
+/** A value for a message: short, and never the insides of an object. */
+export function quote(value: unknown): string {
+  if (typeof value === "string") {
+    const shown = value.length > 100 ? `${value.slice(0, 100)}…` : value;
+    return JSON.stringify(shown);
+  }
+  if (typeof value === "object" && value !== null) return "an object";
+  return typeof value === "function" ? "a function" : String(value);
+}
+
+export function exceedsBytes(text: string, max: number): boolean {
+  // A UTF-16 unit is one to three bytes, so most texts need no counting.
+  if (text.length > max) return true;
+  if (text.length * 3 <= max) return false;
+  return Buffer.byteLength(text) > max;
+}

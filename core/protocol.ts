@@ -1,0 +1,349 @@
+/**
+ * The protocol on the wire: names, codes, kinds of channels, and frames in and out.
+ *
+ * @module
+ */
+
+import type {
+  Announcement,
+  KnownMember,
+  Message,
+  Position,
+} from "./backplane.ts";
+import { Refusal } from "./limits.ts";
+
+// ---- Names and codes
+
+/** Events that a client may send; `client-…` comes besides. */
+export const INBOUND = Object.freeze({
+  Ping: "pusher:ping",
+  Pong: "pusher:pong",
+  Subscribe: "pusher:subscribe",
+  Unsubscribe: "pusher:unsubscribe",
+  SignIn: "pusher:signin",
+});
+
+/** Events that only the server sends. */
+export const OUTBOUND = Object.freeze({
+  Established: "pusher:connection_established",
+  Error: "pusher:error",
+  SubscriptionError: "pusher:subscription_error",
+  Subscribed: "pusher_internal:subscription_succeeded",
+  MemberAdded: "pusher_internal:member_added",
+  MemberRemoved: "pusher_internal:member_removed",
+  SubscriptionCount: "pusher_internal:subscription_count",
+  CacheMiss: "pusher:cache_miss",
+  SignedIn: "pusher:signin_success",
+  RecoveryFailed: "pusher:recovery_failed",
+  Watchlist: "pusher_internal:watchlist_events",
+});
+
+/** Prefixes of the server's own channels; a user id follows. */
+export const OWN_CHANNEL = Object.freeze({
+  User: "#server-to-user-",
+  Watchers: "#watchers-of-",
+});
+
+export const CLIENT_EVENT_PREFIX = "client-";
+
+export const RESERVED_EVENT = /^pusher(_internal)?:/;
+
+const PROTOCOL_VERSIONS = Object.freeze({ oldest: 5, newest: 7 });
+
+/** A close code and the text that goes with it. */
+export interface Close {
+  readonly code: number;
+  readonly message: string;
+}
+
+// The range decides what a client does next: 4000 to 4099 stop it for good, on
+// 4100 to 4199 it comes back after a second, on 4200 to 4299 at once.
+export const CLOSE = Object.freeze({
+  SendFailed: { code: 1011, message: "Frames cannot be sent" },
+  BinaryFrame: { code: 1003, message: "Binary frames are not supported" },
+  UnknownApp: { code: 4001, message: "No app has this key" },
+  AppDisabled: { code: 4003, message: "The app is disabled" },
+  AppFull: { code: 4004, message: "The app is over its connection limit" },
+  VersionMalformed: { code: 4006, message: "Protocol version is not a number" },
+  VersionUnsupported: {
+    code: 4007,
+    message: "Protocol version is not supported, use 7",
+  },
+  VersionMissing: { code: 4008, message: "Protocol version is missing" },
+  OriginRefused: { code: 4009, message: "The page's origin is not allowed" },
+  Terminated: { code: 4009, message: "The user's connections were terminated" },
+  NotAuthorized: { code: 4009, message: "The connection did not authorize" },
+  ServerFull: { code: 4100, message: "The server is over capacity" },
+  ShuttingDown: { code: 4100, message: "The server is shutting down" },
+  SlowPeer: { code: 4100, message: "Frames are not read fast enough" },
+  Flood: { code: 4100, message: "Frames come faster than they are served" },
+  Reconnect: { code: 4200, message: "The server is going away, reconnect" },
+  NoPong: { code: 4201, message: "No pong within the timeout" },
+});
+
+/** Codes of `pusher:error` frames that leave the connection open. */
+export const ERROR = Object.freeze({
+  SignIn: 4009,
+  Generic: 4300,
+  ClientEvent: 4301,
+  Watchlist: 4302,
+});
+
+/** Which protocol versions are spoken; see {@linkcode CLOSE}. */
+export function checkVersion(
+  version: string | null,
+  strict: boolean,
+): Close | null {
+  if (version === null) return strict ? CLOSE.VersionMissing : null;
+  if (!/^-?\d+$/.test(version)) return CLOSE.VersionMalformed;
+  const { oldest, newest } = PROTOCOL_VERSIONS;
+  const spoken = Number(version) >= oldest && Number(version) <= newest;
+  return spoken ? null : CLOSE.VersionUnsupported;
+}
+
+// Refusals that say the same every time.
+export const REFUSAL = Object.freeze({
+  BadUpgrade: new Refusal(400, "The upgrade request is not valid"),
+  BadPath: new Refusal(400, "The path is not escaped properly"),
+  BadAuthForm: new Refusal(400, "The form lacks a socket_id or channel_name"),
+  BadSignature: new Refusal(
+    401,
+    "The signature is missing, or not made for this connection and channel",
+  ),
+  NoChannelData: new Refusal(
+    401,
+    "A presence channel needs channel_data, or a user who has signed in",
+  ),
+  ForeignUser: new Refusal(401, "The channel belongs to another user"),
+  UnknownUser: new Refusal(403, "The request is not that of a user"),
+  AppDisabled: new Refusal(403, "The app is disabled"),
+  Origin: new Refusal(403, "The page's origin is not allowed"),
+  UnknownSocket: new Refusal(
+    403,
+    "No connection has this socket_id, so there is no app to sign for",
+  ),
+  PublicChannel: new Refusal(
+    403,
+    "Only private and presence channels are authorized",
+  ),
+  UnknownRoute: new Refusal(404, "There is no such route"),
+  UnknownApp: new Refusal(404, "No app has this id"),
+  AuthBodyTooLarge: new Refusal(413, "The form is too large"),
+  UpgradeRequired: new Refusal(426, "This is a WebSocket endpoint"),
+  AuthenticateFailed: new Refusal(500, "The user could not be authenticated"),
+  AuthorizeFailed: new Refusal(500, "The channel could not be authorized"),
+  SubscribeFailed: new Refusal(500, "The subscription could not be served"),
+  Crashed: new Refusal(500, "The request could not be served"),
+  OverCapacity: new Refusal(503, "The server is over capacity"),
+  ShuttingDown: new Refusal(503, "The server is shutting down"),
+  Unavailable: new Refusal(503, "The request could not be served right now"),
+});
+
+// ---- Channels
+
+const CHANNEL_NAME = /^[A-Za-z0-9_\-=@,.;]+$/;
+
+const SOCKET_ID = /^\d+\.\d+$/;
+
+export function isSocketId(value: unknown): value is string {
+  return typeof value === "string" && SOCKET_ID.test(value);
+}
+
+/** What a channel's prefix asks for and gives. */
+export interface ChannelKind {
+  readonly prefix: string;
+  /** Joining takes a signature; members may send client events. */
+  readonly auth: boolean;
+  readonly presence: boolean;
+  /** The data of its events is cipher text, which only clients can read. */
+  readonly encrypted: boolean;
+  /** It keeps its last event for those who come later. */
+  readonly cache: boolean;
+}
+
+const PLAIN = { auth: false, presence: false, encrypted: false, cache: false };
+
+const PRIVATE = { ...PLAIN, auth: true };
+
+const ENCRYPTED = { ...PRIVATE, encrypted: true };
+
+const PRESENCE = { ...PRIVATE, presence: true };
+
+// Longest prefix first.
+const CHANNEL_KINDS: readonly ChannelKind[] = Object.freeze([
+  { prefix: "private-encrypted-cache-", ...ENCRYPTED, cache: true },
+  { prefix: "private-encrypted-", ...ENCRYPTED },
+  { prefix: "private-cache-", ...PRIVATE, cache: true },
+  { prefix: "private-", ...PRIVATE },
+  { prefix: "presence-cache-", ...PRESENCE, cache: true },
+  { prefix: "presence-", ...PRESENCE },
+  { prefix: "cache-", ...PLAIN, cache: true },
+  { prefix: "", ...PLAIN },
+]);
+
+/** Whether a channel is the server's own: no client's, and told to nobody. */
+export function isOwnChannel(name: string): boolean {
+  return name.startsWith("#");
+}
+
+/** The kind of a channel, or null if its name has other characters or none. */
+export function parseChannelName(name: string): ChannelKind | null {
+  if (!CHANNEL_NAME.test(name)) return null;
+  return CHANNEL_KINDS.find(({ prefix }) => name.startsWith(prefix)) ?? null;
+}
+
+/** A user's first connection has signed in, or the last one is gone. */
+export function transitionOf(
+  channel: string,
+  control: "online" | "offline",
+): Announcement | undefined {
+  if (!channel.startsWith(OWN_CHANNEL.User)) return undefined;
+  const userId = channel.slice(OWN_CHANNEL.User.length);
+  return {
+    channel: OWN_CHANNEL.Watchers + userId,
+    message: { event: control, control },
+  };
+}
+
+/** Tells the others on a channel of a new member. */
+export function memberAdded(
+  { userId, userInfo }: KnownMember,
+  exceptSocketId: string,
+): Message {
+  const id = JSON.stringify(userId);
+  return {
+    event: OUTBOUND.MemberAdded,
+    data: `{"user_id":${id},"user_info":${userInfo}}`,
+    exceptSocketId,
+  };
+}
+
+/** Tells the others on a channel of a member who is gone. */
+export function memberRemoved(userId: string): Message {
+  return {
+    event: OUTBOUND.MemberRemoved,
+    data: JSON.stringify({ user_id: userId }),
+  };
+}
+
+// ---- Frames in
+
+/** A client's frame. Only the event has been looked at. */
+export interface Frame {
+  readonly event: string;
+  readonly channel: unknown;
+  readonly data: unknown;
+}
+
+export function decodeFrame(text: string): Frame | Refusal {
+  const frame = parseJson(text);
+  if (!isObject(frame)) return new Refusal(400, "Frame is not a JSON object");
+  const { event, channel, data } = frame;
+  if (typeof event === "string") return { event, channel, data };
+  return new Refusal(400, "Frame has no event that is a string");
+}
+
+/** The data of a client's frame may be an object, or one as JSON text. */
+export function decodeData(data: unknown): Record<string, unknown> | null {
+  const value = typeof data === "string" ? parseJson(data) : data;
+  return isObject(value) ? value : null;
+}
+
+/** The value of a JSON text, or undefined if it is none. */
+export function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}
+
+export function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+// ---- Frames out
+
+export const PING_FRAME = '{"event":"pusher:ping","data":"{}"}';
+
+export const PONG_FRAME = '{"event":"pusher:pong","data":"{}"}';
+
+/** A frame to a client. Except for errors, `data` is a string. */
+interface OutboundFrame {
+  event: string;
+  channel?: string;
+  data?: string | object;
+  user_id?: string;
+  position?: Position;
+  recovered?: boolean;
+}
+
+/** What a confirmation tells a client that can recover. */
+export type ReplayFields = Pick<OutboundFrame, "position" | "recovered">;
+
+export function encodeFrame(frame: OutboundFrame): string {
+  return JSON.stringify(frame);
+}
+
+export function encodeError(
+  code: number,
+  message: string,
+  channel?: string,
+): string {
+  return encodeFrame({
+    event: OUTBOUND.Error,
+    ...(channel !== undefined && { channel }),
+    data: { code, message },
+  });
+}
+
+export function encodeMessage(channel: string, message: Message): string {
+  const { event, data, userId } = message;
+  return encodeFrame({
+    event,
+    channel,
+    ...(data !== undefined && { data }),
+    ...(userId !== undefined && { user_id: userId }),
+  });
+}
+
+/** Confirms a subscription; with the members on a presence channel. */
+export function encodeSubscribed(
+  channel: string,
+  members: ReadonlyMap<string, string> | null,
+  fields: ReplayFields = {},
+): string {
+  const event = OUTBOUND.Subscribed;
+  if (members === null) {
+    return encodeFrame({ event, channel, data: "{}", ...fields });
+  }
+  const start = encodeFrame({ event, channel, ...fields }).slice(0, -1);
+  return `${start},"data":${encodeMembers(members)}}`;
+}
+
+// A list is encoded once, for as long as nobody comes or goes.
+const encodedMembers = new WeakMap<ReadonlyMap<string, string>, string>();
+
+/** A member list, out of infos that are JSON already, as a JSON string. */
+function encodeMembers(members: ReadonlyMap<string, string>): string {
+  const known = encodedMembers.get(members);
+  if (known !== undefined) return known;
+  const ids = JSON.stringify([...members.keys()]);
+  const hash = Array.from(
+    members,
+    ([id, info]) => `${JSON.stringify(id)}:${info}`,
+  ).join(",");
+  const encoded = JSON.stringify(
+    `{"presence":{"ids":${ids},"hash":{${hash}},"count":${members.size}}}`,
+  );
+  encodedMembers.set(members, encoded);
+  return encoded;
+}
+
+/** Tells of users who are watched. It names no channel. */
+export function encodeWatchlist(
+  events: { name: string; user_ids: string[] }[],
+): string {
+  const data = JSON.stringify({ events });
+  return encodeFrame({ event: OUTBOUND.Watchlist, data });
+}
