@@ -36,7 +36,6 @@
  * @module
  */
 
-import { Buffer } from "node:buffer";
 import { createHash } from "node:crypto";
 import { setImmediate } from "node:timers";
 import {
@@ -55,12 +54,52 @@ import {
   type LoggedMessage,
   type LogRequest,
   type Message,
-  type Occupancy,
   type Peer,
   type Position,
   type Replay,
   type Transport,
 } from "./core/backplane.ts";
+import type {
+  AnyEvents,
+  Authenticate,
+  Authorize,
+  AuthorizeContext,
+  BatchEvent,
+  ChannelAuth,
+  ChannelCounts,
+  ChannelDescription,
+  ChannelInfoName,
+  ChannelName,
+  ChannelsFilter,
+  Encryption,
+  EventData,
+  EventName,
+  InfoName,
+  Member,
+  MemberOf,
+  PublishResult,
+  TriggerParams,
+  TriggerResponse,
+  UserAuth,
+  UserData,
+} from "./core/calls.ts";
+import { HookQueue, type Hooks } from "./core/hooks.ts";
+import {
+  compileOrigins,
+  corsHeaders,
+  decodeUtf8,
+  escapeUnit,
+  lowerCaseNames,
+  notFound,
+  ORIGIN_RULE,
+  type OriginCheck,
+  type OriginRule,
+  type OriginVerdict,
+  readBody,
+  refuse,
+  refuseMethod,
+  serveScript,
+} from "./core/http.ts";
 import {
   accepted,
   DEFAULT_LIMITS,
@@ -101,7 +140,6 @@ import {
   PONG_FRAME,
   REFUSAL,
   type ReplayFields,
-  RESERVED_EVENT,
   transitionOf,
 } from "./core/protocol.ts";
 import {
@@ -122,6 +160,24 @@ import {
   MAX_TIMER_MS,
   TokenBucket,
 } from "./core/time.ts";
+import {
+  checkChannelInfo,
+  checkChannelName,
+  checkEventData,
+  checkEventName,
+  checkListInfo,
+  checkMember,
+  checkPresenceName,
+  checkSocketId,
+  checkUser,
+  checkUserId,
+  checkUserInfoSize,
+  countsOf,
+  type KnownUser,
+  parseBatch,
+  parsePublish,
+  type Publish,
+} from "./core/validation.ts";
 
 export type {
   Announcement,
@@ -144,6 +200,43 @@ export type {
   Replay,
   Transport,
 } from "./core/backplane.ts";
+export type {
+  AnyEvents,
+  Authenticate,
+  AuthenticateContext,
+  Authorize,
+  AuthorizeContext,
+  BatchEvent,
+  ChannelAuth,
+  ChannelCounts,
+  ChannelDescription,
+  ChannelName,
+  ChannelsFilter,
+  DeclaredUserInfo,
+  Encryption,
+  EventData,
+  EventName,
+  Member,
+  MemberOf,
+  PublishResult,
+  TriggerParams,
+  TriggerResponse,
+  UserAuth,
+  UserData,
+} from "./core/calls.ts";
+export type {
+  AppEvent,
+  ChannelEvent,
+  ClientEvent,
+  ConnectionEvent,
+  DisconnectedEvent,
+  ErrorEvent,
+  Hooks,
+  MemberEvent,
+  PublishedEvent,
+  SubscriptionCountEvent,
+} from "./core/hooks.ts";
+export type { OriginRule } from "./core/http.ts";
 export type { Limits } from "./core/limits.ts";
 export { MemoryBackplane } from "./core/memory_backplane.ts";
 export {
@@ -158,212 +251,6 @@ export type { Awaitable } from "./core/time.ts";
 // ---- Public types -----------------------------------------------------------
 // What a program passes in and gets back. Field names are those of the official
 // Node SDK and of the HTTP API where a thing exists there; durations end in `Ms`.
-
-/**
- * Channels, their events and the data of each, when nothing is declared: every
- * name and every value is allowed.
- */
-export type AnyEvents = Record<string, Record<string, unknown>>;
-
-/** The channel names that `Events` allows. */
-export type ChannelName<Events> = Extract<keyof Events, string>;
-
-/**
- * The event names that `Events` allows on channel `C`. Those of the protocol are
- * nobody's to trigger.
- */
-export type EventName<Events, C extends ChannelName<Events>> = Exclude<
-  Extract<keyof Events[C], string>,
-  `pusher:${string}` | `pusher_internal:${string}`
->;
-
-/**
- * What members of a presence channel tell of themselves, where `Events` says so
- * under the reserved name `pusher:user_info`; never where it does not.
- */
-export type DeclaredUserInfo<Events, C> = C extends keyof Events
-  ? Events[C] extends { "pusher:user_info": infer Info extends object } ? Info
-  : never
-  : never;
-
-/** A member as `Events` wants it on channel `C`, or on any of its channels. */
-export type MemberOf<Events, C = ChannelName<Events>> =
-  [DeclaredUserInfo<Events, C>] extends [never] ? Member
-    : Member & { user_info: DeclaredUserInfo<Events, C> };
-
-/** The data of event `N`: for several channels, what suits all of them. */
-export type EventData<
-  Events,
-  C extends ChannelName<Events>,
-  N extends EventName<Events, C>,
-> = (C extends unknown ? (data: Events[C][N]) => void : never) extends (
-  data: infer Data,
-) => void ? Data
-  : never;
-
-/** One event of {@linkcode Pusher.triggerBatch}. */
-export type BatchEvent<Events> = {
-  [C in ChannelName<Events>]: {
-    [N in EventName<Events, C>]: {
-      /** The one channel that gets the event. */
-      channel: C;
-      /** The name of the event. */
-      name: N;
-      /** Its data: a string as it is, anything else as JSON. */
-      data: Events[C][N];
-    } & TriggerParams;
-  }[EventName<Events, C>];
-}[ChannelName<Events>];
-
-/** What {@linkcode Pusher.trigger} takes besides channel, event and data. */
-export interface TriggerParams {
-  /** The connection that does not get the event: usually the one that caused it. */
-  socket_id?: string | undefined;
-  /** Comma list of `subscription_count` and `user_count` to be told in return. */
-  info?: string | undefined;
-}
-
-/**
- * What a publish resolves to. It has the parts of a `fetch` response that code
- * written for the official SDK uses.
- */
-export interface TriggerResponse {
-  /** Always true: what is refused throws. */
-  readonly ok: true;
-  /** Always 200. */
-  readonly status: 200;
-  /** The body that the HTTP API answers with. */
-  json(): Promise<PublishResult>;
-  /** The same body as JSON text. */
-  text(): Promise<string>;
-}
-
-/** Body of the answer to a publish; empty unless `info` was asked for. */
-export interface PublishResult {
-  /** Counts per distinct channel of a single event. */
-  channels?: Record<string, ChannelCounts>;
-  /** Counts per item of a batch, at the same index. */
-  batch?: ChannelCounts[];
-}
-
-/** The counts of a channel that were asked for and that apply to it. */
-export interface ChannelCounts {
-  /** Connections subscribed. */
-  subscription_count?: number;
-  /** Distinct users, on presence channels only. */
-  user_count?: number;
-}
-
-/** What {@linkcode Pusher.channel} says of a channel. */
-export interface ChannelDescription extends ChannelCounts {
-  /** Whether anybody is subscribed. */
-  occupied: boolean;
-  /** The last event of a cache channel, and how many seconds it has left. */
-  cache?: { data: string; ttl: number } | null;
-}
-
-/** Which channels {@linkcode Pusher.channels} lists, and what it says of each. */
-export interface ChannelsFilter {
-  /** Only channels whose name starts so. */
-  filter_by_prefix?: string;
-  /** Comma list of `subscription_count` and `user_count`. */
-  info?: string;
-}
-
-/** A member of a presence channel, as the program names it. */
-export interface Member {
-  /** 1 to 128 characters, or an integer, which becomes its decimal text. */
-  user_id: string | number;
-  /** An object whose JSON has at most 1,024 bytes; other members see it. */
-  user_info?: object;
-}
-
-/** A signed permission to subscribe, as clients expect it from an auth endpoint. */
-export interface ChannelAuth {
-  /** `key:signature`. */
-  auth: string;
-  /** The member as JSON text, exactly as it was signed. */
-  channel_data?: string;
-  /** On encrypted channels, what the client decrypts with, in base64. */
-  shared_secret?: string;
-}
-
-/** A user who signs in. */
-export interface UserData {
-  /** 1 to 128 characters. */
-  id: string;
-  /** What presence channels tell of the user. */
-  user_info?: object;
-  /** Users whose coming and going the user is told of; at most 100. */
-  watchlist?: string[];
-  /** Whatever else the client is to know. */
-  [field: string]: unknown;
-}
-
-/** A signed statement of who a user is, as clients expect it. */
-export interface UserAuth {
-  /** `key:signature`. */
-  auth: string;
-  /** The user as JSON text, exactly as it was signed. */
-  user_data: string;
-}
-
-/** What is asked of {@linkcode PusherOptions.authorize}. */
-export interface AuthorizeContext {
-  /** Id of the app that the client is connected to. */
-  app: string;
-  /** The channel that the client wants to join. */
-  channel: string;
-  /** The client's connection. */
-  socketId: string;
-  /** The whole form that the client posted, its own parameters included. */
-  params: URLSearchParams;
-}
-
-/**
- * Decides whether the sender of `request` may join a channel: `false` or `true`,
- * or the member that it is to be on a presence channel. There `true` is for users
- * who have signed in, see {@linkcode PusherOptions.authenticate}. The body of `request`
- * has been read already; its fields are in `params`.
- */
-export type Authorize<Events = AnyEvents> = (
-  request: Request,
-  context: AuthorizeContext,
-) => Awaitable<boolean | MemberOf<Events>>;
-
-/** What is asked of {@linkcode PusherOptions.authenticate}. */
-export type AuthenticateContext = Omit<AuthorizeContext, "channel">;
-
-/**
- * Says who the sender of `request` is: a user, or null for nobody. The body of
- * `request` has been read already; its fields are in `params`.
- */
-export type Authenticate = (
-  request: Request,
-  context: AuthenticateContext,
-) => Awaitable<UserData | null>;
-
-/**
- * Encrypts what the program triggers on `private-encrypted-` channels; see
- * `@glitz/pusher/encryption`.
- */
-export interface Encryption {
-  /** The event data that goes on the wire for data as JSON text. */
-  encrypt(channel: string, json: string): string;
-  /** What clients of a channel decrypt with, in base64. */
-  sharedSecret(channel: string): string;
-}
-
-/**
- * Pages that may use the server from another origin: an exact origin
- * (`https://example.com`), one with a wildcard host (`https://*.example.com`, or
- * `*.example.com` for http and https), `*` for all, a pattern that is tested
- * against the origin, or a function.
- */
-export type OriginRule =
-  | string
-  | RegExp
-  | ((origin: string, request: Request) => boolean);
 
 /** One of several applications in {@linkcode PusherOptions.apps}. */
 export interface AppOptions {
@@ -481,106 +368,6 @@ export interface PusherOptions<Events = AnyEvents> {
   agent?: unknown | undefined;
 }
 
-/** What every lifecycle event says. */
-export interface AppEvent {
-  /** Id of the app. */
-  app: string;
-}
-
-/** A lifecycle event of one connection. */
-export interface ConnectionEvent extends AppEvent {
-  /** The connection. */
-  socketId: string;
-}
-
-/** A connection is gone. */
-export interface DisconnectedEvent extends ConnectionEvent {
-  /** The WebSocket close code; 1006 for a connection that was lost. */
-  code: number;
-}
-
-/** A lifecycle event of one channel. */
-export interface ChannelEvent extends AppEvent {
-  /** The channel. */
-  channel: string;
-}
-
-/** A lifecycle event of one member of a presence channel. */
-export interface MemberEvent extends ChannelEvent {
-  /** The user. */
-  userId: string;
-}
-
-/** An event that the program or the HTTP API published to one channel. */
-export interface PublishedEvent extends ChannelEvent {
-  /** The name of the event. */
-  event: string;
-  /** Its data as a string. */
-  data: string;
-  /** The connection that was left out. */
-  socketId?: string;
-}
-
-/** How many are subscribed to a channel now. */
-export interface SubscriptionCountEvent extends ChannelEvent {
-  /** Connections subscribed. */
-  subscriptionCount: number;
-}
-
-/** An event that one client sent to the others. */
-export interface ClientEvent extends ChannelEvent {
-  /** The name of the event. */
-  event: string;
-  /** Its data as relayed, if it has any. */
-  data?: string;
-  /** The sender. */
-  socketId: string;
-  /** The sender's user, on presence channels. */
-  userId?: string;
-}
-
-/** Something of the program's failed. */
-export interface ErrorEvent {
-  /** Id of the app, where one is concerned. */
-  app?: string;
-  /** What was thrown. */
-  error: unknown;
-  /** What was being done. */
-  during: string;
-}
-
-/** Lifecycle events, by the name that {@linkcode Pusher.on} takes. */
-export interface Hooks {
-  /** A connection was established. */
-  connected: ConnectionEvent;
-  /** A connection is gone, and out of all of its channels. */
-  disconnected: DisconnectedEvent;
-  /** A channel got its first subscriber. */
-  channel_occupied: ChannelEvent;
-  /** A channel lost its last subscriber. */
-  channel_vacated: ChannelEvent;
-  /** A user's first connection joined a presence channel. */
-  member_added: MemberEvent;
-  /** A user's last connection left a presence channel. */
-  member_removed: MemberEvent;
-  /** A client sent an event, and it was relayed. */
-  client_event: ClientEvent;
-  /** The program or the HTTP API published an event: once per channel. */
-  published: PublishedEvent;
-  /** Somebody subscribed to a cache channel that had nothing to give. */
-  cache_miss: ChannelEvent;
-  /**
-   * The number of subscribers changed, where `subscriptionCounts` is on: at most
-   * once in five seconds while there are more than a hundred.
-   */
-  subscription_count: SubscriptionCountEvent;
-  /**
-   * A listener, `authorize`, an origin rule or the backplane failed. While
-   * nobody listens it is printed.
-   */
-  error: ErrorEvent;
-}
-
 /** A request handler; one that answers `undefined` or `null` passes. */
 export type Handler = (
   request: Request,
@@ -605,14 +392,6 @@ const AUTH_BODY_BYTES = 65_536;
 
 // Above so many subscribers, counts are sent this often at most.
 const COUNT_THROTTLE = Object.freeze({ above: 100, everyMs: 5_000 });
-
-const INFO_NAMES = Object.freeze(
-  ["subscription_count", "user_count"] as const,
-);
-
-type InfoName = typeof INFO_NAMES[number];
-
-type ChannelInfoName = InfoName | "cache";
 
 // ---- Pusher -----------------------------------------------------------------
 // The public face: it checks what the program says and hands it on. A Pusher
@@ -1763,105 +1542,6 @@ class App {
     return typeof auth === "string" && auth.startsWith(prefix) &&
       this.verifies(text, auth.slice(prefix.length));
   }
-}
-
-/** Keeps listeners, and runs them after the change that they are told of. */
-class HookQueue {
-  readonly #listeners = new Map<keyof Hooks, Set<HookListener>>();
-  #queue: (() => void)[] = [];
-
-  add<Name extends keyof Hooks>(
-    name: Name,
-    run: (event: Hooks[Name]) => unknown,
-    appId: string | null,
-  ): () => void {
-    if (!HOOK_NAMES.has(name)) {
-      throw new TypeError(
-        `Cannot listen: there is no event ${quote(name)}, only ${
-          [...HOOK_NAMES].join(", ")
-        }`,
-      );
-    }
-    if (typeof run !== "function") {
-      throw new TypeError(
-        `Cannot listen to "${name}": listener is no function`,
-      );
-    }
-    const set = this.#listeners.get(name) ?? new Set();
-    this.#listeners.set(name, set);
-    // The name has been checked, so the event is of the listener's own type.
-    const listener: HookListener = { run: run as HookListener["run"], appId };
-    set.add(listener);
-    return () => void set.delete(listener);
-  }
-
-  has(name: keyof Hooks): boolean {
-    return (this.#listeners.get(name)?.size ?? 0) > 0;
-  }
-
-  emit<Name extends keyof Hooks>(name: Name, event: Hooks[Name]): void {
-    if (!this.has(name)) return;
-    if (this.#queue.length === 0) queueMicrotask(() => this.#flush());
-    this.#queue.push(() => this.#run(name, event));
-  }
-
-  fail(error: unknown, during: string, app?: string): void {
-    const heard = [...this.#listeners.get("error") ?? []]
-      .some(({ appId }) => appId === null || appId === app);
-    if (!heard) return printError(error, during);
-    this.emit("error", { error, during, ...(app !== undefined && { app }) });
-  }
-
-  #flush(): void {
-    // A listener may cause further events: they join the end of the same queue.
-    for (let i = 0; i < this.#queue.length; i++) this.#queue[i]!();
-    this.#queue = [];
-  }
-
-  #run(name: keyof Hooks, event: Hooks[keyof Hooks]): void {
-    for (const { run, appId } of this.#listeners.get(name) ?? []) {
-      if (appId !== null && event.app !== appId) continue;
-      const failed = (error: unknown) => {
-        if (name === "error") printError(error, 'running an "error" listener');
-        else this.fail(error, `running a "${name}" listener`, event.app);
-      };
-      try {
-        const result = run(event);
-        if (result instanceof Promise) result.catch(failed);
-      } catch (error) {
-        failed(error);
-      }
-    }
-  }
-}
-
-const HOOK_NAMES: ReadonlySet<string> = new Set(
-  Object.keys(
-    {
-      connected: true,
-      disconnected: true,
-      channel_occupied: true,
-      channel_vacated: true,
-      member_added: true,
-      member_removed: true,
-      client_event: true,
-      published: true,
-      cache_miss: true,
-      subscription_count: true,
-      error: true,
-    } satisfies Record<keyof Hooks, true>,
-  ),
-);
-
-interface HookListener {
-  readonly run: (event: Hooks[keyof Hooks]) => unknown;
-  /** The app whose events are wanted, or null for all. */
-  readonly appId: string | null;
-}
-
-/** The last resort for a fault of the program's own that nobody listens for. */
-function printError(error: unknown, during: string): void {
-  console.error(`Pusher: failed while ${during}:`, error);
 }
 
 // ---- Connection -------------------------------------------------------------
@@ -3280,115 +2960,6 @@ function digest(text: string): number {
 // What a channel's name says of it, who on this server is subscribed, and the
 // backplane for a single server. A kind is data, not a class: prefixes combine.
 
-/** The kind of a channel, or why its name is refused. */
-function checkChannelName(
-  name: unknown,
-  limits: Limits,
-): ChannelKind | Refusal {
-  const kind = typeof name === "string" ? parseChannelName(name) : null;
-  if (typeof name !== "string" || kind === null) {
-    return new Refusal(
-      400,
-      `Channel name is ${
-        quote(name)
-      }, and may only have the characters A-Z a-z 0-9 _ - = @ , . ;`,
-    );
-  }
-  if (name.length <= limits.channelNameLength) return kind;
-  const found = `Channel name has ${name.length} characters`;
-  return overLimit("channelNameLength", limits, found);
-}
-
-/** The kind of a presence channel, or why the name is not that of one. */
-function checkPresenceName(
-  name: unknown,
-  limits: Limits,
-): ChannelKind | Refusal {
-  const kind = checkChannelName(name, limits);
-  if (isRefusal(kind) || kind.presence) return kind;
-  return new Refusal(400, "Only presence channels have users");
-}
-
-/** Checks a member, whether of the program's or from signed channel data. */
-function checkMember(value: unknown, limits: Limits): KnownMember | Refusal {
-  if (!isObject(value)) {
-    return new Refusal(400, "Channel data is not a JSON object");
-  }
-  const { user_id: id, user_info: info } = value;
-  const userId = Number.isSafeInteger(id) ? String(id) : id;
-  if (typeof userId !== "string" || userId === "") {
-    return new Refusal(
-      400,
-      "user_id is neither a string with characters nor an integer",
-    );
-  }
-  if (userId.length > limits.userIdLength) {
-    const found = `user_id has ${userId.length} characters`;
-    return overLimit("userIdLength", limits, found, 413);
-  }
-  const userInfo = checkUserInfo(info);
-  if (isRefusal(userInfo)) return userInfo;
-  return checkUserInfoSize(userInfo, limits) ?? { userId, userInfo };
-}
-
-/** What is known of a user, as JSON text. */
-function checkUserInfo(info: unknown): string | Refusal {
-  // PHP writes an empty array where there is nothing to say.
-  const isEmpty = info === undefined || info === null ||
-    (Array.isArray(info) && info.length === 0);
-  if (isEmpty) return "{}";
-  return isObject(info)
-    ? JSON.stringify(info)
-    : new Refusal(400, "user_info is not an object");
-}
-
-function checkUserInfoSize(userInfo: string, limits: Limits): Refusal | null {
-  if (!exceedsBytes(userInfo, limits.userInfoBytes)) return null;
-  const found = `user_info has ${Buffer.byteLength(userInfo)} bytes`;
-  return overLimit("userInfoBytes", limits, found, 413);
-}
-
-/** A user who signs in, whether of the program's or from signed user data. */
-function checkUser(value: unknown, limits: Limits): KnownUser | Refusal {
-  if (!isObject(value)) {
-    return new Refusal(400, "user_data is not a JSON object");
-  }
-  const id = checkUserId(value.id, limits);
-  if (isRefusal(id)) return id;
-  const userInfo = checkUserInfo(value.user_info);
-  if (isRefusal(userInfo)) return userInfo;
-  const watchlist = value.watchlist ?? [];
-  if (!Array.isArray(watchlist)) {
-    return new Refusal(400, "watchlist is not an array");
-  }
-  const watched = watchlist.filter((id) => !isRefusal(checkUserId(id, limits)));
-  return { id, userInfo, watchlist: [...new Set<string>(watched)] };
-}
-
-/** A user as a connection remembers it. */
-interface KnownUser {
-  readonly id: string;
-  /** As JSON text. */
-  readonly userInfo: string;
-  /** Distinct ids, as many as were sent. */
-  readonly watchlist: readonly string[];
-}
-
-function checkUserId(id: unknown, limits: Limits): string | Refusal {
-  if (typeof id !== "string" || id === "") {
-    return new Refusal(400, "The user id is not a string with characters");
-  }
-  if (id.length <= limits.userIdLength) return id;
-  const found = `The user id has ${id.length} characters`;
-  return overLimit("userIdLength", limits, found);
-}
-
-function checkSocketId(id: unknown): string | Refusal {
-  if (isSocketId(id)) return id;
-  const rule = "must be two numbers joined by a dot";
-  return new Refusal(400, `socket_id is ${quote(id)}, and ${rule}`);
-}
-
 /** The subscribers of a channel on this server; there is none without any. */
 class Channel {
   readonly connections = new Set<Connection>();
@@ -3427,13 +2998,6 @@ class Channel {
 // What backends call. A request is judged in a fixed order: route, app, key,
 // version, time, signature, size, digest, JSON. The signature covers the digest
 // of the body, so a body is read only for somebody who knows the secret.
-
-/** One event to publish, checked. */
-interface Publish {
-  readonly channels: readonly string[];
-  readonly message: Message & { readonly data: string };
-  readonly info: readonly InfoName[];
-}
 
 /** An authenticated call. */
 interface ApiCall {
@@ -3603,158 +3167,6 @@ function bodyFromQuery(query: URLSearchParams): Record<string, unknown> {
   return {
     ...Object.fromEntries(query),
     channels: channels.length > 0 ? channels : undefined,
-  };
-}
-
-/** Checks the fields of one event; see the limits of its app. */
-function parsePublish(
-  fields: Record<string, unknown>,
-  limits: Limits,
-): Publish | Refusal {
-  const { name, channel } = fields;
-  if (typeof name !== "string" || name === "") {
-    return new Refusal(400, "The event has no name that is a string");
-  }
-  const badName = checkEventName(name, limits);
-  if (badName !== null) return badName;
-  if (RESERVED_EVENT.test(name)) {
-    return new Refusal(400, `Event name ${quote(name)} is reserved`);
-  }
-  const data = typeof fields.data === "string"
-    ? fields.data
-    : JSON.stringify(fields.data);
-  if (data === undefined) return new Refusal(400, "The event has no data");
-  const badData = checkEventData(data, limits);
-  if (badData !== null) return badData;
-  const channels = checkChannelNames(
-    fields.channels ?? (channel === undefined ? undefined : [channel]),
-    limits,
-  );
-  if (isRefusal(channels)) return channels;
-  const socketId = fields.socket_id === undefined || fields.socket_id === null
-    ? undefined
-    : checkSocketId(fields.socket_id);
-  if (isRefusal(socketId)) return socketId;
-  const info = checkInfo(fields.info);
-  if (isRefusal(info)) return info;
-  const except = socketId === undefined ? {} : { exceptSocketId: socketId };
-  const message = { event: name, data, ...except, logged: true };
-  return { channels, message, info };
-}
-
-/** Whether an event name is too long. */
-function checkEventName(name: string, limits: Limits): Refusal | null {
-  if (name.length <= limits.eventNameLength) return null;
-  const found = `Event name has ${name.length} characters`;
-  return overLimit("eventNameLength", limits, found);
-}
-
-/** Whether the data of an event is too large. */
-function checkEventData(data: string, limits: Limits): Refusal | null {
-  if (!exceedsBytes(data, limits.eventDataBytes)) return null;
-  const found = `Data has ${Buffer.byteLength(data)} bytes`;
-  return overLimit("eventDataBytes", limits, found, 413);
-}
-
-/** The distinct channels of one event. */
-function checkChannelNames(
-  value: unknown,
-  limits: Limits,
-): string[] | Refusal {
-  if (!Array.isArray(value) || value.length === 0) {
-    return new Refusal(400, "The event has no channels");
-  }
-  if (value.length > limits.channelsPerEvent) {
-    const found = `The event has ${value.length} channels`;
-    return overLimit("channelsPerEvent", limits, found);
-  }
-  for (const name of value) {
-    const kind = typeof name === "string" && name.startsWith(OWN_CHANNEL.User)
-      ? checkUserId(name.slice(OWN_CHANNEL.User.length), limits)
-      : checkChannelName(name, limits);
-    if (isRefusal(kind)) return kind;
-  }
-  return [...new Set<string>(value)];
-}
-
-/** Checks all events of a batch: one that is refused refuses the batch. */
-function parseBatch(value: unknown, limits: Limits): Publish[] | Refusal {
-  if (!Array.isArray(value) || value.length === 0) {
-    return new Refusal(400, "The batch is not an array with events");
-  }
-  if (value.length > limits.eventsPerBatch) {
-    const found = `The batch has ${value.length} events`;
-    return overLimit("eventsPerBatch", limits, found);
-  }
-  const publishes: Publish[] = [];
-  for (const item of value) {
-    const publish = isObject(item)
-      ? parsePublish({ ...item, channels: undefined }, limits)
-      : new Refusal(400, "An event of the batch is not an object");
-    if (isRefusal(publish)) return publish;
-    publishes.push(publish);
-  }
-  return publishes;
-}
-
-/** Parses a comma list of what is to be told of a channel. */
-function checkInfo<Name extends string = InfoName>(
-  value: unknown,
-  known: readonly string[] = INFO_NAMES,
-): Name[] | Refusal {
-  if (value === undefined || value === null || value === "") return [];
-  const names = typeof value === "string" ? value.split(",") : [];
-  const asked = known.filter((name) => names.includes(name));
-  if (names.length > 0 && asked.length === new Set(names).size) {
-    // The caller says which names are known.
-    return asked as Name[];
-  }
-  return new Refusal(
-    400,
-    `info is ${quote(value)}, and must be a comma list of ${known.join(", ")}`,
-  );
-}
-
-/** What is to be told of many channels: users only if all have them. */
-function checkListInfo(prefix: string, value: unknown): InfoName[] | Refusal {
-  const info = checkInfo(value);
-  if (isRefusal(info) || !info.includes("user_count")) return info;
-  return prefix.startsWith("presence-") ? info : new Refusal(
-    400,
-    "user_count needs a filter_by_prefix that starts with presence-",
-  );
-}
-
-/** What is to be told of one channel: users and last event if it has them. */
-function checkChannelInfo(
-  kind: ChannelKind,
-  value: unknown,
-): ChannelInfoName[] | Refusal {
-  const known = [...INFO_NAMES, "cache"];
-  const info = checkInfo<ChannelInfoName>(value, known);
-  if (isRefusal(info)) return info;
-  if (info.includes("user_count") && !kind.presence) {
-    return new Refusal(400, "Only presence channels have a user_count");
-  }
-  if (info.includes("cache") && !kind.cache) {
-    return new Refusal(400, "Only cache channels have a cache");
-  }
-  return info;
-}
-
-/** The counts that were asked for and that a channel has. */
-function countsOf(
-  name: string,
-  occupancy: Occupancy,
-  info: readonly ChannelInfoName[],
-): ChannelCounts {
-  if (isOwnChannel(name)) return {};
-  const presence = parseChannelName(name)?.presence ?? false;
-  return {
-    ...(info.includes("subscription_count") &&
-      { subscription_count: occupancy.subscriptions }),
-    ...(info.includes("user_count") && presence &&
-      { user_count: occupancy.users }),
   };
 }
 
@@ -4045,90 +3457,6 @@ async function authorizeOne(
   }
 }
 
-/** What lets a page of another origin read the answer. */
-function corsHeaders(
-  request: Request,
-  verdict: OriginVerdict,
-): Record<string, string> {
-  const headers: Record<string, string> = {
-    "cache-control": "no-store",
-    "vary": "origin",
-  };
-  if (verdict === false || verdict === "own") return headers;
-  if (verdict === "any") {
-    // Where all origins are allowed, none of them gets to send cookies.
-    headers["access-control-allow-origin"] = "*";
-  } else {
-    headers["access-control-allow-origin"] = request.headers.get("origin") ??
-      "";
-    headers["access-control-allow-credentials"] = "true";
-  }
-  if (request.method !== "OPTIONS") return headers;
-  headers["access-control-allow-methods"] = "POST";
-  headers["access-control-max-age"] = "600";
-  const asked = request.headers.get("access-control-request-headers");
-  if (asked !== null) headers["access-control-allow-headers"] = asked;
-  return headers;
-}
-
-/**
- * Why a request may come in: from no page or one of the server's own host, from
- * a listed origin, or because any may. False if it may not.
- */
-type OriginVerdict = "own" | "listed" | "any" | false;
-
-type OriginCheck = (request: Request) => OriginVerdict;
-
-/** Makes one check out of the rules. */
-function compileOrigins(rules: OriginRule | OriginRule[] = []): OriginCheck {
-  const list = Array.isArray(rules) ? rules : [rules];
-  const matchers = list.map(compileOrigin);
-  return (request) => {
-    const origin = request.headers.get("origin");
-    if (origin === null || isOwnOrigin(origin, request)) return "own";
-    if (list.includes("*")) return "any";
-    const listed = matchers.some((matches) => matches(origin, request));
-    return listed && "listed";
-  };
-}
-
-function compileOrigin(
-  rule: OriginRule,
-): (origin: string, request: Request) => boolean {
-  if (typeof rule === "function") {
-    return (origin, request) => isYes(rule(origin, request));
-  }
-  // Unlike `test`, `search` does not remember where a pattern matched last.
-  if (rule instanceof RegExp) return (origin) => origin.search(rule) >= 0;
-  const [, scheme, wildcard, host = "", port] = ORIGIN_RULE.exec(rule) ?? [];
-  const labels = wildcard === undefined ? "" : "[a-z0-9-]+(\\.[a-z0-9-]+)*\\.";
-  // Browsers leave a default port out.
-  const isDefault = port === (scheme === "https" ? ":443" : ":80");
-  const end = RegExp.escape(host + (isDefault ? "" : port ?? ""));
-  const start = scheme ?? "https?";
-  const pattern = new RegExp(`^${start}://${labels}${end}$`, "i");
-  return (origin) => pattern.test(origin);
-}
-
-/** Only true is a yes; a promise would be one to a careless check. */
-function isYes(verdict: unknown): boolean {
-  if (!(verdict instanceof Promise)) return verdict === true;
-  // It is refused whatever comes of it.
-  verdict.catch(() => {});
-  throw new TypeError("Cannot check an origin: the rule returned a promise");
-}
-
-// Scheme, wildcard, host and port of a rule; the scheme may be left out.
-const ORIGIN_RULE =
-  /^(?:(https?):\/\/)?(\*\.)?([A-Za-z0-9.-]+|\[[0-9a-fA-F:]+\])(:\d+)?$/;
-
-/** Whether a page was loaded from where the request goes. */
-function isOwnOrigin(origin: string, request: Request): boolean {
-  // The scheme is left out: behind a proxy that ends TLS it is not ours.
-  const host = request.headers.get("host") ?? new URL(request.url).host;
-  return origin.split("://")[1]?.toLowerCase() === host.toLowerCase();
-}
-
 /** `GET /pusher.js` and `/pusher.mjs`: the client, ready to use. */
 function serveClient(
   server: Server,
@@ -4151,41 +3479,6 @@ function serveClient(
   return serveScript(request, script, `${CLIENT_ETAG}-${variant}`);
 }
 
-/** A script, which a browser may keep for a while and then ask for again. */
-function serveScript(request: Request, script: string, tag: string): Response {
-  if (request.method !== "GET" && request.method !== "HEAD") {
-    return refuseMethod("GET, HEAD");
-  }
-  const etag = `"${tag}"`;
-  const headers = {
-    "content-type": "text/javascript; charset=utf-8",
-    "cache-control": "public, max-age=300",
-    "etag": etag,
-    "x-content-type-options": "nosniff",
-    // Module scripts of other origins are fetched with CORS.
-    "access-control-allow-origin": "*",
-  };
-  if (matchesEtag(request.headers.get("if-none-match"), etag)) {
-    return new Response(null, { status: 304, headers });
-  }
-  const body = new TextEncoder().encode(script);
-  return new Response(request.method === "HEAD" ? null : body, {
-    headers: { ...headers, "content-length": String(body.length) },
-  });
-}
-
-function escapeUnit(unit: string): string {
-  return `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`;
-}
-
-/** Whether a client holds this version already. */
-function matchesEtag(header: string | null, etag: string): boolean {
-  return header !== null && header.split(",").some((candidate) => {
-    const held = candidate.trim().replace(/^W\//, "");
-    return held === "*" || held === etag;
-  });
-}
-
 /** See {@linkcode Pusher.cascade}. */
 function cascade(
   handlers: Handler[],
@@ -4202,29 +3495,6 @@ function cascade(
     }
     return last ?? notFound();
   };
-}
-
-/** The answer that lets the next handler of a cascade have the request. */
-function notFound(): Response {
-  return new Response("Not found\n", {
-    status: 404,
-    headers: { "content-type": "text/plain; charset=utf-8" },
-  });
-}
-
-function refuse(
-  { status, error }: Refusal,
-  headers: Record<string, string> = {},
-): Response {
-  return Response.json({ error }, { status, headers });
-}
-
-function refuseMethod(
-  allow: string,
-  headers: Record<string, string> = {},
-): Response {
-  const error = `The method is not one of ${allow}`;
-  return refuse(new Refusal(405, error), { ...headers, allow });
 }
 
 // ---- Options ----------------------------------------------------------------
@@ -4467,46 +3737,6 @@ function readEnvironment(): PusherOptions {
 // ---- Helpers ----------------------------------------------------------------
 // Frames, bytes, refusals and values that may be promised. Nothing here knows a
 // connection, a channel or an app.
-
-/** Reads a body, but never more of it than is allowed. */
-async function readBody(
-  request: Request,
-  maxBytes: number,
-): Promise<Uint8Array | "too large" | "broken off"> {
-  const declared = request.headers.get("content-length");
-  if (Number(declared) > maxBytes) return "too large";
-  const chunks: Uint8Array[] = [];
-  let bytes = 0;
-  try {
-    // The runtime sees to it that no more comes than was declared.
-    if (declared !== null) return await request.bytes();
-    for await (const chunk of request.body ?? []) {
-      bytes += chunk.length;
-      if (bytes > maxBytes) return "too large";
-      chunks.push(chunk);
-    }
-  } catch {
-    // The client has gone away in the middle of it.
-    return "broken off";
-  }
-  return chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks);
-}
-
-/** The text of bytes, or null if they are no UTF-8. */
-function decodeUtf8(bytes: Uint8Array): string | null {
-  try {
-    return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
-  } catch {
-    return null;
-  }
-}
-
-/** The same parameters, their names in lower case. */
-function lowerCaseNames(params: URLSearchParams): URLSearchParams {
-  return new URLSearchParams(
-    Array.from(params, ([name, value]) => [name.toLowerCase(), value]),
-  );
-}
 
 /** Closes a transport, which may be closed already. */
 function closeTransport(

@@ -1,0 +1,217 @@
+/**
+ * The types of what a program says and is answered: typed channels and events, and
+ * the shapes that the official Node SDK has.
+ *
+ * @module
+ */
+
+import type { Awaitable } from "./time.ts";
+
+// ---- Typed channels
+
+/**
+ * Channels, their events and the data of each, when nothing is declared: every
+ * name and every value is allowed.
+ */
+export type AnyEvents = Record<string, Record<string, unknown>>;
+
+/** The channel names that `Events` allows. */
+export type ChannelName<Events> = Extract<keyof Events, string>;
+
+/**
+ * The event names that `Events` allows on channel `C`. Those of the protocol are
+ * nobody's to trigger.
+ */
+export type EventName<Events, C extends ChannelName<Events>> = Exclude<
+  Extract<keyof Events[C], string>,
+  `pusher:${string}` | `pusher_internal:${string}`
+>;
+
+/**
+ * What members of a presence channel tell of themselves, where `Events` says so
+ * under the reserved name `pusher:user_info`; never where it does not.
+ */
+export type DeclaredUserInfo<Events, C> = C extends keyof Events
+  ? Events[C] extends { "pusher:user_info": infer Info extends object } ? Info
+  : never
+  : never;
+
+/** A member as `Events` wants it on channel `C`, or on any of its channels. */
+export type MemberOf<Events, C = ChannelName<Events>> =
+  [DeclaredUserInfo<Events, C>] extends [never] ? Member
+    : Member & { user_info: DeclaredUserInfo<Events, C> };
+
+/** The data of event `N`: for several channels, what suits all of them. */
+export type EventData<
+  Events,
+  C extends ChannelName<Events>,
+  N extends EventName<Events, C>,
+> = (C extends unknown ? (data: Events[C][N]) => void : never) extends (
+  data: infer Data,
+) => void ? Data
+  : never;
+
+/** One event of {@linkcode Pusher.triggerBatch}. */
+export type BatchEvent<Events> = {
+  [C in ChannelName<Events>]: {
+    [N in EventName<Events, C>]: {
+      /** The one channel that gets the event. */
+      channel: C;
+      /** The name of the event. */
+      name: N;
+      /** Its data: a string as it is, anything else as JSON. */
+      data: Events[C][N];
+    } & TriggerParams;
+  }[EventName<Events, C>];
+}[ChannelName<Events>];
+
+// ---- Calls and answers
+
+/** What {@linkcode Pusher.trigger} takes besides channel, event and data. */
+export interface TriggerParams {
+  /** The connection that does not get the event: usually the one that caused it. */
+  socket_id?: string | undefined;
+  /** Comma list of `subscription_count` and `user_count` to be told in return. */
+  info?: string | undefined;
+}
+
+/**
+ * What a publish resolves to. It has the parts of a `fetch` response that code
+ * written for the official SDK uses.
+ */
+export interface TriggerResponse {
+  /** Always true: what is refused throws. */
+  readonly ok: true;
+  /** Always 200. */
+  readonly status: 200;
+  /** The body that the HTTP API answers with. */
+  json(): Promise<PublishResult>;
+  /** The same body as JSON text. */
+  text(): Promise<string>;
+}
+
+/** Body of the answer to a publish; empty unless `info` was asked for. */
+export interface PublishResult {
+  /** Counts per distinct channel of a single event. */
+  channels?: Record<string, ChannelCounts>;
+  /** Counts per item of a batch, at the same index. */
+  batch?: ChannelCounts[];
+}
+
+export type InfoName = typeof INFO_NAMES[number];
+
+export const INFO_NAMES = Object.freeze(
+  ["subscription_count", "user_count"] as const,
+);
+
+export type ChannelInfoName = InfoName | "cache";
+
+/** The counts of a channel that were asked for and that apply to it. */
+export interface ChannelCounts {
+  /** Connections subscribed. */
+  subscription_count?: number;
+  /** Distinct users, on presence channels only. */
+  user_count?: number;
+}
+
+/** What {@linkcode Pusher.channel} says of a channel. */
+export interface ChannelDescription extends ChannelCounts {
+  /** Whether anybody is subscribed. */
+  occupied: boolean;
+  /** The last event of a cache channel, and how many seconds it has left. */
+  cache?: { data: string; ttl: number } | null;
+}
+
+/** Which channels {@linkcode Pusher.channels} lists, and what it says of each. */
+export interface ChannelsFilter {
+  /** Only channels whose name starts so. */
+  filter_by_prefix?: string;
+  /** Comma list of `subscription_count` and `user_count`. */
+  info?: string;
+}
+
+// ---- Members and users
+
+/** A member of a presence channel, as the program names it. */
+export interface Member {
+  /** 1 to 128 characters, or an integer, which becomes its decimal text. */
+  user_id: string | number;
+  /** An object whose JSON has at most 1,024 bytes; other members see it. */
+  user_info?: object;
+}
+
+/** A signed permission to subscribe, as clients expect it from an auth endpoint. */
+export interface ChannelAuth {
+  /** `key:signature`. */
+  auth: string;
+  /** The member as JSON text, exactly as it was signed. */
+  channel_data?: string;
+  /** On encrypted channels, what the client decrypts with, in base64. */
+  shared_secret?: string;
+}
+
+/** A user who signs in. */
+export interface UserData {
+  /** 1 to 128 characters. */
+  id: string;
+  /** What presence channels tell of the user. */
+  user_info?: object;
+  /** Users whose coming and going the user is told of; at most 100. */
+  watchlist?: string[];
+  /** Whatever else the client is to know. */
+  [field: string]: unknown;
+}
+
+/** A signed statement of who a user is, as clients expect it. */
+export interface UserAuth {
+  /** `key:signature`. */
+  auth: string;
+  /** The user as JSON text, exactly as it was signed. */
+  user_data: string;
+}
+
+/** What is asked of {@linkcode PusherOptions.authorize}. */
+export interface AuthorizeContext {
+  /** Id of the app that the client is connected to. */
+  app: string;
+  /** The channel that the client wants to join. */
+  channel: string;
+  /** The client's connection. */
+  socketId: string;
+  /** The whole form that the client posted, its own parameters included. */
+  params: URLSearchParams;
+}
+
+/**
+ * Decides whether the sender of `request` may join a channel: `false` or `true`,
+ * or the member that it is to be on a presence channel. There `true` is for users
+ * who have signed in, see {@linkcode PusherOptions.authenticate}. The body of `request`
+ * has been read already; its fields are in `params`.
+ */
+export type Authorize<Events = AnyEvents> = (
+  request: Request,
+  context: AuthorizeContext,
+) => Awaitable<boolean | MemberOf<Events>>;
+
+/** What is asked of {@linkcode PusherOptions.authenticate}. */
+export type AuthenticateContext = Omit<AuthorizeContext, "channel">;
+
+/**
+ * Says who the sender of `request` is: a user, or null for nobody. The body of
+ * `request` has been read already; its fields are in `params`.
+ */
+export type Authenticate = (
+  request: Request,
+  context: AuthenticateContext,
+) => Awaitable<UserData | null>;
+
+/**
+ * Encrypts what the program triggers on `private-encrypted-` channels; see
+ * `@glitz/pusher/encryption`.
+ */
+export interface Encryption {
+  /** The event data that goes on the wire for data as JSON text. */
+  encrypt(channel: string, json: string): string;
+  /** What clients of a channel decrypt with, in base64. */
+  sharedSecret(channel: string): string;
+}

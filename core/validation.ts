@@ -1,0 +1,319 @@
+/**
+ * What peers and programs may say: names, members, users, events to publish.
+ *
+ * @module
+ */
+
+import { Buffer } from "node:buffer";
+import type { KnownMember, Message, Occupancy } from "./backplane.ts";
+import {
+  type ChannelCounts,
+  type ChannelInfoName,
+  INFO_NAMES,
+  type InfoName,
+} from "./calls.ts";
+import {
+  exceedsBytes,
+  isRefusal,
+  type Limits,
+  overLimit,
+  quote,
+  Refusal,
+} from "./limits.ts";
+import {
+  type ChannelKind,
+  isObject,
+  isOwnChannel,
+  isSocketId,
+  OWN_CHANNEL,
+  parseChannelName,
+  RESERVED_EVENT,
+} from "./protocol.ts";
+
+// ---- Names and ids
+
+/** The kind of a channel, or why its name is refused. */
+export function checkChannelName(
+  name: unknown,
+  limits: Limits,
+): ChannelKind | Refusal {
+  const kind = typeof name === "string" ? parseChannelName(name) : null;
+  if (typeof name !== "string" || kind === null) {
+    return new Refusal(
+      400,
+      `Channel name is ${
+        quote(name)
+      }, and may only have the characters A-Z a-z 0-9 _ - = @ , . ;`,
+    );
+  }
+  if (name.length <= limits.channelNameLength) return kind;
+  const found = `Channel name has ${name.length} characters`;
+  return overLimit("channelNameLength", limits, found);
+}
+
+/** The kind of a presence channel, or why the name is not that of one. */
+export function checkPresenceName(
+  name: unknown,
+  limits: Limits,
+): ChannelKind | Refusal {
+  const kind = checkChannelName(name, limits);
+  if (isRefusal(kind) || kind.presence) return kind;
+  return new Refusal(400, "Only presence channels have users");
+}
+
+export function checkUserId(id: unknown, limits: Limits): string | Refusal {
+  if (typeof id !== "string" || id === "") {
+    return new Refusal(400, "The user id is not a string with characters");
+  }
+  if (id.length <= limits.userIdLength) return id;
+  const found = `The user id has ${id.length} characters`;
+  return overLimit("userIdLength", limits, found);
+}
+
+export function checkSocketId(id: unknown): string | Refusal {
+  if (isSocketId(id)) return id;
+  const rule = "must be two numbers joined by a dot";
+  return new Refusal(400, `socket_id is ${quote(id)}, and ${rule}`);
+}
+
+// ---- Members and users
+
+/** Checks a member, whether of the program's or from signed channel data. */
+export function checkMember(
+  value: unknown,
+  limits: Limits,
+): KnownMember | Refusal {
+  if (!isObject(value)) {
+    return new Refusal(400, "Channel data is not a JSON object");
+  }
+  const { user_id: id, user_info: info } = value;
+  const userId = Number.isSafeInteger(id) ? String(id) : id;
+  if (typeof userId !== "string" || userId === "") {
+    return new Refusal(
+      400,
+      "user_id is neither a string with characters nor an integer",
+    );
+  }
+  if (userId.length > limits.userIdLength) {
+    const found = `user_id has ${userId.length} characters`;
+    return overLimit("userIdLength", limits, found, 413);
+  }
+  const userInfo = checkUserInfo(info);
+  if (isRefusal(userInfo)) return userInfo;
+  return checkUserInfoSize(userInfo, limits) ?? { userId, userInfo };
+}
+
+/** What is known of a user, as JSON text. */
+function checkUserInfo(info: unknown): string | Refusal {
+  // PHP writes an empty array where there is nothing to say.
+  const isEmpty = info === undefined || info === null ||
+    (Array.isArray(info) && info.length === 0);
+  if (isEmpty) return "{}";
+  return isObject(info)
+    ? JSON.stringify(info)
+    : new Refusal(400, "user_info is not an object");
+}
+
+export function checkUserInfoSize(
+  userInfo: string,
+  limits: Limits,
+): Refusal | null {
+  if (!exceedsBytes(userInfo, limits.userInfoBytes)) return null;
+  const found = `user_info has ${Buffer.byteLength(userInfo)} bytes`;
+  return overLimit("userInfoBytes", limits, found, 413);
+}
+
+/** A user as a connection remembers it. */
+export interface KnownUser {
+  readonly id: string;
+  /** As JSON text. */
+  readonly userInfo: string;
+  /** Distinct ids, as many as were sent. */
+  readonly watchlist: readonly string[];
+}
+
+/** A user who signs in, whether of the program's or from signed user data. */
+export function checkUser(value: unknown, limits: Limits): KnownUser | Refusal {
+  if (!isObject(value)) {
+    return new Refusal(400, "user_data is not a JSON object");
+  }
+  const id = checkUserId(value.id, limits);
+  if (isRefusal(id)) return id;
+  const userInfo = checkUserInfo(value.user_info);
+  if (isRefusal(userInfo)) return userInfo;
+  const watchlist = value.watchlist ?? [];
+  if (!Array.isArray(watchlist)) {
+    return new Refusal(400, "watchlist is not an array");
+  }
+  const watched = watchlist.filter((id) => !isRefusal(checkUserId(id, limits)));
+  return { id, userInfo, watchlist: [...new Set<string>(watched)] };
+}
+
+// ---- Events
+
+/** One event to publish, checked. */
+export interface Publish {
+  readonly channels: readonly string[];
+  readonly message: Message & { readonly data: string };
+  readonly info: readonly InfoName[];
+}
+
+/** Checks the fields of one event; see the limits of its app. */
+export function parsePublish(
+  fields: Record<string, unknown>,
+  limits: Limits,
+): Publish | Refusal {
+  const { name, channel } = fields;
+  if (typeof name !== "string" || name === "") {
+    return new Refusal(400, "The event has no name that is a string");
+  }
+  const badName = checkEventName(name, limits);
+  if (badName !== null) return badName;
+  if (RESERVED_EVENT.test(name)) {
+    return new Refusal(400, `Event name ${quote(name)} is reserved`);
+  }
+  const data = typeof fields.data === "string"
+    ? fields.data
+    : JSON.stringify(fields.data);
+  if (data === undefined) return new Refusal(400, "The event has no data");
+  const badData = checkEventData(data, limits);
+  if (badData !== null) return badData;
+  const channels = checkChannelNames(
+    fields.channels ?? (channel === undefined ? undefined : [channel]),
+    limits,
+  );
+  if (isRefusal(channels)) return channels;
+  const socketId = fields.socket_id === undefined || fields.socket_id === null
+    ? undefined
+    : checkSocketId(fields.socket_id);
+  if (isRefusal(socketId)) return socketId;
+  const info = checkInfo(fields.info);
+  if (isRefusal(info)) return info;
+  const except = socketId === undefined ? {} : { exceptSocketId: socketId };
+  const message = { event: name, data, ...except, logged: true };
+  return { channels, message, info };
+}
+
+/** Whether an event name is too long. */
+export function checkEventName(name: string, limits: Limits): Refusal | null {
+  if (name.length <= limits.eventNameLength) return null;
+  const found = `Event name has ${name.length} characters`;
+  return overLimit("eventNameLength", limits, found);
+}
+
+/** Whether the data of an event is too large. */
+export function checkEventData(data: string, limits: Limits): Refusal | null {
+  if (!exceedsBytes(data, limits.eventDataBytes)) return null;
+  const found = `Data has ${Buffer.byteLength(data)} bytes`;
+  return overLimit("eventDataBytes", limits, found, 413);
+}
+
+/** The distinct channels of one event. */
+function checkChannelNames(
+  value: unknown,
+  limits: Limits,
+): string[] | Refusal {
+  if (!Array.isArray(value) || value.length === 0) {
+    return new Refusal(400, "The event has no channels");
+  }
+  if (value.length > limits.channelsPerEvent) {
+    const found = `The event has ${value.length} channels`;
+    return overLimit("channelsPerEvent", limits, found);
+  }
+  for (const name of value) {
+    const kind = typeof name === "string" && name.startsWith(OWN_CHANNEL.User)
+      ? checkUserId(name.slice(OWN_CHANNEL.User.length), limits)
+      : checkChannelName(name, limits);
+    if (isRefusal(kind)) return kind;
+  }
+  return [...new Set<string>(value)];
+}
+
+/** Checks all events of a batch: one that is refused refuses the batch. */
+export function parseBatch(
+  value: unknown,
+  limits: Limits,
+): Publish[] | Refusal {
+  if (!Array.isArray(value) || value.length === 0) {
+    return new Refusal(400, "The batch is not an array with events");
+  }
+  if (value.length > limits.eventsPerBatch) {
+    const found = `The batch has ${value.length} events`;
+    return overLimit("eventsPerBatch", limits, found);
+  }
+  const publishes: Publish[] = [];
+  for (const item of value) {
+    const publish = isObject(item)
+      ? parsePublish({ ...item, channels: undefined }, limits)
+      : new Refusal(400, "An event of the batch is not an object");
+    if (isRefusal(publish)) return publish;
+    publishes.push(publish);
+  }
+  return publishes;
+}
+
+// ---- What is asked of channels
+
+/** Parses a comma list of what is to be told of a channel. */
+function checkInfo<Name extends string = InfoName>(
+  value: unknown,
+  known: readonly string[] = INFO_NAMES,
+): Name[] | Refusal {
+  if (value === undefined || value === null || value === "") return [];
+  const names = typeof value === "string" ? value.split(",") : [];
+  const asked = known.filter((name) => names.includes(name));
+  if (names.length > 0 && asked.length === new Set(names).size) {
+    // The caller says which names are known.
+    return asked as Name[];
+  }
+  return new Refusal(
+    400,
+    `info is ${quote(value)}, and must be a comma list of ${known.join(", ")}`,
+  );
+}
+
+/** What is to be told of many channels: users only if all have them. */
+export function checkListInfo(
+  prefix: string,
+  value: unknown,
+): InfoName[] | Refusal {
+  const info = checkInfo(value);
+  if (isRefusal(info) || !info.includes("user_count")) return info;
+  return prefix.startsWith("presence-") ? info : new Refusal(
+    400,
+    "user_count needs a filter_by_prefix that starts with presence-",
+  );
+}
+
+/** What is to be told of one channel: users and last event if it has them. */
+export function checkChannelInfo(
+  kind: ChannelKind,
+  value: unknown,
+): ChannelInfoName[] | Refusal {
+  const known = [...INFO_NAMES, "cache"];
+  const info = checkInfo<ChannelInfoName>(value, known);
+  if (isRefusal(info)) return info;
+  if (info.includes("user_count") && !kind.presence) {
+    return new Refusal(400, "Only presence channels have a user_count");
+  }
+  if (info.includes("cache") && !kind.cache) {
+    return new Refusal(400, "Only cache channels have a cache");
+  }
+  return info;
+}
+
+/** The counts that were asked for and that a channel has. */
+export function countsOf(
+  name: string,
+  occupancy: Occupancy,
+  info: readonly ChannelInfoName[],
+): ChannelCounts {
+  if (isOwnChannel(name)) return {};
+  const presence = parseChannelName(name)?.presence ?? false;
+  return {
+    ...(info.includes("subscription_count") &&
+      { subscription_count: occupancy.subscriptions }),
+    ...(info.includes("user_count") && presence &&
+      { user_count: occupancy.users }),
+  };
+}
