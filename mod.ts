@@ -51,11 +51,9 @@ import {
   type JoiningMember,
   type JoinResult,
   type KnownMember,
-  type LoggedMessage,
   type LogRequest,
   type Message,
   type Peer,
-  type Position,
   type Replay,
   type Transport,
 } from "./core/backplane.ts";
@@ -108,6 +106,7 @@ import {
   quote,
   Refusal,
 } from "./core/limits.ts";
+import { Liveness, type Watched } from "./core/liveness.ts";
 import { MemoryBackplane, NO_MEMBERS } from "./core/memory_backplane.ts";
 import {
   type AppOptions,
@@ -116,6 +115,13 @@ import {
   type PusherOptions,
   readEnvironment,
 } from "./core/options.ts";
+import {
+  type Batch,
+  Delivery,
+  deliveryOf,
+  EMPTY_BATCH,
+  ReplayQueue,
+} from "./core/outbox.ts";
 import {
   type ChannelKind,
   checkVersion,
@@ -147,6 +153,19 @@ import {
   type ReplayFields,
   transitionOf,
 } from "./core/protocol.ts";
+import {
+  type Extensions,
+  hasGap,
+  NO_WISHES,
+  readCount,
+  readExtensions,
+  readPosition,
+  type Resumable,
+  type Session,
+  SESSION_ID,
+  SESSION_PREFIX,
+  Sessions,
+} from "./core/sessions.ts";
 import {
   channelText,
   decodePart,
@@ -269,9 +288,6 @@ export type Handler = (
 // Names, codes, texts and figures of the protocol, and nothing that acts. What
 // comes in and what goes out are two tables, so that neither is taken for the
 // other. Texts of close codes stay below the 123 bytes that a reason may have.
-
-// Long enough that nobody guesses it: a UUID has 36 characters.
-const SESSION_ID = /^[A-Za-z0-9_-]{16,128}$/;
 
 const TIMESTAMP_TOLERANCE_S = 600;
 
@@ -2300,550 +2316,6 @@ class RefusedPeer implements Peer {
     this.#released = true;
     this.#server.released(true);
   }
-}
-
-/** What {@linkcode Liveness} looks after. */
-interface Watched {
-  /** When it is due; only {@linkcode Liveness} writes it. */
-  due: Set<Watched> | null;
-  /** Does what is due; returns ticks until it is due again, 0 for never. */
-  checkLife(liveness: Liveness): number;
-}
-
-/** Liveness checks of all connections on one timer, in slots of ticks. */
-class Liveness {
-  /** Ticks so far. It stands still while there is nothing to watch. */
-  tick = 0;
-  /** Silence after which a connection is pinged. */
-  readonly idleTicks: number;
-  /** How long an answer may take. */
-  readonly pongTicks: number;
-  /** How long a connection may stay without being authorized. */
-  readonly authorizationTicks: number;
-  readonly #tickMs: number;
-  readonly #slots = new Map<number, Set<Watched>>();
-  #watched = 0;
-  #timer: ReturnType<typeof setInterval> | undefined;
-
-  constructor(
-    activityTimeoutMs: number,
-    pongTimeoutMs: number,
-    authorizationTimeoutMs: number,
-  ) {
-    // A second is precise enough for the defaults; short timeouts get a tenth.
-    const shortest = Math.min(
-      activityTimeoutMs,
-      pongTimeoutMs,
-      authorizationTimeoutMs,
-    );
-    this.#tickMs = Math.max(1, Math.min(1000, shortest / 10));
-    // A frame is heard during a tick, and the rest of that one does not count.
-    this.idleTicks = Math.ceil(activityTimeoutMs / this.#tickMs) + 1;
-    this.pongTicks = Math.ceil(pongTimeoutMs / this.#tickMs);
-    this.authorizationTicks = Math.ceil(authorizationTimeoutMs / this.#tickMs) +
-      1;
-  }
-
-  watch(connection: Watched): void {
-    this.#watched++;
-    this.#place(connection, Math.min(this.idleTicks, this.authorizationTicks));
-    this.#timer ??= setInterval(() => this.#advance(), this.#tickMs);
-  }
-
-  forget(connection: Watched): void {
-    connection.due?.delete(connection);
-    connection.due = null;
-    this.#watched--;
-    if (this.#watched > 0) return;
-    clearInterval(this.#timer);
-    this.#timer = undefined;
-    this.#slots.clear();
-  }
-
-  #place(connection: Watched, ticks: number): void {
-    const at = this.tick + ticks;
-    const slot = this.#slots.get(at) ?? new Set();
-    this.#slots.set(at, slot);
-    slot.add(connection);
-    connection.due = slot;
-  }
-
-  #advance(): void {
-    const slot = this.#slots.get(++this.tick);
-    this.#slots.delete(this.tick);
-    for (const connection of slot ?? []) {
-      const ticks = connection.checkLife(this);
-      if (ticks > 0) this.#place(connection, ticks);
-    }
-  }
-}
-
-// ---- Recovery ---------------------------------------------------------------
-// What a client asks of us besides the protocol, and how it gets what it has
-// missed. Our own client says where it was. A stock client cannot, so its session
-// remembers what it has acknowledged; a session holds positions and no events.
-
-/** What a client has asked for in the URL it connects to. */
-interface Extensions {
-  /** Whether a frame may be an array of frames. */
-  readonly batch: boolean;
-  /** Whether it wants positions. */
-  readonly recover: boolean;
-  /** Ids that it has had before. */
-  readonly formerIds: readonly string[];
-  /** Names the session of a stock client. */
-  readonly sessionId: string | null;
-}
-
-/**
- * Reads `batch=1`, `recover=1` and `was=1.2,3.4` of the query, and `/r/{id}` in
- * front of the route.
- */
-function readExtensions(
-  { pathname, searchParams }: URL,
-  path: string,
-  hasHistory: boolean,
-): Extensions {
-  const recover = hasHistory && searchParams.get("recover") === "1";
-  const [, prefix, id = ""] = pathname.slice(path.length).split("/", 3);
-  const hasSession = prefix === SESSION_PREFIX && SESSION_ID.test(id) &&
-    hasHistory && !recover;
-  const was = searchParams.get("was")?.split(",", MAX_FORMER_IDS) ?? [];
-  return {
-    batch: searchParams.get("batch") === "1",
-    recover,
-    formerIds: was.filter(isSocketId),
-    sessionId: hasSession ? id : null,
-  };
-}
-
-const SESSION_PREFIX = "r";
-
-// What leaves out one of them is rarely older than the last few connections.
-const MAX_FORMER_IDS = 10;
-
-/** The position that a client names; one of nowhere if it is none. */
-function readPosition(value: unknown): Position | undefined {
-  if (value === undefined || value === null) return undefined;
-  if (!isObject(value)) return NOWHERE;
-  const { epoch, offset } = value;
-  const fits = typeof epoch === "string" && Number.isSafeInteger(offset);
-  return fits ? { epoch, offset: Number(offset) } : NOWHERE;
-}
-
-/** A number of events that a client names; 0 if it is none. */
-function readCount(value: unknown): number {
-  return Number.isSafeInteger(value) && Number(value) > 0 ? Number(value) : 0;
-}
-
-/** A position that no log reaches back to. */
-const NOWHERE: Position = Object.freeze({ epoch: "", offset: 0 });
-
-const NO_WISHES: LogRequest = Object.freeze({ rewind: 0 });
-
-/** Whether a client that was there before has missed what cannot be had. */
-function hasGap(
-  replay: Replay | undefined,
-  log: LogRequest | undefined,
-): boolean {
-  return log?.since !== undefined && !replay?.recovered;
-}
-
-/** A message on its way to the subscribers of a channel; encoded once at most. */
-class Delivery {
-  readonly channel: string;
-  readonly offset: number;
-  readonly #message: Message;
-  #frame: string | undefined;
-  #positioned: string | undefined;
-
-  constructor(channel: string, message: Message, offset: number) {
-    this.channel = channel;
-    this.#message = message;
-    this.offset = offset;
-  }
-
-  /** Whether a log keeps it, so that a client may come back for it. */
-  get isLogged(): boolean {
-    return this.#message.logged === true;
-  }
-
-  /** The connection that does not get it; "" if it is for all. */
-  get exceptSocketId(): string {
-    return this.#message.exceptSocketId ?? "";
-  }
-
-  /** As stock clients know it. */
-  get frame(): string {
-    return this.#frame ??= encodeMessage(this.channel, this.#message);
-  }
-
-  /** For a client that is told positions. */
-  get positioned(): string {
-    if (!this.isLogged) return this.frame;
-    return this.#positioned ??= `${
-      this.frame.slice(0, -1)
-    },"offset":${this.offset}}`;
-  }
-}
-
-// Many clients come back at once and miss the same, which is to be encoded once.
-// Nothing is kept for it: what nobody is waiting for any more may go.
-const deliveries = new WeakMap<LoggedMessage, WeakRef<Delivery>>();
-
-/** A message of a log, on its way to those who have missed it. */
-function deliveryOf(channel: string, logged: LoggedMessage): Delivery {
-  const known = deliveries.get(logged)?.deref();
-  if (known !== undefined) return known;
-  const delivery = new Delivery(channel, logged.message, logged.offset);
-  deliveries.set(logged, new WeakRef(delivery));
-  return delivery;
-}
-
-/** What a client has missed and, behind that, what was delivered meanwhile. */
-class ReplayQueue {
-  /** UTF-16 units of what would be nowhere else: what was delivered meanwhile. */
-  units = 0;
-  #items: { delivery: Delivery; units: number }[] = [];
-  #taken = 0;
-
-  addMissed(missed: readonly Delivery[]): void {
-    for (const delivery of missed) this.#items.push({ delivery, units: 0 });
-  }
-
-  add(delivery: Delivery): void {
-    const units = delivery.frame.length;
-    this.#items.push({ delivery, units });
-    this.units += units;
-  }
-
-  /** The next one, or null at the end. */
-  take(): Delivery | null {
-    const next = this.#items[this.#taken];
-    if (next === undefined) return null;
-    this.#taken++;
-    this.units -= next.units;
-    return next.delivery;
-  }
-
-  /** Forgets what is for a channel that the client has left. */
-  drop(channel: string): void {
-    this.#items = this.#items.slice(this.#taken).filter((item) => {
-      if (item.delivery.channel !== channel) return true;
-      this.units -= item.units;
-      return false;
-    });
-    this.#taken = 0;
-  }
-}
-
-/**
- * Frames that a client gets in one. Clients that get the same ones share it, and
- * so the text that is made of them.
- */
-class Batch {
-  /** UTF-16 units. */
-  readonly units: number;
-  readonly #frames: string;
-  readonly #isSingle: boolean;
-  #text: string | undefined;
-  /** What somebody has added to it last, and what came of that. */
-  #lastFrame: string | undefined;
-  #last: Batch | undefined;
-
-  constructor(frames: string, isSingle: boolean) {
-    this.#frames = frames;
-    this.#isSingle = isSingle;
-    this.units = frames.length;
-  }
-
-  /** The batch with one more frame. */
-  with(frame: string): Batch {
-    if (this.#last !== undefined && this.#lastFrame === frame) {
-      return this.#last;
-    }
-    this.#lastFrame = frame;
-    return this.#last = this === EMPTY_BATCH
-      ? new Batch(frame, true)
-      : new Batch(`${this.#frames},${frame}`, false);
-  }
-
-  /** The one frame that all of them make. */
-  get frame(): string {
-    return this.#text ??= this.#isSingle ? this.#frames : `[${this.#frames}]`;
-  }
-
-  /** Forgets what has been added to it. */
-  forget(): void {
-    this.#last = this.#lastFrame = undefined;
-  }
-}
-
-/** Where every batch begins. */
-const EMPTY_BATCH = new Batch("", true);
-
-/** The connection of a client that a session goes on with. */
-interface Resumable {
-  readonly socketId: string;
-  /** Asks the client for what it has got. */
-  ping(): void;
-  /** Forgets the session: another connection has it now. */
-  dropSession(): void;
-}
-
-/**
- * What a stock client has got, over all of its connections.
- *
- * It is learned from pings: frames arrive in order, so whoever answers one has
- * got all that was sent before it.
- */
-class Session {
-  /** Names it among those of all apps. */
-  readonly key: string;
-  /** Ids that the client has had, the latest first. */
-  #formerIds: readonly string[] = [];
-  /** When the client was last there, in milliseconds. */
-  leftAt = 0;
-  /** Connections that have come with its id, and may be the one to go on with. */
-  readonly holders = new Set<Resumable>();
-  /** The one that has subscribed to something last. */
-  connection: Resumable | null = null;
-  readonly #sessions: Sessions;
-  /** By channel, what the client is known to have got. */
-  readonly #acknowledged = new Map<string, Position>();
-  /** By channel, the last that was sent after the last ping. */
-  #sent = new Map<string, number>();
-  /** The same as it was at each ping that has not been answered. */
-  #pings: Map<string, number>[] = [];
-  /** When it was last pinged, in milliseconds. */
-  #pingedAt = 0;
-  /** Whether no answer has come since. */
-  #isWaiting = false;
-  /** When its client was last back, in milliseconds. */
-  #attachedAt = 0;
-  /** Until when whatever the client asks for has been forgotten; or 0. */
-  readonly #lostUntil: number;
-
-  constructor(sessions: Sessions, key: string, lostUntil: number) {
-    this.#sessions = sessions;
-    this.key = key;
-    this.#lostUntil = lostUntil;
-  }
-
-  /** Whether there is nothing that it would be a loss to forget. */
-  get isEmpty(): boolean {
-    return this.#acknowledged.size === 0;
-  }
-
-  /**
-   * Goes on with a connection, once that subscribes to something: a client may try
-   * several ways to the server side by side, and uses one of them.
-   */
-  claim(connection: Resumable): void {
-    if (connection === this.connection) return;
-    if (this.connection !== null) {
-      this.connection.dropSession();
-      this.release(this.connection);
-    }
-    this.connection = connection;
-    this.#attachedAt = Date.now();
-    this.#sent.clear();
-    this.#pings = [];
-    this.#isWaiting = false;
-  }
-
-  /** One of the connections is gone, or of no interest any more. */
-  release(connection: Resumable): void {
-    this.holders.delete(connection);
-    if (this.connection === connection) this.connection = null;
-    this.#formerIds = [connection.socketId, ...this.#formerIds]
-      .slice(0, MAX_FORMER_IDS);
-  }
-
-  /** Ids that the client has, and has had. */
-  get ids(): readonly string[] {
-    const own = Array.from(this.holders, ({ socketId }) => socketId);
-    return [...own, ...this.#formerIds];
-  }
-
-  /** What its client has missed of a channel, if it was there before. */
-  request(channel: string): LogRequest {
-    const now = Date.now();
-    const since = this.#acknowledged.get(channel);
-    // One that it did not come back to in all that time is a new one to it.
-    const isClaimed = now - this.#attachedAt <= this.#sessions.history.ageMs;
-    if (since !== undefined && isClaimed) return { since, rewind: 0 };
-    return now < this.#lostUntil ? { since: NOWHERE, rewind: 0 } : NO_WISHES;
-  }
-
-  /** From here on the client gets everything of a channel. */
-  begin(
-    channel: string,
-    position: Position,
-    isFailed: boolean,
-    maxChannels: number,
-  ): void {
-    this.#acknowledged.delete(channel);
-    // That something is lost is told again until the client is known to have heard.
-    const offset = isFailed ? -1 : position.offset;
-    this.#acknowledged.set(channel, { epoch: position.epoch, offset });
-    if (isFailed) {
-      this.#sent.set(channel, position.offset);
-      this.#sessions.pingSoon(this);
-    }
-    // Those that the client did not come back to are the first.
-    for (const [oldest] of this.#acknowledged) {
-      if (this.#acknowledged.size <= maxChannels) break;
-      this.#acknowledged.delete(oldest);
-    }
-  }
-
-  /** The client has left a channel, and wants nothing of it any more. */
-  left(channel: string): void {
-    for (const map of [this.#acknowledged, this.#sent, ...this.#pings]) {
-      map.delete(channel);
-    }
-  }
-
-  /** Something has been sent that is to be acknowledged. */
-  sent({ channel, offset }: Delivery): void {
-    this.#sent.set(channel, offset);
-    this.#sessions.pingSoon(this);
-  }
-
-  /** Whether a ping is to be sent: only if there is none to be answered. */
-  startPing(): boolean {
-    const now = Date.now();
-    // Over HTTP an answer can be lost. From then on each answer is taken for that of
-    // the ping before, so that nothing is acknowledged too early.
-    const isWaiting = this.#isWaiting && now - this.#pingedAt < LOST_PONG_MS;
-    if (isWaiting) return false;
-    this.#isWaiting = true;
-    this.#pings.push(this.#sent);
-    this.#sent = new Map();
-    this.#pingedAt = now;
-    return true;
-  }
-
-  /** Asks for what has arrived; false if there is nothing to ask for. */
-  ping(): boolean {
-    if (this.#sent.size === 0 && !this.#isWaiting) return false;
-    const isHopeless = this.#pings.length >= MAX_PINGS;
-    if (!isHopeless && this.startPing()) this.connection?.ping();
-    return !isHopeless;
-  }
-
-  /** The client has answered a ping. */
-  acknowledge(): void {
-    this.#isWaiting = false;
-    for (const [channel, offset] of this.#pings.shift() ?? []) {
-      const known = this.#acknowledged.get(channel);
-      if (known === undefined) continue;
-      this.#acknowledged.set(channel, { epoch: known.epoch, offset });
-    }
-  }
-}
-
-// A client that has not answered for so long never will: its answer was lost.
-const LOST_PONG_MS = 10_000;
-
-const MAX_PINGS = 10;
-
-/** Sessions of stock clients that are here, or have not been away for long. */
-class Sessions {
-  readonly history: Readonly<History>;
-  readonly #byKey = new Map<string, Session>();
-  /** Those whose client is away, the longest first. */
-  readonly #away = new Set<Session>();
-  /** Digests of the keys of those that were forgotten, the longest first. */
-  readonly #forgotten = new Set<number>();
-  /** Those that wait for a ping or its answer. */
-  readonly #due = new Set<Session>();
-  #timer: ReturnType<typeof setTimeout> | undefined;
-
-  constructor(history: Readonly<History>) {
-    this.history = history;
-  }
-
-  /** The session of an id, which a new connection has come with. */
-  join(appId: string, id: string, connection: Resumable): Session {
-    this.#forgetOld();
-    const key = `${appId}\n${id}`;
-    const session = this.#byKey.get(key) ?? this.#make(key);
-    this.#byKey.set(key, session);
-    this.#away.delete(session);
-    session.holders.add(connection);
-    return session;
-  }
-
-  #make(key: string): Session {
-    const wasForgotten = this.#forgotten.has(digest(key));
-    return new Session(this, key, wasForgotten ? Date.now() + RETURN_MS : 0);
-  }
-
-  /** A connection of a session is gone; without any its client is away. */
-  release(session: Session, connection: Resumable): void {
-    session.release(connection);
-    if (session.connection === null) this.#due.delete(session);
-    if (this.#due.size === 0) this.#stop();
-    if (session.holders.size > 0) return;
-    session.leftAt = Date.now();
-    // Of one that has not got anywhere there is nothing to remember.
-    if (session.isEmpty) this.#byKey.delete(session.key);
-    else this.#away.add(session);
-    this.#forgetOld();
-  }
-
-  #forgetOld(): void {
-    const { ageMs, sessions } = this.history;
-    for (const session of this.#away) {
-      const isOld = Date.now() - session.leftAt > ageMs;
-      if (!isOld && this.#away.size <= sessions) break;
-      this.#away.delete(session);
-      this.#byKey.delete(session.key);
-      // Again as the last one, where it is there already.
-      const forgotten = digest(session.key);
-      this.#forgotten.delete(forgotten);
-      this.#forgotten.add(forgotten);
-    }
-    for (const oldest of this.#forgotten) {
-      if (this.#forgotten.size <= MAX_FORGOTTEN) break;
-      this.#forgotten.delete(oldest);
-    }
-  }
-
-  /** Has a session ask its client, among all others that are to. */
-  pingSoon(session: Session): void {
-    this.#due.add(session);
-    this.#timer ??= setInterval(() => this.#ping(), ACKNOWLEDGE_MS);
-  }
-
-  #ping(): void {
-    for (const session of this.#due) {
-      if (!session.ping()) this.#due.delete(session);
-    }
-    if (this.#due.size === 0) this.#stop();
-  }
-
-  #stop(): void {
-    clearInterval(this.#timer);
-    this.#timer = undefined;
-  }
-}
-
-// How often a stock client is asked. What it gets again after a reconnect is what
-// came since: rarer is less traffic, and more that comes twice.
-const ACKNOWLEDGE_MS = 200;
-
-// How long a client that comes back may take to subscribe to its channels again.
-const RETURN_MS = 30_000;
-
-// Six bytes each: enough to tell a client that comes back from a new one.
-const MAX_FORGOTTEN = 100_000;
-
-/** Tells texts apart without keeping them. */
-function digest(text: string): number {
-  return createHash("sha256").update(text).digest().readUIntBE(0, 6);
 }
 
 // ---- Channels ---------------------------------------------------------------
