@@ -202,7 +202,6 @@ import {
   parsePublish,
   type Publish,
 } from "./core/validation.ts";
-
 export type {
   Announcement,
   Backplane,
@@ -273,31 +272,12 @@ export {
 } from "./core/signatures.ts";
 export type { Awaitable } from "./core/time.ts";
 
-// ---- Public types -----------------------------------------------------------
-// What a program passes in and gets back. Field names are those of the official
-// Node SDK and of the HTTP API where a thing exists there; durations end in `Ms`.
-
 /** A request handler; one that answers `undefined` or `null` passes. */
 export type Handler = (
   request: Request,
   // deno-lint-ignore no-explicit-any -- handlers differ in what they ask of `info`, and it is only passed on
   info: any,
 ) => Awaitable<Response | null | undefined>;
-
-// ---- Protocol ---------------------------------------------------------------
-// Names, codes, texts and figures of the protocol, and nothing that acts. What
-// comes in and what goes out are two tables, so that neither is taken for the
-// other. Texts of close codes stay below the 123 bytes that a reason may have.
-
-const TIMESTAMP_TOLERANCE_S = 600;
-
-const EMPTY_MD5 = "d41d8cd98f00b204e9800998ecf8427e";
-
-// A form with a socket id and as many channel names as a connection may have.
-const AUTH_BODY_BYTES = 65_536;
-
-// Above so many subscribers, counts are sent this often at most.
-const COUNT_THROTTLE = Object.freeze({ above: 100, everyMs: 5_000 });
 
 // ---- Pusher -----------------------------------------------------------------
 // The public face: it checks what the program says and hands it on. A Pusher
@@ -818,6 +798,520 @@ export class Pusher<Events extends object = AnyEvents> {
     const instance = Pusher.#default;
     Pusher.#default = undefined;
     return instance?.close(options) ?? Promise.resolve();
+  }
+}
+
+/**
+ * The fields of an event that the program triggers, encrypted where its channel
+ * promises that. What would go out in the clear is a mistake to be told of.
+ */
+function encrypted(
+  fields: Record<string, unknown>,
+  app: App,
+): Record<string, unknown> {
+  const channels = [fields.channels ?? fields.channel].flat();
+  const channel = channels.find((name): name is string =>
+    typeof name === "string" && parseChannelName(name)?.encrypted === true
+  );
+  if (channel === undefined) return fields;
+  const what = `Cannot trigger ${quote(fields.name)} on "${channel}"`;
+  if (app.encryption === undefined) {
+    throw new TypeError(
+      `${what}: its data must be encrypted, and there is no encryption option`,
+    );
+  }
+  if (channels.length > 1) {
+    throw new TypeError(
+      `${what}: an event for an encrypted channel is for that channel alone`,
+    );
+  }
+  const json = JSON.stringify(fields.data);
+  // What is missing is refused later on.
+  if (json === undefined) return fields;
+  return { ...fields, data: app.encryption.encrypt(channel, json) };
+}
+
+/** Makes the answer of a publish out of the body that the API would send. */
+function respond(
+  app: App,
+  result: Awaitable<PublishResult>,
+): Promise<TriggerResponse> {
+  const response = Promise.resolve(result).then(
+    (body): TriggerResponse => ({
+      ok: true,
+      status: 200,
+      json: () => Promise.resolve(body),
+      text: () => Promise.resolve(JSON.stringify(body)),
+    }),
+  );
+  // Nobody has to wait for it, so a failure must not end the program; whoever
+  // does wait is told, too.
+  response.catch((error) =>
+    app.server.hooks.fail(error, "publishing an event", app.id)
+  );
+  return response;
+}
+
+/** See {@linkcode Pusher.cascade}. */
+function cascade(
+  handlers: Handler[],
+): (request: Request, info?: Deno.ServeHandlerInfo) => Promise<Response> {
+  return async (request, info) => {
+    let last: Response | null = null;
+    for (const handler of handlers) {
+      const response = await handler(request, info);
+      if (response === null || response === undefined) continue;
+      // A body that nobody will read must not be kept waiting.
+      await last?.body?.cancel();
+      last = response;
+      if (response.status !== 404) return response;
+    }
+    return last ?? notFound();
+  };
+}
+
+// ---- HTTP: routes --------------------------------------------------------
+// Which request is whose, the upgrade to a WebSocket, and the client that is
+// served to browsers.
+
+/** Answers a request, or says with 404 that it is not ours. */
+function route(server: Server, request: Request): Awaitable<Response> {
+  // The host in it is the client's word, and may be none.
+  const url = URL.parse(request.url);
+  if (url === null || !url.pathname.startsWith(`${server.path}/`)) {
+    return notFound();
+  }
+  const path = url.pathname.slice(server.path.length);
+  const [, first, second, ...rest] = path.split("/");
+  if (first === "app" && second && rest.length === 0) {
+    return serveSocket(server, request, decodePart(second));
+  }
+  // The session itself is read where the connection is opened.
+  if (first === SESSION_PREFIX && second && SESSION_ID.test(second)) {
+    const [app, key, ...more] = rest;
+    if (app === "app" && key && more.length === 0) {
+      return serveSocket(server, request, decodePart(key));
+    }
+  }
+  if (first === "apps" && second) {
+    return serveApi(server, request, url, decodePart(second), rest);
+  }
+  if (path === "/pusher/auth" && server.authorize !== undefined) {
+    return serveAuth(server, server.authorize, request);
+  }
+  if (path === "/pusher/user-auth" && server.authenticate !== undefined) {
+    return serveUserAuth(server, server.authenticate, request);
+  }
+  if (path === "/pusher.js" || path === "/pusher.mjs") {
+    return serveClient(server, request, url, path === "/pusher.mjs");
+  }
+  if (path === "/pusher-fallback.mjs") {
+    return serveScript(request, CLIENT_FALLBACK_BUNDLE, CLIENT_FALLBACK_ETAG);
+  }
+  return notFound();
+}
+
+/** `GET /app/{key}`: upgrades to a WebSocket. */
+function serveSocket(
+  server: Server,
+  request: Request,
+  key: string | null,
+): Response {
+  if (request.headers.get("upgrade")?.toLowerCase() !== "websocket") {
+    const known = key !== null && server.appsByKey.has(key);
+    return known && request.method === "GET"
+      ? refuse(REFUSAL.UpgradeRequired, { upgrade: "websocket" })
+      : notFound();
+  }
+  const admission = server.admit(key ?? "", request);
+  if (server.isOverrun(admission)) return refuse(REFUSAL.OverCapacity);
+  let upgraded;
+  try {
+    // One mechanism decides on liveness, and it is not the runtime's.
+    upgraded = Deno.upgradeWebSocket(request, { idleTimeout: 0 });
+  } catch {
+    return refuse(REFUSAL.BadUpgrade);
+  }
+  const socket: PusherSocket = upgraded.socket;
+  socket[ADMITTED] = { server, admission };
+  socket.addEventListener("open", socketOnOpen);
+  return upgraded.response;
+}
+
+const ADMITTED = Symbol("admitted");
+
+const PEER = Symbol("peer");
+
+/** A socket knows its connection, so that all sockets share their listeners. */
+interface PusherSocket extends WebSocket {
+  [ADMITTED]?: { server: Server; admission: Admission };
+  [PEER]?: Peer;
+}
+
+function socketOnOpen(this: PusherSocket): void {
+  const admitted = this[ADMITTED];
+  if (admitted === undefined) return;
+  delete this[ADMITTED];
+  this.addEventListener("message", socketOnMessage);
+  this.addEventListener("close", socketOnClose);
+  this[PEER] = admitted.server.open(this, admitted.admission);
+}
+
+function socketOnMessage(this: PusherSocket, event: MessageEvent): void {
+  this[PEER]?.receive(event.data);
+}
+
+function socketOnClose(this: PusherSocket, event: CloseEvent): void {
+  this[PEER]?.closed(event.code || 1006);
+}
+
+/** `GET /pusher.js` and `/pusher.mjs`: the client, ready to use. */
+function serveClient(
+  server: Server,
+  request: Request,
+  url: URL,
+  asModule: boolean,
+): Response {
+  const config = {
+    key: server.defaultApp.key,
+    host: url.host,
+    path: server.path,
+  };
+  // The host is the sender's word: nothing of it may end the string or a tag.
+  const json = JSON.stringify(config).replace(/[<>\u2028\u2029]/g, escapeUnit);
+  const script = asModule
+    ? `${CLIENT_BUNDLE}export{Pusher,Pusher as default};export const pusher=preset(${json},import.meta.url);`
+    : `(()=>{${CLIENT_BUNDLE}globalThis.Pusher=Pusher;globalThis.pusher=preset(${json},globalThis.document?.currentScript?.src)})();`;
+  const variant = createHash("sha256").update(`${asModule}${json}`)
+    .digest("hex").slice(0, 16);
+  return serveScript(request, script, `${CLIENT_ETAG}-${variant}`);
+}
+
+// ---- HTTP: API -----------------------------------------------------------
+// What backends call. A request is judged in a fixed order: route, app, key,
+// version, time, signature, size, digest, JSON. The signature covers the digest
+// of the body, so a body is read only for somebody who knows the secret.
+
+/** An authenticated call. */
+interface ApiCall {
+  readonly server: Server;
+  readonly app: App;
+  /** The second part of the route: a channel's name or a user's id. */
+  readonly name: string;
+  /** Names in lower case. */
+  readonly query: URLSearchParams;
+  readonly body: Record<string, unknown>;
+}
+
+interface ApiRoute {
+  readonly method: "GET" | "POST";
+  readonly serve: (call: ApiCall) => Awaitable<object | Refusal>;
+}
+
+/** Routes below `/apps/{id}/`; `*` stands for a name. */
+const API_ROUTES: ReadonlyMap<string, ApiRoute> = new Map<string, ApiRoute>([
+  ["events", { method: "POST", serve: serveEvents }],
+  ["batch_events", { method: "POST", serve: serveBatchEvents }],
+  ["channels", { method: "GET", serve: serveChannels }],
+  ["channels/*", { method: "GET", serve: serveChannel }],
+  ["channels/*/users", { method: "GET", serve: serveUsers }],
+  ["users/*/terminate_connections", { method: "POST", serve: serveTerminate }],
+]);
+
+/** Answers a request below `/apps/`. */
+async function serveApi(
+  server: Server,
+  request: Request,
+  url: URL,
+  appId: string | null,
+  rest: string[],
+): Promise<Response> {
+  const pattern = rest.map((part, i) => i === 1 ? "*" : part).join("/");
+  const apiRoute = API_ROUTES.get(pattern);
+  const app = server.appsById.get(appId ?? "");
+  if (apiRoute === undefined) return refuse(REFUSAL.UnknownRoute);
+  if (app === undefined) return refuse(REFUSAL.UnknownApp);
+  if (request.method !== apiRoute.method) {
+    return refuseMethod(apiRoute.method);
+  }
+  if (server.closed) return refuse(REFUSAL.ShuttingDown);
+  if (!app.enabled) return refuse(REFUSAL.AppDisabled);
+  const query = lowerCaseNames(url.searchParams);
+  const unsigned = checkRequestSignature(app, request.method, url, query);
+  if (unsigned !== null) return refuse(unsigned);
+  const body = await readApiBody(app, request, query);
+  if (isRefusal(body)) return refuse(body);
+  const name = decodePart(rest[1] ?? "");
+  if (name === null) return refuse(REFUSAL.BadPath);
+  try {
+    const answer = await apiRoute.serve({ server, app, name, query, body });
+    return isRefusal(answer) ? refuse(answer) : Response.json(answer);
+  } catch (error) {
+    server.hooks.fail(error, `serving ${request.method} ${pattern}`, app.id);
+    return refuse(REFUSAL.Unavailable);
+  }
+}
+
+/** `POST /apps/{id}/events`: publishes to one channel or several. */
+function serveEvents({ server, app, body }: ApiCall): Awaitable<object> {
+  const publish = parsePublish(body, app.limits);
+  return isRefusal(publish) ? publish : server.publish(app, publish);
+}
+
+/** `POST /apps/{id}/batch_events`: publishes all of several events or none. */
+function serveBatchEvents({ server, app, body }: ApiCall): Awaitable<object> {
+  const publishes = parseBatch(body.batch, app.limits);
+  if (isRefusal(publishes)) return publishes;
+  return server.publishBatch(app, publishes);
+}
+
+/** `GET /apps/{id}/channels`: the channels that somebody is on. */
+function serveChannels({ server, app, query }: ApiCall): Awaitable<object> {
+  const prefix = query.get("filter_by_prefix") ?? "";
+  const info = checkListInfo(prefix, query.get("info"));
+  return isRefusal(info) ? info : server.listChannels(app, prefix, info);
+}
+
+/** `GET /apps/{id}/channels/{name}`: how many are on a channel, if anybody. */
+function serveChannel(
+  { server, app, name, query }: ApiCall,
+): Awaitable<object> {
+  const kind = checkChannelName(name, app.limits);
+  if (isRefusal(kind)) return kind;
+  const info = checkChannelInfo(kind, query.get("info"));
+  return isRefusal(info) ? info : server.describeChannel(app, name, info);
+}
+
+/** `GET /apps/{id}/channels/{name}/users`: who is on a presence channel. */
+function serveUsers({ server, app, name }: ApiCall): Awaitable<object> {
+  const kind = checkPresenceName(name, app.limits);
+  return isRefusal(kind) ? kind : server.listUsers(app, name);
+}
+
+/** `POST /apps/{id}/users/{id}/terminate_connections`. */
+function serveTerminate({ server, app, name }: ApiCall): Awaitable<object> {
+  const id = checkUserId(name, app.limits);
+  return isRefusal(id) ? id : server.terminate(app, id);
+}
+
+/** Checks everything about a request that its body does not say. */
+function checkRequestSignature(
+  app: App,
+  method: string,
+  url: URL,
+  query: URLSearchParams,
+): Refusal | null {
+  if (query.get("auth_key") !== app.key) {
+    return new Refusal(401, "auth_key is not the key of the app");
+  }
+  if (query.get("auth_version") !== "1.0") {
+    return new Refusal(401, "auth_version is not 1.0");
+  }
+  const timestamp = query.get("auth_timestamp") ?? "";
+  const now = Math.floor(app.server.now() / 1000);
+  if (
+    !/^\d{1,15}$/.test(timestamp) ||
+    Math.abs(now - Number(timestamp)) > TIMESTAMP_TOLERANCE_S
+  ) {
+    return new Refusal(
+      401,
+      `auth_timestamp is not within ${TIMESTAMP_TOLERANCE_S} s of the server's time, ${now}`,
+    );
+  }
+  const signature = query.get("auth_signature") ?? "";
+  for (const text of requestTexts(method, url, query)) {
+    if (app.verifies(text, signature)) return null;
+  }
+  return new Refusal(401, "auth_signature does not match the request");
+}
+
+const TIMESTAMP_TOLERANCE_S = 600;
+
+/** Reads the body, checks it against the signed digest and parses it. */
+async function readApiBody(
+  app: App,
+  request: Request,
+  query: URLSearchParams,
+): Promise<Record<string, unknown> | Refusal> {
+  const { limits } = app;
+  const bytes = await readBody(request, limits.bodyBytes);
+  if (bytes === "too large") {
+    return overLimit("bodyBytes", limits, "The body is too large", 413);
+  }
+  if (bytes === "broken off") {
+    return new Refusal(400, "The body did not arrive whole");
+  }
+  const digest = query.get("body_md5");
+  if (bytes.length === 0) {
+    return digest === null || digest === EMPTY_MD5
+      ? bodyFromQuery(query)
+      : new Refusal(401, "body_md5 is not that of an empty body");
+  }
+  if (digest !== createHash("md5").update(bytes).digest("hex")) {
+    return new Refusal(401, "body_md5 is not that of the body");
+  }
+  const body = parseJson(decodeUtf8(bytes) ?? "");
+  return isObject(body)
+    ? body
+    : new Refusal(400, "The body is not a JSON object");
+}
+
+const EMPTY_MD5 = "d41d8cd98f00b204e9800998ecf8427e";
+
+/** Without a body, its fields may come in the query. */
+function bodyFromQuery(query: URLSearchParams): Record<string, unknown> {
+  const channels = query.getAll("channels[]");
+  return {
+    ...Object.fromEntries(query),
+    channels: channels.length > 0 ? channels : undefined,
+  };
+}
+
+// ---- HTTP: auth endpoints -------------------------------------------------
+// Where clients ask the program for permission to join a channel, and for who
+// they are.
+
+/** What a client has posted to an auth endpoint. */
+interface AuthForm {
+  readonly app: App;
+  readonly socketId: string;
+  readonly params: URLSearchParams;
+  readonly cors: Record<string, string>;
+}
+
+// A form with a socket id and as many channel names as a connection may have.
+const AUTH_BODY_BYTES = 65_536;
+
+/** Reads the form that clients post to the auth endpoints, or refuses it. */
+async function readAuthForm(
+  server: Server,
+  request: Request,
+): Promise<AuthForm | Response> {
+  const verdict = server.judgeOrigin(server.origins, request);
+  if (verdict === false) return refuse(REFUSAL.Origin);
+  const cors = corsHeaders(request, verdict);
+  if (request.method === "OPTIONS") {
+    return new Response(null, { status: 204, headers: cors });
+  }
+  if (request.method !== "POST") return refuseMethod("POST", cors);
+  const body = await readBody(request, AUTH_BODY_BYTES);
+  if (body === "too large") return refuse(REFUSAL.AuthBodyTooLarge, cors);
+  const text = body === "broken off" ? null : decodeUtf8(body);
+  const params = new URLSearchParams(text ?? "");
+  const socketId = params.get("socket_id");
+  if (!isSocketId(socketId)) return refuse(REFUSAL.BadAuthForm, cors);
+  // Whose socket it is says whose secret signs.
+  const app = server.connections.get(socketId)?.app ??
+    (server.appsById.size === 1 ? server.defaultApp : undefined);
+  if (app === undefined) return refuse(REFUSAL.UnknownSocket, cors);
+  return { app, socketId, params, cors };
+}
+
+/** `POST /pusher/user-auth`: has the program say who a client is. */
+async function serveUserAuth(
+  server: Server,
+  authenticate: Authenticate,
+  request: Request,
+): Promise<Response> {
+  const form = await readAuthForm(server, request);
+  if (form instanceof Response) return form;
+  const { app, socketId, params, cors } = form;
+  try {
+    const context = { app: app.id, socketId, params };
+    const user = await authenticate(request, context);
+    // As with `authorize`, only a clear answer is one.
+    if (!isObject(user)) return refuse(REFUSAL.UnknownUser, cors);
+    const checked = checkUser(user, app.limits);
+    if (isRefusal(checked)) {
+      throw new TypeError(
+        `Cannot authenticate: what authenticate returned is no user, ${checked.error}`,
+      );
+    }
+    const answer = app.authenticate(socketId, user);
+    return Response.json(answer, { headers: cors });
+  } catch (error) {
+    server.hooks.fail(error, "authenticating a user", app.id);
+    return refuse(REFUSAL.AuthenticateFailed, cors);
+  }
+}
+
+/**
+ * `POST /pusher/auth`: has the program decide whether a client may join the
+ * channel that its form names as `channel_name`, or each of several named as
+ * `channel_name[]`.
+ */
+async function serveAuth(
+  server: Server,
+  authorize: Authorize,
+  request: Request,
+): Promise<Response> {
+  const form = await readAuthForm(server, request);
+  if (form instanceof Response) return form;
+  const { app, socketId, params, cors } = form;
+  const several = params.getAll("channel_name[]");
+  const single = params.get("channel_name");
+  if (single === null && several.length === 0) {
+    return refuse(REFUSAL.BadAuthForm, cors);
+  }
+  const context = { app: app.id, socketId, params };
+  const decide = (channel: string) =>
+    authorizeOne(app, authorize, request, { ...context, channel });
+  if (single !== null) {
+    const answer = await decide(single);
+    return isRefusal(answer)
+      ? refuse(answer, cors)
+      : Response.json(answer, { headers: cors });
+  }
+  if (several.length > app.limits.channelsPerConnection) {
+    const found = `The form names ${several.length} channels`;
+    return refuse(overLimit("channelsPerConnection", app.limits, found), cors);
+  }
+  const channels = await Promise.all(several.map(async (channel) => {
+    const answer = await decide(channel);
+    if (!isRefusal(answer)) return [channel, answer] as const;
+    const { error, status } = answer;
+    return [channel, { error, status }] as const;
+  }));
+  return Response.json(
+    { channels: Object.fromEntries(channels) },
+    { headers: cors },
+  );
+}
+
+/** Asks the program about one channel. */
+async function authorizeOne(
+  app: App,
+  authorize: Authorize,
+  request: Request,
+  context: AuthorizeContext,
+): Promise<ChannelAuth | Refusal> {
+  const { channel, socketId } = context;
+  const kind = checkChannelName(channel, app.limits);
+  if (isRefusal(kind)) return kind;
+  if (!kind.auth) return REFUSAL.PublicChannel;
+  try {
+    const decision = await authorize(request, context);
+    // Where users sign in, one may join a presence channel as who it is.
+    const { authenticate } = app.server;
+    if (decision === true && (!kind.presence || authenticate !== undefined)) {
+      return app.authorize(socketId, channel);
+    }
+    // Only a clear yes is one: a function that forgot to return says no.
+    if (decision !== true && !isObject(decision)) {
+      return new Refusal(403, `Joining ${quote(channel)} is not allowed`);
+    }
+    const member = checkMember(decision, app.limits);
+    if (isRefusal(member)) {
+      throw new TypeError(
+        `Cannot authorize "${channel}": what authorize returned is no member, ${member.error}`,
+      );
+    }
+    // As checkMember has just found.
+    const data = kind.presence ? decision as unknown as Member : undefined;
+    return app.authorize(socketId, channel, data);
+  } catch (error) {
+    app.server.hooks.fail(error, "authorizing a channel", app.id);
+    return REFUSAL.AuthorizeFailed;
   }
 }
 
@@ -1347,6 +1841,9 @@ class Server {
     }
   }
 }
+
+// Above so many subscribers, counts are sent this often at most.
+const COUNT_THROTTLE = Object.freeze({ above: 100, everyMs: 5_000 });
 
 // Clients that were turned away are told why as long as there are fewer sockets
 // of theirs; beyond it they get a plain HTTP refusal.
@@ -2318,9 +2815,21 @@ class RefusedPeer implements Peer {
   }
 }
 
-// ---- Channels ---------------------------------------------------------------
-// What a channel's name says of it, who on this server is subscribed, and the
-// backplane for a single server. A kind is data, not a class: prefixes combine.
+/** Closes a transport, which may be closed already. */
+function closeTransport(
+  transport: Transport,
+  code: number,
+  reason: string,
+): void {
+  try {
+    transport.close(code, reason);
+  } catch {
+    // There is nothing left to close.
+  }
+}
+
+// ---- Channel --------------------------------------------------------------
+// Who on this server is subscribed to a channel.
 
 /** The subscribers of a channel on this server; there is none without any. */
 class Channel {
@@ -2353,525 +2862,5 @@ class Channel {
     this.#held?.delete(connection);
     if (this.#held?.size === 0) this.#held = null;
     return waiting;
-  }
-}
-
-// ---- HTTP API ---------------------------------------------------------------
-// What backends call. A request is judged in a fixed order: route, app, key,
-// version, time, signature, size, digest, JSON. The signature covers the digest
-// of the body, so a body is read only for somebody who knows the secret.
-
-/** An authenticated call. */
-interface ApiCall {
-  readonly server: Server;
-  readonly app: App;
-  /** The second part of the route: a channel's name or a user's id. */
-  readonly name: string;
-  /** Names in lower case. */
-  readonly query: URLSearchParams;
-  readonly body: Record<string, unknown>;
-}
-
-interface ApiRoute {
-  readonly method: "GET" | "POST";
-  readonly serve: (call: ApiCall) => Awaitable<object | Refusal>;
-}
-
-/** Routes below `/apps/{id}/`; `*` stands for a name. */
-const API_ROUTES: ReadonlyMap<string, ApiRoute> = new Map<string, ApiRoute>([
-  ["events", { method: "POST", serve: serveEvents }],
-  ["batch_events", { method: "POST", serve: serveBatchEvents }],
-  ["channels", { method: "GET", serve: serveChannels }],
-  ["channels/*", { method: "GET", serve: serveChannel }],
-  ["channels/*/users", { method: "GET", serve: serveUsers }],
-  ["users/*/terminate_connections", { method: "POST", serve: serveTerminate }],
-]);
-
-/** Answers a request below `/apps/`. */
-async function serveApi(
-  server: Server,
-  request: Request,
-  url: URL,
-  appId: string | null,
-  rest: string[],
-): Promise<Response> {
-  const pattern = rest.map((part, i) => i === 1 ? "*" : part).join("/");
-  const apiRoute = API_ROUTES.get(pattern);
-  const app = server.appsById.get(appId ?? "");
-  if (apiRoute === undefined) return refuse(REFUSAL.UnknownRoute);
-  if (app === undefined) return refuse(REFUSAL.UnknownApp);
-  if (request.method !== apiRoute.method) {
-    return refuseMethod(apiRoute.method);
-  }
-  if (server.closed) return refuse(REFUSAL.ShuttingDown);
-  if (!app.enabled) return refuse(REFUSAL.AppDisabled);
-  const query = lowerCaseNames(url.searchParams);
-  const unsigned = checkRequestSignature(app, request.method, url, query);
-  if (unsigned !== null) return refuse(unsigned);
-  const body = await readApiBody(app, request, query);
-  if (isRefusal(body)) return refuse(body);
-  const name = decodePart(rest[1] ?? "");
-  if (name === null) return refuse(REFUSAL.BadPath);
-  try {
-    const answer = await apiRoute.serve({ server, app, name, query, body });
-    return isRefusal(answer) ? refuse(answer) : Response.json(answer);
-  } catch (error) {
-    server.hooks.fail(error, `serving ${request.method} ${pattern}`, app.id);
-    return refuse(REFUSAL.Unavailable);
-  }
-}
-
-/** `POST /apps/{id}/events`: publishes to one channel or several. */
-function serveEvents({ server, app, body }: ApiCall): Awaitable<object> {
-  const publish = parsePublish(body, app.limits);
-  return isRefusal(publish) ? publish : server.publish(app, publish);
-}
-
-/** `POST /apps/{id}/batch_events`: publishes all of several events or none. */
-function serveBatchEvents({ server, app, body }: ApiCall): Awaitable<object> {
-  const publishes = parseBatch(body.batch, app.limits);
-  if (isRefusal(publishes)) return publishes;
-  return server.publishBatch(app, publishes);
-}
-
-/** `GET /apps/{id}/channels`: the channels that somebody is on. */
-function serveChannels({ server, app, query }: ApiCall): Awaitable<object> {
-  const prefix = query.get("filter_by_prefix") ?? "";
-  const info = checkListInfo(prefix, query.get("info"));
-  return isRefusal(info) ? info : server.listChannels(app, prefix, info);
-}
-
-/** `GET /apps/{id}/channels/{name}`: how many are on a channel, if anybody. */
-function serveChannel(
-  { server, app, name, query }: ApiCall,
-): Awaitable<object> {
-  const kind = checkChannelName(name, app.limits);
-  if (isRefusal(kind)) return kind;
-  const info = checkChannelInfo(kind, query.get("info"));
-  return isRefusal(info) ? info : server.describeChannel(app, name, info);
-}
-
-/** `GET /apps/{id}/channels/{name}/users`: who is on a presence channel. */
-function serveUsers({ server, app, name }: ApiCall): Awaitable<object> {
-  const kind = checkPresenceName(name, app.limits);
-  return isRefusal(kind) ? kind : server.listUsers(app, name);
-}
-
-/** `POST /apps/{id}/users/{id}/terminate_connections`. */
-function serveTerminate({ server, app, name }: ApiCall): Awaitable<object> {
-  const id = checkUserId(name, app.limits);
-  return isRefusal(id) ? id : server.terminate(app, id);
-}
-
-/** Checks everything about a request that its body does not say. */
-function checkRequestSignature(
-  app: App,
-  method: string,
-  url: URL,
-  query: URLSearchParams,
-): Refusal | null {
-  if (query.get("auth_key") !== app.key) {
-    return new Refusal(401, "auth_key is not the key of the app");
-  }
-  if (query.get("auth_version") !== "1.0") {
-    return new Refusal(401, "auth_version is not 1.0");
-  }
-  const timestamp = query.get("auth_timestamp") ?? "";
-  const now = Math.floor(app.server.now() / 1000);
-  if (
-    !/^\d{1,15}$/.test(timestamp) ||
-    Math.abs(now - Number(timestamp)) > TIMESTAMP_TOLERANCE_S
-  ) {
-    return new Refusal(
-      401,
-      `auth_timestamp is not within ${TIMESTAMP_TOLERANCE_S} s of the server's time, ${now}`,
-    );
-  }
-  const signature = query.get("auth_signature") ?? "";
-  for (const text of requestTexts(method, url, query)) {
-    if (app.verifies(text, signature)) return null;
-  }
-  return new Refusal(401, "auth_signature does not match the request");
-}
-
-/** Reads the body, checks it against the signed digest and parses it. */
-async function readApiBody(
-  app: App,
-  request: Request,
-  query: URLSearchParams,
-): Promise<Record<string, unknown> | Refusal> {
-  const { limits } = app;
-  const bytes = await readBody(request, limits.bodyBytes);
-  if (bytes === "too large") {
-    return overLimit("bodyBytes", limits, "The body is too large", 413);
-  }
-  if (bytes === "broken off") {
-    return new Refusal(400, "The body did not arrive whole");
-  }
-  const digest = query.get("body_md5");
-  if (bytes.length === 0) {
-    return digest === null || digest === EMPTY_MD5
-      ? bodyFromQuery(query)
-      : new Refusal(401, "body_md5 is not that of an empty body");
-  }
-  if (digest !== createHash("md5").update(bytes).digest("hex")) {
-    return new Refusal(401, "body_md5 is not that of the body");
-  }
-  const body = parseJson(decodeUtf8(bytes) ?? "");
-  return isObject(body)
-    ? body
-    : new Refusal(400, "The body is not a JSON object");
-}
-
-/** Without a body, its fields may come in the query. */
-function bodyFromQuery(query: URLSearchParams): Record<string, unknown> {
-  const channels = query.getAll("channels[]");
-  return {
-    ...Object.fromEntries(query),
-    channels: channels.length > 0 ? channels : undefined,
-  };
-}
-
-/**
- * The fields of an event that the program triggers, encrypted where its channel
- * promises that. What would go out in the clear is a mistake to be told of.
- */
-function encrypted(
-  fields: Record<string, unknown>,
-  app: App,
-): Record<string, unknown> {
-  const channels = [fields.channels ?? fields.channel].flat();
-  const channel = channels.find((name): name is string =>
-    typeof name === "string" && parseChannelName(name)?.encrypted === true
-  );
-  if (channel === undefined) return fields;
-  const what = `Cannot trigger ${quote(fields.name)} on "${channel}"`;
-  if (app.encryption === undefined) {
-    throw new TypeError(
-      `${what}: its data must be encrypted, and there is no encryption option`,
-    );
-  }
-  if (channels.length > 1) {
-    throw new TypeError(
-      `${what}: an event for an encrypted channel is for that channel alone`,
-    );
-  }
-  const json = JSON.stringify(fields.data);
-  // What is missing is refused later on.
-  if (json === undefined) return fields;
-  return { ...fields, data: app.encryption.encrypt(channel, json) };
-}
-
-/** Makes the answer of a publish out of the body that the API would send. */
-function respond(
-  app: App,
-  result: Awaitable<PublishResult>,
-): Promise<TriggerResponse> {
-  const response = Promise.resolve(result).then(
-    (body): TriggerResponse => ({
-      ok: true,
-      status: 200,
-      json: () => Promise.resolve(body),
-      text: () => Promise.resolve(JSON.stringify(body)),
-    }),
-  );
-  // Nobody has to wait for it, so a failure must not end the program; whoever
-  // does wait is told, too.
-  response.catch((error) =>
-    app.server.hooks.fail(error, "publishing an event", app.id)
-  );
-  return response;
-}
-
-// ---- Routes and transports --------------------------------------------------
-// Which request is whose, the upgrade to a WebSocket, the auth endpoint that
-// browsers call, and the client that is served to them, in two parts.
-
-/** Answers a request, or says with 404 that it is not ours. */
-function route(server: Server, request: Request): Awaitable<Response> {
-  // The host in it is the client's word, and may be none.
-  const url = URL.parse(request.url);
-  if (url === null || !url.pathname.startsWith(`${server.path}/`)) {
-    return notFound();
-  }
-  const path = url.pathname.slice(server.path.length);
-  const [, first, second, ...rest] = path.split("/");
-  if (first === "app" && second && rest.length === 0) {
-    return serveSocket(server, request, decodePart(second));
-  }
-  // The session itself is read where the connection is opened.
-  if (first === SESSION_PREFIX && second && SESSION_ID.test(second)) {
-    const [app, key, ...more] = rest;
-    if (app === "app" && key && more.length === 0) {
-      return serveSocket(server, request, decodePart(key));
-    }
-  }
-  if (first === "apps" && second) {
-    return serveApi(server, request, url, decodePart(second), rest);
-  }
-  if (path === "/pusher/auth" && server.authorize !== undefined) {
-    return serveAuth(server, server.authorize, request);
-  }
-  if (path === "/pusher/user-auth" && server.authenticate !== undefined) {
-    return serveUserAuth(server, server.authenticate, request);
-  }
-  if (path === "/pusher.js" || path === "/pusher.mjs") {
-    return serveClient(server, request, url, path === "/pusher.mjs");
-  }
-  if (path === "/pusher-fallback.mjs") {
-    return serveScript(request, CLIENT_FALLBACK_BUNDLE, CLIENT_FALLBACK_ETAG);
-  }
-  return notFound();
-}
-
-/** `GET /app/{key}`: upgrades to a WebSocket. */
-function serveSocket(
-  server: Server,
-  request: Request,
-  key: string | null,
-): Response {
-  if (request.headers.get("upgrade")?.toLowerCase() !== "websocket") {
-    const known = key !== null && server.appsByKey.has(key);
-    return known && request.method === "GET"
-      ? refuse(REFUSAL.UpgradeRequired, { upgrade: "websocket" })
-      : notFound();
-  }
-  const admission = server.admit(key ?? "", request);
-  if (server.isOverrun(admission)) return refuse(REFUSAL.OverCapacity);
-  let upgraded;
-  try {
-    // One mechanism decides on liveness, and it is not the runtime's.
-    upgraded = Deno.upgradeWebSocket(request, { idleTimeout: 0 });
-  } catch {
-    return refuse(REFUSAL.BadUpgrade);
-  }
-  const socket: PusherSocket = upgraded.socket;
-  socket[ADMITTED] = { server, admission };
-  socket.addEventListener("open", socketOnOpen);
-  return upgraded.response;
-}
-
-const ADMITTED = Symbol("admitted");
-
-const PEER = Symbol("peer");
-
-/** A socket knows its connection, so that all sockets share their listeners. */
-interface PusherSocket extends WebSocket {
-  [ADMITTED]?: { server: Server; admission: Admission };
-  [PEER]?: Peer;
-}
-
-function socketOnOpen(this: PusherSocket): void {
-  const admitted = this[ADMITTED];
-  if (admitted === undefined) return;
-  delete this[ADMITTED];
-  this.addEventListener("message", socketOnMessage);
-  this.addEventListener("close", socketOnClose);
-  this[PEER] = admitted.server.open(this, admitted.admission);
-}
-
-function socketOnMessage(this: PusherSocket, event: MessageEvent): void {
-  this[PEER]?.receive(event.data);
-}
-
-function socketOnClose(this: PusherSocket, event: CloseEvent): void {
-  this[PEER]?.closed(event.code || 1006);
-}
-
-/** What a client has posted to an auth endpoint. */
-interface AuthForm {
-  readonly app: App;
-  readonly socketId: string;
-  readonly params: URLSearchParams;
-  readonly cors: Record<string, string>;
-}
-
-/** Reads the form that clients post to the auth endpoints, or refuses it. */
-async function readAuthForm(
-  server: Server,
-  request: Request,
-): Promise<AuthForm | Response> {
-  const verdict = server.judgeOrigin(server.origins, request);
-  if (verdict === false) return refuse(REFUSAL.Origin);
-  const cors = corsHeaders(request, verdict);
-  if (request.method === "OPTIONS") {
-    return new Response(null, { status: 204, headers: cors });
-  }
-  if (request.method !== "POST") return refuseMethod("POST", cors);
-  const body = await readBody(request, AUTH_BODY_BYTES);
-  if (body === "too large") return refuse(REFUSAL.AuthBodyTooLarge, cors);
-  const text = body === "broken off" ? null : decodeUtf8(body);
-  const params = new URLSearchParams(text ?? "");
-  const socketId = params.get("socket_id");
-  if (!isSocketId(socketId)) return refuse(REFUSAL.BadAuthForm, cors);
-  // Whose socket it is says whose secret signs.
-  const app = server.connections.get(socketId)?.app ??
-    (server.appsById.size === 1 ? server.defaultApp : undefined);
-  if (app === undefined) return refuse(REFUSAL.UnknownSocket, cors);
-  return { app, socketId, params, cors };
-}
-
-/** `POST /pusher/user-auth`: has the program say who a client is. */
-async function serveUserAuth(
-  server: Server,
-  authenticate: Authenticate,
-  request: Request,
-): Promise<Response> {
-  const form = await readAuthForm(server, request);
-  if (form instanceof Response) return form;
-  const { app, socketId, params, cors } = form;
-  try {
-    const context = { app: app.id, socketId, params };
-    const user = await authenticate(request, context);
-    // As with `authorize`, only a clear answer is one.
-    if (!isObject(user)) return refuse(REFUSAL.UnknownUser, cors);
-    const checked = checkUser(user, app.limits);
-    if (isRefusal(checked)) {
-      throw new TypeError(
-        `Cannot authenticate: what authenticate returned is no user, ${checked.error}`,
-      );
-    }
-    const answer = app.authenticate(socketId, user);
-    return Response.json(answer, { headers: cors });
-  } catch (error) {
-    server.hooks.fail(error, "authenticating a user", app.id);
-    return refuse(REFUSAL.AuthenticateFailed, cors);
-  }
-}
-
-/**
- * `POST /pusher/auth`: has the program decide whether a client may join the
- * channel that its form names as `channel_name`, or each of several named as
- * `channel_name[]`.
- */
-async function serveAuth(
-  server: Server,
-  authorize: Authorize,
-  request: Request,
-): Promise<Response> {
-  const form = await readAuthForm(server, request);
-  if (form instanceof Response) return form;
-  const { app, socketId, params, cors } = form;
-  const several = params.getAll("channel_name[]");
-  const single = params.get("channel_name");
-  if (single === null && several.length === 0) {
-    return refuse(REFUSAL.BadAuthForm, cors);
-  }
-  const context = { app: app.id, socketId, params };
-  const decide = (channel: string) =>
-    authorizeOne(app, authorize, request, { ...context, channel });
-  if (single !== null) {
-    const answer = await decide(single);
-    return isRefusal(answer)
-      ? refuse(answer, cors)
-      : Response.json(answer, { headers: cors });
-  }
-  if (several.length > app.limits.channelsPerConnection) {
-    const found = `The form names ${several.length} channels`;
-    return refuse(overLimit("channelsPerConnection", app.limits, found), cors);
-  }
-  const channels = await Promise.all(several.map(async (channel) => {
-    const answer = await decide(channel);
-    if (!isRefusal(answer)) return [channel, answer] as const;
-    const { error, status } = answer;
-    return [channel, { error, status }] as const;
-  }));
-  return Response.json(
-    { channels: Object.fromEntries(channels) },
-    { headers: cors },
-  );
-}
-
-/** Asks the program about one channel. */
-async function authorizeOne(
-  app: App,
-  authorize: Authorize,
-  request: Request,
-  context: AuthorizeContext,
-): Promise<ChannelAuth | Refusal> {
-  const { channel, socketId } = context;
-  const kind = checkChannelName(channel, app.limits);
-  if (isRefusal(kind)) return kind;
-  if (!kind.auth) return REFUSAL.PublicChannel;
-  try {
-    const decision = await authorize(request, context);
-    // Where users sign in, one may join a presence channel as who it is.
-    const { authenticate } = app.server;
-    if (decision === true && (!kind.presence || authenticate !== undefined)) {
-      return app.authorize(socketId, channel);
-    }
-    // Only a clear yes is one: a function that forgot to return says no.
-    if (decision !== true && !isObject(decision)) {
-      return new Refusal(403, `Joining ${quote(channel)} is not allowed`);
-    }
-    const member = checkMember(decision, app.limits);
-    if (isRefusal(member)) {
-      throw new TypeError(
-        `Cannot authorize "${channel}": what authorize returned is no member, ${member.error}`,
-      );
-    }
-    // As checkMember has just found.
-    const data = kind.presence ? decision as unknown as Member : undefined;
-    return app.authorize(socketId, channel, data);
-  } catch (error) {
-    app.server.hooks.fail(error, "authorizing a channel", app.id);
-    return REFUSAL.AuthorizeFailed;
-  }
-}
-
-/** `GET /pusher.js` and `/pusher.mjs`: the client, ready to use. */
-function serveClient(
-  server: Server,
-  request: Request,
-  url: URL,
-  asModule: boolean,
-): Response {
-  const config = {
-    key: server.defaultApp.key,
-    host: url.host,
-    path: server.path,
-  };
-  // The host is the sender's word: nothing of it may end the string or a tag.
-  const json = JSON.stringify(config).replace(/[<>\u2028\u2029]/g, escapeUnit);
-  const script = asModule
-    ? `${CLIENT_BUNDLE}export{Pusher,Pusher as default};export const pusher=preset(${json},import.meta.url);`
-    : `(()=>{${CLIENT_BUNDLE}globalThis.Pusher=Pusher;globalThis.pusher=preset(${json},globalThis.document?.currentScript?.src)})();`;
-  const variant = createHash("sha256").update(`${asModule}${json}`)
-    .digest("hex").slice(0, 16);
-  return serveScript(request, script, `${CLIENT_ETAG}-${variant}`);
-}
-
-/** See {@linkcode Pusher.cascade}. */
-function cascade(
-  handlers: Handler[],
-): (request: Request, info?: Deno.ServeHandlerInfo) => Promise<Response> {
-  return async (request, info) => {
-    let last: Response | null = null;
-    for (const handler of handlers) {
-      const response = await handler(request, info);
-      if (response === null || response === undefined) continue;
-      // A body that nobody will read must not be kept waiting.
-      await last?.body?.cancel();
-      last = response;
-      if (response.status !== 404) return response;
-    }
-    return last ?? notFound();
-  };
-}
-
-// ---- Helpers ----------------------------------------------------------------
-// Frames, bytes, refusals and values that may be promised. Nothing here knows a
-// connection, a channel or an app.
-
-/** Closes a transport, which may be closed already. */
-function closeTransport(
-  transport: Transport,
-  code: number,
-  reason: string,
-): void {
-  try {
-    transport.close(code, reason);
-  } catch {
-    // There is nothing left to close.
   }
 }
