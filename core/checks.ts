@@ -1,84 +1,199 @@
 /**
- * The one checker of options: each is checked by name, and no message holds a secret.
+ * The checker of options: the server's and those of everything that plugs into
+ * it. A message names the option, its value and the rule, and never holds a secret.
  *
  * @module
  */
 
 import { quote } from "./limits.ts";
+import { isObject } from "./protocol.ts";
 import { MAX_TIMER_MS } from "./time.ts";
 
-/** Throws if the value of an option is not right. */
-export type Check = (value: unknown, name: string) => void;
-
-export function checkFields(
-  given: object,
-  checks: Record<string, Check>,
-  at: string,
-): void {
-  for (const [name, value] of Object.entries(given)) {
-    if (!Object.hasOwn(checks, name)) {
-      throw new TypeError(
-        `${CANNOT_CREATE}: unknown option ${quote(at + name)}, known are ${
-          Object.keys(checks).join(", ")
-        }`,
-      );
-    }
-    if (value !== undefined) checks[name]?.(value, at + name);
-  }
+/** Where a value was given. */
+export interface Field {
+  /** Opens every message, such as "Cannot create a Pusher". */
+  readonly subject: string;
+  /** The path of the option, such as `apps[0].key`; "" for the options object. */
+  readonly name: string;
 }
 
-export const CANNOT_CREATE = "Cannot create a Pusher";
+/** Throws if a value breaks the rule of its field. */
+export type Check = (value: unknown, field: Field) => void;
 
-export function failOption(name: string, value: unknown, rule: string): never {
-  const message = `${CANNOT_CREATE}: ${name} is ${
-    quote(value)
-  }, and must ${rule}`;
+// ---- Failures
+
+/** Throws a RangeError for a number, a TypeError for any other value. */
+export function fail(value: unknown, field: Field, rule: string): never {
+  const message = describe(field, show(value), rule);
   throw typeof value === "number"
     ? new RangeError(message)
     : new TypeError(message);
 }
 
-export function checkIdentifier(value: unknown, name: string): void {
-  // It stands in paths and, before a colon, in signed texts.
-  if (typeof value === "string" && /^[^/:?#%\s]+$/.test(value)) return;
-  failOption(name, value, "be a string with none of / : ? # % and no space");
+/** Throws like {@linkcode fail}, without the value: it is, or may hold, a secret. */
+export function failSecret(value: unknown, field: Field, rule: string): never {
+  throw new TypeError(describe(field, showKind(value), rule));
 }
 
-export function checkSecret(value: unknown, name: string): void {
-  if (typeof value === "string" && value !== "") return;
-  // The value stays out of the message, whatever it is.
-  throw new TypeError(`${CANNOT_CREATE}: ${name} must be a string, not empty`);
+function describe(
+  { subject, name }: Field,
+  found: string,
+  rule: string,
+): string {
+  return `${subject}: ${name || "options"} is ${found}, and must ${rule}`;
 }
 
-export function checkPath(value: unknown, name: string): void {
-  const fits = typeof value === "string" &&
-    /^(\/[A-Za-z0-9._~-]+)*$/.test(value);
-  if (!fits) failOption(name, value, 'be "" or like "/realtime"');
+function show(value: unknown): string {
+  if (!Array.isArray(value)) return quote(value);
+  return value.length === 0 ? "an empty array" : "an array";
 }
 
-export function checkBoolean(value: unknown, name: string): void {
-  if (typeof value !== "boolean") failOption(name, value, "be true or false");
+function showKind(value: unknown): string {
+  if (typeof value === "string") {
+    return `a string of ${value.length} characters`;
+  }
+  return value === null ? "null" : `of type ${typeof value}`;
 }
 
-export function checkFunction(value: unknown, name: string): void {
-  if (typeof value !== "function") failOption(name, value, "be a function");
+// ---- Objects and lists
+
+/**
+ * The check of an options object: it may have these options and no others, and
+ * must have the required ones.
+ */
+export function objectOf<Options extends object>(
+  checks: Readonly<Record<keyof Options, Check>>,
+  required: readonly (keyof Options)[] = [],
+): Check {
+  const names = Object.keys(checks);
+  const mustHave: readonly PropertyKey[] = required;
+  return (value, field) => {
+    // A secret in place of the object that should hold it is still a secret.
+    if (typeof value === "string") failSecret(value, field, "be an object");
+    if (!isObject(value)) return fail(value, field, "be an object");
+    const extra = Object.keys(value).find((name) => !names.includes(name));
+    if (extra !== undefined) failUnknown(optionOf(field, extra), names);
+    for (const [name, check] of Object.entries<Check>(checks)) {
+      const option = value[name];
+      if (option === undefined && !mustHave.includes(name)) continue;
+      check(option, optionOf(field, name));
+    }
+  };
 }
 
-export function checkLimit(value: unknown, name: string): void {
-  const whole = Number.isSafeInteger(value) || value === Infinity;
-  if (whole && Number(value) >= 0) return;
-  failOption(name, value, "be a whole number from 0, or Infinity");
+/** The field of an option of an object. */
+export function optionOf({ subject, name }: Field, option: string): Field {
+  return { subject, name: name === "" ? option : `${name}.${option}` };
 }
 
-export function checkDuration(value: unknown, name: string): void {
-  if (typeof value === "number" && value > 0 && value <= MAX_TIMER_MS) return;
-  failOption(
-    name,
-    value,
-    `be above 0 and at most ${MAX_TIMER_MS} milliseconds`,
+function failUnknown(
+  { subject, name }: Field,
+  known: readonly string[],
+): never {
+  const verb = known.length === 1 ? "is" : "are";
+  throw new TypeError(
+    `${subject}: unknown option ${quote(name)}, known ${verb} ${
+      known.join(", ")
+    }`,
   );
 }
 
-export function checkNothing(): void {
-  // An option of the official SDK that has no meaning here.
+/** The check of an array. If it names what is needed, an empty array is refused. */
+export function listOf(check: Check, needed?: string): Check {
+  const rule = needed === undefined
+    ? "be an array"
+    : `be an array with at least one ${needed}`;
+  const least = needed === undefined ? 0 : 1;
+  return (value, field) => {
+    const isList = Array.isArray(value) && value.length >= least;
+    if (!isList) return fail(value, field, rule);
+    for (const [i, item] of value.entries()) check(item, itemOf(field, i));
+  };
 }
+
+/** The field of an item of a list. */
+export function itemOf({ subject, name }: Field, index: number): Field {
+  return { subject, name: `${name}[${index}]` };
+}
+
+/** The check of an object by methods that nothing else has. */
+export function having(methods: readonly string[], rule: string): Check {
+  return (value, field) => {
+    const isRight = value instanceof Object &&
+      methods.every((method) => method in value);
+    if (!isRight) fail(value, field, rule);
+  };
+}
+
+// ---- Texts
+
+/** The check of a string by a pattern. */
+export function matching(pattern: RegExp, rule: string): Check {
+  return (value, field) => {
+    const isRight = typeof value === "string" && pattern.test(value);
+    if (!isRight) fail(value, field, rule);
+  };
+}
+
+export const checkString: Check = matching(/^/, "be a string");
+
+export const checkText: Check = matching(
+  /[^]/,
+  "be a string that is not empty",
+);
+
+/** The check of an id or a key: it stands in paths and, before a colon, in signed texts. */
+export const checkIdentifier: Check = matching(
+  /^[^/:?#%\s]+$/,
+  "be a string with none of / : ? # % and no space",
+);
+
+export const checkPath: Check = matching(
+  /^(\/[A-Za-z0-9._~-]+)*$/,
+  'be "" or like "/realtime"',
+);
+
+export function checkSecret(value: unknown, field: Field): void {
+  if (typeof value === "string" && value !== "") return;
+  failSecret(value, field, "be a string that is not empty");
+}
+
+// ---- Numbers
+
+/** The check of a limit: 0 allows nothing, Infinity anything. */
+export function checkLimit(value: unknown, field: Field): void {
+  const isWhole = Number.isSafeInteger(value) || value === Infinity;
+  if (isWhole && Number(value) >= 0) return;
+  fail(value, field, "be a whole number from 0, or Infinity");
+}
+
+/** The check of a size below which nothing would work. */
+export function checkSize(value: unknown, field: Field): void {
+  if (typeof value === "number" && value > 0) return;
+  fail(value, field, "be a number above 0, or Infinity");
+}
+
+/** The check of a time in milliseconds, which must pass. */
+export function checkDuration(value: unknown, field: Field): void {
+  if (typeof value === "number" && value > 0 && value <= MAX_TIMER_MS) return;
+  fail(value, field, `be above 0 and at most ${MAX_TIMER_MS} milliseconds`);
+}
+
+/** The check of a time in milliseconds, which may be 0. */
+export function checkDelay(value: unknown, field: Field): void {
+  if (typeof value === "number" && value >= 0 && value <= MAX_TIMER_MS) return;
+  fail(value, field, `be from 0 to ${MAX_TIMER_MS} milliseconds`);
+}
+
+// ---- Others
+
+export function checkBoolean(value: unknown, field: Field): void {
+  if (typeof value !== "boolean") fail(value, field, "be a boolean");
+}
+
+export function checkFunction(value: unknown, field: Field): void {
+  if (typeof value !== "function") fail(value, field, "be a function");
+}
+
+/** The check of an option whose value is ignored, or checked elsewhere. */
+export function checkNothing(): void {}

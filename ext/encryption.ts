@@ -34,6 +34,7 @@
 import { Buffer } from "node:buffer";
 import { createHash } from "node:crypto";
 import { secretbox } from "npm:@noble/ciphers@2.4.0/salsa.js";
+import { failSecret, type Field, objectOf } from "../core/checks.ts";
 import type { Encryption } from "../mod.ts";
 
 /** Options of {@linkcode encryption}. */
@@ -81,7 +82,8 @@ const MAX_SECRETS = 1_000;
  * base64.
  */
 export function encryption(options: EncryptionOptions): Encryption {
-  const masterKey = parseMasterKey(options);
+  checkOptions(options, { subject: "Cannot create an encryption", name: "" });
+  const masterKey = Buffer.from(options.masterKeyBase64, "base64");
   // In the order of last use.
   const secrets = new Map<string, Uint8Array>();
 
@@ -112,30 +114,15 @@ export function encryption(options: EncryptionOptions): Encryption {
   };
 }
 
-/** Checks the options, and says what is wrong without saying what was given. */
-function parseMasterKey(options: EncryptionOptions): Uint8Array {
-  const { masterKeyBase64: key, ...others } = Object(options);
-  const [unknown] = Object.keys(others);
-  if (unknown !== undefined) {
-    throw new TypeError(
-      `${CANNOT_CREATE}: unknown option "${unknown}", known is masterKeyBase64`,
-    );
-  }
-  if (typeof key !== "string" || !MASTER_KEY.test(key)) {
-    const found = typeof key === "string"
-      ? `a string of ${key.length} characters`
-      : key === null
-      ? "null"
-      : `of type ${typeof key}`;
-    throw new TypeError(
-      `${CANNOT_CREATE}: masterKeyBase64 is ${found}, and must be 32 bytes ` +
-        "in base64, which are 43 characters and one =",
-    );
-  }
-  return Buffer.from(key, "base64");
-}
+const checkOptions = objectOf<EncryptionOptions>({
+  masterKeyBase64: checkMasterKey,
+}, ["masterKeyBase64"]);
 
-const CANNOT_CREATE = "Cannot create an encryption";
+function checkMasterKey(value: unknown, field: Field): void {
+  if (typeof value === "string" && MASTER_KEY.test(value)) return;
+  const rule = "be 32 bytes in base64, which are 43 characters and one =";
+  failSecret(value, field, rule);
+}
 
 function base64(bytes: Uint8Array): string {
   return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)

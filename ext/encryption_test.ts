@@ -199,8 +199,10 @@ Deno.test("encryption refuses unknown options, and none", () => {
     const [options, expected] of [
       [{ masterKeyBase64: E1.masterKeyBase64, nonce: "" }, 'option "nonce"'],
       [{ encryptionMasterKeyBase64: E2.masterKeyBase64 }, "known is masterKey"],
-      [undefined, "masterKeyBase64 is of type undefined"],
-      [null, "masterKeyBase64 is of type undefined"],
+      [{}, "masterKeyBase64 is of type undefined"],
+      [undefined, "options is undefined, and must be an object"],
+      [null, "options is null, and must be an object"],
+      [E2.masterKeyBase64, "options is a string of 44 characters, and must"],
     ] as const
   ) {
     const { message } = assertThrows(

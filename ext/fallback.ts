@@ -56,6 +56,13 @@
  */
 
 import { Buffer } from "node:buffer";
+import {
+  checkDuration,
+  checkPath,
+  checkSize,
+  matching,
+  objectOf,
+} from "../core/checks.ts";
 import { type Awaitable, type Peer, Pusher, type Transport } from "../mod.ts";
 
 // ---- Public types -----------------------------------------------------------
@@ -861,31 +868,16 @@ interface Settings {
   readonly absenceMs: number;
 }
 
-const OPTIONS = Object.freeze(
-  {
-    path: true,
-    hostname: true,
-    sendBytes: true,
-    heartbeatMs: true,
-    absenceMs: true,
-  } satisfies Record<keyof FallbackOptions, true>,
-);
-
-const CANNOT_CREATE = "Cannot create a fallback";
-// A longer delay overflows the runtime's timer, which then fires at once.
-const MAX_TIMER_MS = 2 ** 31 - 1;
+const checkOptions = objectOf<FallbackOptions>({
+  path: checkPath,
+  hostname: matching(/^[A-Za-z0-9.-]+$/, "be a host without a port"),
+  sendBytes: checkSize,
+  heartbeatMs: checkDuration,
+  absenceMs: checkDuration,
+});
 
 function parseOptions(options: FallbackOptions): Settings {
-  if (typeof options !== "object" || options === null) {
-    throw new TypeError(`${CANNOT_CREATE}: options is no object`);
-  }
-  for (const name of Object.keys(options)) {
-    if (Object.hasOwn(OPTIONS, name)) continue;
-    const known = Object.keys(OPTIONS).join(", ");
-    throw new TypeError(
-      `${CANNOT_CREATE}: unknown option "${name}", known are ${known}`,
-    );
-  }
+  checkOptions(options, { subject: "Cannot create a fallback", name: "" });
   const {
     path,
     hostname,
@@ -893,36 +885,5 @@ function parseOptions(options: FallbackOptions): Settings {
     heartbeatMs = 25_000,
     absenceMs = 5_000,
   } = options;
-  checkText("path", path, /^(\/[A-Za-z0-9._~-]+)*$/, '"" or like "/pusher"');
-  checkText("hostname", hostname, /^[A-Za-z0-9.-]+$/, "a host without a port");
-  if (typeof sendBytes !== "number" || !(sendBytes > 0)) {
-    fail("sendBytes", sendBytes, "a number above 0, or Infinity");
-  }
-  for (const [name, ms] of Object.entries({ heartbeatMs, absenceMs })) {
-    if (typeof ms === "number" && ms > 0 && ms <= MAX_TIMER_MS) continue;
-    fail(name, ms, `above 0 and at most ${MAX_TIMER_MS} milliseconds`);
-  }
   return { path, hostname, sendBytes, heartbeatMs, absenceMs };
-}
-
-function checkText(
-  name: string,
-  value: unknown,
-  pattern: RegExp,
-  rule: string,
-): void {
-  if (value === undefined) return;
-  if (typeof value !== "string" || !pattern.test(value)) {
-    fail(name, value, rule);
-  }
-}
-
-function fail(name: string, value: unknown, rule: string): never {
-  const shown = typeof value === "string"
-    ? JSON.stringify(value)
-    : String(value);
-  const message = `${CANNOT_CREATE}: ${name} is ${shown}, and must be ${rule}`;
-  throw typeof value === "number"
-    ? new RangeError(message)
-    : new TypeError(message);
 }

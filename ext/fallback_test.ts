@@ -1643,7 +1643,7 @@ Deno.test("fallback without arguments serves the default instance, made on first
 for (
   const [options, error, text] of [
     [{ paht: "/x" }, TypeError, `unknown option "paht"`],
-    [null, TypeError, "options is no object"],
+    [null, TypeError, "options is null, and must be an object"],
     [{ path: "pusher" }, TypeError, `path is "pusher"`],
     [{ path: "/pusher/" }, TypeError, `path is "/pusher/"`],
     [{ hostname: "h2:80" }, TypeError, `hostname is "h2:80"`],

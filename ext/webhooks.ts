@@ -46,6 +46,23 @@
 
 import { Buffer } from "node:buffer";
 import { createHmac } from "node:crypto";
+import {
+  checkBoolean,
+  checkDelay,
+  checkDuration,
+  checkFunction,
+  checkNothing,
+  checkSecret,
+  checkSize,
+  checkString,
+  checkText,
+  fail,
+  type Field,
+  itemOf,
+  listOf,
+  objectOf,
+  optionOf,
+} from "../core/checks.ts";
 import type { AppEvent, Hooks, Pusher, WebhookEvent } from "../mod.ts";
 
 // ---- Public types -----------------------------------------------------------
@@ -318,7 +335,7 @@ class Dispatcher<Events extends object> implements Webhooks {
     this.#proof = `${settings.key}:${signature}`;
     if (auth !== this.#proof) {
       throw new TypeError(
-        `${CANNOT_SEND}: key and secret are not those of the app; where a ` +
+        `${OPTIONS.subject}: key and secret are not those of the app; where a ` +
           "server has several, pass the view that its app method returns",
       );
     }
@@ -330,7 +347,8 @@ class Dispatcher<Events extends object> implements Webhooks {
   }
 
   close({ timeoutMs = CLOSE_TIMEOUT_MS } = {}): Promise<void> {
-    checkDuration(timeoutMs, "timeoutMs", "Cannot close webhooks");
+    const subject = "Cannot close webhooks";
+    checkDelay(timeoutMs, { subject, name: "timeoutMs" });
     return this.#closing ??= this.#close(timeoutMs);
   }
 
@@ -739,32 +757,6 @@ const RETRY_DELAYS_MS = Object.freeze(
 
 const CLOSE_TIMEOUT_MS = 5_000;
 
-// A longer delay overflows the runtime's timer, which then fires at once.
-const MAX_TIMER_MS = 2 ** 31 - 1;
-
-const OPTIONS = Object.freeze(
-  {
-    key: true,
-    secret: true,
-    endpoints: true,
-    batch: true,
-    settleMs: true,
-    timeoutMs: true,
-    retryDelaysMs: true,
-    queueBytes: true,
-    onError: true,
-  } satisfies Record<keyof WebhookOptions, true>,
-);
-
-const ENDPOINT_OPTIONS = Object.freeze(
-  {
-    url: true,
-    events: true,
-    channelPrefix: true,
-    headers: true,
-  } satisfies Record<keyof WebhookEndpoint, true>,
-);
-
 /** Headers that are the protocol's. */
 const OWN_HEADERS = Object.freeze([
   "content-type",
@@ -773,10 +765,53 @@ const OWN_HEADERS = Object.freeze([
   "x-pusher-webhook-id",
 ]);
 
-const CANNOT_SEND = "Cannot send webhooks";
+const OPTIONS: Field = Object.freeze({
+  subject: "Cannot send webhooks",
+  name: "",
+});
+
+const checkOptions = objectOf<WebhookOptions>({
+  key: checkText,
+  secret: checkSecret,
+  endpoints: listOf(
+    objectOf<WebhookEndpoint>({
+      url: checkUrl,
+      events: listOf(checkName, "name"),
+      channelPrefix: checkString,
+      // An iterator can be read once, so `parseHeaders` checks what it reads.
+      headers: checkNothing,
+    }, ["url"]),
+    "endpoint",
+  ),
+  batch: checkBoolean,
+  settleMs: checkDelay,
+  timeoutMs: checkDuration,
+  retryDelaysMs: listOf(checkDelay),
+  queueBytes: checkSize,
+  onError: checkFunction,
+}, ["key", "secret", "endpoints"]);
+
+function checkUrl(value: unknown, field: Field): void {
+  const url = URL.parse(String(value));
+  if (url !== null && (url.username !== "" || url.password !== "")) {
+    throw new TypeError(
+      `${field.subject}: ${field.name} has a user or password, and must have ` +
+        "none: say them in the authorization header",
+    );
+  }
+  if (url !== null && /^https?:$/.test(url.protocol)) return;
+  fail(value, field, "be a URL with http or https");
+}
+
+function checkName(value: unknown, field: Field): void {
+  const names: readonly unknown[] = NAMES;
+  if (!names.includes(value)) {
+    fail(value, field, `be one of ${NAMES.join(", ")}`);
+  }
+}
 
 function parseOptions(options: WebhookOptions): Settings {
-  checkFields(options, OPTIONS, "");
+  checkOptions(options, OPTIONS);
   const {
     key,
     secret,
@@ -788,36 +823,12 @@ function parseOptions(options: WebhookOptions): Settings {
     queueBytes = 16_777_216,
     onError,
   } = options;
-  if (typeof key !== "string" || key === "") {
-    fail("key", key, "be a string that is not empty");
-  }
-  if (typeof secret !== "string" || secret === "") {
-    throw new TypeError(
-      `${CANNOT_SEND}: secret is not a string, or empty, and must be neither`,
-    );
-  }
-  if (!Array.isArray(endpoints) || endpoints.length === 0) {
-    fail("endpoints", endpoints, "be an array with at least one endpoint");
-  }
-  if (typeof batch !== "boolean") fail("batch", batch, "be a boolean");
-  checkDuration(settleMs, "settleMs");
-  checkDuration(timeoutMs, "timeoutMs");
-  if (timeoutMs === 0) fail("timeoutMs", timeoutMs, "be above 0");
-  if (!Array.isArray(retryDelaysMs)) {
-    fail("retryDelaysMs", retryDelaysMs, "be an array");
-  }
-  retryDelaysMs.forEach((ms, i) => checkDuration(ms, `retryDelaysMs[${i}]`));
-  if (typeof queueBytes !== "number" || !(queueBytes > 0)) {
-    fail("queueBytes", queueBytes, "be a number above 0, or Infinity");
-  }
-  if (onError !== undefined && typeof onError !== "function") {
-    fail("onError", onError, "be a function");
-  }
+  const list = optionOf(OPTIONS, "endpoints");
   return {
     key,
     secret,
     endpoints: endpoints.map((endpoint, i) =>
-      parseEndpoint(endpoint, `endpoints[${i}]`, key)
+      parseEndpoint(endpoint, itemOf(list, i), key)
     ),
     batch,
     settleMs,
@@ -829,94 +840,45 @@ function parseOptions(options: WebhookOptions): Settings {
 }
 
 function parseEndpoint(
-  endpoint: WebhookEndpoint,
-  at: string,
+  { url, events = NAMES, channelPrefix = "", headers }: WebhookEndpoint,
+  field: Field,
   key: string,
 ): EndpointSettings {
-  checkFields(endpoint, ENDPOINT_OPTIONS, at);
-  const { url, events = NAMES, channelPrefix = "" } = endpoint;
-  const parsed = URL.parse(String(url));
-  if (parsed === null || !/^https?:$/.test(parsed.protocol)) {
-    fail(`${at}.url`, url, "be a URL with http or https");
-  }
-  if (parsed.username !== "" || parsed.password !== "") {
-    throw new TypeError(
-      `${CANNOT_SEND}: ${at}.url has a user or password, and must have none: ` +
-        "say them in the authorization header",
-    );
-  }
-  if (!Array.isArray(events) || events.length === 0) {
-    fail(`${at}.events`, events, "be an array with at least one name");
-  }
-  for (const name of events) {
-    if (NAMES.includes(name)) continue;
-    fail(`${at}.events`, name, `name ${NAMES.join(", ")} only`);
-  }
-  if (typeof channelPrefix !== "string") {
-    fail(`${at}.channelPrefix`, channelPrefix, "be a string");
-  }
+  const target = new URL(url);
   // It is never sent.
-  parsed.hash = "";
-  const headers = new Headers(endpoint.headers);
+  target.hash = "";
+  return {
+    url: target.href,
+    names: new Set(events),
+    prefix: channelPrefix,
+    headers: parseHeaders(headers, optionOf(field, "headers"), key),
+  };
+}
+
+/** The headers of every webhook to an endpoint. */
+function parseHeaders(
+  given: HeadersInit | undefined,
+  field: Field,
+  key: string,
+): Headers {
+  const headers = readHeaders(given, field);
   for (const name of OWN_HEADERS) {
     if (!headers.has(name)) continue;
     throw new TypeError(
-      `${CANNOT_SEND}: ${at}.headers has ${name}, which is set for it`,
+      `${field.subject}: ${field.name} has ${name}, which is set for it`,
     );
   }
   // Official SDKs take nothing else for JSON, not even with a charset.
   headers.set("content-type", "application/json");
   headers.set("x-pusher-key", key);
-  return {
-    url: parsed.href,
-    names: new Set(events),
-    prefix: channelPrefix,
-    headers,
-  };
+  return headers;
 }
 
-function checkFields(
-  given: object,
-  known: Record<string, true>,
-  at: string,
-): void {
-  if (typeof given !== "object" || given === null) {
-    const what = at === "" ? "options" : at;
-    throw new TypeError(
-      `${CANNOT_SEND}: ${what} is no object, and must be one`,
-    );
+function readHeaders(given: HeadersInit | undefined, field: Field): Headers {
+  try {
+    return new Headers(given);
+  } catch (cause) {
+    const message = `${field.subject}: ${field.name} are not valid`;
+    throw new TypeError(message, { cause });
   }
-  for (const name of Object.keys(given)) {
-    if (Object.hasOwn(known, name)) continue;
-    const path = at === "" ? name : `${at}.${name}`;
-    throw new TypeError(
-      `${CANNOT_SEND}: unknown option "${path}", known are ${
-        Object.keys(known).join(", ")
-      }`,
-    );
-  }
-}
-
-function checkDuration(
-  ms: unknown,
-  name: string,
-  what: string = CANNOT_SEND,
-): void {
-  if (typeof ms === "number" && ms >= 0 && ms <= MAX_TIMER_MS) return;
-  fail(name, ms, `be from 0 to ${MAX_TIMER_MS} milliseconds`, what);
-}
-
-function fail(
-  name: string,
-  value: unknown,
-  rule: string,
-  what: string = CANNOT_SEND,
-): never {
-  const shown = typeof value === "string"
-    ? JSON.stringify(value)
-    : String(value);
-  const message = `${what}: ${name} is ${shown}, and must ${rule}`;
-  throw typeof value === "number"
-    ? new RangeError(message)
-    : new TypeError(message);
 }

@@ -1093,19 +1093,35 @@ Deno.test("webhooks refuses options that are not right, by name", async () => {
   const cases: [object, string][] = [
     [{ endpoint: url }, 'unknown option "endpoint"'],
     [{ key: "" }, 'key is "", and must'],
-    [{ secret: 1 }, "secret is not a string"],
-    [{ endpoints: [] }, "endpoints is , and must be an array"],
-    [{ endpoints: [url] }, "endpoints[0] is no object"],
+    [{ secret: 1 }, "secret is of type number, and must be a string"],
+    [
+      { endpoints: [] },
+      "endpoints is an empty array, and must be an array with",
+    ],
+    [
+      { endpoints: [url] },
+      "endpoints[0] is a string of 16 characters, and must be an",
+    ],
     [{ endpoints: [{}] }, "endpoints[0].url is undefined, and must be a URL"],
     [{ endpoints: [{ url, filter: 1 }] }, '"endpoints[0].filter"'],
     [{ endpoints: [{ url: "ftp://a" }] }, 'url is "ftp://a", and must'],
     [{ endpoints: [{ url: "http://a:pw@b" }] }, "has a user or password"],
-    [{ endpoints: [{ url, events: [] }] }, "events is , and must"],
-    [{ endpoints: [{ url, events: ["published"] }] }, 'events is "published"'],
+    [
+      { endpoints: [{ url, events: [] }] },
+      "events is an empty array, and must",
+    ],
+    [
+      { endpoints: [{ url, events: ["published"] }] },
+      'events[0] is "published"',
+    ],
     [{ endpoints: [{ url, channelPrefix: 1 }] }, "channelPrefix is 1"],
     [
       { endpoints: [{ url, headers: { "Content-Type": "text/plain" } }] },
       "headers has content-type",
+    ],
+    [
+      { endpoints: [{ url, headers: { "a b": "pw" } }] },
+      "endpoints[0].headers are not valid",
     ],
     [{ batch: 1 }, "batch is 1, and must be a boolean"],
     [{ settleMs: -1 }, "settleMs is -1, and must be from 0"],
