@@ -1,6 +1,5 @@
 /**
- * HTTP without a server: which pages may come in, bodies, answers, and the client
- * scripts.
+ * HTTP without a server: origins, bodies, answers and the client scripts.
  *
  * @module
  */
@@ -8,13 +7,12 @@
 import { Buffer } from "node:buffer";
 import { Refusal } from "./limits.ts";
 
-// ---- Origins
+// ---- Origins ----------------------------------------------------------------
 
 /**
- * Pages that may use the server from another origin: an exact origin
- * (`https://example.com`), one with a wildcard host (`https://*.example.com`, or
- * `*.example.com` for http and https), `*` for all, a pattern that is tested
- * against the origin, or a function.
+ * An origin whose pages may use the server: exact (`https://example.com`), with a
+ * wildcard host (`https://*.example.com`, or `*.example.com` for http and https),
+ * `*` for any, a pattern that the origin matches, or a function that returns true.
  */
 export type OriginRule =
   | string
@@ -22,14 +20,14 @@ export type OriginRule =
   | ((origin: string, request: Request) => boolean);
 
 /**
- * Why a request may come in: from no page or one of the server's own host, from
- * a listed origin, or because any may. False if it may not.
+ * Why a request is allowed: it is from no page or from a page of the server's own
+ * host, a rule lists its origin, or `*` allows any. False if it is refused.
  */
 export type OriginVerdict = "own" | "listed" | "any" | false;
 
 export type OriginCheck = (request: Request) => OriginVerdict;
 
-/** Makes one check out of the rules. */
+/** Compiles the rules into one check. */
 export function compileOrigins(
   rules: OriginRule | OriginRule[] = [],
 ): OriginCheck {
@@ -48,9 +46,9 @@ function compileOrigin(
   rule: OriginRule,
 ): (origin: string, request: Request) => boolean {
   if (typeof rule === "function") {
-    return (origin, request) => isYes(rule(origin, request));
+    return (origin, request) => isAllowed(rule(origin, request));
   }
-  // Unlike `test`, `search` does not remember where a pattern matched last.
+  // Unlike `test`, `search` does not start where a pattern matched last.
   if (rule instanceof RegExp) return (origin) => origin.search(rule) >= 0;
   const [, scheme, wildcard, host = "", port] = ORIGIN_RULE.exec(rule) ?? [];
   const labels = wildcard === undefined ? "" : "[a-z0-9-]+(\\.[a-z0-9-]+)*\\.";
@@ -62,26 +60,26 @@ function compileOrigin(
   return (origin) => pattern.test(origin);
 }
 
-/** Only true is a yes; a promise would be one to a careless check. */
-function isYes(verdict: unknown): boolean {
+/** Whether a rule returned true. A promise is a mistake, and would pass as true. */
+function isAllowed(verdict: unknown): boolean {
   if (!(verdict instanceof Promise)) return verdict === true;
-  // It is refused whatever comes of it.
+  // The origin is refused, so nobody else handles a rejection.
   verdict.catch(() => {});
   throw new TypeError("Cannot check an origin: the rule returned a promise");
 }
 
-// Scheme, wildcard, host and port of a rule; the scheme may be left out.
+/** Scheme, wildcard, host and port of a rule; the scheme is optional. */
 export const ORIGIN_RULE =
   /^(?:(https?):\/\/)?(\*\.)?([A-Za-z0-9.-]+|\[[0-9a-fA-F:]+\])(:\d+)?$/;
 
-/** Whether a page was loaded from where the request goes. */
+/** Whether the page was loaded from the host that the request goes to. */
 function isOwnOrigin(origin: string, request: Request): boolean {
-  // The scheme is left out: behind a proxy that ends TLS it is not ours.
+  // Not the scheme: behind a proxy that ends TLS, it is not the server's.
   const host = request.headers.get("host") ?? new URL(request.url).host;
   return origin.split("://")[1]?.toLowerCase() === host.toLowerCase();
 }
 
-/** What lets a page of another origin read the answer. */
+/** The headers by which a page of another origin may read the answer. */
 export function corsHeaders(
   request: Request,
   verdict: OriginVerdict,
@@ -92,7 +90,7 @@ export function corsHeaders(
   };
   if (verdict === false || verdict === "own") return headers;
   if (verdict === "any") {
-    // Where all origins are allowed, none of them gets to send cookies.
+    // Any page may call, so none may use the cookies of the user.
     headers["access-control-allow-origin"] = "*";
   } else {
     headers["access-control-allow-origin"] = request.headers.get("origin") ??
@@ -107,33 +105,65 @@ export function corsHeaders(
   return headers;
 }
 
-// ---- Requests
+// ---- Requests ---------------------------------------------------------------
 
-/** Reads a body, but never more of it than is allowed. */
+/**
+ * Reads a body, but never more of it than is allowed.
+ *
+ * @param signal Ends the reading: then the body counts as broken off.
+ */
 export async function readBody(
   request: Request,
   maxBytes: number,
+  signal?: AbortSignal,
 ): Promise<Uint8Array | "too large" | "broken off"> {
   const declared = request.headers.get("content-length");
   if (Number(declared) > maxBytes) return "too large";
-  const chunks: Uint8Array[] = [];
-  let bytes = 0;
   try {
-    // The runtime sees to it that no more comes than was declared.
-    if (declared !== null) return await request.bytes();
-    for await (const chunk of request.body ?? []) {
-      bytes += chunk.length;
-      if (bytes > maxBytes) return "too large";
-      chunks.push(chunk);
-    }
+    // In half the time. The runtime takes no more bytes than were declared.
+    if (declared !== null && signal === undefined) return await request.bytes();
+    const chunks = await readChunks(request, maxBytes, signal);
+    if (chunks === null) return "too large";
+    if (signal?.aborted) return "broken off";
+    return chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks);
   } catch {
-    // The client has gone away in the middle of it.
+    // The client has gone in the middle of it, or somebody has read it before.
     return "broken off";
   }
-  return chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks);
 }
 
-/** The text of bytes, or null if they are no UTF-8. */
+/** Reads until the end or the signal; null if there are more bytes. */
+async function readChunks(
+  { body }: Request,
+  maxBytes: number,
+  signal: AbortSignal | undefined,
+): Promise<Uint8Array[] | null> {
+  const chunks: Uint8Array[] = [];
+  if (body === null) return chunks;
+  const reader = body.getReader();
+  const cancel = () => {
+    reader.cancel().catch(() => {});
+  };
+  if (signal?.aborted) cancel();
+  signal?.addEventListener("abort", cancel);
+  try {
+    let bytes = 0;
+    for (;;) {
+      const { value, done } = await reader.read();
+      if (done) return chunks;
+      bytes += value.length;
+      if (bytes > maxBytes) {
+        cancel();
+        return null;
+      }
+      chunks.push(value);
+    }
+  } finally {
+    signal?.removeEventListener("abort", cancel);
+  }
+}
+
+/** Decodes a text; null if the bytes are not UTF-8. */
 export function decodeUtf8(bytes: Uint8Array): string | null {
   try {
     return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
@@ -142,16 +172,16 @@ export function decodeUtf8(bytes: Uint8Array): string | null {
   }
 }
 
-/** The same parameters, their names in lower case. */
+/** The same parameters, with their names in lower case. */
 export function lowerCaseNames(params: URLSearchParams): URLSearchParams {
   return new URLSearchParams(
     Array.from(params, ([name, value]) => [name.toLowerCase(), value]),
   );
 }
 
-// ---- Answers
+// ---- Answers ----------------------------------------------------------------
 
-/** The answer that lets the next handler of a cascade have the request. */
+/** The answer after which a cascade tries its next handler. */
 export function notFound(): Response {
   return new Response("Not found\n", {
     status: 404,
@@ -174,7 +204,7 @@ export function refuseMethod(
   return refuse(new Refusal(405, error), { ...headers, allow });
 }
 
-/** A script, which a browser may keep for a while and then ask for again. */
+/** Serves a script, which browsers cache for five minutes and then revalidate. */
 export function serveScript(
   request: Request,
   script: string,
@@ -189,7 +219,7 @@ export function serveScript(
     "cache-control": "public, max-age=300",
     "etag": etag,
     "x-content-type-options": "nosniff",
-    // Module scripts of other origins are fetched with CORS.
+    // Browsers fetch module scripts of other origins with CORS.
     "access-control-allow-origin": "*",
   };
   if (matchesEtag(request.headers.get("if-none-match"), etag)) {
@@ -201,14 +231,15 @@ export function serveScript(
   });
 }
 
+/** Escapes a UTF-16 unit for a string of JSON or JavaScript. */
 export function escapeUnit(unit: string): string {
   return `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`;
 }
 
-/** Whether a client holds this version already. */
+/** Whether an `if-none-match` header names the version that is served. */
 function matchesEtag(header: string | null, etag: string): boolean {
   return header !== null && header.split(",").some((candidate) => {
-    const held = candidate.trim().replace(/^W\//, "");
-    return held === "*" || held === etag;
+    const tag = candidate.trim().replace(/^W\//, "");
+    return tag === "*" || tag === etag;
   });
 }

@@ -1,6 +1,6 @@
 /**
- * Every text that is signed, how it is signed and how signatures are compared; and
- * webhooks that came in, which are read by their signature.
+ * Signatures: the texts that are signed, how they are signed and compared, and
+ * webhooks from elsewhere, whose signature is checked.
  *
  * @module
  */
@@ -9,19 +9,21 @@ import { Buffer } from "node:buffer";
 import { createHmac, timingSafeEqual } from "node:crypto";
 import { isObject, parseJson } from "./protocol.ts";
 
-/** HMAC-SHA256 in lower-case hex, as everything here is signed. */
+// ---- Signing ----------------------------------------------------------------
+
+/** HMAC-SHA256 in lower-case hex, the only signature of the protocol. */
 export function hmac(secret: string, text: string): string {
   return createHmac("sha256", secret).update(text).digest("hex");
 }
 
-/** Compares without telling by its time where the difference is. */
+/** Compares in a time that does not depend on where the texts differ. */
 export function equalsInConstantTime(expected: string, given: string): boolean {
   const a = Buffer.from(expected);
   const b = Buffer.from(given);
   return a.length === b.length && timingSafeEqual(a, b);
 }
 
-/** The text that a permission to subscribe signs. */
+/** The text whose signature permits a subscription. */
 export function channelText(
   socketId: string,
   channel: string,
@@ -31,15 +33,15 @@ export function channelText(
   return channelData === undefined ? text : `${text}:${channelData}`;
 }
 
-/** The text that a sign-in signs. */
+/** The text whose signature permits a sign-in. */
 export function userText(socketId: string, userData: string): string {
   return `${socketId}::user::${userData}`;
 }
 
 /**
- * The texts that a request may have signed. SDKs differ in whether they sign the
- * path before or after escaping it, and names as sent or in lower case. Each
- * text takes the secret to sign, so accepting any of them gives nothing away.
+ * The texts that an SDK may have signed for a request. SDKs differ: they sign the
+ * path before or after escaping it, and names of parameters as sent or in lower
+ * case. Each text needs the secret, so accepting all of them is as safe.
  */
 export function requestTexts(
   method: string,
@@ -56,7 +58,7 @@ export function requestTexts(
   return texts;
 }
 
-/** `key=value` of all parameters but the signature, sorted by key, unescaped. */
+/** `name=value` of all parameters but the signature, sorted, unescaped. */
 function signedParams(params: URLSearchParams): string {
   return [...params]
     .filter(([name]) => name.toLowerCase() !== "auth_signature")
@@ -65,7 +67,7 @@ function signedParams(params: URLSearchParams): string {
     .join("&");
 }
 
-/** The unescaped part of a path, or null if it is not escaped properly. */
+/** Unescapes a part of a path; null if it is not escaped properly. */
 export function decodePart(part: string): string | null {
   try {
     return decodeURIComponent(part);
@@ -74,23 +76,23 @@ export function decodePart(part: string): string | null {
   }
 }
 
-// ---- Webhooks
+// ---- Webhooks ---------------------------------------------------------------
 
-/** A webhook as it came in. */
+/** A webhook as it arrived. */
 export interface WebhookRequest {
-  /** Names in lower case, or a `Headers`. */
+  /** A `Headers`, or an object with names in lower case. */
   headers: Headers | Record<string, string | string[] | undefined>;
-  /** The body as the text that came. */
+  /** The body, as the text that arrived. */
   rawBody: string;
 }
 
-/** What a webhook reports. Fields besides the name depend on it. */
+/** An event that a webhook reports. Its name decides which other fields it has. */
 export interface WebhookEvent {
-  /** Such as `channel_occupied`. */
+  /** The name, such as `channel_occupied`. */
   name: string;
-  /** The channel, where there is one. */
+  /** The channel, if it is about one. */
   channel?: string;
-  /** The user, for events about members. */
+  /** The user, if it is about a member. */
   user_id?: string;
   /** The name of a client event. */
   event?: string;
@@ -98,15 +100,15 @@ export interface WebhookEvent {
   data?: string;
   /** The sender of a client event. */
   socket_id?: string;
-  /** How many are subscribed. */
+  /** The number of subscriptions to the channel. */
   subscription_count?: number;
 }
 
 /** The body of a webhook. */
 export interface WebhookData {
-  /** When it was made, in milliseconds. */
+  /** When the webhook was made, in milliseconds since 1970. */
   time_ms: number;
-  /** What happened, in order. */
+  /** The events, in order. */
   events: WebhookEvent[];
 }
 
@@ -119,7 +121,7 @@ export interface Credentials {
 }
 
 /**
- * A webhook that came in, with the checks that the official SDK has. Made by
+ * A webhook that arrived, with the checks of the official SDK. Made by
  * {@linkcode Pusher.webhook}.
  */
 export class Webhook {
@@ -131,10 +133,10 @@ export class Webhook {
   readonly #data: WebhookData | null;
 
   /**
-   * Takes a webhook in; nothing is checked yet.
+   * Reads a webhook, without checking it.
    *
-   * @param credentials Whose signature is expected.
-   * @param request What came in.
+   * @param credentials The app whose signature is expected.
+   * @param request The webhook.
    */
   constructor(credentials: Credentials, request: WebhookRequest) {
     const header = (name: string) => {
@@ -150,14 +152,14 @@ export class Webhook {
     this.#contentType = header("content-type");
     this.#body = request.rawBody;
     const data = parseJson(request.rawBody);
-    // Only the signature vouches for more than this, and it is checked apart.
+    // A signed webhook has the fields of its type; isValid checks the signature.
     this.#data = isObject(data) ? data as unknown as WebhookData : null;
   }
 
   /**
-   * Whether the webhook is what it says: type, JSON and signature.
+   * Whether the content type, the JSON and the signature are right.
    *
-   * @param extra More credentials that may have signed it.
+   * @param extra More apps whose signature is accepted.
    */
   isValid(extra?: Credentials | Credentials[] | null): boolean {
     if (!this.isBodyValid()) return false;
@@ -167,12 +169,12 @@ export class Webhook {
     );
   }
 
-  /** Whether the content type is `application/json`, and that only. */
+  /** Whether the content type is `application/json`, without parameters. */
   isContentTypeValid(): boolean {
     return this.#contentType === "application/json";
   }
 
-  /** Whether the type is right and the body is a JSON object. */
+  /** Whether the content type is right and the body is a JSON object. */
   isBodyValid(): boolean {
     return this.isContentTypeValid() && this.#data !== null;
   }
@@ -180,7 +182,7 @@ export class Webhook {
   /**
    * The body.
    *
-   * @throws {TypeError} If it is not valid.
+   * @throws {TypeError} If the body is not valid.
    */
   getData(): WebhookData {
     if (!this.isBodyValid() || this.#data === null) {
@@ -190,7 +192,7 @@ export class Webhook {
   }
 
   /**
-   * What happened, in order.
+   * The events, in order.
    *
    * @throws {TypeError} If the body is not valid.
    */
@@ -199,7 +201,7 @@ export class Webhook {
   }
 
   /**
-   * When it was made.
+   * When the webhook was made.
    *
    * @throws {TypeError} If the body is not valid.
    */
