@@ -1,6 +1,6 @@
 /**
- * HTTP streaming and polling: a way to the server for clients whose network lets
- * no WebSocket through, as stock `pusher-js` speaks it.
+ * HTTP streaming and polling, as stock `pusher-js` speaks them: a way to the server
+ * for clients whose network blocks WebSockets.
  *
  * ```ts ignore
  * import { Pusher } from "@glitz/pusher";
@@ -10,47 +10,49 @@
  * Deno.serve(pusher.cascade(pusher.handler, fallback(pusher), app));
  * ```
  *
- * Clients find it at `{path}/app/{key}/…`, where `path` is `/pusher` behind the
- * server's own path. Stock clients have to be told the host:
+ * The routes are `{path}/app/{key}/…`, where `path` is `/pusher` behind the
+ * server's own path. Stock clients need to know the host:
  * `{ httpHost: "example.com", httpPath: "/pusher" }`.
  *
- * What a client gets is a connection like any other: the same frames, limits,
- * `origins`, hooks and close codes. What is special about it:
- * - A *session* takes the place of a socket. It ends when the client has not
- *   asked for frames for 5 seconds, then with code 1006.
- * - An answer is filled up to a measure, and the client asks again; what waits
- *   for it meanwhile counts as unread. More than `limits.bufferedBytes` of it
- *   closes the session with 4100, as with sockets.
- * - Frames of a client come in requests of their own, and are served in the
- *   order in which these have arrived.
- * - Browsers and Deno send a request again by themselves when a connection that
- *   they have used before breaks without an answer. Clients number theirs, as `n`
- *   in the query: so frames that come again are not served twice, and a poll that
- *   does is answered as before. Of a stream no copy is kept: one that has lost
- *   lines on its way ends with 1006, or begins anew if these had opened it.
+ * A client has a connection like any other: the same frames, limits, `origins`,
+ * hooks and close codes. It differs from a socket in this:
+ * - A *session* takes the place of the socket. It ends with code 1006 when the
+ *   client has not asked for frames for 5 seconds.
+ * - An answer ends when it has reached a certain size, and the client asks for the
+ *   next. Frames that wait meanwhile count as unread: more than
+ *   `limits.bufferedBytes` of them close the session with 4100, as with sockets.
+ * - Clients send frames in requests of their own. The server serves the frames in
+ *   the order in which these requests have arrived.
+ * - Browsers and Deno retry a request on their own when a connection that they
+ *   reuse breaks without an answer. Clients number their requests, as `n` in the
+ *   query, so the server recognizes a retry: it serves no frames twice, and gives
+ *   a poll the same answer as before. It keeps no copy of a stream: a stream that
+ *   has lost lines ends with 1006, or opens a new session if the lost lines had
+ *   opened this one.
  * - Any page may send the requests, as sessions need no cookies.
  *
- * Several servers behind one address need sticky routing, as a session lives in
- * one process: balance by client address, by the two path segments behind the
+ * A session lives in one process, so several servers behind one address need
+ * sticky sessions: balance by client address or by the two path segments after the
  * key, or give each server a name of its own, see
- * {@linkcode FallbackOptions.hostname}. A proxy must not gather answers; that is
- * said to it in headers which nginx and most others understand.
+ * {@linkcode FallbackOptions.hostname}. Proxies must have response buffering off;
+ * the answers ask for that, in headers that nginx and most others understand.
  *
  * Requests that cannot be served are answered in JSON, `{ "error": "…" }`:
  *
  * | Status | When |
  * |---|---|
  * | 400 | the body of `xhr_send` is not a JSON array of strings, or has over 1,000 |
- * | 404 | there is no such session to send in, or no such route; a cascade goes on |
+ * | 404 | no session has this id, or no route this path; a cascade goes on |
  * | 413 | the body of `xhr_send` is larger than {@linkcode FallbackOptions.sendBytes} |
- * | 429 | over 256 requests of one session are being read at once |
+ * | 429 | the server is reading over 256 requests of this session at once |
  *
- * Whatever speaks against a connection, an unknown key or a server that is full,
- * is told within an answer of status 200, as clients take no other for a
- * refusal. A request that is not its own is answered with 404, its body unread.
+ * Connection refusals, such as for an unknown key or by a full server, are sent in
+ * a 200 response, as clients do not read a refusal in any other. Requests for other
+ * routes are answered with 404, their body unread.
  *
- * It costs a request per message of a client, one per answer, and as much memory
- * as is waiting. All sessions share one timer; without a session there is none.
+ * The fallback costs one request per message of a client, one per answer, and
+ * memory for the frames that wait. All sessions share one timer; without sessions
+ * there is none.
  *
  * @module
  */
@@ -63,39 +65,45 @@ import {
   matching,
   objectOf,
 } from "../core/checks.ts";
+import { decodeUtf8, readBody, refuse } from "../core/http.ts";
+import { isRefusal, Refusal } from "../core/limits.ts";
+import { parseJson } from "../core/protocol.ts";
+import { decodePart } from "../core/signatures.ts";
 import { type Awaitable, type Peer, Pusher, type Transport } from "../mod.ts";
 
 // ---- Public types -----------------------------------------------------------
 
-/** Whose clients are served: a {@linkcode Pusher}, or the class for its default instance. */
+/** The server: a {@linkcode Pusher}, or the class for its default instance. */
 export type FallbackServer = Pick<Pusher, "open" | "path">;
 
 /** Options of {@linkcode fallback}. */
 export interface FallbackOptions {
   /**
-   * Prefix of the routes, which clients name as `httpPath`. One that begins with
-   * the server's own path also serves sessions of stock clients, whose `/r/{id}`
-   * stands between the two. @default {`${pusher.path}/pusher`}
+   * The prefix of the routes, which clients call `httpPath`. If it begins with the
+   * server's own path, the routes also serve stock clients with a recovery
+   * session, whose `/r/{id}` stands after that path.
+   * @default {`${pusher.path}/pusher`}
    */
   path?: string | undefined;
   /**
-   * A name under which clients reach this very server, without a port. They use
-   * it for all further requests of a session. @default {the one they used}
+   * A name, without a port, under which clients reach this server and no other.
+   * They use it for all further requests of a session.
+   * @default {the name that the client used}
    */
   hostname?: string | undefined;
   /**
-   * Bytes of one body of frames. In it each quotation mark takes two, so it is
-   * to be twice `limits.frameBytes` at least. @default {262144}
+   * Bytes of one body of frames. Quotation marks take two bytes there, so it
+   * should be at least twice `limits.frameBytes`. @default {262144}
    */
   sendBytes?: number | undefined;
   /**
-   * Silence after which the server says that it is still there, in milliseconds.
-   * Proxies must allow for longer. @default {25000}
+   * Silence after which the server sends a heartbeat, in milliseconds. Proxies
+   * must allow more. @default {25000}
    */
   heartbeatMs?: number | undefined;
   /**
-   * How long a client may take to ask again before it is gone, in milliseconds.
-   * @default {5000}
+   * How long a client may take to ask for the next answer, in milliseconds; then
+   * its session ends. @default {5000}
    */
   absenceMs?: number | undefined;
 }
@@ -120,13 +128,13 @@ export interface FallbackOptions {
  * assertStringIncludes(await poll.text(), "pusher:connection_established");
  * ```
  *
- * @param pusher Whose clients are served; by default those of the default
- * instance, which is not made before the first request.
+ * @param pusher The server; by default the default instance, which is made when
+ * the first request arrives.
  * @param options See {@linkcode FallbackOptions}; checked at once.
- * @returns Answers its own requests, and all others with 404. It makes use of the
- * `info` that `Deno.serve` and cascades pass on.
- * @throws {TypeError} If an option is unknown or of the wrong kind.
- * @throws {RangeError} If a figure is outside its range.
+ * @returns Serves its own routes, and answers 404 to all others. It uses the `info`
+ * that `Deno.serve` and cascades pass on.
+ * @throws {TypeError} If an option is unknown or of the wrong type.
+ * @throws {RangeError} If a number is outside its range.
  */
 export function fallback(
   pusher: FallbackServer = Pusher,
@@ -137,33 +145,33 @@ export function fallback(
 }
 
 // ---- Routes -----------------------------------------------------------------
-// From requests to sessions: which of them there are, and the one timer that
-// they have in common. What a session says to its client is its own affair.
+// From requests to sessions. Owns the index of sessions, their common timer, and
+// the farewells of closed ones. It knows no frames and no lines.
 
-/** What a request asks of which session. */
+/** What a request wants of which session. */
 interface Route {
-  /** Names the session: the path without its last segment. */
+  /** The session: the path without its last segment. */
   readonly id: string;
   /** The app's key, or "" if it is not escaped properly. */
   readonly key: string;
   readonly action: string;
-  /** The client's own number of the request; the same if it comes again. */
+  /** The client's number of the request; a retry has the same. */
   readonly number: number | null;
 }
 
 // Clients make up three digits and eight characters. Fewer characters could be
-// guessed, and who knows them has the session; more do no harm.
+// guessed, and would give the session away; more do no harm.
 const SESSION = "/[0-9]{1,3}/[A-Za-z0-9_-]{8,64}";
 const ACTION = "/(xhr_streaming|xhr|xhr_send)";
-/** In front of the route, what stock clients find their history by. */
+/** The recovery session of a stock client, in front of the route. */
 const STOCK_SESSION = "(?:/r/[A-Za-z0-9_-]{16,128})?";
 
-/** Sessions are looked after this often, or ten times in the shortest time. */
+/** Precise enough for the defaults; shorter times get a tenth of their own. */
 const MAX_TICK_MS = 500;
 
 class Sessions {
   readonly settings: Settings;
-  /** Ticks so far. It stands still while there is no session. */
+  /** Ticks so far. They stand still while there is no session. */
   tick = 0;
   readonly absenceTicks: number;
   readonly heartbeatTicks: number;
@@ -181,7 +189,7 @@ class Sessions {
     this.#farewells = new Farewells(absenceMs);
     const shortestMs = Math.min(absenceMs, heartbeatMs);
     this.#tickMs = Math.max(1, Math.min(MAX_TICK_MS, shortestMs / 10));
-    // Something happens during a tick, and the rest of that one does not count.
+    // A client leaves during a tick, and the rest of that tick does not count.
     this.absenceTicks = Math.ceil(absenceMs / this.#tickMs) + 1;
     this.heartbeatTicks = Math.ceil(heartbeatMs / this.#tickMs);
   }
@@ -191,11 +199,11 @@ class Sessions {
     info?: Deno.ServeHandlerInfo,
   ): Awaitable<Response> {
     const route = this.#route(request);
-    if (route === null) return refuse(404, "There is no such route");
-    if (request.method === "OPTIONS") return preflight();
+    if (route === null) return refuse(REFUSAL.UnknownRoute, HEADERS);
+    if (request.method === "OPTIONS") return preflightResponse();
     return route.action === "xhr_send"
-      ? this.#send(route, request)
-      : this.#receive(route, request, info?.completed);
+      ? this.#serveUpload(route, request)
+      : this.#serveAnswer(route, request, info?.completed);
   }
 
   /** Takes a session that is over out of the index. */
@@ -209,7 +217,7 @@ class Sessions {
 
   #route({ method, url }: Request): Route | null {
     if (method !== "POST" && method !== "OPTIONS") return null;
-    // The host in it is the client's word, and may be none.
+    // The host in it is the word of the client, and may not be a host.
     const parsed = URL.parse(url);
     if (parsed === null) return null;
     this.#pattern ??= this.#compile();
@@ -217,7 +225,7 @@ class Sessions {
     const [, id = "", key = "", action] = match ?? [];
     if (action === undefined) return null;
     const number = parseNumber(parsed.searchParams.get("n"));
-    return { id, key: decodePart(key), action, number };
+    return { id, key: decodePart(key) ?? "", action, number };
   }
 
   #compile(): RegExp {
@@ -230,8 +238,8 @@ class Sessions {
     return new RegExp(`^(${prefix}/app/([^/]+)${SESSION})${ACTION}$`);
   }
 
-  /** `POST …/xhr_streaming` and `…/xhr`: what the client is to be told. */
-  #receive(
+  /** Serves `POST …/xhr_streaming` and `…/xhr`, which ask for lines. */
+  #serveAnswer(
     { id, key, action, number }: Route,
     request: Request,
     delivered: Promise<void> | undefined,
@@ -239,57 +247,66 @@ class Sessions {
     const isStreaming = action === "xhr_streaming";
     const farewell = this.#farewells.get(id, number);
     if (farewell !== undefined) {
-      return receivable(isStreaming ? PRELUDE + farewell : farewell);
+      return lineResponse(isStreaming ? PRELUDE + farewell : farewell);
     }
     let session = this.#sessions.get(id);
-    if (session?.isUnheard(number)) {
+    if (session?.isGreetingLost(number)) {
       session.abandon();
       session = undefined;
     }
     session ??= this.#open(id, key, request);
-    return receivable(session.answer(isStreaming, number, delivered));
+    return lineResponse(session.startAnswer(isStreaming, number, delivered));
   }
 
   #open(id: string, key: string, request: Request): Session {
     this.#farewells.delete(id);
     const session = new Session(id, this);
-    // Before it is known whether it is refused: even then somebody has to look
-    // after it until that has been told.
+    // Before the server accepts or refuses it: the timer has to watch a refused
+    // session, too, until the client has read the refusal.
     this.#sessions.set(id, session);
     this.#timer ??= setInterval(() => this.#advance(), this.#tickMs);
-    session.open(this.#pusher.open(session, key, request));
+    session.connect(this.#pusher.open(session, key, request));
     return session;
   }
 
-  /** `POST …/xhr_send`: a JSON array of frames, each a string; none is a ping. */
-  async #send({ id, number }: Route, request: Request): Promise<Response> {
+  /**
+   * Serves `POST …/xhr_send`, whose body is a JSON array of frames, each a string.
+   * An empty array is a ping.
+   */
+  async #serveUpload(
+    { id, number }: Route,
+    request: Request,
+  ): Promise<Response> {
     const session = this.#sessions.get(id);
-    if (!session?.isOpen) return this.#refuseFrames(id);
-    if (session.uploads.size >= MAX_UPLOADS) {
-      const error = `The session is sending ${MAX_UPLOADS} requests already`;
-      return refuse(429, error);
+    if (!session?.isOpen) return this.#answerLateUpload(id);
+    if (session.uploads >= MAX_UPLOADS) {
+      return refuse(REFUSAL.TooManyUploads, HEADERS);
     }
     const { sendBytes } = this.settings;
-    const body = await readBody(request, sendBytes, session.uploads);
-    // It may have ended meanwhile.
-    if (!session.isOpen) return this.#refuseFrames(id);
+    session.uploads++;
+    const body = await readBody(request, sendBytes, session.ended);
+    session.uploads--;
+    // The session may have ended meanwhile.
+    if (!session.isOpen) return this.#answerLateUpload(id);
     if (body === "too large") {
-      return refuse(413, `The body is larger than ${sendBytes} bytes`);
+      const error = `The body is larger than ${sendBytes} bytes`;
+      return refuse(new Refusal(413, error), HEADERS);
     }
-    if (body === "broken off") return refuse(400, "The body breaks off");
+    if (body === "broken off") return refuse(REFUSAL.BrokenBody, HEADERS);
     const frames = parseFrames(body);
-    if (typeof frames === "string") return refuse(400, frames);
+    if (isRefusal(frames)) return refuse(frames, HEADERS);
     session.receive(frames, number);
-    return accepted();
+    return emptyResponse();
   }
 
   /**
-   * What comes after the close is dropped, as on a socket. That it is closed, and
-   * why, the client hears where it asks: a failure here might be heard before.
+   * Drops frames that arrive after the close, as a socket does. The client reads
+   * that its session is closed, and why, in an answer: a failure here might reach
+   * it earlier.
    */
-  #refuseFrames(id: string): Response {
+  #answerLateUpload(id: string): Response {
     const isKnown = this.#sessions.has(id) || this.#farewells.has(id);
-    return isKnown ? accepted() : refuse(404, "There is no such session");
+    return isKnown ? emptyResponse() : refuse(REFUSAL.UnknownSession, HEADERS);
   }
 
   #advance(): void {
@@ -300,19 +317,31 @@ class Sessions {
 
 // A client that joins as many channels as it may at once sends 200 requests.
 const MAX_UPLOADS = 256;
-// As many as may be on their way, and so may come again.
+// As many as may be on their way, and may come again.
 const MAX_REMEMBERED = MAX_UPLOADS;
 // As many as the server takes at once; see `limits.framesBurst`.
 const MAX_FRAMES = 1_000;
 
-/** What may be read by pages of any origin, and kept by nobody. */
+const REFUSAL = Object.freeze({
+  BrokenBody: new Refusal(400, "The body breaks off"),
+  NotJson: new Refusal(400, "The body is not JSON"),
+  NotStrings: new Refusal(400, "The body is not an array of strings"),
+  UnknownRoute: new Refusal(404, "There is no such route"),
+  UnknownSession: new Refusal(404, "There is no such session"),
+  TooManyUploads: new Refusal(
+    429,
+    `The session is sending ${MAX_UPLOADS} requests already`,
+  ),
+});
+
+/** Pages of any origin may read an answer, and no cache may keep it. */
 const HEADERS = Object.freeze({
   "access-control-allow-origin": "*",
   "cache-control": "no-store, no-transform",
 });
 
-/** An answer to a receive request, passed on by proxies as it comes. */
-function receivable(body: BodyInit): Response {
+/** An answer of lines, which proxies must pass on as they come. */
+function lineResponse(body: BodyInit): Response {
   return new Response(body, {
     headers: {
       ...HEADERS,
@@ -322,12 +351,12 @@ function receivable(body: BodyInit): Response {
   });
 }
 
-function accepted(): Response {
+function emptyResponse(): Response {
   return new Response(null, { status: 204, headers: HEADERS });
 }
 
-/** What browsers ask before a page of another origin may send requests. */
-function preflight(): Response {
+/** Permits a page of another origin to send requests. */
+function preflightResponse(): Response {
   return new Response(null, {
     status: 204,
     headers: {
@@ -339,55 +368,14 @@ function preflight(): Response {
   });
 }
 
-function refuse(status: number, error: string): Response {
-  return Response.json({ error }, { status, headers: HEADERS });
-}
-
-/** Reads a body, until its end or until somebody cancels the reader. */
-async function readBody(
-  request: Request,
-  maxBytes: number,
-  readers: Set<ReadableStreamDefaultReader>,
-): Promise<Uint8Array | "too large" | "broken off"> {
-  const declared = request.headers.get("content-length");
-  if (Number(declared) > maxBytes) return "too large";
-  const reader = request.body?.getReader();
-  if (reader === undefined) return new Uint8Array();
-  readers.add(reader);
-  const chunks: Uint8Array[] = [];
-  let bytes = 0;
-  try {
-    for (;;) {
-      const { value, done } = await reader.read();
-      if (done) break;
-      bytes += value.length;
-      if (bytes > maxBytes) {
-        reader.cancel().catch(() => {});
-        return "too large";
-      }
-      chunks.push(value);
-    }
-  } catch {
-    // The client has gone in the middle of it.
-    return "broken off";
-  } finally {
-    readers.delete(reader);
-  }
-  return Buffer.concat(chunks);
-}
-
-/** The frames of a body, or what is wrong with it. */
-function parseFrames(body: Uint8Array): string[] | string {
-  let frames: unknown;
-  try {
-    const decoder = new TextDecoder("utf-8", { fatal: true });
-    frames = JSON.parse(decoder.decode(body));
-  } catch {
-    return "The body is not JSON";
-  }
-  if (!isStrings(frames)) return "The body is not an array of strings";
+function parseFrames(body: Uint8Array): string[] | Refusal {
+  const frames = parseJson(decodeUtf8(body) ?? "");
+  if (frames === undefined) return REFUSAL.NotJson;
+  if (!isStrings(frames)) return REFUSAL.NotStrings;
   if (frames.length <= MAX_FRAMES) return frames;
-  return `The body has ${frames.length} frames, at most ${MAX_FRAMES} fit`;
+  const error =
+    `The body has ${frames.length} frames, at most ${MAX_FRAMES} fit`;
+  return new Refusal(400, error);
 }
 
 function isStrings(value: unknown): value is string[] {
@@ -395,38 +383,33 @@ function isStrings(value: unknown): value is string[] {
     value.every((item) => typeof item === "string");
 }
 
-/** Reads the number of a request; anything else is none. */
+/** Reads the number of a request; null for anything else. */
 function parseNumber(text: string | null): number | null {
   return text !== null && /^[0-9]{1,15}$/.test(text) ? Number(text) : null;
 }
 
-/** Unescapes a part of a path; what is not escaped properly names nothing. */
-function decodePart(part: string): string {
-  try {
-    return decodeURIComponent(part);
-  } catch {
-    return "";
-  }
-}
-
 // ---- Session ----------------------------------------------------------------
-// A connection that is made of requests. Its lines are those of SockJS: `o` opens
-// it, `a[…]` brings frames, `h` is a heartbeat and `c[code,reason]` closes it.
+// A connection made of requests. Its lines are those of SockJS: `o` opens it,
+// `a[…]` brings frames, `h` is a heartbeat and `c[code,reason]` closes it.
 
-/** Defeats whoever waits for some text before passing it on. */
+/** Fills the buffers of proxies that hold back the beginning of a response. */
 const PRELUDE = `${"h".repeat(2048)}\n`;
 
 /**
- * UTF-16 units after which a streaming client asks anew, as its answers would
- * grow for ever. What comes after them in an answer is lost without an error.
+ * UTF-16 units after which a stream ends and the client asks for the next one, as
+ * an answer may not grow for ever. No line begins after them: the client would lose
+ * it without an error.
  */
 const STREAM_UNITS = 262_144;
-/** A client on a slow line has to have read an answer before it counts as gone. */
+/**
+ * Less for a poll: on a slow line, the client must read all of it and ask again
+ * within `absenceMs`.
+ */
 const POLL_UNITS = 65_536;
 
 /**
- * More than this is not kept for a client that is closed. Escaped as text it fits
- * into one answer, whatever it holds.
+ * Frames beyond this are not kept for a client whose session is closed. Escaped as
+ * text, they fit into one answer, whatever they hold.
  */
 const FAREWELL_BYTES = STREAM_UNITS / 2 - PRELUDE.length;
 
@@ -434,47 +417,52 @@ const FAREWELL_BYTES = STREAM_UNITS / 2 - PRELUDE.length;
  * One client.
  *
  * ```text
- * open ──> closing ──> over      closed by the server: until the client knows
- *   └──────────────────^         the client has not asked for too long
+ * open ──> closing ──> over      the server closes it, then the client has read so
+ *   └──────────────────^         the client has been away for too long
  * ```
  */
 class Session implements Transport {
   readonly id: string;
-  /** Bodies that are being read. */
-  readonly uploads = new Set<ReadableStreamDefaultReader>();
+  /** Requests with frames that are being read. */
+  uploads = 0;
   readonly #sessions: Sessions;
+  /** Made when it is first needed: a client that only listens never uploads. */
+  #ending: AbortController | undefined;
   #state: "open" | "closing" | "over" = "open";
-  /** Missing until the server has let it in, or refused it. */
+  /** Missing until the server has accepted or refused the connection. */
   #peer: Peer | undefined;
-  /** Where what is sent can be written to; null while the client is away. */
+  /** The answer that takes lines; null while the client is away. */
   #answer: Answer | null = null;
+  /** Whether the last answer is a stream. */
   #isStreaming = false;
-  /** Number of the last request for frames. */
+  /** The number of the request for the last answer. */
   #number: number | null = null;
   /**
-   * What that was answered, as it may come again. Of a stream it is the first unit
-   * only, which says whether there was a line, and whether that was the greeting.
+   * The lines of the last answer, for a retry of its request. Of a stream only the
+   * first unit, which says whether there was a line, and whether it was the
+   * greeting.
    */
-  #answered = "";
-  /** Numbers of the last requests whose frames were taken. */
-  readonly #received = new Set<number>();
+  #written = "";
+  /** The numbers of the last uploads. */
+  readonly #uploaded = new Set<number>();
   /** Frames that no answer has taken. */
   readonly #queue: string[] = [];
   #queuedBytes = 0;
-  /** Whether the queue is looked at as soon as this turn allows. */
+  /** Whether a flush is due at the end of this turn. */
   #isFlushing = false;
   #isGreeted = false;
-  /** Whether the client has asked for any line at all. */
+  /** Whether the client waits for a line, even without frames. */
   #isPinged = false;
-  /** Whether it has been quiet for so long that a heartbeat is due. */
+  /** Whether a heartbeat is due. */
   #isBeating = false;
-  /** Whether the client is about to answer a heartbeat. */
+  /** Whether the next empty upload is the client's answer to a heartbeat. */
   #isAnswering = false;
   #closing = { code: 1006, line: "" };
-  /** Whether an answer has taken that. */
-  #isTold = false;
+  /** Whether an answer has taken the closing line. */
+  #isClosingSent = false;
+  /** Whether the server has refused the connection. */
   #isRefused = false;
-  /** Ticks of the last answer's end, of the last output, and of the close. */
+  /** The ticks of the last answer's end, of the last output, and of the close. */
   #awayAt: number;
   #quietAt: number;
   #closedAt = 0;
@@ -487,6 +475,11 @@ class Session implements Transport {
 
   get isOpen(): boolean {
     return this.#state === "open";
+  }
+
+  /** Aborted when the session is over. */
+  get ended(): AbortSignal {
+    return (this.#ending ??= new AbortController()).signal;
   }
 
   get bufferedAmount(): number {
@@ -506,81 +499,79 @@ class Session implements Transport {
     const line = `c${JSON.stringify([code, reason])}\n`;
     this.#closing = { code, line };
     this.#closedAt = this.#sessions.tick;
-    if (this.#queuedBytes > FAREWELL_BYTES) {
-      this.#queue.length = this.#queuedBytes = 0;
-    }
+    if (this.#queuedBytes > FAREWELL_BYTES) this.#dropQueue();
     this.#isRefused = this.#peer === undefined;
-    // Who is refused has a request that is about to be answered.
-    if (this.#answer === null && !this.#isRefused) this.#end();
+    // The request of a refused connection is about to get its answer.
+    if (this.#answer === null && !this.#isRefused) this.#finish();
     else this.#flushSoon();
   }
 
-  /** Takes the server's end of the connection. */
-  open(peer: Peer): void {
+  /** Connects the server's end. */
+  connect(peer: Peer): void {
     this.#peer = peer;
   }
 
-  /** Takes the frames of one request, unless it has taken them before. */
+  /** Takes the frames of one upload, unless it is a retry. */
   receive(frames: readonly string[], number: number | null): void {
-    if (!this.#isNew(number)) return;
+    if (number !== null && !this.#rememberUpload(number)) return;
     if (frames.length === 0) return this.#receivePing();
     for (const frame of frames) this.#peer?.receive(frame);
   }
 
-  #isNew(number: number | null): boolean {
-    if (number === null) return true;
-    if (this.#received.has(number)) return false;
-    this.#received.add(number);
-    if (this.#received.size > MAX_REMEMBERED) {
-      const [oldest = number] = this.#received;
-      this.#received.delete(oldest);
+  /** Whether an upload is new. */
+  #rememberUpload(number: number): boolean {
+    if (this.#uploaded.has(number)) return false;
+    this.#uploaded.add(number);
+    if (this.#uploaded.size > MAX_REMEMBERED) {
+      const [oldest = number] = this.#uploaded;
+      this.#uploaded.delete(oldest);
     }
     return true;
   }
 
   /**
-   * An empty request answers a heartbeat, which a polling client does by asking
-   * again; otherwise it asks for a line. That is never a heartbeat, which would
-   * be answered again.
+   * An empty upload answers the heartbeat of a stream. Otherwise it is a ping, and
+   * asks for a line; that line is never a heartbeat, which the client would answer
+   * in turn. The client answers the heartbeat of a poll with its next poll.
    */
   #receivePing(): void {
     this.#peer?.heard();
-    const isPing = !this.#isAnswering || !this.#isStreaming;
+    const isAnswer = this.#isAnswering && this.#isStreaming;
     this.#isAnswering = false;
-    if (!isPing) return;
+    if (isAnswer) return;
     this.#isPinged = true;
     this.#flushSoon();
   }
 
   /**
-   * Whether this request has come before, and its answer opened the session, but
-   * got lost: then the client knows of no session.
+   * Whether a request retries a stream that had opened this session, and whose
+   * lines were lost: then the client knows of no session.
    */
-  isUnheard(number: number | null): boolean {
-    return this.#isStreaming && this.#answered === "o" &&
+  isGreetingLost(number: number | null): boolean {
+    return this.#isStreaming && this.#written === "o" &&
       number === this.#number;
   }
 
-  /** Ends without a word. Not to be called from within a call of the server. */
+  /** Ends without a closing line. Not for use while the server calls the session. */
   abandon(): void {
-    this.#end();
-    // At once: the next session may need its place.
+    this.#finish();
+    // In this turn: the next session may need its place.
     this.#peer?.closed(this.#closing.code);
   }
 
-  /** Begins an answer, in place of one that may be there. */
-  answer(
+  /** Starts an answer, in place of the one before. */
+  startAnswer(
     isStreaming: boolean,
     number: number | null,
     delivered: Promise<void> | undefined,
   ): ReadableStream<Uint8Array> {
     this.#answer?.end();
     if (number !== this.#number || isStreaming !== this.#isStreaming) {
-      this.#answered = "";
+      this.#written = "";
     }
     const answer = new Answer(isStreaming, delivered, {
-      onWanted: () => this.#flush(),
-      onLost: () => this.#lose(answer),
+      onPull: () => this.#flush(),
+      onCancel: () => this.#endAnswer(answer),
     });
     this.#answer = answer;
     this.#number = number;
@@ -588,31 +579,35 @@ class Session implements Transport {
     this.#isAnswering = this.#isBeating = false;
     this.#quietAt = this.#sessions.tick;
     this.#peer?.heard();
-    if (!isStreaming) answer.repeated = this.#answered;
-    else if (this.#answered !== "") this.#breakOff();
+    if (!isStreaming) answer.retriedLines = this.#written;
+    else if (this.#written !== "") this.#breakOff();
     return answer.body;
   }
 
-  /** Ends, as lines were lost: what comes after them must not seem to be next. */
+  /** Closes, as lines were lost: later lines must not seem to be next. */
   #breakOff(): void {
-    this.#queue.length = this.#queuedBytes = 0;
+    this.#dropQueue();
     this.close(1006, "An answer was lost");
   }
 
-  /** Does what is due with the time. */
+  #dropQueue(): void {
+    this.#queue.length = this.#queuedBytes = 0;
+  }
+
+  /** Ends the session, or sends a heartbeat, if it is time. */
   check(): void {
     const { tick, absenceTicks, heartbeatTicks } = this.#sessions;
     if (this.#state === "closing") {
-      if (tick - this.#closedAt >= absenceTicks) this.#end();
+      if (tick - this.#closedAt >= absenceTicks) this.#finish();
     } else if (this.#answer === null) {
-      if (tick - this.#awayAt >= absenceTicks) this.#end();
+      if (tick - this.#awayAt >= absenceTicks) this.#finish();
     } else if (tick - this.#quietAt >= heartbeatTicks) {
       this.#isBeating = true;
       this.#flush();
     }
   }
 
-  /** Has all frames of this turn in one line. */
+  /** Flushes at the end of this turn, so that all frames of the turn are one line. */
   #flushSoon(): void {
     if (this.#isFlushing || this.#answer === null) return;
     this.#isFlushing = true;
@@ -622,35 +617,39 @@ class Session implements Transport {
     });
   }
 
-  /** Writes what there is, as far as the answer takes it. */
+  /** Writes the lines that are due, as far as the answer takes them. */
   #flush(): void {
     const answer = this.#answer;
     if (answer === null || !answer.isWanted) return;
-    const { prelude, repeated } = answer;
-    // Before it is greeted, a client takes no notice of heartbeats.
+    const { prelude, retriedLines } = answer;
+    // The prelude is a heartbeat, which a client ignores before the greeting.
     if (prelude !== "" && this.#isGreeted) this.#isAnswering = true;
-    const lines = repeated || this.#take(answer.roomUnits - prelude.length);
+    const lines = retriedLines ||
+      this.#takeLines(answer.roomUnits - prelude.length);
     const text = prelude + lines;
     if (text === "") return;
-    // Without a number, nobody can tell whether a request comes again.
+    // Without a number, a retry cannot be recognized.
     if (this.#number !== null) {
-      this.#answered ||= answer.isStreaming ? lines.charAt(0) : lines;
+      this.#written ||= answer.isStreaming ? lines.charAt(0) : lines;
     }
     this.#quietAt = this.#sessions.tick;
     answer.write(text);
-    if (this.#isTold) this.#end();
+    if (this.#isClosingSent) this.#finish();
     else if (!answer.isStreaming) {
-      answer.whenDelivered(() => this.#lose(answer));
+      answer.whenDelivered(() => this.#endAnswer(answer));
     }
   }
 
-  /** Takes lines off the queue: as many units as said, and what exceeds them. */
-  #take(roomUnits: number): string {
+  /**
+   * Takes lines off the queue, up to a number of units. The last frame may exceed
+   * them.
+   */
+  #takeLines(roomUnits: number): string {
     let text = this.#isGreeted ? "" : this.#greet();
     const frames: string[] = [];
     let units = text.length;
     while (this.#queue.length > 0 && units <= roomUnits) {
-      // The length has just been looked at.
+      // The loop has just checked the length.
       const frame = this.#queue.shift()!;
       this.#queuedBytes -= Buffer.byteLength(frame);
       const quoted = JSON.stringify(frame);
@@ -664,21 +663,10 @@ class Session implements Transport {
     }
     this.#isPinged = this.#isBeating = false;
     if (this.#state !== "closing" || this.#queue.length > 0) return text;
-    // A client that asks anew at the end of this line would not see another.
+    // A client that ends its request after this line would not read another.
     if (text.length > roomUnits) return text;
-    this.#isTold = true;
+    this.#isClosingSent = true;
     return text + this.#closing.line;
-  }
-
-  /** What a client has missed that does not know of the end. */
-  #farewell(): Farewell {
-    const number = this.#number;
-    const text = this.#take(Infinity);
-    if (this.#answered === "") return { text, number: null, repeated: null };
-    if (!this.#isStreaming) return { text, number, repeated: this.#answered };
-    const isUnheard = this.#answered === "o";
-    // No frames may follow the ones that were lost.
-    return { text, number, repeated: isUnheard ? null : this.#closing.line };
   }
 
   #greet(): string {
@@ -689,60 +677,71 @@ class Session implements Transport {
       : `o${JSON.stringify({ hostname })}\n`;
   }
 
-  /** An answer has come to its end, with the client still there or not. */
-  #lose(answer: Answer): void {
+  /** Handles the end of an answer, which the client has read or broken off. */
+  #endAnswer(answer: Answer): void {
     if (answer !== this.#answer) return;
     this.#answer = null;
     this.#awayAt = this.#sessions.tick;
-    if (this.#state === "closing") this.#end();
+    if (this.#state === "closing") this.#finish();
   }
 
-  /** Ends for good. A client that was closed and does not know may ask later. */
-  #end(): void {
+  /** Ends for good. The client may still ask for what it has missed. */
+  #finish(): void {
     if (this.#state === "over") return;
     const { code } = this.#closing;
-    // Who was refused may as well ask again.
-    const isMissed = this.#state === "closing" && !this.#isRefused;
-    const farewell = isMissed ? this.#farewell() : null;
+    // A client whose connection was refused may as well try again.
+    const hasFarewell = this.#state === "closing" && !this.#isRefused;
+    const farewell = hasFarewell ? this.#makeFarewell() : null;
     this.#state = "over";
-    this.#queue.length = this.#queuedBytes = 0;
+    this.#dropQueue();
     const answer = this.#answer;
     this.#answer = null;
     answer?.end();
-    // What is broken off here has no session to be served in any more.
-    for (const reader of this.uploads) reader.cancel().catch(() => {});
+    // Frames of bodies that are still being read have no session any more.
+    this.#ending?.abort();
     this.#sessions.forget(this, farewell);
     const release = () => this.#peer?.closed(code);
-    // Not before the client has been told, if there is a client to be told; and
-    // never from within a call of the server's own.
-    if (this.#isTold && answer !== null) answer.whenDelivered(release);
+    // Once the client has the closing line, if it is there to read it; and never
+    // within a call of the server's own.
+    if (this.#isClosingSent && answer !== null) answer.whenDelivered(release);
     else queueMicrotask(release);
+  }
+
+  #makeFarewell(): Farewell {
+    const number = this.#number;
+    const text = this.#takeLines(Infinity);
+    const written = this.#written;
+    if (written === "") return { text, number: null, retriedText: null };
+    if (!this.#isStreaming) return { text, number, retriedText: written };
+    // After lost lines of a stream no frames may follow.
+    const retriedText = written === "o" ? null : this.#closing.line;
+    return { text, number, retriedText };
   }
 }
 
-/** What a client is told that asks after its session has been closed. */
+/** The last lines of a closed session, for a client that has not read them. */
 interface Farewell {
   readonly text: string;
-  /** Of the last request, if it has been answered. */
+  /** The number of the last request, if it was answered. */
   readonly number: number | null;
-  /** What that is told instead if it comes again; null if it opens a session. */
-  readonly repeated: string | null;
+  /** The lines for a retry of that request; null if the retry opens a session. */
+  readonly retriedText: string | null;
 }
 
-/** The body of an answer to a receive request. */
+/** The body of an answer. */
 class Answer {
   readonly isStreaming: boolean;
   readonly body: ReadableStream<Uint8Array>;
-  /** Units that may still be begun; below 0 the client has to ask anew. */
+  /** Units within which a line may begin; below 0 the client must ask again. */
   roomUnits: number;
-  /** What is to precede the first line. */
+  /** Text in front of the first line. */
   prelude: string;
-  /** Lines to be written in place of any other, unless empty. */
-  repeated = "";
-  /** Whether the client has taken what was written so far. */
+  /** The lines for a retry, in place of any others; "" for none. */
+  retriedLines = "";
+  /** Whether the client has taken everything that was written. */
   #isPulled = false;
   #isEnded = false;
-  /** Settles when the runtime has written all of it; not every caller knows. */
+  /** Settles when the runtime has sent the answer; not every caller knows. */
   readonly #delivered: Promise<void>;
   // Set by the constructor of the stream.
   #controller!: ReadableStreamDefaultController<Uint8Array>;
@@ -750,7 +749,7 @@ class Answer {
   constructor(
     isStreaming: boolean,
     delivered: Promise<void> = Promise.resolve(),
-    { onWanted, onLost }: { onWanted(): void; onLost(): void },
+    { onPull, onCancel }: { onPull(): void; onCancel(): void },
   ) {
     this.isStreaming = isStreaming;
     this.#delivered = delivered;
@@ -762,13 +761,13 @@ class Answer {
       },
       pull: () => {
         this.#isPulled = true;
-        onWanted();
+        onPull();
       },
       cancel: () => {
         this.#isEnded = true;
-        onLost();
+        onCancel();
       },
-      // It holds nothing back, so that all that is unread is in the queue.
+      // The stream holds nothing back, so all unread frames are in the queue.
     }, { highWaterMark: 0 });
   }
 
@@ -790,13 +789,13 @@ class Answer {
     this.#controller.close();
   }
 
-  /** Calls when an answer that has ended is on its way, or has failed. */
+  /** Calls when the runtime has sent the ended answer, or failed to. */
   whenDelivered(call: () => void): void {
     this.#delivered.then(call, call);
   }
 }
 
-/** What clients are told that ask after their session has been closed. */
+/** The farewells of closed sessions, for as long as clients may ask for them. */
 class Farewells {
   readonly #keptMs: number;
   /** In the order in which they expire. */
@@ -823,12 +822,12 @@ class Farewells {
     return this.#entries.has(id);
   }
 
-  /** What a request is told, by the session and the number that it has. */
+  /** The lines for a request with this number; undefined if there are none. */
   get(id: string, number: number | null): string | undefined {
     this.#expire();
     const entry = this.#entries.get(id);
-    const isRepeated = number !== null && number === entry?.number;
-    return isRepeated ? entry?.repeated ?? undefined : entry?.text;
+    const isRetry = number !== null && number === entry?.number;
+    return isRetry ? entry?.retriedText ?? undefined : entry?.text;
   }
 
   delete(id: string): void {
@@ -838,7 +837,7 @@ class Farewells {
     this.#units -= unitsOf(id, entry);
   }
 
-  /** A timer would keep the program waiting for what nobody may ever ask for. */
+  /** Drops old entries. A timer for it would keep an idle program from exiting. */
   #expire(): void {
     const now = Date.now();
     for (const [id, { until }] of this.#entries) {
@@ -848,12 +847,12 @@ class Farewells {
   }
 }
 
-function unitsOf(id: string, { text, repeated }: Farewell): number {
-  return id.length + text.length + (repeated?.length ?? 0);
+function unitsOf(id: string, { text, retriedText }: Farewell): number {
+  return id.length + text.length + (retriedText?.length ?? 0);
 }
 
-// What is left of 80,000 sessions that are closed at once. Who is forgotten too
-// early finds an unknown session, and begins a new one.
+// Enough for 80,000 sessions that are closed at once. A client whose farewell was
+// dropped finds no session, and opens a new one.
 const MAX_FAREWELL_UNITS = 33_554_432;
 
 // ---- Options ----------------------------------------------------------------
