@@ -20,14 +20,17 @@ export interface Field {
 /** Throws if a value breaks the rule of its field. */
 export type Check = (value: unknown, field: Field) => void;
 
-// ---- Failures
+// ---- Failures ---------------------------------------------------------------
+
+/** Throws a TypeError. */
+export function fail(value: unknown, field: Field, rule: string): never {
+  throw new TypeError(describe(field, show(value), rule));
+}
 
 /** Throws a RangeError for a number, a TypeError for any other value. */
-export function fail(value: unknown, field: Field, rule: string): never {
-  const message = describe(field, show(value), rule);
-  throw typeof value === "number"
-    ? new RangeError(message)
-    : new TypeError(message);
+function failRange(value: unknown, field: Field, rule: string): never {
+  if (typeof value !== "number") fail(value, field, rule);
+  throw new RangeError(describe(field, show(value), rule));
 }
 
 /** Throws like {@linkcode fail}, without the value: it is, or may hold, a secret. */
@@ -55,7 +58,7 @@ function showKind(value: unknown): string {
   return value === null ? "null" : `of type ${typeof value}`;
 }
 
-// ---- Objects and lists
+// ---- Objects and lists ------------------------------------------------------
 
 /**
  * The check of an options object: it may have these options and no others, and
@@ -65,17 +68,17 @@ export function objectOf<Options extends object>(
   checks: Readonly<Record<keyof Options, Check>>,
   required: readonly (keyof Options)[] = [],
 ): Check {
-  const names = Object.keys(checks);
-  const mustHave: readonly PropertyKey[] = required;
+  const known = Object.keys(checks);
+  const needed: readonly PropertyKey[] = required;
   return (value, field) => {
     // A secret in place of the object that should hold it is still a secret.
     if (typeof value === "string") failSecret(value, field, "be an object");
     if (!isObject(value)) return fail(value, field, "be an object");
-    const extra = Object.keys(value).find((name) => !names.includes(name));
-    if (extra !== undefined) failUnknown(optionOf(field, extra), names);
+    const extra = Object.keys(value).find((name) => !known.includes(name));
+    if (extra !== undefined) failUnknown(optionOf(field, extra), known);
     for (const [name, check] of Object.entries<Check>(checks)) {
       const option = value[name];
-      if (option === undefined && !mustHave.includes(name)) continue;
+      if (option === undefined && !needed.includes(name)) continue;
       check(option, optionOf(field, name));
     }
   };
@@ -98,7 +101,7 @@ function failUnknown(
   );
 }
 
-/** The check of an array. If it names what is needed, an empty array is refused. */
+/** The check of an array. If it names a needed item, it refuses an empty array. */
 export function listOf(check: Check, needed?: string): Check {
   const rule = needed === undefined
     ? "be an array"
@@ -125,7 +128,7 @@ export function having(methods: readonly string[], rule: string): Check {
   };
 }
 
-// ---- Texts
+// ---- Texts ------------------------------------------------------------------
 
 /** The check of a string by a pattern. */
 export function matching(pattern: RegExp, rule: string): Check {
@@ -158,34 +161,38 @@ export function checkSecret(value: unknown, field: Field): void {
   failSecret(value, field, "be a string that is not empty");
 }
 
-// ---- Numbers
+// ---- Numbers ----------------------------------------------------------------
 
 /** The check of a limit: 0 allows nothing, Infinity anything. */
 export function checkLimit(value: unknown, field: Field): void {
   const isWhole = Number.isSafeInteger(value) || value === Infinity;
   if (isWhole && Number(value) >= 0) return;
-  fail(value, field, "be a whole number from 0, or Infinity");
+  failRange(value, field, "be a whole number from 0, or Infinity");
 }
 
 /** The check of a size below which nothing would work. */
 export function checkSize(value: unknown, field: Field): void {
   if (typeof value === "number" && value > 0) return;
-  fail(value, field, "be a number above 0, or Infinity");
+  failRange(value, field, "be a number above 0, or Infinity");
 }
 
 /** The check of a time in milliseconds, which must pass. */
 export function checkDuration(value: unknown, field: Field): void {
   if (typeof value === "number" && value > 0 && value <= MAX_TIMER_MS) return;
-  fail(value, field, `be above 0 and at most ${MAX_TIMER_MS} milliseconds`);
+  failRange(
+    value,
+    field,
+    `be above 0 and at most ${MAX_TIMER_MS} milliseconds`,
+  );
 }
 
 /** The check of a time in milliseconds, which may be 0. */
 export function checkDelay(value: unknown, field: Field): void {
   if (typeof value === "number" && value >= 0 && value <= MAX_TIMER_MS) return;
-  fail(value, field, `be from 0 to ${MAX_TIMER_MS} milliseconds`);
+  failRange(value, field, `be from 0 to ${MAX_TIMER_MS} milliseconds`);
 }
 
-// ---- Others
+// ---- Others -----------------------------------------------------------------
 
 export function checkBoolean(value: unknown, field: Field): void {
   if (typeof value !== "boolean") fail(value, field, "be a boolean");
