@@ -1,7 +1,7 @@
 /**
- * End-to-end encrypted channels: what the program triggers on a
- * `private-encrypted-` channel leaves it as a NaCl secretbox, which only clients
- * that were given the channel's secret can open.
+ * End-to-end encrypted channels: events that the program triggers on a
+ * `private-encrypted-` channel leave it in a NaCl secretbox, which only clients
+ * with the channel's secret can open.
  *
  * ```ts
  * import { Pusher } from "@glitz/pusher";
@@ -18,15 +18,15 @@
  * await pusher.trigger("private-encrypted-news", "create", { text: "hello" });
  * ```
  *
- * What is hidden is the data of events, from everything between the program and
- * the page: proxies that end TLS, the backplane, a hosted server that events are
- * relayed through. Names of channels and events stay in clear, and so does what
- * clients send to each other. A client keeps the secret that it was given, and
- * all channels follow from the master key: to shut somebody out who has been
- * let in, or after the key has leaked, change the key.
+ * Encryption hides the data of events from everything between the program and the
+ * page: proxies that end TLS, the backplane, a hosted server that relays the
+ * events. It does not hide the names of channels and events, nor events that
+ * clients send to each other. A client keeps the secret of a channel, and all
+ * secrets follow from the master key. So change the key to shut out a client that
+ * was admitted before, and after the key has leaked.
  *
- * It costs one dependency, `@noble/ciphers`, and some hundredths of a
- * millisecond per event.
+ * It costs one dependency, `@noble/ciphers`, and some hundredths of a millisecond
+ * per event.
  *
  * @module
  */
@@ -39,28 +39,38 @@ import type { Encryption } from "../mod.ts";
 
 /** Options of {@linkcode encryption}. */
 export interface EncryptionOptions {
-  /** The secret that those of all channels come from: 32 bytes in base64. */
+  /** The key from which the secrets of all channels follow: 32 bytes in base64. */
   masterKeyBase64: string;
 }
 
-/** How NaCl calls what it seals with; the lengths are those of XSalsa20. */
-const NONCE_BYTES = 24;
-
-/** 32 bytes, in the standard alphabet and with padding, as the official SDK. */
+/** 32 bytes in the standard alphabet and with padding, as for the official SDK. */
 const MASTER_KEY = /^[A-Za-z0-9+/]{43}=$/;
 
+const checkOptions = objectOf<EncryptionOptions>({
+  masterKeyBase64: checkMasterKey,
+}, ["masterKeyBase64"]);
+
+function checkMasterKey(value: unknown, field: Field): void {
+  if (typeof value === "string" && MASTER_KEY.test(value)) return;
+  const rule = "be 32 bytes in base64, which are 43 characters and one =";
+  failSecret(value, field, rule);
+}
+
+/** The length of XSalsa20's nonce. */
+const NONCE_BYTES = 24;
+
 /**
- * Secrets that are kept, of the channels used last; they take about 200 bytes
- * each. Deriving one again takes longer than the lookup, but it is no harm.
+ * Secrets in the cache, of the channels used last; each takes about 200 bytes. A
+ * secret that is not there is derived again, which only takes longer.
  */
 const MAX_SECRETS = 1_000;
 
 /**
- * Encrypts with a master key, as {@linkcode PusherOptions.encryption} wants it.
- * Stock clients and the official SDKs with the same key understand each other.
+ * Encrypts with a master key; for {@linkcode PusherOptions.encryption}. Stock
+ * clients can read the events, and so can official SDKs with the same key.
  *
- * Every event is sealed with a nonce of its own, 24 random bytes, so that
- * several programs may share a key. Errors never contain the key.
+ * Every event has a nonce of its own, 24 random bytes, so several programs may
+ * share a key. Errors never contain the key.
  *
  * @example
  * ```ts
@@ -77,14 +87,14 @@ const MAX_SECRETS = 1_000;
  * ```
  *
  * @param options The master key.
- * @returns Its two functions may be passed around without their object.
+ * @returns Two functions, which work without their object, too.
  * @throws {TypeError} If an option is unknown, or the key is not 32 bytes in
  * base64.
  */
 export function encryption(options: EncryptionOptions): Encryption {
   checkOptions(options, { subject: "Cannot create an encryption", name: "" });
   const masterKey = Buffer.from(options.masterKeyBase64, "base64");
-  // In the order of last use.
+  // In the order of their last use.
   const secrets = new Map<string, Uint8Array>();
 
   const secretOf = (channel: string): Uint8Array => {
@@ -112,16 +122,6 @@ export function encryption(options: EncryptionOptions): Encryption {
     },
     sharedSecret: (channel) => base64(secretOf(channel)),
   };
-}
-
-const checkOptions = objectOf<EncryptionOptions>({
-  masterKeyBase64: checkMasterKey,
-}, ["masterKeyBase64"]);
-
-function checkMasterKey(value: unknown, field: Field): void {
-  if (typeof value === "string" && MASTER_KEY.test(value)) return;
-  const rule = "be 32 bytes in base64, which are 43 characters and one =";
-  failSecret(value, field, rule);
 }
 
 function base64(bytes: Uint8Array): string {

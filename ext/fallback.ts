@@ -145,8 +145,8 @@ export function fallback(
 }
 
 // ---- Routes -----------------------------------------------------------------
-// From requests to sessions. Owns the index of sessions, their common timer, and
-// the farewells of closed ones. It knows no frames and no lines.
+// From requests to sessions. Owns the index of sessions, their common timer and the
+// farewells of closed sessions. Which lines a client gets is up to its session.
 
 /** What a request wants of which session. */
 interface Route {
@@ -559,7 +559,7 @@ class Session implements Transport {
     this.#peer?.closed(this.#closing.code);
   }
 
-  /** Starts an answer, in place of the one before. */
+  /** Starts an answer, and ends the one before it. */
   startAnswer(
     isStreaming: boolean,
     number: number | null,

@@ -1,6 +1,6 @@
 /**
- * Webhooks: tells other programs over HTTP what happens on the channels of an
- * app, signed so that every official server SDK can verify it.
+ * Webhooks: reports what happens on the channels of an app to other programs, over
+ * HTTP, and signed so that every official server SDK can verify it.
  *
  * ```ts
  * import { Pusher } from "@glitz/pusher";
@@ -20,32 +20,32 @@
  * ```
  *
  * What is promised:
- * - An endpoint gets its webhooks one after the other, in the order in which
- *   things happened. One that is slow or down holds up nobody but itself.
- * - Success is any 2xx. All else, redirects included, is tried again 1, 2, 4, …
- *   128 seconds after it failed, with the same body and signature, before the
- *   webhook is given up and the next one has its turn. An endpoint that was down
- *   for less than that misses nothing.
+ * - An endpoint gets its webhooks one after the other, in the order of the events.
+ *   An endpoint that is slow or down delays no other.
+ * - Any 2xx is a success. After any other result, redirects included, the server
+ *   retries 1, 2, 4, … 128 seconds later, with the same body and signature. After
+ *   the last retry it gives the webhook up and sends the next. An endpoint that was
+ *   down for less than that, 255 seconds, misses nothing.
  * - Delivery is at least once: an answer can be lost on its way. The header
- *   `X-Pusher-Webhook-Id` is the same on each try of a webhook and on no other
- *   one, so that a receiver can leave out what it has seen.
- * - `channel_vacated` and `member_removed` wait for 3 seconds. If the channel or
- *   the user comes back within them, neither that nor the opposite is sent.
- * - What waits is bounded, see {@linkcode WebhookOptions.queueBytes}. It is kept
- *   in memory, so it ends with the process.
+ *   `X-Pusher-Webhook-Id` is the same on each try of a webhook and differs between
+ *   webhooks, so a receiver can drop duplicates.
+ * - `channel_vacated` and `member_removed` are held back for 3 seconds. If the
+ *   channel or the user comes back in that time, the server sends neither that
+ *   event nor its opposite.
+ * - The queue of an endpoint is bounded, see {@linkcode WebhookOptions.queueBytes}.
+ *   It is in memory, and ends with the process.
  *
- * Each server tells of what happens on itself. Where several share their
- * channels, a client that goes from one to another is not settled: there may be a
- * `channel_vacated` after the `channel_occupied` of the other server.
+ * Each server reports what happens on itself. Where several servers share
+ * channels, a client that moves from one to another is not settled: the
+ * `channel_vacated` of the first may follow the `channel_occupied` of the second.
  *
- * It costs a listener on the hooks that some endpoint wants, and the JSON of an
- * event once, however many endpoints get it.
+ * Webhooks cost a listener on each hook that some endpoint wants, and one JSON
+ * encoding per event, however many endpoints get it.
  *
  * @module
  */
 
 import { Buffer } from "node:buffer";
-import { createHmac } from "node:crypto";
 import {
   checkBoolean,
   checkDelay,
@@ -63,11 +63,12 @@ import {
   objectOf,
   optionOf,
 } from "../core/checks.ts";
+import { channelText, hmac } from "../core/signatures.ts";
 import type { AppEvent, Hooks, Pusher, WebhookEvent } from "../mod.ts";
 
 // ---- Public types -----------------------------------------------------------
 
-/** What an endpoint can be told of. */
+/** The name of an event that endpoints can get. */
 export type WebhookName =
   | "channel_occupied"
   | "channel_vacated"
@@ -77,117 +78,118 @@ export type WebhookName =
   | "cache_miss"
   | "subscription_count";
 
-/** An event as receivers see it. */
+/** An event in the body of a webhook. */
 export interface OutgoingEvent extends WebhookEvent {
-  /** What happened. */
+  /** The name of the event. */
   name: WebhookName;
-  /** Where. */
+  /** The channel that it is about. */
   channel: string;
 }
 
-/** Who is told, and of what. */
+/** A receiver of webhooks, and the events that it gets. */
 export interface WebhookEndpoint {
-  /** Where webhooks are posted: http or https, without user and password. */
+  /** The address, with http or https and without user and password. */
   url: string | URL;
   /**
-   * Events that it gets. `cache_miss` is told once per channel, until something
-   * is published there or the channel is vacated. @default {all}
+   * The events that it gets. It gets `cache_miss` once per channel, and again after
+   * a publish to the channel or after the channel was vacated. @default {all}
    */
   events?: readonly WebhookName[] | undefined;
-  /** Only of channels whose name starts so. @default {""} */
+  /** Only events of channels with this name prefix. @default {""} */
   channelPrefix?: string | undefined;
-  /** Sent along with each webhook, such as `authorization`. */
+  /** Headers of each webhook, such as `authorization`. */
   headers?: HeadersInit | undefined;
 }
 
 /** Options of {@linkcode webhooks}. */
 export interface WebhookOptions {
-  /** The app's key, which webhooks name. */
+  /** The app's key, by which webhooks name the app. */
   key: string;
-  /** The app's secret, which signs them. */
+  /** The app's secret, which signs webhooks. */
   secret: string;
-  /** At least one. */
+  /** The receivers, at least one. */
   endpoints: readonly WebhookEndpoint[];
   /**
-   * Whether a webhook may tell of several events: those of 200 milliseconds, or
-   * 50. Otherwise it tells of one. @default {false}
+   * Whether a webhook may report several events: those of 200 milliseconds, at
+   * most 50. Otherwise it reports one. @default {false}
    */
   batch?: boolean | undefined;
   /**
-   * How long a channel stays vacated, or a member removed, before it is told, in
+   * How long `channel_vacated` and `member_removed` are held back, in
    * milliseconds. @default {3000}
    */
   settleMs?: number | undefined;
   /** How long one try may take, in milliseconds. @default {5000} */
   timeoutMs?: number | undefined;
   /**
-   * Pauses between the tries of a webhook, in milliseconds; one try more than
-   * there are pauses. @default {[1000,2000,4000,8000,16000,32000,64000,128000]}
+   * The pauses between the tries of a webhook, in milliseconds. There is one try
+   * more than there are pauses.
+   * @default {[1000,2000,4000,8000,16000,32000,64000,128000]}
    */
   retryDelaysMs?: readonly number[] | undefined;
   /**
-   * What may wait for one endpoint, in bytes of JSON; an occupied channel has
-   * about 60, a client event up to 11,000. An event that finds no room is
-   * dropped, and those that wait stay. @default {16777216}
+   * Bytes of JSON that may wait for one endpoint. `channel_occupied` has about 60,
+   * a client event up to 11,000. If a new event exceeds them, the server drops it
+   * and keeps the events that wait. @default {16777216}
    */
   queueBytes?: number | undefined;
   /**
-   * Told of each try that failed and of each event that an endpoint will not
-   * get. Without it that is printed, the first of a kind until the endpoint has
-   * caught up.
+   * Called for each try that failed, and for each event that an endpoint will not
+   * get. Without it the errors are printed: the first of each kind, and again
+   * after the endpoint has caught up.
    */
   onError?: ((error: WebhookError) => unknown) | undefined;
 }
 
-/** Webhooks at work; made by {@linkcode webhooks}. */
+/** Running webhooks; made by {@linkcode webhooks}. */
 export interface Webhooks extends AsyncDisposable {
-  /** How each endpoint is doing, in the order of the options. */
+  /** The state of each endpoint, in the order of the options. */
   readonly status: WebhookStatus[];
   /**
-   * Stops listening, and waits until what has happened so far is delivered: what
-   * waits to settle is told at once, and so is what waits to be tried again. To
-   * tell that clients leave as the server closes, close the server first. What is
-   * left at the end goes to {@linkcode WebhookOptions.onError}.
+   * Stops listening, and delivers what has happened so far. Events that are held
+   * back, or wait for a retry, are sent at once. To report that the clients leave
+   * as the server closes, close the server first. Events that are not delivered in
+   * time go to {@linkcode WebhookOptions.onError}.
    *
-   * @param options `timeoutMs`: how long that may take. 5,000 by default.
-   * @returns Resolves when nothing is under way any more.
-   * @throws {RangeError} At once, if `timeoutMs` is not a duration.
+   * @param options `timeoutMs`: how long delivery may take, 5,000 by default.
+   * @returns Resolves when no request is under way any more.
+   * @throws {RangeError} At once, if `timeoutMs` is out of range.
    */
   close(options?: { timeoutMs?: number }): Promise<void>;
 }
 
-/** How an endpoint is doing; all figures count events. */
+/** The state of an endpoint. All numbers count events. */
 export interface WebhookStatus {
   /** The endpoint's URL. */
   url: string;
-  /** Waiting, the ones on their way included. */
+  /** Events that wait, including those of the request under way. */
   queued: number;
-  /** Taken by the endpoint. */
+  /** Events that the endpoint has accepted. */
   delivered: number;
-  /** Dropped, because too many were waiting. */
+  /** Events that were dropped, because the queue was full. */
   dropped: number;
-  /** Lost with webhooks that were given up, or at the close. */
+  /** Events that were lost after the last retry, or at the close. */
   lost: number;
 }
 
-/** Why a {@linkcode WebhookError} is told. */
+/** What has failed, in a {@linkcode WebhookError}. */
 export type WebhookFailure =
-  /** A try failed, and another one follows. */
+  /** A try failed, and a retry follows. */
   | "retrying"
   /** The last try failed. */
   | "gave_up"
-  /** There was no room in the queue. */
+  /** The queue was full. */
   | "dropped"
-  /** It was not delivered before the close. */
+  /** The events were not delivered before the close. */
   | "closed";
 
-/** An endpoint did not get something. Only `retrying` leaves it a chance. */
+/** An endpoint did not get its events. Only after `retrying` it still may. */
 export class WebhookError extends Error {
-  /** What has become of the events. */
+  /** What has failed. */
   readonly failure: WebhookFailure;
-  /** The endpoint's URL, query included, which the message leaves out. */
+  /** The endpoint's URL with its query, which the message leaves out. */
   readonly url: string;
-  /** What it is about. */
+  /** The events. */
   readonly events: readonly OutgoingEvent[];
 
   /** Made by {@linkcode webhooks}, for {@linkcode WebhookOptions.onError}. */
@@ -208,10 +210,10 @@ export class WebhookError extends Error {
 }
 
 /**
- * Has the endpoints told of what happens in one app, from now on. Where a server
- * has several apps, each has its own: `webhooks(server.app("shop"), …)`.
+ * Reports to the endpoints what happens in one app, from now on. On a server with
+ * several apps, each app has its own webhooks: `webhooks(server.app("shop"), …)`.
  *
- * @example What a receiver does
+ * @example With a receiver
  * ```ts
  * import { Pusher } from "@glitz/pusher";
  * import { webhooks } from "@glitz/pusher/webhooks";
@@ -220,12 +222,12 @@ export class WebhookError extends Error {
  * const app = { key: "app-key", secret: "app-secret" };
  * await using pusher = new Pusher(app);
  *
- * const told = Promise.withResolvers<unknown>();
+ * const received = Promise.withResolvers<unknown>();
  * await using receiver = Deno.serve({ port: 0 }, async (request) => {
  *   const { headers } = request;
  *   const webhook = pusher.webhook({ headers, rawBody: await request.text() });
  *   if (!webhook.isValid()) return new Response(null, { status: 401 });
- *   told.resolve(webhook.getEvents());
+ *   received.resolve(webhook.getEvents());
  *   return new Response();
  * });
  *
@@ -241,7 +243,7 @@ export class WebhookError extends Error {
  * );
  * const data = { channel: "news" };
  * client.receive(JSON.stringify({ event: "pusher:subscribe", data }));
- * assertEquals(await told.promise, [
+ * assertEquals(await received.promise, [
  *   { name: "channel_occupied", channel: "news" },
  * ]);
  * client.closed(1000);
@@ -249,10 +251,10 @@ export class WebhookError extends Error {
  *
  * @param pusher The app.
  * @param options Its credentials and the endpoints; checked at once.
- * @returns To be closed before the program ends.
- * @throws {TypeError} If an option is unknown or of the wrong kind, or the
+ * @returns The running webhooks; close them before the program ends.
+ * @throws {TypeError} If an option is unknown or of the wrong type, or the
  * credentials are not those of the app.
- * @throws {RangeError} If a figure is outside its range.
+ * @throws {RangeError} If a number is outside its range.
  */
 export function webhooks<Events extends object>(
   pusher: Pusher<Events>,
@@ -262,10 +264,10 @@ export function webhooks<Events extends object>(
 }
 
 // ---- Dispatcher -------------------------------------------------------------
-// From hooks to endpoints: what is told at all. It owns what waits to settle, and
-// knows nothing of requests.
+// From hooks to endpoints. Decides which events are reported, and holds departures
+// back. It knows nothing of requests.
 
-/** How the protocol writes each event; the order of the fields is part of it. */
+/** Each event as the protocol writes it, with its fields in that order. */
 const WIRE: { [Name in WebhookName]: (event: Hooks[Name]) => OutgoingEvent } = {
   channel_occupied: ({ channel }) => ({ name: "channel_occupied", channel }),
   channel_vacated: ({ channel }) => ({ name: "channel_vacated", channel }),
@@ -293,10 +295,10 @@ const WIRE: { [Name in WebhookName]: (event: Hooks[Name]) => OutgoingEvent } = {
 
 const NAMES = Object.keys(WIRE) as WebhookName[];
 
-/** What is signed to find out whose credentials there are; no client has it. */
+/** Signed to compare credentials; no client has this socket id. */
 const PROBE = { socketId: "0.0", channel: "private-webhooks" };
 
-/** A departure that may still be undone. */
+/** A departure that is held back. */
 interface Departure {
   readonly event: OutgoingEvent;
   readonly timer: ReturnType<typeof setTimeout>;
@@ -306,17 +308,17 @@ class Dispatcher<Events extends object> implements Webhooks {
   readonly #pusher: Pusher<Events>;
   readonly #endpoints: Endpoint[];
   readonly #settleMs: number;
-  /** What only the holder of the app's credentials can sign. */
+  /** The signature of {@linkcode PROBE} by the app. */
   readonly #proof: string;
-  /** Whether an app is the one that is told of, by its id. */
-  readonly #isOurs = new Map<string, boolean>();
+  /** Whether an app, by its id, is the app of these webhooks. */
+  readonly #known = new Map<string, boolean>();
   readonly #unlisten: (() => void)[] = [];
   /**
-   * Departures by channel, or channel and user, in their order. There are as
-   * many at most as there were channels and members to leave.
+   * Departures by channel, or by channel and user, in their order. There are at
+   * most as many as there were channels and members.
    */
-  readonly #settling = new Map<string, Departure>();
-  /** Channels whose cache miss has been told. */
+  readonly #departures = new Map<string, Departure>();
+  /** Channels whose cache miss was reported. */
   readonly #missed = new Set<string>();
   #closing: Promise<void> | null = null;
 
@@ -330,7 +332,7 @@ class Dispatcher<Events extends object> implements Webhooks {
     const { auth } = pusher.authorizeChannel(PROBE.socketId, PROBE.channel);
     const signature = hmac(
       settings.secret,
-      `${PROBE.socketId}:${PROBE.channel}`,
+      channelText(PROBE.socketId, PROBE.channel, undefined),
     );
     this.#proof = `${settings.key}:${signature}`;
     if (auth !== this.#proof) {
@@ -356,35 +358,37 @@ class Dispatcher<Events extends object> implements Webhooks {
     return this.close();
   }
 
-  /** Listens to no more than some endpoint wants: hooks that nobody hears are free. */
+  /** Listens to the hooks that some endpoint wants: other hooks then cost nothing. */
   #listen(): void {
     const wants = (...names: WebhookName[]) =>
       this.#endpoints.some((endpoint) =>
         names.some((name) => endpoint.names.has(name))
       );
-    // Of each pair both are needed even if one is wanted, for what they undo; and
-    // a channel that is vacated may miss its cache again.
+    // Each event of a pair can undo the other, so both are needed. And a vacated
+    // channel may report a cache miss again.
     if (wants("channel_occupied", "channel_vacated", "cache_miss")) {
-      this.#on("channel_occupied", (e) => this.#came(e.channel, e));
-      this.#on("channel_vacated", (e) => this.#left(e.channel, e));
+      this.#on("channel_occupied", (e) => this.#arrive(e.channel, e));
+      this.#on("channel_vacated", (e) => this.#depart(e.channel, e));
     }
     if (wants("member_added", "member_removed")) {
-      this.#on("member_added", (e) => this.#came(memberKey(e), e));
-      this.#on("member_removed", (e) => this.#left(memberKey(e), e));
+      this.#on("member_added", (e) => this.#arrive(memberKey(e), e));
+      this.#on("member_removed", (e) => this.#depart(memberKey(e), e));
     }
-    if (wants("client_event")) this.#on("client_event", (e) => this.#tell(e));
+    if (wants("client_event")) {
+      this.#on("client_event", (e) => this.#enqueue(e));
+    }
     if (wants("subscription_count")) {
-      this.#on("subscription_count", (e) => this.#tell(e));
+      this.#on("subscription_count", (e) => this.#enqueue(e));
     }
     if (wants("cache_miss")) {
       this.#on("cache_miss", (e) => {
         if (this.#missed.has(e.channel)) return;
         this.#missed.add(e.channel);
-        this.#tell(e);
+        this.#enqueue(e);
       });
       this.#unlisten.push(this.#pusher.on("published", ({ app, channel }) => {
-        // Most publishes are not to such a channel: look there first.
-        if (this.#missed.has(channel) && this.#concerns({ app })) {
+        // Most publishes are to other channels, so that check comes first.
+        if (this.#missed.has(channel) && this.#isOurs({ app })) {
           this.#missed.delete(channel);
         }
       }));
@@ -396,62 +400,62 @@ class Dispatcher<Events extends object> implements Webhooks {
     take: (event: OutgoingEvent) => void,
   ): void {
     this.#unlisten.push(this.#pusher.on(name, (event) => {
-      if (this.#concerns(event)) take(WIRE[name](event));
+      if (this.#isOurs(event)) take(WIRE[name](event));
     }));
   }
 
   /**
-   * Whether an event is of the app: the main instance of several apps hears all
-   * of them, and what happens in one must not be told in the name of another.
+   * Whether an event is of the app of these webhooks. The main instance of several
+   * apps hears the events of all, and must not report one app's in another's name.
    */
-  #concerns({ app }: AppEvent): boolean {
-    let isOurs = this.#isOurs.get(app);
+  #isOurs({ app }: AppEvent): boolean {
+    let isOurs = this.#known.get(app);
     if (isOurs === undefined) {
       const { auth } = this.#pusher.app(app)
         .authorizeChannel(PROBE.socketId, PROBE.channel);
       isOurs = auth === this.#proof;
-      this.#isOurs.set(app, isOurs);
+      this.#known.set(app, isOurs);
     }
     return isOurs;
   }
 
-  /** A channel or member is there: no news if it was about to be told as gone. */
-  #came(key: string, event: OutgoingEvent): void {
-    const departure = this.#settling.get(key);
-    if (departure === undefined) return this.#tell(event);
+  /** Reports that a channel or member came, unless that undoes a departure. */
+  #arrive(key: string, event: OutgoingEvent): void {
+    const departure = this.#departures.get(key);
+    if (departure === undefined) return this.#enqueue(event);
     clearTimeout(departure.timer);
-    this.#settling.delete(key);
+    this.#departures.delete(key);
   }
 
-  /** A channel or member is gone, if it does not come back. */
-  #left(key: string, event: OutgoingEvent): void {
+  /** Reports later that a channel or member has gone, unless it comes back. */
+  #depart(key: string, event: OutgoingEvent): void {
     // On another server it may have come back between two departures from here.
-    clearTimeout(this.#settling.get(key)?.timer);
-    this.#settling.delete(key);
+    clearTimeout(this.#departures.get(key)?.timer);
+    this.#departures.delete(key);
     const timer = setTimeout(() => this.#settle(key, event), this.#settleMs);
-    this.#settling.set(key, { event, timer });
+    this.#departures.set(key, { event, timer });
   }
 
   #settle(key: string, event: OutgoingEvent): void {
-    this.#settling.delete(key);
+    this.#departures.delete(key);
     if (event.name === "channel_vacated") this.#missed.delete(event.channel);
-    this.#tell(event);
+    this.#enqueue(event);
   }
 
-  #tell(event: OutgoingEvent): void {
-    const takers = this.#endpoints.filter((one) => one.wants(event));
-    if (takers.length === 0) return;
+  #enqueue(event: OutgoingEvent): void {
+    const endpoints = this.#endpoints.filter((one) => one.wants(event));
+    if (endpoints.length === 0) return;
     const json = JSON.stringify(event);
     const bytes = Buffer.byteLength(json);
     const item: Item = { json, bytes, timeMs: Date.now() };
-    for (const endpoint of takers) endpoint.push(item);
+    for (const endpoint of endpoints) endpoint.push(item);
   }
 
   async #close(timeoutMs: number): Promise<void> {
-    // Hooks run in a microtask after the change: hear those of changes so far.
+    // Hooks run in a microtask after the change: wait for those of past changes.
     await Promise.resolve();
     for (const unlisten of this.#unlisten) unlisten();
-    for (const [key, { event, timer }] of this.#settling) {
+    for (const [key, { event, timer }] of this.#departures) {
       clearTimeout(timer);
       this.#settle(key, event);
     }
@@ -459,24 +463,24 @@ class Dispatcher<Events extends object> implements Webhooks {
   }
 }
 
-/** Told apart from every channel, whose names have no such character. */
+/** A key unlike every channel, as no channel name has a line break. */
 function memberKey({ channel, user_id }: OutgoingEvent): string {
   return `${channel}\n${user_id}`;
 }
 
 // ---- Endpoint ---------------------------------------------------------------
-// One queue and the one request at a time that empties it. Nothing here throws:
-// what goes wrong is reported.
+// One queue, and one request at a time that empties it. Nothing here throws: errors
+// are reported.
 
-/** An event that waits; endpoints share it. */
+/** An event that waits. Endpoints share it. */
 interface Item {
   readonly json: string;
   readonly bytes: number;
-  /** When it was told. */
+  /** When it was queued. */
   readonly timeMs: number;
 }
 
-/** A try that did not succeed, and why. */
+/** Why a try failed. */
 interface Failure {
   readonly reason: string;
   readonly cause?: unknown;
@@ -488,20 +492,21 @@ class Endpoint {
   readonly #prefix: string;
   readonly #headers: Headers;
   readonly #settings: Settings;
-  /** In order; what is on its way stays at the front until it is decided. */
+  /** In order. Events of the request under way stay in front until it ends. */
   readonly #queue: Item[] = [];
   #queuedBytes = 0;
   #delivered = 0;
   #dropped = 0;
   #lost = 0;
-  /** What has been printed since the queue was last empty. */
+  /** The kinds of errors that were printed since the queue was last empty. */
   readonly #printed = new Set<WebhookFailure>();
-  /** Empties the queue; null while it is empty. */
+  /** Empties the queue; null while the queue is empty. */
   #worker: Promise<void> | null = null;
+  /** Whether it waits for a batch to fill. */
   #isGathering = false;
-  /** Ends the pause at hand. */
+  /** Ends the current pause. */
   #wake: (() => void) | null = null;
-  /** Ends the try at hand. */
+  /** Aborts the current try. */
   #abort: (() => void) | null = null;
   #state: "open" | "closing" | "closed" = "open";
 
@@ -531,8 +536,8 @@ class Endpoint {
     const { queueBytes } = this.#settings;
     if (this.#queuedBytes + item.bytes > queueBytes) {
       this.#dropped++;
-      const waiting = `${this.#queuedBytes} of ${queueBytes} bytes are waiting`;
-      return this.#report("dropped", [item], { reason: waiting });
+      const reason = `${this.#queuedBytes} of ${queueBytes} bytes are waiting`;
+      return this.#report("dropped", [item], { reason });
     }
     this.#queue.push(item);
     this.#queuedBytes += item.bytes;
@@ -575,7 +580,7 @@ class Endpoint {
     this.#worker = null;
   }
 
-  /** Gives events the time to come together, if they may. */
+  /** Waits until a batch is full, or its time is up. */
   async #gather(): Promise<void> {
     const isFull = this.#queue.length >= BATCH.events;
     if (!this.#settings.batch || isFull || this.#state !== "open") return;
@@ -590,7 +595,7 @@ class Endpoint {
     }
   }
 
-  /** Tries until it succeeds, the tries are used up or the time is. */
+  /** Tries until success, the last retry or the close. */
   async #deliver(items: Item[]): Promise<boolean> {
     const body = encodeBody(items);
     const headers = new Headers(this.#headers);
@@ -599,7 +604,7 @@ class Endpoint {
     for (const delayMs of [...this.#settings.retryDelaysMs, null]) {
       const failure = await this.#post(body, headers);
       if (failure === null) return true;
-      // The close reports all that is left, this included.
+      // The close reports all events that are left, these included.
       if (this.#state === "closed") return false;
       if (delayMs === null) this.#report("gave_up", items, failure);
       else {
@@ -637,13 +642,13 @@ class Endpoint {
     }
   }
 
-  /** Why a request failed, in the words of the runtime. */
+  /** Why a request failed, by the runtime. */
   #explain(error: unknown): string {
-    // The error of fetch itself may say no more than that it failed.
+    // Often only the cause of fetch's error says more than that it failed.
     const { cause = error } = Object(error);
     const text = cause instanceof Error ? cause.message : String(cause);
-    // They quote the whole URL, and its query is often a secret.
-    return text.replaceAll(this.#url, this.#name());
+    // Errors quote the whole URL, and its query is often a secret.
+    return text.replaceAll(this.#url, this.#shownUrl());
   }
 
   #pause(ms: number): Promise<void> {
@@ -658,8 +663,8 @@ class Endpoint {
     });
   }
 
-  /** The URL as it may be told. */
-  #name(): string {
+  /** The URL without its query. */
+  #shownUrl(): string {
     const { origin, pathname } = new URL(this.#url);
     return origin + pathname;
   }
@@ -672,7 +677,9 @@ class Endpoint {
     const { onError } = this.#settings;
     if (onError === undefined && this.#printed.has(failure)) return;
     const error = new WebhookError(
-      `Cannot deliver a webhook to "${this.#name()}", ${OUTCOME[failure]}: ` +
+      `Cannot deliver a webhook to "${this.#shownUrl()}", ${
+        OUTCOME[failure]
+      }: ` +
         reason,
       {
         failure,
@@ -696,7 +703,7 @@ class Endpoint {
   }
 }
 
-/** What becomes of the webhook, for the message. */
+/** What becomes of the webhook, for messages. */
 const OUTCOME: Readonly<Record<WebhookFailure, string>> = Object.freeze({
   retrying: "and will try again",
   gave_up: "and gave up",
@@ -704,32 +711,28 @@ const OUTCOME: Readonly<Record<WebhookFailure, string>> = Object.freeze({
   closed: "and lost it",
 });
 
-/** C39 of the protocol: how long and how many events come together. */
+/** How long a batch may take to fill, and how many events fill it. */
 const BATCH = Object.freeze({ ms: 200, events: 50 });
 
-/** The body; its time is that of the newest event, so it grows along the queue. */
+/** The body. Its time is that of the newest event, so times only grow. */
 function encodeBody(items: readonly Item[]): string {
   const events = items.map(({ json }) => json).join();
   return `{"time_ms":${items.at(-1)?.timeMs},"events":[${events}]}`;
 }
 
-/** Reads an answer to its end, or its connection could not be used again. */
+/** Reads an answer to its end, so that its connection can be reused. */
 async function drain(response: Response): Promise<void> {
   try {
     for await (const _chunk of response.body ?? []);
   } catch {
-    // The status has said all there is to know.
+    // The status is all that matters.
   }
 }
 
-function hmac(secret: string, text: string): string {
-  return createHmac("sha256", secret).update(text, "utf8").digest("hex");
-}
-
 // ---- Options ----------------------------------------------------------------
-// What is wrong with them is told by name, with the value unless it is a secret.
+// Checked by name, once.
 
-/** Options, checked and complete. */
+/** The options, checked and with their defaults. */
 interface Settings {
   readonly key: string;
   readonly secret: string;
@@ -746,18 +749,18 @@ interface EndpointSettings {
   readonly url: string;
   readonly names: ReadonlySet<string>;
   readonly prefix: string;
-  /** All headers but those that differ from webhook to webhook. */
+  /** The headers that all webhooks to the endpoint share. */
   readonly headers: Headers;
 }
 
-/** C37 of the protocol: 255 seconds in all. */
+/** 255 seconds in all; the hosted service retries for 300. */
 const RETRY_DELAYS_MS = Object.freeze(
   [1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 64_000, 128_000],
 );
 
 const CLOSE_TIMEOUT_MS = 5_000;
 
-/** Headers that are the protocol's. */
+/** Headers that the protocol sets. */
 const OWN_HEADERS = Object.freeze([
   "content-type",
   "x-pusher-key",
@@ -845,7 +848,7 @@ function parseEndpoint(
   key: string,
 ): EndpointSettings {
   const target = new URL(url);
-  // It is never sent.
+  // A fragment is never sent.
   target.hash = "";
   return {
     url: target.href,
@@ -868,7 +871,7 @@ function parseHeaders(
       `${field.subject}: ${field.name} has ${name}, which is set for it`,
     );
   }
-  // Official SDKs take nothing else for JSON, not even with a charset.
+  // Official SDKs accept nothing else as JSON, not even with a charset.
   headers.set("content-type", "application/json");
   headers.set("x-pusher-key", key);
   return headers;
