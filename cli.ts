@@ -1,6 +1,6 @@
 /**
- * The standalone server: a Pusher server that owns its port. It serves clients
- * over WebSocket and, where their network allows no other, over HTTP.
+ * The standalone server: a Pusher server with a port of its own. It serves clients
+ * over WebSocket and, where their network blocks that, over HTTP.
  *
  * ```sh
  * deno run --allow-net --allow-env jsr:@glitz/pusher/cli --port 6001 --key app-key --secret app-secret
@@ -8,15 +8,16 @@
  * ```
  *
  * `--help` lists the flags. Each has an environment variable of the same meaning;
- * a flag wins over its variable. Under `deno serve` the port and the hostname are
- * Deno's own flags, and the rest comes from flags after the file, or the
- * environment. There it is Deno that answers signals, and it closes all
- * connections at once: clients come back after a second.
+ * a flag wins over its variable. Under `deno serve`, Deno's own flags set the port
+ * and the hostname, and flags after the file or the environment set the rest. Deno
+ * then handles signals, and closes all connections at once: clients reconnect
+ * after a second.
  *
  * @module
  */
 
 import { parseArgs } from "node:util";
+import { isObject, parseJson } from "./core/protocol.ts";
 import { fallback } from "./ext/fallback.ts";
 import { type Webhooks, webhooks } from "./ext/webhooks.ts";
 import {
@@ -27,7 +28,7 @@ import {
 } from "./mod.ts";
 
 // ---- Flags ------------------------------------------------------------------
-// One table is what is parsed, what the environment may say, and the help text.
+// One table for the parser, the environment and the help text.
 
 interface Flag {
   readonly type: "string" | "boolean";
@@ -43,7 +44,7 @@ const FLAGS = {
     type: "string",
     variable: "PUSHER_PORT",
     value: "number",
-    help: "port to listen on, 0 for any that is free (default 6001)",
+    help: "port to listen on, 0 for any free port (default 6001)",
   },
   "hostname": {
     type: "string",
@@ -61,19 +62,19 @@ const FLAGS = {
     type: "string",
     variable: "PUSHER_APP_KEY",
     value: "key",
-    help: "the app's key, which clients name (default app-key)",
+    help: "the app's key, by which clients name it (default app-key)",
   },
   "secret": {
     type: "string",
     variable: "PUSHER_APP_SECRET",
     value: "secret",
-    help: "the app's secret; without one nobody can publish",
+    help: "the app's secret; without it nobody can publish",
   },
   "apps": {
     type: "string",
     variable: "PUSHER_APPS",
     value: "file",
-    help: "JSON file with an array of several apps instead: " +
+    help: "JSON file with several apps, instead of the app above: " +
       '[{ "id", "key", "secret", "clientEvents"?, "limits"? }]',
   },
   "client-events": {
@@ -84,7 +85,7 @@ const FLAGS = {
   "subscription-counts": {
     type: "boolean",
     variable: "PUSHER_SUBSCRIPTION_COUNTS",
-    help: "tell subscribers how many they are",
+    help: "send subscribers the number of subscriptions to their channel",
   },
   "cache-ttl": {
     type: "string",
@@ -96,33 +97,33 @@ const FLAGS = {
     type: "string",
     variable: "PUSHER_HISTORY_EVENTS",
     value: "number",
-    help: "events of a channel that are kept for clients which lose their " +
+    help: "events of a channel to keep for clients that lose their " +
       "connection (default 5000)",
   },
   "history-seconds": {
     type: "string",
     variable: "PUSHER_HISTORY_SECONDS",
     value: "seconds",
-    help: "how long they are kept (default 300)",
+    help: "how long to keep an event (default 300)",
   },
   "history-bytes": {
     type: "string",
     variable: "PUSHER_HISTORY_BYTES",
     value: "bytes",
-    help: "what all of them may take (default 67108864)",
+    help: "bytes of the events of all channels (default 67108864)",
   },
   "no-history": {
     type: "boolean",
     variable: "PUSHER_NO_HISTORY",
-    help: "keep no events: what a client misses is lost",
+    help: "keep no events: a client loses the events that it misses",
   },
   "webhook": {
     type: "string",
     variable: "PUSHER_WEBHOOKS",
     value: "url",
     multiple: true,
-    help: "address that is told of channels, members and client events, " +
-      "signed by the app; may be repeated, and the variable takes a comma list",
+    help: "URL that gets the events of channels, members and clients, signed " +
+      "by the app; may be repeated, and the variable takes a comma list",
   },
   "path": {
     type: "string",
@@ -135,7 +136,8 @@ const FLAGS = {
     variable: "PUSHER_ORIGINS",
     value: "origin",
     multiple: true,
-    help: "page that may open sockets, such as https://example.com or " +
+    help: "origin whose pages may open sockets, such as " +
+      "https://example.com or " +
       "https://*.example.com; may be repeated, and the variable takes " +
       "a comma list (default: any)",
   },
@@ -143,20 +145,20 @@ const FLAGS = {
     type: "string",
     variable: "PUSHER_ACTIVITY_TIMEOUT",
     value: "seconds",
-    help: "silence after which a client is pinged (default 120)",
+    help: "silence after which the server pings a client (default 120)",
   },
   "pong-timeout": {
     type: "string",
     variable: "PUSHER_PONG_TIMEOUT",
     value: "seconds",
-    help: "how long it may take to answer (default 30)",
+    help: "how long the client may take to answer (default 30)",
   },
   "authorization-timeout": {
     type: "string",
     variable: "PUSHER_AUTHORIZATION_TIMEOUT",
     value: "seconds",
-    help: "close connections that by then have neither signed in nor joined " +
-      "a private or presence channel (default: they may stay)",
+    help: "how long a connection may stay without signing in or joining a " +
+      "private or presence channel (default: no limit)",
   },
   "max-connections": {
     type: "string",
@@ -168,17 +170,18 @@ const FLAGS = {
     type: "string",
     variable: "PUSHER_DRAIN",
     value: "seconds",
-    help: "on SIGTERM and SIGINT, spread the closing of connections over " +
-      "this long; a second signal stops at once (default 5)",
+    help:
+      "time over which SIGTERM and SIGINT close the connections; a second " +
+      "signal exits at once (default 5)",
   },
-  "help": { type: "boolean", short: "h", help: "show this text" },
+  "help": { type: "boolean", short: "h", help: "print this text" },
 } as const satisfies Record<string, Flag>;
 
 const HELP_COLUMN = 36;
 const HELP_WIDTH = 80;
 
 /** The text of `--help`. */
-function help(): string {
+function helpText(): string {
   const flags = Object.entries(FLAGS as Record<string, Flag>).map(
     ([name, { help, value, variable, short }]) => {
       const flag = `${short ? `-${short}, ` : ""}--${name}${
@@ -195,8 +198,8 @@ Usage: deno run --allow-net [--allow-env] [--allow-read] cli.ts [flags]
 
 ${flags.join("\n")}
 
-The name in brackets is the environment variable of the flag, which is read
-where --allow-env permits it.`;
+The name in brackets is the flag's environment variable. It is read if
+--allow-env permits that.`;
 }
 
 /** Breaks a text into the lines of the right-hand column. */
@@ -211,7 +214,9 @@ function wrap(text: string): string {
 }
 
 // ---- Settings ---------------------------------------------------------------
-// What the flags and the environment come to.
+// What the flags and the environment ask for.
+
+type FlagName = keyof typeof FLAGS;
 
 // No deployment waits for a day.
 const MAX_DRAIN_MS = 86_400_000;
@@ -219,7 +224,7 @@ const MAX_DRAIN_MS = 86_400_000;
 interface Settings {
   readonly port: number;
   readonly hostname: string;
-  /** Whether a port or a hostname was asked for. */
+  /** Whether the flags or the environment name a port or a hostname. */
   readonly ownAddress: boolean;
   readonly drainMs: number;
   readonly webhooks: readonly string[];
@@ -231,124 +236,56 @@ class UsageError extends Error {
   override name = "UsageError";
 }
 
-/** Reads flags and environment; `null` if only help is wanted. */
-function readSettings(args: string[]): Settings | null {
-  const values = parseFlags(args);
-  if (values.help) return null;
-  const read = (name: keyof typeof FLAGS): string | undefined => {
-    const value = values[name];
-    if (Array.isArray(value)) return value.join(",");
-    return value === undefined ? environment(name) : String(value);
-  };
-  const number = (name: keyof typeof FLAGS, standard: number): number => {
-    const text = read(name);
-    const value = text === undefined ? standard : Number(text);
-    if (text === "" || !(value >= 0)) {
-      throw new UsageError(
-        `--${name} is "${text}", and must be a number from 0`,
-      );
+/** The values of the flags, or of their environment variables. */
+class Flags {
+  readonly #values: Readonly<Record<string, unknown>>;
+
+  constructor(args: string[]) {
+    try {
+      this.#values = parseArgs({ args, options: FLAGS, strict: true }).values;
+    } catch (error) {
+      throw new UsageError(error instanceof Error ? error.message : `${error}`);
     }
-    return value;
-  };
-  const port = number("port", 6001);
-  if (!Number.isInteger(port) || port > 65_535) {
-    throw new UsageError(`--port is ${port}, and must be from 0 to 65535`);
   }
-  const drainMs = number("drain", 5) * 1000;
-  if (drainMs > MAX_DRAIN_MS) {
+
+  /** The text of a flag or of its variable; undefined if neither is given. */
+  text(name: FlagName): string | undefined {
+    const value = this.#values[name];
+    if (Array.isArray(value)) return value.join(",");
+    return value === undefined ? readVariable(name) : String(value);
+  }
+
+  list(name: FlagName): string[] | undefined {
+    return this.text(name)?.split(",").map((item) => item.trim());
+  }
+
+  boolean(name: FlagName): boolean {
+    const text = this.text(name);
+    if (text === undefined || text === "false" || text === "0") return false;
+    if (text === "true" || text === "1" || text === "") return true;
+    throw new UsageError(`--${name} is "${text}", and must be true or false`);
+  }
+
+  /** A number from 0; undefined if it is not given. */
+  number(name: FlagName): number | undefined {
+    const text = this.text(name);
+    if (text === undefined) return undefined;
+    const value = Number(text);
+    if (text !== "" && value >= 0) return value;
     throw new UsageError(
-      `--drain is ${drainMs / 1000}, and must be at most ${
-        MAX_DRAIN_MS / 1000
-      }`,
+      `--${name} is "${text}", and must be a number from 0`,
     );
   }
-  const list = (name: keyof typeof FLAGS) =>
-    read(name)?.split(",").map((item) => item.trim());
-  const hostname = read("hostname");
-  return {
-    port,
-    hostname: hostname ?? "0.0.0.0",
-    ownAddress: read("port") !== undefined || hostname !== undefined,
-    drainMs,
-    webhooks: list("webhook") ?? [],
-    pusher: {
-      ...readApps(read),
-      clientEvents: readBoolean("client-events", read("client-events")),
-      subscriptionCounts: readBoolean(
-        "subscription-counts",
-        read("subscription-counts"),
-      ),
-      cacheTtlMs: number("cache-ttl", 1800) * 1000,
-      history: readBoolean("no-history", read("no-history"))
-        ? false
-        : readHistory((name) =>
-          read(name) === undefined ? undefined : number(name, 0)
-        ),
-      authorizationTimeoutMs: read("authorization-timeout") === undefined
-        ? undefined
-        : number("authorization-timeout", 0) * 1000,
-      activityTimeoutMs: number("activity-timeout", 120) * 1000,
-      pongTimeoutMs: number("pong-timeout", 30) * 1000,
-      limits: { connections: number("max-connections", Infinity) },
-      path: read("path"),
-      origins: list("origin"),
-    },
-  };
-}
 
-function parseFlags(args: string[]): Record<string, unknown> {
-  try {
-    return parseArgs({ args, options: FLAGS, strict: true }).values;
-  } catch (error) {
-    throw new UsageError(error instanceof Error ? error.message : `${error}`);
+  /** A time in seconds, as milliseconds; undefined if it is not given. */
+  ms(name: FlagName): number | undefined {
+    const seconds = this.number(name);
+    return seconds === undefined ? undefined : seconds * 1000;
   }
 }
 
-/** One app, or the several of a file. */
-function readApps(
-  read: (name: keyof typeof FLAGS) => string | undefined,
-): PusherOptions {
-  const file = read("apps");
-  const [appId, key, secret] = [read("app-id"), read("key"), read("secret")];
-  if (file === undefined) return { appId, key, secret };
-  const refuse = (why: string) =>
-    new UsageError(`--apps "${file}" cannot be used: ${why}`);
-  let apps: unknown;
-  try {
-    apps = JSON.parse(Deno.readTextFileSync(file));
-  } catch (error) {
-    // The file holds secrets, and a JSON error quotes what it stumbled over.
-    throw refuse(error instanceof SyntaxError ? "it is not JSON" : `${error}`);
-  }
-  const fits = Array.isArray(apps) &&
-    apps.every((app) => typeof app === "object" && app !== null);
-  if (!fits) throw refuse("it is not an array of objects");
-  // What the objects hold is checked by Pusher.
-  return { apps: apps as AppOptions[], appId, key, secret };
-}
-
-/** What is kept, as far as something was said of it. */
-function readHistory(
-  number: (name: keyof typeof FLAGS) => number | undefined,
-): Partial<History> {
-  const events = number("history-events");
-  const seconds = number("history-seconds");
-  const bytes = number("history-bytes");
-  return {
-    ...(events !== undefined && { events }),
-    ...(seconds !== undefined && { ageMs: seconds * 1000 }),
-    ...(bytes !== undefined && { bytes }),
-  };
-}
-
-function readBoolean(name: string, text: string | undefined): boolean {
-  if (text === undefined || text === "false" || text === "0") return false;
-  if (text === "true" || text === "1" || text === "") return true;
-  throw new UsageError(`--${name} is "${text}", and must be true or false`);
-}
-
-/** A flag's environment variable, where reading it is permitted. */
-function environment(name: keyof typeof FLAGS): string | undefined {
+/** Reads a flag's environment variable, if that is permitted. */
+function readVariable(name: FlagName): string | undefined {
   const { variable }: Flag = FLAGS[name];
   if (variable === undefined) return undefined;
   const permission = { name: "env", variable } as const;
@@ -356,10 +293,86 @@ function environment(name: keyof typeof FLAGS): string | undefined {
   return granted ? Deno.env.get(variable) : undefined;
 }
 
-// ---- Server -----------------------------------------------------------------
-// The port is ours alone, so what is nobody's is answered here.
+/** Reads flags and environment; null if only help is wanted. */
+function readSettings(args: string[]): Settings | null {
+  const flags = new Flags(args);
+  if (flags.boolean("help")) return null;
+  const port = flags.number("port");
+  if (port !== undefined && (!Number.isInteger(port) || port > 65_535)) {
+    throw new UsageError(`--port is ${port}, and must be from 0 to 65535`);
+  }
+  const drainMs = flags.ms("drain") ?? 5_000;
+  if (drainMs > MAX_DRAIN_MS) {
+    const [given, most] = [drainMs / 1000, MAX_DRAIN_MS / 1000];
+    throw new UsageError(`--drain is ${given}, and must be at most ${most}`);
+  }
+  const hostname = flags.text("hostname");
+  return {
+    port: port ?? 6001,
+    hostname: hostname ?? "0.0.0.0",
+    ownAddress: port !== undefined || hostname !== undefined,
+    drainMs,
+    webhooks: flags.list("webhook") ?? [],
+    pusher: {
+      ...readApps(flags),
+      clientEvents: flags.boolean("client-events"),
+      subscriptionCounts: flags.boolean("subscription-counts"),
+      cacheTtlMs: flags.ms("cache-ttl"),
+      history: flags.boolean("no-history") ? false : readHistory(flags),
+      authorizationTimeoutMs: flags.ms("authorization-timeout"),
+      activityTimeoutMs: flags.ms("activity-timeout"),
+      pongTimeoutMs: flags.ms("pong-timeout"),
+      limits: { connections: flags.number("max-connections") ?? Infinity },
+      path: flags.text("path"),
+      origins: flags.list("origin"),
+    },
+  };
+}
 
-/** Makes the handler of a server that owns its port. */
+/** The one app of the flags, or the several apps of a file. */
+function readApps(flags: Flags): PusherOptions {
+  const [appId, key, secret] = (["app-id", "key", "secret"] as const)
+    .map((name) => flags.text(name));
+  const file = flags.text("apps");
+  const apps = file === undefined ? undefined : readAppsFile(file);
+  return { apps, appId, key, secret };
+}
+
+function readAppsFile(file: string): AppOptions[] {
+  const unusable = (why: string) =>
+    new UsageError(`--apps "${file}" cannot be used: ${why}`);
+  let text: string;
+  try {
+    text = Deno.readTextFileSync(file);
+  } catch (error) {
+    throw unusable(`${error}`);
+  }
+  // The file holds secrets, so no message quotes it.
+  const apps = parseJson(text);
+  if (apps === undefined) throw unusable("it is not JSON");
+  if (!Array.isArray(apps) || !apps.every(isObject)) {
+    throw unusable("it is not an array of objects");
+  }
+  // Pusher checks the fields of the objects.
+  return apps as unknown[] as AppOptions[];
+}
+
+/** The bounds that the flags name; the others keep their defaults. */
+function readHistory(flags: Flags): Partial<History> {
+  const events = flags.number("history-events");
+  const ageMs = flags.ms("history-seconds");
+  const bytes = flags.number("history-bytes");
+  return {
+    ...(events !== undefined && { events }),
+    ...(ageMs !== undefined && { ageMs }),
+    ...(bytes !== undefined && { bytes }),
+  };
+}
+
+// ---- Server -----------------------------------------------------------------
+// The server owns its port, so it also answers requests that no route takes.
+
+/** The handler of a server that owns its port. */
 function standalone(
   pusher: Pusher,
 ): (request: Request) => Promise<Response> {
@@ -367,13 +380,13 @@ function standalone(
     request.headers.get("upgrade")?.toLowerCase() === "websocket"
       ? refuseSocket(request)
       : null;
-  // The last one tells of all routes that there are not, in JSON.
+  // The fallback is last: for all other routes it answers a 404 in JSON.
   return pusher.cascade(pusher.handler, refuseSockets, fallback(pusher));
 }
 
 /**
- * Closes a socket on an unknown path with 4005: a browser sees no HTTP status on
- * a failed upgrade, and would try again for ever.
+ * Closes a socket on an unknown path with 4005: a browser sees no HTTP status of a
+ * failed upgrade, so a client would retry for ever.
  */
 function refuseSocket(request: Request): Response {
   try {
@@ -391,15 +404,15 @@ function refuseSocket(request: Request): Response {
   }
 }
 
-/** Listens until a signal says to stop; a second one stops at once. */
+/** Listens until a signal, then closes and exits; a second signal exits at once. */
 function listen({ pusher, settings, senders }: Standalone): void {
   const { port, hostname, drainMs } = settings;
   const onListen = (address: Deno.NetAddr) => announce(address, settings);
   Deno.serve({ port, hostname, onListen }, standalone(pusher));
-  let stopping = false;
+  let isStopping = false;
   const stop = async () => {
-    if (stopping) Deno.exit(1);
-    stopping = true;
+    if (isStopping) Deno.exit(1);
+    isStopping = true;
     await pusher.close({ over: drainMs });
     await Promise.all(senders.map((sender) => sender.close()));
     Deno.exit(0);
@@ -411,7 +424,7 @@ function listen({ pusher, settings, senders }: Standalone): void {
   for (const signal of signals) Deno.addSignalListener(signal, stop);
 }
 
-/** Says where to connect, and with which key. */
+/** Prints where to connect, and with which key. */
 function announce(address: Deno.NetAddr, { pusher }: Settings): void {
   const { hostname, port } = address;
   const host = hostname === "0.0.0.0" || hostname === "::"
@@ -429,45 +442,45 @@ function announce(address: Deno.NetAddr, { pusher }: Settings): void {
   }
 }
 
-/** A server and what belongs to it. */
+/** A server with its settings and its webhooks, one per app. */
 interface Standalone {
   readonly pusher: Pusher;
   readonly settings: Settings;
   readonly senders: readonly Webhooks[];
 }
 
-/** Makes the server out of the settings; exits where they are wrong. */
+/** Makes the server of the settings; exits if they are wrong. */
 function start(): Standalone {
   try {
     const settings = readSettings(Deno.args);
     if (settings === null) {
-      console.log(help());
+      console.log(helpText());
       Deno.exit(0);
     }
     const pusher = new Pusher(settings.pusher);
     return { pusher, settings, senders: startWebhooks(pusher, settings) };
   } catch (error) {
-    const known = error instanceof UsageError || error instanceof TypeError ||
-      error instanceof RangeError;
-    if (!known) throw error;
+    const isMistake = error instanceof UsageError ||
+      error instanceof TypeError || error instanceof RangeError;
+    if (!isMistake) throw error;
     console.error(`${error.message}\nTry --help`);
     Deno.exit(2);
   }
 }
 
-/** Tells the addresses of `--webhook` of each app. */
+/** Reports each app to the URLs of `--webhook`. */
 function startWebhooks(
   pusher: Pusher,
   { webhooks: urls, pusher: options }: Settings,
 ): Webhooks[] {
   if (urls.length === 0) return [];
   const endpoints = urls.map((url) => ({ url }));
-  const { apps, key = "app-key", secret } = options;
-  if (apps !== undefined) {
-    return apps.map(({ id, key, secret }) =>
+  if (options.apps !== undefined) {
+    return options.apps.map(({ id, key, secret }) =>
       webhooks(pusher.app(id), { key, secret, endpoints })
     );
   }
+  const { key = "app-key", secret } = options;
   if (secret === undefined) {
     throw new UsageError("--webhook needs a --secret to sign with");
   }
@@ -477,9 +490,10 @@ function startWebhooks(
 /**
  * Starts the server, and returns what `deno serve` looks for.
  *
- * Deno does not say which of its commands runs a program. A port or a hostname
- * of our own says `deno run`; otherwise `deno serve` has called `onListen` by the
- * next turn of the event loop, and if it has not we listen ourselves.
+ * A program cannot see whether `deno run` or `deno serve` runs it. If it names a
+ * port or a hostname of its own, it is `deno run`. Otherwise `deno serve` would call
+ * `onListen` before the next turn of the event loop; if that has not happened by
+ * then, the program listens on its own.
  */
 function main(): Partial<Deno.ServeDefaultExport> {
   const started = start();
@@ -488,17 +502,17 @@ function main(): Partial<Deno.ServeDefaultExport> {
     listen(started);
     return {};
   }
-  const fallback = setTimeout(() => listen(started), 0);
+  const timer = setTimeout(() => listen(started), 0);
   return {
     fetch: standalone(pusher),
     onListen: (address) => {
-      clearTimeout(fallback);
+      clearTimeout(timer);
       announce(address as Deno.NetAddr, settings);
     },
   };
 }
 
-/** What `deno serve` runs; empty when Deno runs or imports the file. */
+/** For `deno serve`; empty under `deno run`, and when the file is imported. */
 const server: Partial<Deno.ServeDefaultExport> = import.meta.main ? main() : {};
 
 export default server;
