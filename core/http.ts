@@ -48,7 +48,7 @@ function compileOrigin(
   if (typeof rule === "function") {
     return (origin, request) => isAllowed(rule(origin, request));
   }
-  // Unlike `test`, `search` does not start where a pattern matched last.
+  // Unlike `test`, `search` always starts at the beginning.
   if (rule instanceof RegExp) return (origin) => origin.search(rule) >= 0;
   const [, scheme, wildcard, host = "", port] = ORIGIN_RULE.exec(rule) ?? [];
   const labels = wildcard === undefined ? "" : "[a-z0-9-]+(\\.[a-z0-9-]+)*\\.";
@@ -60,7 +60,7 @@ function compileOrigin(
   return (origin) => pattern.test(origin);
 }
 
-/** Whether a rule returned true. A promise is a mistake, and would pass as true. */
+/** Whether a rule returned true. A promise is a mistake: any condition holds for it. */
 function isAllowed(verdict: unknown): boolean {
   if (!(verdict instanceof Promise)) return verdict === true;
   // The origin is refused, so nobody else handles a rejection.

@@ -443,7 +443,9 @@ class Dispatcher<Events extends object> implements Webhooks {
   }
 
   #enqueue(event: OutgoingEvent): void {
-    const endpoints = this.#endpoints.filter((one) => one.wants(event));
+    const endpoints = this.#endpoints.filter((endpoint) =>
+      endpoint.wants(event)
+    );
     if (endpoints.length === 0) return;
     const json = JSON.stringify(event);
     const bytes = Buffer.byteLength(json);
@@ -459,7 +461,9 @@ class Dispatcher<Events extends object> implements Webhooks {
       clearTimeout(timer);
       this.#settle(key, event);
     }
-    await Promise.all(this.#endpoints.map((one) => one.close(timeoutMs)));
+    await Promise.all(
+      this.#endpoints.map((endpoint) => endpoint.close(timeoutMs)),
+    );
   }
 }
 
