@@ -35,7 +35,7 @@
  *
  * @module
  */
-import type { Opener } from "./ext/encrypted_client.ts";
+import type { Opener } from "./client/encrypted.ts";
 
 // ---- Types ------------------------------------------------------------------
 // What a program passes in and is told. Names and shapes are those of pusher-js,
@@ -1409,11 +1409,11 @@ export class Connection extends Emitter<ConnectionEvents> {
 }
 
 /** What few pages need, once one does. */
-let more: typeof import("./ext/fallback_client.ts") | undefined;
+let more: typeof import("./client/http.ts") | undefined;
 
 async function loadMore(): Promise<NonNullable<typeof more>> {
   // Kept, because a served script imports under a new name each time.
-  return more ??= await import("./ext/fallback_client.ts");
+  return more ??= await import("./client/http.ts");
 }
 
 /** The part of an event that matters. */

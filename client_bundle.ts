@@ -1,6 +1,6 @@
 /**
  * The browser client as text. Generated from `client.ts` and
- * `ext/fallback_client.ts` by `deno task bundle`; never edited by hand.
+ * `client/http.ts` by `deno task bundle`; never edited by hand.
  *
  * @module
  */

@@ -11,7 +11,7 @@ import { fileURLToPath } from "node:url";
 import { gzipSync } from "node:zlib";
 
 const SOURCE = "client.ts";
-const FALLBACK_SOURCE = "ext/fallback_client.ts";
+const FALLBACK_SOURCE = "client/http.ts";
 const TARGET = "client_bundle.ts";
 
 /** What a page may have to load; pusher-js is three times as large. */

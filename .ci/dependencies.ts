@@ -15,8 +15,8 @@ const FILES: Record<string, string[]> = {
   "client.ts": [
     "client.ts",
     // Loaded when they are needed.
-    "ext/encrypted_client.ts",
-    "ext/fallback_client.ts",
+    "client/encrypted.ts",
+    "client/http.ts",
   ],
   "cli.ts": [
     "cli.ts",

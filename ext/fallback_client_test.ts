@@ -30,7 +30,7 @@ import {
   within,
 } from "../tests/client_harness.ts";
 import { browserTest, openPage } from "../tests/browser.ts";
-import { HttpSocket, type Switch } from "./fallback_client.ts";
+import { HttpSocket, type Switch } from "../client/http.ts";
 
 // ---- Fixtures ---------------------------------------------------------------
 

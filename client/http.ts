@@ -13,7 +13,7 @@
  */
 import type { PusherOptions, Socket } from "../client.ts";
 
-export { Opener, type OpenerOwner } from "./encrypted_client.ts";
+export { Opener, type OpenerOwner } from "./encrypted.ts";
 
 /** The transports over HTTP. */
 export type HttpTransport = "xhr_streaming" | "xhr_polling";

@@ -1,6 +1,6 @@
 /**
  * What the client opens the events of encrypted channels with. The client loads it,
- * by way of `fallback_client.ts`, when it first subscribes to such a channel.
+ * by way of `http.ts`, when it first subscribes to such a channel.
  *
  * @module
  */
