@@ -35,7 +35,10 @@
  *
  * @module
  */
-import type { Opener } from "./client/encrypted.ts";
+import type { Nacl, Opener } from "./client/encrypted.ts";
+import type { Socket } from "./client/http.ts";
+
+export type { Nacl } from "./client/encrypted.ts";
 
 // ---- Types ------------------------------------------------------------------
 // What a program passes in and is told. Names and shapes are those of pusher-js,
@@ -130,23 +133,6 @@ export type IgnoredOptions = Partial<
     unknown
   >
 >;
-
-/** The part of `tweetnacl` that encrypted channels need. */
-export interface Nacl {
-  /** XSalsa20-Poly1305. */
-  readonly secretbox: {
-    /** Decrypts; null when the secret or the box is another one. */
-    open(box: Uint8Array, nonce: Uint8Array, key: Uint8Array):
-      | Uint8Array
-      | null;
-    /** Bytes of a secret. */
-    readonly keyLength: number;
-    /** Bytes of a nonce. */
-    readonly nonceLength: number;
-    /** Bytes that a box has more than its content. */
-    readonly overheadLength: number;
-  };
-}
 
 /** How to ask for the permission to join private and presence channels. */
 export type ChannelAuthorization = AuthOptions<AuthRequest, ChannelAuth>;
@@ -1020,20 +1006,6 @@ const ABNORMAL_CLOSURE = 1006;
 /** Code of a peer that left a ping unanswered. */
 const PONG_MISSING = 4201;
 
-/** The part of a `WebSocket` that a connection needs, whatever carries it. */
-export interface Socket {
-  /** Hears each message, as `data`. */
-  // deno-lint-ignore no-explicit-any -- handlers of a WebSocket want all of its event
-  onmessage?: ((event: any) => void) | null;
-  /** Hears of the end, as `code` and `reason`, unless `close` was called. */
-  // deno-lint-ignore no-explicit-any -- as above
-  onclose?: ((event: any) => void) | null;
-  /** Sends a message. */
-  send(text: string): void;
-  /** Ends the connection. */
-  close(): void;
-}
-
 /** What the owner of a {@linkcode Connection} provides. */
 export interface ConnectionOwner extends PusherConfig {
   /** The app's key. */
@@ -1409,11 +1381,11 @@ export class Connection extends Emitter<ConnectionEvents> {
 }
 
 /** What few pages need, once one does. */
-let more: typeof import("./client/http.ts") | undefined;
+let more: typeof import("./client/lazy.ts") | undefined;
 
 async function loadMore(): Promise<NonNullable<typeof more>> {
   // Kept, because a served script imports under a new name each time.
-  return more ??= await import("./client/http.ts");
+  return more ??= await import("./client/lazy.ts");
 }
 
 /** The part of an event that matters. */
@@ -1731,7 +1703,7 @@ export class Members<Info = any> {
 
 /** A channel whose events the server cannot read. */
 class EncryptedChannel extends Channel {
-  #opener: Opener | undefined;
+  #opener: Opener<Frame> | undefined;
 
   override trigger(event: string, _data?: unknown): never {
     throw failure(

@@ -11,7 +11,7 @@ import { fileURLToPath } from "node:url";
 import { gzipSync } from "node:zlib";
 
 const SOURCE = "client.ts";
-const FALLBACK_SOURCE = "client/http.ts";
+const LAZY_SOURCE = "client/lazy.ts";
 const TARGET = "client_bundle.ts";
 
 /** What a page may have to load; pusher-js is three times as large. */
@@ -23,15 +23,15 @@ const SERVER_TAIL_BYTES = 150;
 /** The server's tails use these names. */
 const DECLARED = ["Pusher", "preset"];
 
-/** How the client imports the fallback, and what a served script does instead. */
-const FALLBACK_IMPORT = `import("./${FALLBACK_SOURCE}")`;
+/** How the client imports its lazy module; a served script does it otherwise. */
+const LAZY_IMPORT = `import("./${LAZY_SOURCE}")`;
 
 /**
  * Not relative, as classic scripts of another origin than the page's have nothing
  * that it could be relative to. And browsers remember for good that a module could
  * not be loaded, so each time it gets another name.
  */
-const SERVED_FALLBACK_IMPORT = 'import(Pusher.fallbackUrl+"?"+Date.now())';
+const SERVED_LAZY_IMPORT = 'import(Pusher.fallbackUrl+"?"+Date.now())';
 
 /** Runs on what the bundler has minified. Pinned, as it decides what comes out. */
 const MINIFIER = "npm:terser@5.51.4";
@@ -84,11 +84,11 @@ function toStatements(module: string): string {
       `Cannot bundle ${SOURCE}: the bundle does not end with its exports`,
     );
   }
-  const [before, after, ...more] = code.split(FALLBACK_IMPORT);
+  const [before, after, ...more] = code.split(LAZY_IMPORT);
   const others = /\b(?:export|import)\b/;
   if (after === undefined || more.length > 0 || others.test(before + after)) {
     throw new Error(
-      `Cannot bundle ${SOURCE}: there must be one import, of ${FALLBACK_SOURCE}, and no other exports`,
+      `Cannot bundle ${SOURCE}: there must be one import, of ${LAZY_SOURCE}, and no other exports`,
     );
   }
   const locals = new Map(
@@ -102,9 +102,7 @@ function toStatements(module: string): string {
     if (local && local !== name) return `${name}=${local}`;
     throw new Error(`Cannot bundle ${SOURCE}: no minified export ${name}`);
   });
-  const served = `${before}${SERVED_FALLBACK_IMPORT}${
-    after.replace(/;?$/, ";")
-  }`;
+  const served = `${before}${SERVED_LAZY_IMPORT}${after.replace(/;?$/, ";")}`;
   const statements = `${served}const ${declarations.join()};`;
   // Throws unless it is what the server needs it to be: plain statements.
   new Function(`"use strict";${statements}`);
@@ -116,10 +114,10 @@ function etag(script: string): string {
   return hash.slice(0, ETAG_CHARACTERS);
 }
 
-function toModule(statements: string, fallback: string): string {
+function toModule(statements: string, lazy: string): string {
   return `/**
  * The browser client as text. Generated from \`${SOURCE}\` and
- * \`${FALLBACK_SOURCE}\` by \`deno task bundle\`; never edited by hand.
+ * \`${LAZY_SOURCE}\` by \`deno task bundle\`; never edited by hand.
  *
  * @module
  */
@@ -134,20 +132,20 @@ export const CLIENT_ETAG: string = "${etag(statements)}";
  * A module, minified, that the statements import from \`pusher-fallback.mjs\` beside
  * the script that they are in, with a query that means nothing.
  */
-export const CLIENT_FALLBACK_BUNDLE: string = ${JSON.stringify(fallback)};
+export const CLIENT_FALLBACK_BUNDLE: string = ${JSON.stringify(lazy)};
 
 /** Changes with every change of the module. */
-export const CLIENT_FALLBACK_ETAG: string = "${etag(fallback)}";
+export const CLIENT_FALLBACK_ETAG: string = "${etag(lazy)}";
 `;
 }
 
 /** Says how large the scripts are; returns whether the main one is small enough. */
-function checkSizes(statements: string, fallback: string): boolean {
+function checkSizes(statements: string, lazy: string): boolean {
   const bytes = gzipSync(`(()=>{${statements}})();`).length +
     SERVER_TAIL_BYTES;
   console.log(`${SOURCE}: ${bytes} of ${MAX_GZIP_BYTES} bytes with gzip`);
   console.log(
-    `${FALLBACK_SOURCE}: ${gzipSync(fallback).length} bytes with gzip`,
+    `${LAZY_SOURCE}: ${gzipSync(lazy).length} bytes with gzip`,
   );
   if (bytes <= MAX_GZIP_BYTES) return true;
   console.error(
@@ -166,10 +164,10 @@ async function checkFreshness(path: string, text: string): Promise<boolean> {
 }
 
 const path = `${root}${TARGET}`;
-const statements = toStatements(await minify(SOURCE, [FALLBACK_SOURCE]));
-const fallback = await minify(FALLBACK_SOURCE);
-const text = toModule(statements, fallback);
-const isSmall = checkSizes(statements, fallback);
+const statements = toStatements(await minify(SOURCE, [LAZY_SOURCE]));
+const lazy = await minify(LAZY_SOURCE);
+const text = toModule(statements, lazy);
+const isSmall = checkSizes(statements, lazy);
 if (Deno.args.includes("--check")) {
   const isFresh = await checkFreshness(path, text);
   if (!isSmall || !isFresh) Deno.exit(1);

@@ -1,6 +1,6 @@
 /**
- * Fails when a module of the package imports what it should not: anything but
- * files of this repository and what the runtime has built in.
+ * Fails when a file of the package imports what it should not, and when imports
+ * form a circle. An `import type` counts as an import.
  *
  * @module
  */
@@ -9,55 +9,134 @@ import { fileURLToPath } from "node:url";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 
-/** The files each entry point is made of. */
-const FILES: Record<string, string[]> = {
-  "mod.ts": ["client_bundle.ts", "mod.ts"],
-  "client.ts": [
-    "client.ts",
-    // Loaded when they are needed.
-    "client/encrypted.ts",
-    "client/http.ts",
-  ],
-  "cli.ts": [
-    "cli.ts",
-    "client_bundle.ts",
-    "ext/fallback.ts",
-    "ext/webhooks.ts",
-    "mod.ts",
-  ],
-  "ext/fallback.ts": ["client_bundle.ts", "ext/fallback.ts", "mod.ts"],
-  "ext/webhooks.ts": ["client_bundle.ts", "ext/webhooks.ts", "mod.ts"],
+/**
+ * What each file, or each file of a folder, may import: files, folders and the
+ * modules that the runtime has built in.
+ */
+const ALLOWED: Record<string, string[]> = {
+  "mod.ts": ["core/", "client_bundle.ts", "node:"],
+  "core/": ["core/", "client_bundle.ts", "node:"],
+  "ext/": ["mod.ts", "core/", "node:"],
+  "cli.ts": ["mod.ts", "core/", "ext/", "node:"],
+  "client.ts": ["client/"],
+  "client/": ["client/"],
+  "client_bundle.ts": [],
 };
 
-/** What `deno info --json` says of a module graph, as far as it matters. */
+/** The library that an extension is made for: one each, and no other. */
+const LIBRARIES: Record<string, string> = {
+  "ext/encryption.ts": "npm:@noble/ciphers@",
+};
+
+/** What each file imports; files are named by their paths in the repository. */
+type Graph = Map<string, string[]>;
+
+/** What `deno info --json` prints, as far as it matters. */
 interface Info {
-  modules: { specifier: string; kind?: string; error?: string }[];
+  modules: { specifier: string; error?: string; dependencies?: Dependency[] }[];
 }
 
-async function imports(entry: string): Promise<string[]> {
+/** One import; where only types are imported there is no code. */
+interface Dependency {
+  code?: { specifier: string };
+  type?: { specifier: string };
+}
+
+/** The files of the package; tests and tools are none. */
+function packageFiles(folder = ""): string[] {
+  return [...Deno.readDirSync(root + folder)].flatMap(
+    ({ name, isDirectory }) => {
+      const path = folder + name;
+      if (isDirectory) {
+        return `${path}/` in ALLOWED || folder ? packageFiles(`${path}/`) : [];
+      }
+      const isSource = /\.tsx?$/.test(name) && !/_test\.tsx?$/.test(name);
+      return isSource ? [path] : [];
+    },
+  ).sort();
+}
+
+async function importGraph(files: string[]): Promise<Graph> {
+  const graph: Graph = new Map();
+  for (const file of files) {
+    if (graph.has(file)) continue;
+    for (const { specifier, error, dependencies } of await modules(file)) {
+      if (error !== undefined) throw new Error(error);
+      const targets = (dependencies ?? []).flatMap(({ code, type }) =>
+        [code, type].flatMap((target) => target?.specifier ?? [])
+      );
+      graph.set(toPath(specifier), [...new Set(targets.map(toPath))].sort());
+    }
+  }
+  return graph;
+}
+
+/** A file and everything that it imports, by way of others too. */
+async function modules(file: string): Promise<Info["modules"]> {
   const { success, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
-    args: ["info", "--json", entry],
+    args: ["info", "--json", file],
     cwd: root,
   }).output();
   if (!success) throw new Error(new TextDecoder().decode(stderr));
-  const { modules }: Info = JSON.parse(new TextDecoder().decode(stdout));
-  return modules.map(({ specifier, error }) => {
-    if (error !== undefined) throw new Error(error);
-    return specifier.startsWith("file:")
-      ? relative(root, fileURLToPath(specifier))
-      : specifier;
-  });
+  const info: Info = JSON.parse(new TextDecoder().decode(stdout));
+  return info.modules;
 }
 
-for (const [entry, expected] of Object.entries(FILES)) {
-  const found = await imports(entry);
-  const others = found.filter((name) => !name.startsWith("node:")).sort();
-  if (others.join() !== expected.join()) {
-    console.error(
-      `Cannot accept the imports of ${entry}: ${others.join(", ")}, and must ` +
-        `be ${expected.join(", ")} and built-in modules`,
+function toPath(specifier: string): string {
+  return specifier.startsWith("file:")
+    ? relative(root, fileURLToPath(specifier))
+    : specifier;
+}
+
+/** What is wrong with the imports of one file. */
+function forbiddenImports(file: string, imports: string[]): string[] {
+  const entry = Object.entries(ALLOWED).find(([name]) => covers(name, file));
+  if (!entry) return [`Cannot place ${file}: ALLOWED in this script lacks it`];
+  const library = LIBRARIES[file];
+  const allowed = library ? [...entry[1], library] : entry[1];
+  return imports
+    .filter((target) => !allowed.some((name) => covers(name, target)))
+    .map((target) =>
+      `Cannot accept the imports of ${file}: ${target} is among them, and ` +
+      `allowed are ${allowed.join(", ") || "none"}`
     );
-    Deno.exit(1);
+}
+
+/** Whether a name is that of a file, of its folder, or of its kind. */
+function covers(name: string, file: string): boolean {
+  return /[/:@]$/.test(name) ? file.startsWith(name) : file === name;
+}
+
+/** A circle of imports, its first file repeated at the end, if there is one. */
+function findCircle(graph: Graph): string[] | undefined {
+  const done = new Set<string>();
+  const visit = (file: string, path: string[]): string[] | undefined => {
+    const start = path.indexOf(file);
+    if (start >= 0) return [...path.slice(start), file];
+    if (done.has(file)) return;
+    for (const target of graph.get(file) ?? []) {
+      const circle = visit(target, [...path, file]);
+      if (circle) return circle;
+    }
+    done.add(file);
+  };
+  for (const file of graph.keys()) {
+    const circle = visit(file, []);
+    if (circle) return circle;
   }
-  console.log(`${entry}: ${found.sort().join(", ")}`);
+}
+
+const files = packageFiles();
+const graph = await importGraph(files);
+const problems = files.flatMap((file) =>
+  forbiddenImports(file, graph.get(file) ?? [])
+);
+const circle = findCircle(graph);
+if (circle) {
+  problems.push(`Cannot accept a circle of imports: ${circle.join(" -> ")}`);
+}
+for (const problem of problems) console.error(problem);
+if (problems.length > 0) Deno.exit(1);
+for (const file of files) {
+  console.log(`${file}: ${graph.get(file)?.join(", ") || "nothing"}`);
 }

@@ -1,18 +1,53 @@
 /**
- * What the client opens the events of encrypted channels with. The client loads it,
- * by way of `http.ts`, when it first subscribes to such a channel.
+ * Opens the events of encrypted channels. The client loads it when a page first
+ * subscribes to such a channel.
  *
  * @module
  */
-import type { Channel, ChannelAuth, Frame, Nacl } from "../client.ts";
 
 /** Events of a channel that may wait for a new secret; more are dropped. */
 const MAX_HELD_EVENTS = 1_000;
 
-/** What a channel lets its {@linkcode Opener} do. */
-export interface OpenerOwner {
+/** The part of `tweetnacl` that encrypted channels need. */
+export interface Nacl {
+  /** XSalsa20-Poly1305. */
+  readonly secretbox: {
+    /** Decrypts; null when the secret or the box is another one. */
+    open(box: Uint8Array, nonce: Uint8Array, key: Uint8Array):
+      | Uint8Array
+      | null;
+    /** Bytes of a secret. */
+    readonly keyLength: number;
+    /** Bytes of a nonce. */
+    readonly nonceLength: number;
+    /** Bytes that a box has more than its content. */
+    readonly overheadLength: number;
+  };
+}
+
+/** The part of a frame that matters here. */
+interface EncryptedFrame {
+  /** `ciphertext` and `nonce`, unless the peer sends something else. */
+  // deno-lint-ignore no-explicit-any -- peers send any JSON
+  data?: any;
+  /** Where the event is in the channel's history. */
+  offset?: number;
+}
+
+/** The part of a channel that matters here. */
+interface EncryptedChannel {
+  readonly name: string;
+  readonly subscribed: boolean;
+  readonly pusher: {
+    readonly options: { nacl?: Nacl };
+    readonly positions: ReadonlyMap<string, { offset: number }>;
+  };
+}
+
+/** What a channel provides for its {@linkcode Opener}. */
+export interface OpenerOwner<Frame> {
   /** The channel. */
-  channel: Channel;
+  channel: EncryptedChannel;
   /** Takes an event that has been opened. */
   emit(frame: Frame): void;
   /** Asks for a permission, which brings a secret. */
@@ -22,15 +57,15 @@ export interface OpenerOwner {
 }
 
 /** Opens the events of one encrypted channel. */
-export class Opener {
-  readonly #owner: OpenerOwner;
+export class Opener<Frame extends EncryptedFrame> {
+  readonly #owner: OpenerOwner<Frame>;
   readonly #secretbox: Nacl["secretbox"];
   #secret: Uint8Array = new Uint8Array();
   /** Events that the secret did not open. A new one is asked for meanwhile. */
   #held: Frame[] = [];
 
   /** Made by the channel when it is first given a secret. */
-  constructor(owner: OpenerOwner) {
+  constructor(owner: OpenerOwner<Frame>) {
     this.#owner = owner;
     // The client creates no encrypted channel without it.
     this.#secretbox = owner.channel.pusher.options.nacl!.secretbox;
@@ -41,7 +76,7 @@ export class Opener {
    *
    * @throws {TypeError} when there is none.
    */
-  accept({ shared_secret = "" }: ChannelAuth): void {
+  accept({ shared_secret = "" }: { shared_secret?: string }): void {
     try {
       this.#secret = decodeBase64(shared_secret, this.#secretbox.keyLength);
     } catch (cause) {

@@ -1,28 +1,38 @@
 /**
  * What the client uses where no WebSocket can open, such as behind a proxy that
  * refuses `Upgrade`: frames over HTTP, by streaming or by polling, as `pusher-js`
- * has them. The client loads this module when it is first needed.
+ * has them. The client loads this module when a page first needs it.
  *
  * While it is in use WebSocket is tried again in the background, so that a network
  * which has got better is noticed.
  *
- * It brings along what else few pages need: what opens the events of encrypted
- * channels.
- *
  * @module
  */
-import type { PusherOptions, Socket } from "../client.ts";
-
-export { Opener, type OpenerOwner } from "./encrypted.ts";
 
 /** The transports over HTTP. */
 export type HttpTransport = "xhr_streaming" | "xhr_polling";
 
-/** Where HTTP goes, if not to where WebSocket does. */
-export type HttpOptions = Pick<
-  PusherOptions,
-  "httpHost" | "httpPort" | "httpsPort" | "httpPath"
->;
+/** The part of a `WebSocket` that a connection needs, whatever carries it. */
+export interface Socket {
+  /** Hears each message, as `data`. */
+  // deno-lint-ignore no-explicit-any -- handlers of a WebSocket want all of its event
+  onmessage?: ((event: any) => void) | null;
+  /** Hears of the end, as `code` and `reason`, unless `close` was called. */
+  // deno-lint-ignore no-explicit-any -- as above
+  onclose?: ((event: any) => void) | null;
+  /** Sends a message. */
+  send(text: string): void;
+  /** Ends the connection. */
+  close(): void;
+}
+
+/** Where HTTP goes, if not to where WebSocket does: options of the client. */
+export interface HttpOptions {
+  httpHost?: string;
+  httpPort?: number;
+  httpsPort?: number;
+  httpPath?: string;
+}
 
 /**
  * Takes over a WebSocket that has opened in the background. The greeting is its
