@@ -239,7 +239,7 @@ export interface Frame {
   user_id?: string;
   /** Where the event is in its channel, where the server keeps a log of it. */
   offset?: number;
-  /** Where what follows begins, with the confirmation of a subscription. */
+  /** Where the channel goes on from: sent when that cannot be known otherwise. */
   position?: Position;
   /** Whether all that was missed follows, where that was asked for. */
   recovered?: boolean;
@@ -337,7 +337,7 @@ export interface PusherEvents {
   "pusher:subscription_error": SubscriptionError;
   /** A cache channel has nothing in its cache. */
   "pusher:cache_miss": undefined;
-  /** Events of a channel were missed while there was no connection, and are lost. */
+  /** Events of a channel were missed and cannot be replayed. */
   "pusher:recovery_failed": { channel: string };
 }
 
@@ -351,7 +351,7 @@ export interface ChannelEvents {
   "pusher:subscription_count": { subscription_count: number };
   /** The cache channel has nothing in its cache. */
   "pusher:cache_miss": undefined;
-  /** Events were missed while there was no connection, and are lost. */
+  /** Events were missed and cannot be replayed. Later events follow as ever. */
   "pusher:recovery_failed": { channel: string };
   /** The server complains about something done on this channel. */
   "pusher:error": ErrorData;
@@ -794,9 +794,9 @@ export class Pusher<Events = any> extends Emitter<AllEvents<Events>> {
     const { event, channel = "", data, offset } = frame;
     const position = this.positions.get(channel);
     if (position && offset !== undefined) {
-      // It has been told before the connection was lost.
+      // A replay repeats what arrived before the connection was lost.
       if (offset <= position.offset) return;
-      position.offset = offset;
+      this.positions.set(channel, { ...position, offset });
     }
     this.#channels.get(channel)?.handleEvent(frame);
     this.user.handleEvent(frame);
@@ -1518,9 +1518,8 @@ export class Channel<Events = any, Own = ChannelEvents>
   /** Takes a frame of this channel; called by {@linkcode Pusher}. */
   handleEvent(frame: Frame): void {
     const { event, data, user_id, position } = frame;
+    if (position) this.pusher.positions.set(this.name, position);
     if (event === "pusher_internal:subscription_succeeded") {
-      const { positions } = this.pusher;
-      if (position) positions.set(this.name, { ...position });
       this.subscribed = true;
       if (this.#settle()) return;
       this.emit("pusher:subscription_succeeded", this.confirm(data));
@@ -1859,17 +1858,22 @@ export class User extends Emitter {
 
   /** Takes any frame; called by {@linkcode Pusher}. */
   handleEvent({ event, channel, data, position }: Frame): void {
-    if (event === "pusher:signin_success") {
+    const isAnswer = event === "pusher:signin_success";
+    if (isAnswer) {
       const user = decodeJson(data?.user_data);
-      this.#finish(isText(user?.id) && user.id !== "" ? user : null);
-      const { positions } = this.pusher;
-      if (position) positions.set(this.#channelName, { ...position });
-    } else if (event === "pusher_internal:watchlist_events") {
+      this.#finish(isText(user?.id) && user.id ? user : null);
+    }
+    // The answer to signing in names no channel.
+    const isOwn = this.user_data && (isAnswer || channel === this.#channelName);
+    if (isOwn && position) {
+      this.pusher.positions.set(this.#channelName, position);
+    }
+    if (event === "pusher_internal:watchlist_events") {
       data?.events?.forEach?.((change: WatchlistEvent | null) =>
         this.watchlist.emit(change?.name ?? "", change)
       );
-    } else if (this.user_data && channel === this.#channelName) {
-      if (!isProtocol(event)) this.emit(event, data);
+    } else if (isOwn && !isProtocol(event)) {
+      this.emit(event, data);
     }
   }
 

@@ -34,13 +34,19 @@ interface EncryptedFrame {
   offset?: number;
 }
 
+/** An event that the secret did not open, and the history that it belongs to. */
+interface Held<Frame> {
+  frame: Frame;
+  epoch: string | undefined;
+}
+
 /** The part of a channel that matters here. */
 interface EncryptedChannel {
   readonly name: string;
   readonly subscribed: boolean;
   readonly pusher: {
     readonly options: { nacl?: Nacl };
-    readonly positions: ReadonlyMap<string, { offset: number }>;
+    readonly positions: Map<string, { epoch: string; offset: number }>;
   };
 }
 
@@ -61,8 +67,8 @@ export class Opener<Frame extends EncryptedFrame> {
   readonly #owner: OpenerOwner<Frame>;
   readonly #secretbox: Nacl["secretbox"];
   #secret: Uint8Array = new Uint8Array();
-  /** Events that the secret did not open. A new one is asked for meanwhile. */
-  #held: Frame[] = [];
+  /** Events that wait for a new secret, which has been asked for. */
+  #held: Held<Frame>[] = [];
 
   /** Made by the channel when it is first given a secret. */
   constructor(owner: OpenerOwner<Frame>) {
@@ -93,13 +99,17 @@ export class Opener<Frame extends EncryptedFrame> {
     if (!this.#emitOpened(frame)) this.#retry(frame);
   }
 
-  /** Forgets what waits for a secret: the connection is lost. */
+  /** Forgets the events that wait for a secret: the connection is lost. */
   reset(): void {
-    const { name, pusher } = this.#owner.channel;
-    const position = pusher.positions.get(name);
-    const offset = this.#held[0]?.offset;
-    // It is among what is told after the reconnect.
-    if (position && offset !== undefined) position.offset = offset - 1;
+    const { name, pusher: { positions } } = this.#owner.channel;
+    const position = positions.get(name);
+    const first = this.#held.find(({ frame, epoch }) =>
+      frame.offset !== undefined && epoch === position?.epoch
+    );
+    // The server replays them after the reconnect, but those of another epoch.
+    if (position && first?.frame.offset !== undefined) {
+      positions.set(name, { ...position, offset: first.frame.offset - 1 });
+    }
     this.#held = [];
   }
 
@@ -128,14 +138,17 @@ export class Opener<Frame extends EncryptedFrame> {
   /** Gives an event one more try, with a new secret. They stay in order. */
   async #retry(frame: Frame): Promise<void> {
     const held = this.#held;
-    if (held.length < MAX_HELD_EVENTS) held.push(frame);
-    if (held.length > 1) return;
     const { channel, authorize, log } = this.#owner;
+    const epoch = channel.pusher.positions.get(channel.name)?.epoch;
+    if (held.length < MAX_HELD_EVENTS) held.push({ frame, epoch });
+    if (held.length > 1) return;
     await authorize().catch((error) => log(String(error)));
     if (held !== this.#held) return;
     for (const waiting of held.splice(0)) {
       // A handler of the event before may have left the channel.
-      if (!channel.subscribed || !this.#emitOpened(waiting)) this.#drop("");
+      if (!channel.subscribed || !this.#emitOpened(waiting.frame)) {
+        this.#drop("");
+      }
     }
   }
 

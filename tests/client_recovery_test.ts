@@ -268,6 +268,63 @@ Deno.test("pusher:recovery_failed is heard, and what follows counts from there",
   assertEquals(pusher.positions.get("a"), at(3, "f"));
 });
 
+Deno.test("pusher:recovery_failed on a live connection moves the position, also to lower offsets", async () => {
+  await using server = generous();
+  using connection = await open(server);
+  const { client: { pusher }, peer } = connection;
+  const channel = await joinAt(connection, "a", at(900));
+  const position = at(17, "f");
+  const positionsThen: unknown[] = [];
+  channel.bind("pusher:recovery_failed", () => {
+    positionsThen.push(pusher.positions.get("a"));
+  });
+  const events = record(channel);
+  const all = record(pusher);
+  const send = (peer: Peer, offset: number) =>
+    peer.send("x", offset, { channel: "a", offset });
+  send(peer, 901);
+  peer.send("pusher:recovery_failed", { channel: "a" }, {
+    channel: "a",
+    position,
+  });
+  for (const offset of [16, 17, 18, 18, 20]) send(peer, offset);
+  await settled(peer);
+  const expected: [string, unknown][] = [
+    ["x", 901],
+    ["pusher:recovery_failed", { channel: "a" }],
+    ["x", 18],
+    ["x", 20],
+  ];
+  assertEquals(events, expected);
+  assertEquals(all.filter(([event]) => event !== "pusher:ping"), expected);
+  assertEquals(positionsThen, [position]);
+
+  const next = await reconnect(server, connection);
+  const recover = at(20, "f");
+  assertEquals(await next.next(), subscription("a", { recover }));
+  confirm(next, "a", { position: recover, recovered: true });
+  for (const offset of [20, 21]) send(next, offset);
+  await settled(next);
+  assertEquals(events.at(-2), ["pusher:subscription_succeeded", {}]);
+  assertEquals(events.at(-1), ["x", 21]);
+});
+
+Deno.test("pusher:recovery_failed leaves other channels and channels that were left alone", async () => {
+  await using server = generous();
+  using connection = await open(server);
+  const { client: { pusher }, peer } = connection;
+  for (const name of ["a", "b", "left"]) {
+    await joinAt(connection, name, at(7));
+  }
+  pusher.unsubscribe("left");
+  for (const channel of ["b", "left", "never", "#server-to-user-ann"]) {
+    const position = at(1, "f");
+    peer.send("pusher:recovery_failed", { channel }, { channel, position });
+  }
+  await peer.framesUntilPong();
+  assertEquals([...pusher.positions], [["a", at(7)], ["b", at(1, "f")]]);
+});
+
 Deno.test("a repeated confirmation without a position changes nothing", async () => {
   await using server = generous();
   using connection = await open(server);
@@ -436,12 +493,50 @@ Deno.test("events of the user are recovered, and not told twice", async () => {
   assertEquals(await failed, { channel });
 });
 
+Deno.test("pusher:recovery_failed on a live connection moves the position of the user", async () => {
+  await using server = generous();
+  using connection = await open(server, asFirst(["ann"]));
+  const { client: { pusher }, peer } = connection;
+  const events = record(pusher.user);
+  const channel = "#server-to-user-ann";
+  const send = (peer: Peer, offset: number) =>
+    peer.send("x", offset, { channel, offset });
+  pusher.signin();
+  await welcome(peer, at(900));
+  send(peer, 901);
+  const failed = heard(pusher, "pusher:recovery_failed");
+  const position = at(17, "f");
+  peer.send("pusher:recovery_failed", { channel }, { channel, position });
+  assertEquals(await failed, { channel });
+  // The position of another user says nothing about this one.
+  const other = { channel: "#server-to-user-bob", position: at(50, "f") };
+  peer.send("pusher:recovery_failed", { channel: other.channel }, other);
+  for (const offset of [16, 17, 18, 18, 20]) send(peer, offset);
+  await settled(peer);
+  assertEquals(events, [["x", 901], ["x", 18], ["x", 20]]);
+
+  const next = await reconnect(server, connection);
+  assertEquals(await welcome(next, at(20, "f")), at(20, "f"));
+  for (const offset of [20, 21]) send(next, offset);
+  await settled(next);
+  assertEquals(events.slice(3), [["x", 21]]);
+});
+
 // ---- Encrypted channels -----------------------------------------------------
 
-Deno.test("encrypted events that wait for a secret are recovered after a reconnect", async () => {
-  await using server = generous();
-  const asked = new Inbox<(secret: string) => void>();
-  using connection = await open(server, {
+const ENCRYPTED = "private-encrypted-a";
+
+/** Two secrets, the second of which the client does not have at first. */
+const SECRETS = [1, 2].map((byte) => new Uint8Array(32).fill(byte));
+const [OLD_SECRET = "", NEW_SECRET = ""] = SECRETS.map(toBase64);
+
+function toBase64(bytes: Uint8Array): string {
+  return btoa(String.fromCharCode(...bytes));
+}
+
+/** Options with which the test answers each request for a permission. */
+function askingFor(asked: Inbox<(secret: string) => void>): PusherOptions {
+  return {
     nacl,
     channelAuthorization: {
       customHandler: (_request, callback) =>
@@ -449,46 +544,78 @@ Deno.test("encrypted events that wait for a secret are recovered after a reconne
           callback(null, { auth: "app-key:signature", shared_secret })
         ),
     },
-  });
+  };
+}
+
+/** Sends an encrypted event, its offset for data. */
+function sendEncrypted(peer: Peer, offset: number, secret: number): void {
+  const nonce = new Uint8Array(24).fill(offset);
+  const content = new TextEncoder().encode(String(offset));
+  const box = nacl.secretbox(content, nonce, SECRETS[secret]!);
+  const data = { ciphertext: toBase64(box), nonce: toBase64(nonce) };
+  peer.send("x", data, { channel: ENCRYPTED, offset });
+}
+
+Deno.test("encrypted events that wait for a secret are recovered after a reconnect", async () => {
+  await using server = generous();
+  const asked = new Inbox<(secret: string) => void>();
+  using connection = await open(server, askingFor(asked));
   const { client: { pusher }, peer } = connection;
-  const name = "private-encrypted-a";
+  const name = ENCRYPTED;
   const channel = pusher.subscribe(name);
   const events = record(channel);
-  const secrets = [1, 2].map((byte) => new Uint8Array(32).fill(byte));
-  const [text = "", newText = ""] = secrets.map((secret) =>
-    btoa(String.fromCharCode(...secret))
-  );
-  const send = (peer: Peer, offset: number, secret: Uint8Array) => {
-    const nonce = new Uint8Array(24).fill(offset);
-    const content = new TextEncoder().encode(String(offset));
-    const box = nacl.secretbox(content, nonce, secret);
-    const [cipher, number] = [box, nonce].map((bytes) =>
-      btoa(String.fromCharCode(...bytes))
-    );
-    const data = { ciphertext: cipher, nonce: number };
-    peer.send("x", data, { channel: name, offset });
-  };
-  (await asked.next("request"))(text);
+  (await asked.next("request"))(OLD_SECRET);
   await peer.next();
   confirm(peer, name, { position: at(4) });
-  send(peer, 5, secrets[0]!);
-  send(peer, 7, secrets[1]!);
-  send(peer, 8, secrets[1]!);
+  sendEncrypted(peer, 5, 0);
+  sendEncrypted(peer, 7, 1);
+  sendEncrypted(peer, 8, 1);
   // The new secret does not come before the connection is lost.
   await asked.next("request");
   await settled(peer);
   const next = await reconnect(server, connection);
-  (await asked.next("request"))(newText);
+  (await asked.next("request"))(NEW_SECRET);
   const { data } = await next.next();
   assertEquals(data.recover, at(6));
   confirm(next, name, { position: data.recover, recovered: true });
-  for (const offset of [7, 8]) send(next, offset, secrets[1]!);
+  for (const offset of [7, 8]) sendEncrypted(next, offset, 1);
   await settled(next);
   assertEquals(
     events.filter(([event]) => event === "x").map(([, data]) => data),
     [5, 7, 8],
   );
 });
+
+/** Offsets after pusher:recovery_failed, and what is asked for in the end. */
+const HELD_EPOCHS: [after: number[], recover: Position][] = [
+  [[], at(17, "f")],
+  [[18, 19], at(17, "f")],
+  [[30, 31], at(29, "f")],
+];
+
+for (const [after, recover] of HELD_EPOCHS) {
+  Deno.test(`encrypted events that wait for a secret across pusher:recovery_failed, then ${after.length ? after : "nothing"}, are recovered from ${recover.offset}`, async () => {
+    await using server = generous();
+    const asked = new Inbox<(secret: string) => void>();
+    using connection = await open(server, askingFor(asked));
+    const { client: { pusher }, peer } = connection;
+    pusher.subscribe(ENCRYPTED);
+    (await asked.next("request"))(OLD_SECRET);
+    await peer.next();
+    confirm(peer, ENCRYPTED, { position: at(100) });
+    sendEncrypted(peer, 101, 1);
+    await asked.next("request");
+    peer.send("pusher:recovery_failed", { channel: ENCRYPTED }, {
+      channel: ENCRYPTED,
+      position: at(17, "f"),
+    });
+    for (const offset of after) sendEncrypted(peer, offset, 1);
+    await settled(peer);
+    const next = await reconnect(server, connection);
+    (await asked.next("request"))(NEW_SECRET);
+    assertEquals((await next.next()).data.recover, recover);
+  });
+}
 
 // ---- Permissions for several channels ---------------------------------------
 
