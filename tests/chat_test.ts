@@ -1,12 +1,14 @@
 /**
  * The chat of `examples/chat.ts`, as a user meets it: started from the command
- * line, open in two browser windows.
+ * line, open in two browser windows. `CHAT_PROGRAM` names a copy of it to test in
+ * its place, such as a copy that imports the server as a single file.
  */
 import { assertEquals, assertStringIncludes } from "@std/assert";
 import { browserTest, openPage } from "./browser.ts";
 import { start } from "./program.ts";
 
-const CHAT = ["--allow-net", "examples/chat.ts", "--port", "0"];
+const program = Deno.env.get("CHAT_PROGRAM") ?? "examples/chat.ts";
+const CHAT = ["--allow-net", program, "--port", "0"];
 
 /** What the chat prints once it listens. */
 const READY = /^Chat on (http:\/\/localhost:\d+\/)\n/m;
