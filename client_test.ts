@@ -45,7 +45,7 @@ import {
   Uncaught,
   until,
   within,
-} from "./tests/client_harness.ts";
+} from "./tests/support/client.ts";
 
 // ---- Construction -----------------------------------------------------------
 

@@ -16,7 +16,7 @@ import {
   Pusher,
   type PusherOptions,
 } from "@glitz/pusher/client";
-import { fallback } from "../ext/fallback.ts";
+import { fallback } from "../../ext/fallback.ts";
 
 /** For everything that is waited for; what passes takes milliseconds. */
 const DEADLINE_MS = 5_000;

@@ -28,9 +28,9 @@ import {
   settled,
   until,
   within,
-} from "../tests/client_harness.ts";
-import { browserTest, openPage } from "../tests/browser.ts";
-import { HttpSocket, type Switch } from "../client/http.ts";
+} from "../support/client.ts";
+import { browserTest, openPage } from "../browser.ts";
+import { HttpSocket, type Switch } from "../../client/http.ts";
 
 // ---- Fixtures ---------------------------------------------------------------
 

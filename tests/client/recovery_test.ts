@@ -29,7 +29,7 @@ import {
   settled,
   until,
   within,
-} from "./client_harness.ts";
+} from "../support/client.ts";
 
 /** A server that grants all of it. */
 function generous(): Server {
