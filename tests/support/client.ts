@@ -385,3 +385,48 @@ export class RealServer implements AsyncDisposable {
     });
   }
 }
+
+export const PERMISSION = "app-key:signature";
+
+export const ANN = '{"id":"ann","user_info":{"name":"Ann"}}';
+
+/** Signs in as Ann. */
+export const asAnn = (): PusherOptions => ({
+  userAuthentication: {
+    customHandler: (_request, callback) =>
+      callback(null, { auth: PERMISSION, user_data: ANN }),
+  },
+});
+
+export const subscribed = (channel: string, auth = ""): Frame => ({
+  event: "pusher:subscribe",
+  data: { auth, channel },
+});
+
+export async function expectSignin(peer: Peer): Promise<void> {
+  assertEquals(await peer.next(), {
+    event: "pusher:signin",
+    data: { auth: PERMISSION, user_data: ANN },
+  });
+}
+
+/** Signs in with the server's consent. */
+export async function signIn(
+  { client: { pusher }, peer }: { client: Client; peer: Peer },
+): Promise<void> {
+  pusher.signin();
+  await expectSignin(peer);
+  peer.send("pusher:signin_success", { user_data: ANN });
+  assertEquals(await peer.next(), subscribed("#server-to-user-ann"));
+}
+
+/** Says who the client is, on any presence channel. */
+export const asUser = (user_id: unknown): PusherOptions => ({
+  channelAuthorization: {
+    customHandler: (_request, callback) =>
+      callback(null, {
+        auth: "app-key:signature",
+        channel_data: JSON.stringify({ user_id }),
+      }),
+  },
+});

@@ -1,0 +1,421 @@
+/**
+ * Ends and beginnings of the client's connection: close codes, attempts and their
+ * delays, networks that come and go. Time is fake, so that nothing waits for it.
+ */
+import { assert, assertEquals } from "@std/assert";
+import { FakeTime } from "@std/testing/time";
+import type { ConnectionError } from "@glitz/pusher/client";
+import {
+  Client,
+  heard,
+  open,
+  Server,
+  settled,
+  until,
+  within,
+} from "../support/client.ts";
+
+// ---- Closes -----------------------------------------------------------------
+
+/** How the ends of a socket are reported once it was greeted. */
+const REPORTS = {
+  none: [],
+  once: ["PusherError"],
+  twice: ["PusherError", "WebSocketError"],
+};
+
+/** Close codes, what is reported, and what the client does next. */
+const CLOSES: [number, keyof typeof REPORTS, "wait" | "at once" | "stop"][] = [
+  [1000, "none", "wait"],
+  [1001, "none", "wait"],
+  [1002, "twice", "wait"],
+  [1003, "twice", "wait"],
+  [1006, "once", "wait"],
+  [1011, "once", "wait"],
+  [3000, "once", "wait"],
+  [4001, "twice", "stop"],
+  [4009, "twice", "stop"],
+  [4099, "twice", "stop"],
+  [4100, "twice", "wait"],
+  [4199, "twice", "wait"],
+  [4200, "twice", "at once"],
+  [4299, "twice", "at once"],
+  [4300, "twice", "stop"],
+  [4999, "twice", "stop"],
+];
+
+for (const [code, report, next] of CLOSES) {
+  Deno.test(`close ${code} of a connection: ${next}, reported ${report}`, async () => {
+    using time = new FakeTime();
+    using server = new RawServer();
+    using client = new Client(server);
+    const connected = client.heard("connected");
+    const peer = await server.accept();
+    await peer.establish();
+    await connected;
+    client.events.length = 0;
+
+    const left = client.heard("state_change");
+    await peer.close(code);
+    await left;
+    const current = next === "stop" ? "disconnected" : "connecting";
+    assertEquals(
+      client.dataOf("error").map((error) => (error as ConnectionError).type),
+      REPORTS[report],
+    );
+    assertEquals(client.dataOf("state_change"), [
+      { previous: "connected", current },
+    ]);
+    assertEquals(client.dataOf("connecting_in"), next === "wait" ? [1] : []);
+    if (next === "stop") {
+      assertEquals(time.next(), false);
+    } else {
+      time.tick(next === "wait" ? 1_500 : 0);
+      await server.accept();
+    }
+  });
+}
+
+Deno.test("close 4000 switches to TLS at once, and for good", async () => {
+  await using server = new Server();
+  using tls = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  using client = new Client(server, { wssPort: tls.addr.port });
+  (await server.establish()).close(4000);
+  for (let attempt = 0; attempt < 2; attempt++) {
+    using tcp = await within("connection", tls.accept());
+    const firstByte = new Uint8Array(1);
+    await tcp.read(firstByte);
+    // The type of a TLS handshake record.
+    assertEquals(firstByte[0], 0x16);
+  }
+  assertEquals(client.pusher.connection.state, "connecting");
+});
+
+Deno.test("close 4200 again and again is not answered by a hot loop", async () => {
+  using time = new FakeTime();
+  await using server = new Server();
+  using client = new Client(server);
+  (await server.establish()).close(4200);
+  await until(() => client.dataOf("state_change").length === 2);
+  assertEquals(client.dataOf("connecting_in"), []);
+  time.tick(0);
+  const delayed = client.heard("connecting_in");
+  (await server.establish()).close(4200);
+  assert(await delayed as number >= 1);
+});
+
+// ---- Attempts ---------------------------------------------------------------
+
+Deno.test("delays grow to 30 seconds, until a connection lasts", async () => {
+  using time = new FakeTime();
+  await using server = new Server();
+  using client = new Client(server);
+  const ranges = [[1, 1], [2, 3], [4, 6], [8, 12], [16, 24], [20, 30], [
+    20,
+    30,
+  ]];
+  for (const [least, most] of ranges) {
+    const delayed = client.heard("connecting_in");
+    (await server.establish()).close(4100);
+    const seconds = await delayed as number;
+    assert(seconds >= least! && seconds <= most!, `${seconds} s`);
+    // The number of seconds was rounded.
+    time.tick(most! * 1_000 + 500);
+  }
+  const connected = client.heard("connected");
+  const peer = await server.establish();
+  await connected;
+  time.tick(10_000);
+  const delayed = client.heard("connecting_in");
+  peer.close(4100);
+  assertEquals(await delayed, 1);
+});
+
+Deno.test("delays start over with connect() after disconnect()", async () => {
+  using time = new FakeTime();
+  await using server = new Server();
+  using client = new Client(server);
+  for (const isRetry of [false, true]) {
+    const delayed = client.heard("connecting_in");
+    (await server.establish()).close(4100);
+    assertEquals(await delayed as number > 1, isRetry);
+    time.tick(1_500);
+  }
+  client.pusher.disconnect();
+  client.pusher.connect();
+  const delayed = client.heard("connecting_in");
+  (await server.establish()).close(4100);
+  assertEquals(await delayed, 1);
+});
+
+Deno.test("an attempt that hangs is given up, before and after it opens", async () => {
+  using time = new FakeTime();
+  using tcp = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  using silent = new Client(tcp.addr);
+  using _connection = await within("connection", tcp.accept());
+  const late = silent.heard("connecting_in");
+  time.tick(15_000);
+  await late;
+
+  await using server = new Server();
+  using client = new Client(server);
+  await server.accept();
+  const delayed = client.heard("connecting_in");
+  time.tick(15_000);
+  await delayed;
+  time.tick(1_500);
+  const connected = client.heard("connected");
+  await server.establish();
+  await connected;
+});
+
+/** First frames that are no greeting. */
+const BAD_GREETINGS = [
+  "not JSON",
+  "null",
+  "[]",
+  "{}",
+  '{"event":7}',
+  '{"event":"pusher:ping","data":"{}"}',
+  '{"event":"pusher:connection_established"}',
+  '{"event":"pusher:connection_established","data":"{}"}',
+  '{"event":"pusher:error","data":{"code":null,"message":"odd"}}',
+  '{"event":"pusher:error"}',
+];
+
+for (const text of BAD_GREETINGS) {
+  Deno.test(`first frame ${text} leads to another attempt`, async () => {
+    using time = new FakeTime();
+    await using server = new Server();
+    using client = new Client(server);
+    const delayed = client.heard("connecting_in");
+    (await server.accept()).sendText(text);
+    await delayed;
+    const [error] = client.dataOf("error") as ConnectionError[];
+    assertEquals(error?.type, "HandshakeError");
+    time.tick(1_500);
+    const connected = client.heard("connected");
+    await server.establish();
+    await connected;
+  });
+}
+
+// ---- Network ----------------------------------------------------------------
+
+for (const event of ["online", "pageshow", "visibilitychange"]) {
+  Deno.test(`${event} makes an attempt at once, or asks for a quick sign of life`, async () => {
+    using time = new FakeTime();
+    await using server = new Server();
+    using client = new Client(server);
+    const waiting = client.heard("connecting_in");
+    (await server.accept()).close(4100);
+    await waiting;
+    globalThis.dispatchEvent(new Event(event));
+    const connected = client.heard("connected");
+    const peer = await server.establish();
+    await connected;
+    globalThis.dispatchEvent(new Event(event));
+    assertEquals((await peer.next()).event, "pusher:ping");
+    time.tick(4_999);
+    assertEquals(client.pusher.connection.state, "connected");
+    time.tick(1);
+    assertEquals(client.pusher.connection.state, "connecting");
+  });
+}
+
+Deno.test("online makes another attempt in place of one that hangs", async () => {
+  await using server = new Server();
+  using client = new Client(server);
+  const hanging = await server.accept();
+  // A page that is shown has nothing to do with it.
+  globalThis.dispatchEvent(new Event("pageshow"));
+  globalThis.dispatchEvent(new Event("online"));
+  await within("close", hanging.closed);
+  const connected = client.heard("connected");
+  const peer = await server.establish();
+  await connected;
+  await settled(peer);
+  assertEquals(client.dataOf("error"), []);
+});
+
+Deno.test("a pong in time after waking keeps the connection", async () => {
+  using time = new FakeTime();
+  await using server = new Server();
+  using connection = await open(server, { pongTimeout: 2_000 });
+  const { client, peer } = connection;
+  globalThis.dispatchEvent(new Event("online"));
+  assertEquals((await peer.next()).event, "pusher:ping");
+  // No longer than the program itself would wait.
+  time.tick(1_999);
+  const pong = heard(client.pusher.connection, "message");
+  peer.send("pusher:pong", {});
+  await pong;
+  time.tick(5_000);
+  assertEquals(client.pusher.connection.state, "connected");
+});
+
+Deno.test("waking too early makes the next attempts early, too", async () => {
+  using time = new FakeTime();
+  await using server = new Server();
+  using client = new Client(server, { enabledTransports: ["ws"] });
+  for (let failures = 0; failures < 4; failures++) {
+    const waiting = client.heard("connecting_in");
+    (await server.accept()).close(4100);
+    await waiting;
+    if (failures < 3) time.tick(1_500 * 2 ** failures);
+  }
+  globalThis.dispatchEvent(new Event("online"));
+  const waiting = client.heard("connecting_in");
+  (await server.accept()).close(4100);
+  await waiting;
+  // Not after the delay of the fifth failure, which is above 16 seconds.
+  time.tick(1_500);
+  const connected = client.heard("connected");
+  await server.establish();
+  await connected;
+});
+
+Deno.test("what may have arrived before waking is no sign of life", async () => {
+  using time = new FakeTime();
+  await using server = new Server();
+  using connection = await open(server);
+  const { client, peer } = connection;
+  globalThis.dispatchEvent(new Event("offline"));
+  assertEquals((await peer.next()).event, "pusher:ping");
+  const message = heard(client.pusher.connection, "message");
+  peer.send("news", {});
+  await message;
+  time.tick(5_000);
+  assertEquals(client.pusher.connection.state, "connecting");
+});
+
+Deno.test("offline asks for a sign of life, and makes no attempt", async () => {
+  using time = new FakeTime();
+  await using server = new Server();
+  using connection = await open(server);
+  const { client, peer } = connection;
+  globalThis.dispatchEvent(new Event("offline"));
+  assertEquals((await peer.next()).event, "pusher:ping");
+  time.tick(5_000);
+  assertEquals(client.pusher.connection.state, "connecting");
+  time.tick(0);
+  (await server.accept()).close(4100);
+  await client.heard("connecting_in");
+  globalThis.dispatchEvent(new Event("offline"));
+  time.tick(3_000);
+  const connected = client.heard("connected");
+  await server.establish();
+  await connected;
+});
+
+Deno.test("a page that is hidden neither retries nor asks for a sign of life", async () => {
+  using _time = new FakeTime();
+  await using server = new Server();
+  using connection = await open(server);
+  // What listens here is told of documents, which are the targets then.
+  const event = new Event("visibilitychange");
+  Object.defineProperty(event, "target", { value: { hidden: true } });
+  globalThis.dispatchEvent(event);
+  await settled(connection.peer);
+});
+
+// ---- Ends -------------------------------------------------------------------
+
+Deno.test("disconnect() in a handler of the end is the end", async () => {
+  using time = new FakeTime();
+  await using server = new Server();
+  for (const event of ["error", "state_change", "connecting"] as const) {
+    using connection = await open(server);
+    const { client, peer } = connection;
+    client.pusher.connection.bind(event, () => client.pusher.disconnect());
+    const disconnected = client.heard("disconnected");
+    peer.close(4100);
+    await disconnected;
+    assertEquals(client.dataOf("connecting_in"), []);
+    assertEquals(client.pusher.connection.state, "disconnected");
+    const announced = client.dataOf("connecting").length;
+    assertEquals(announced, event === "connecting" ? 1 : 0);
+    assertEquals(time.next(), false);
+  }
+});
+
+// ---- Raw sockets ------------------------------------------------------------
+// A server with control over every byte: close codes that the WebSocket API does
+// not let a program send, and sockets that end without a close.
+
+class RawServer implements Disposable {
+  readonly #listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  readonly #peers: RawPeer[] = [];
+
+  get port(): number {
+    return this.#listener.addr.port;
+  }
+
+  async accept(): Promise<RawPeer> {
+    const tcp = await within("connection", this.#listener.accept());
+    const peer = new RawPeer(tcp);
+    this.#peers.push(peer);
+    await peer.upgrade();
+    return peer;
+  }
+
+  [Symbol.dispose](): void {
+    this.#listener.close();
+    for (const peer of this.#peers) peer[Symbol.dispose]();
+  }
+}
+
+class RawPeer implements Disposable {
+  readonly #tcp: Deno.TcpConn;
+  #isOpen = true;
+
+  constructor(tcp: Deno.TcpConn) {
+    this.#tcp = tcp;
+  }
+
+  async upgrade(): Promise<void> {
+    const head = new Uint8Array(4096);
+    const length = await this.#tcp.read(head) ?? 0;
+    const request = new TextDecoder().decode(head.subarray(0, length));
+    const key = /sec-websocket-key: (\S+)/i.exec(request)?.[1];
+    // RFC 6455, section 4.2.2.
+    const text = `${key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11`;
+    const digest = await crypto.subtle.digest(
+      "SHA-1",
+      new TextEncoder().encode(text),
+    );
+    const accept = btoa(String.fromCharCode(...new Uint8Array(digest)));
+    await this.#write(new TextEncoder().encode(
+      "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n" +
+        `Upgrade: websocket\r\nSec-WebSocket-Accept: ${accept}\r\n\r\n`,
+    ));
+  }
+
+  async establish(): Promise<void> {
+    const text = new TextEncoder().encode(JSON.stringify({
+      event: "pusher:connection_established",
+      data: { socket_id: "1.1", activity_timeout: 120 },
+    }));
+    await this.#write(new Uint8Array([0x81, text.length, ...text]));
+  }
+
+  /** Closes with a code; 1006 is what clients say of a close without a frame. */
+  async close(code: number): Promise<void> {
+    if (code !== 1006) {
+      await this.#write(new Uint8Array([0x88, 2, code >> 8, code & 255]));
+    }
+    this[Symbol.dispose]();
+  }
+
+  [Symbol.dispose](): void {
+    if (this.#isOpen) this.#tcp.close();
+    this.#isOpen = false;
+  }
+
+  async #write(bytes: Uint8Array): Promise<void> {
+    let written = 0;
+    while (written < bytes.length) {
+      written += await this.#tcp.write(bytes.subarray(written));
+    }
+  }
+}
