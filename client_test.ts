@@ -52,7 +52,91 @@ import {
   within,
 } from "./tests/support/client.ts";
 
-// ---- Construction -----------------------------------------------------------
+// ---- Emitter ----------------------------------------------------------------
+
+Deno.test("Emitter.unbind takes event, handler and context", () => {
+  const [a, b] = [() => calls.push("a"), () => calls.push("b")];
+  const calls: string[] = [];
+  const [here, there] = [{}, {}];
+  const emitted = (unbind: (emitter: Emitter) => Emitter) => {
+    const emitter = new Emitter();
+    emitter.bind("x", a, here).bind("x", b, there).bind("y", a, there)
+      .bind_global((event) => calls.push(`*${event}`));
+    calls.length = 0;
+    assertStrictEquals(unbind(emitter), emitter);
+    emitter.emit("x").emit("y");
+    return calls.join(" ");
+  };
+  assertEquals(emitted((e) => e), "*x a b *y a");
+  assertEquals(emitted((e) => e.unbind("x", a)), "*x b *y a");
+  assertEquals(emitted((e) => e.unbind("x", a, there)), "*x a b *y a");
+  assertEquals(emitted((e) => e.unbind("x")), "*x *y a");
+  assertEquals(emitted((e) => e.unbind("z")), "*x a b *y a");
+  assertEquals(emitted((e) => e.unbind(null, a)), "*x b *y");
+  assertEquals(emitted((e) => e.unbind(null, null, there)), "*x a *y");
+  assertEquals(emitted((e) => e.unbind()), "*x *y");
+  assertEquals(emitted((e) => e.unbind_global(() => {})), "*x a b *y a");
+  assertEquals(emitted((e) => e.unbind_global()), "a b a");
+  assertEquals(emitted((e) => e.unbind_all()), "");
+});
+
+Deno.test("Emitter.unbind_global takes one handler", () => {
+  const calls: string[] = [];
+  const handler = (event: string) => calls.push(event);
+  new Emitter().bind_global(handler).bind_global((event) => calls.push(event))
+    .unbind_global(handler).emit("x");
+  assertEquals(calls, ["x"]);
+});
+
+Deno.test("Emitter calls a handler as often as it is bound, with its context", () => {
+  const contexts: unknown[] = [];
+  function handler(this: unknown): void {
+    contexts.push(this);
+  }
+  const context = {};
+  new Emitter().bind("x", handler).bind("x", handler, context).emit("x");
+  assertEquals(contexts.length, 2);
+  assertStrictEquals(contexts[0], globalThis);
+  assertStrictEquals(contexts[1], context);
+});
+
+Deno.test("Emitter passes metadata always, data alone only if it says something", () => {
+  const calls: unknown[][] = [];
+  const emitter = new Emitter().bind("x", (...args) => calls.push(args));
+  emitter.emit("x", 1).emit("x", 0).emit("x");
+  emitter.emit("x", 0, {}).emit("x", undefined, { user_id: "a" });
+  assertEquals(calls, [[1], [], [], [0, {}], [undefined, { user_id: "a" }]]);
+});
+
+Deno.test("Emitter survives names of object properties and changes while it emits", () => {
+  const calls: string[] = [];
+  const emitter = new Emitter();
+  emitter.emit("constructor").emit("__proto__");
+  const second = () => calls.push("second");
+  emitter.bind("__proto__", () => {
+    calls.push("first");
+    emitter.unbind("__proto__", second);
+    emitter.bind("__proto__", () => calls.push("third"));
+  });
+  emitter.bind("__proto__", second).emit("__proto__");
+  assertEquals(calls, ["first", "second"]);
+});
+
+Deno.test("Emitter calls the other handlers when one throws, and reports it", async () => {
+  using uncaught = new Uncaught();
+  const calls: string[] = [];
+  const error = new Error("of a handler");
+  const fail = () => {
+    throw error;
+  };
+  new Emitter().bind_global(fail).bind_global(() => calls.push("global"))
+    .bind("x", fail).bind("x", () => calls.push("x")).emit("x");
+  assertEquals(calls, ["global", "x"]);
+  await until(() => uncaught.errors.length === 2);
+  assertEquals(uncaught.errors, [error, error]);
+});
+
+// ---- Pusher -----------------------------------------------------------------
 
 Deno.test("Pusher refuses what it cannot work with", () => {
   const host = { wsHost: "127.0.0.1", enabledTransports: [] };
@@ -175,6 +259,92 @@ Deno.test("Pusher.log hears of states and frames", async () => {
   );
   assert(lines.some((line) => line.includes("Event recd")));
   assert(lines.some((line) => line.includes("Event sent")));
+});
+
+Deno.test("preset() connects when it is first used, and not before", async () => {
+  using time = new FakeTime();
+  using listeners = new Listeners();
+  await using server = new Server();
+  const config = { key: "app-key", host: "unused.example", path: "/x" };
+  for (
+    const use of [
+      (pusher: Pusher) => pusher.subscribe("a"),
+      (pusher: Pusher) => pusher.bind("a", () => {}),
+      (pusher: Pusher) => pusher.bind_global(() => {}),
+      (pusher: Pusher) => pusher.connection,
+      (pusher: Pusher) => pusher.connect(),
+      (pusher: Pusher) => pusher.send_event("a"),
+      (pusher: Pusher) => pusher.signin(),
+    ]
+  ) {
+    const pusher = preset(config, server.url("/x/pusher.js"));
+    assertEquals(pusher.allChannels(), []);
+    assertEquals(time.next(), false);
+    assertEquals(listeners.names.size, 0);
+    use(pusher);
+    const { request } = await server.accept();
+    assertEquals(new URL(request.url).pathname, "/x/app/app-key");
+    pusher.disconnect();
+  }
+  const unused = preset(config, server.url("/x/pusher.js"));
+  unused.disconnect();
+  assertEquals(unused.connection.state, "disconnected");
+});
+
+Deno.test("preset() finds the server by the script's URL, else by host and page", () => {
+  const config = { key: "app-key", host: "host.example:8080", path: "/x" };
+  const server = (page?: string, scriptUrl?: string) => {
+    const pusher = atPage(page, () => preset(config, scriptUrl));
+    const { wsHost, wsPort, wssPort, useTLS } = pusher.config;
+    const { channelAuthorization, userAuthentication } = pusher.options;
+    const { endpoint } = channelAuthorization!;
+    assertEquals(
+      userAuthentication?.endpoint,
+      endpoint?.replace(/auth$/, "user-auth"),
+    );
+    return [wsHost, useTLS ? wssPort : wsPort, useTLS, endpoint];
+  };
+  assertEquals(server(undefined, "https://cdn.example/x/pusher.js"), [
+    "cdn.example",
+    443,
+    true,
+    "https://cdn.example/x/pusher/auth",
+  ]);
+  assertEquals(
+    server("http://page.example", "http://cdn.example:81/pusher.js"),
+    [
+      "cdn.example",
+      81,
+      false,
+      "http://cdn.example:81/x/pusher/auth",
+    ],
+  );
+  for (const scriptUrl of [undefined, "blob:https://a.example/1", ""]) {
+    assertEquals(server("https://page.example", scriptUrl).slice(0, 3), [
+      "host.example",
+      8080,
+      true,
+    ]);
+    assertEquals(server(undefined, scriptUrl)[2], false);
+  }
+});
+
+Deno.test("CLIENT_BUNDLE declares Pusher and preset, and they work", async () => {
+  const run = new Function(`"use strict";${CLIENT_BUNDLE}
+    return { Pusher, preset };`);
+  const script: { Pusher: typeof Pusher; preset: typeof preset } = run();
+  await using server = new Server();
+  const config = { key: "app-key", host: "unused.example", path: "" };
+  const pusher = script.preset(config, server.url("/pusher.js"));
+  assertInstanceOf(pusher, script.Pusher);
+  const created = heard(pusher.subscribe("messages"), "create");
+  const peer = await server.establish();
+  assertEquals((await peer.next()).data.channel, "messages");
+  peer.send("create", { text: "hello" }, { channel: "messages" });
+  assertEquals(await created, { text: "hello" });
+  pusher.disconnect();
+  assertExists(CLIENT_ETAG);
+  assertMatch(CLIENT_ETAG, /^[0-9a-f]{16}$/);
 });
 
 // ---- Connection -------------------------------------------------------------
@@ -630,180 +800,6 @@ Deno.test("trigger() sends client events, and says when it does not", async () =
   assertEquals(pusher.send_event("x"), false);
 });
 
-// ---- Authorization ----------------------------------------------------------
-
-Deno.test("private channels ask the endpoint with a form", async () => {
-  await using server = new Server();
-  const asked: [string, string | null, string][] = [];
-  server.onRequest = async (request) => {
-    const { method, headers } = request;
-    asked.push([method, headers.get("x-token"), await request.text()]);
-    assertMatch(headers.get("content-type")!, /^application\/x-www-form-/);
-    return Response.json({ auth: "app-key:signature" });
-  };
-  const endpoint = server.url("/auth");
-  const expected = (rest: string): [string, string, string] => [
-    "POST",
-    "t",
-    `socket_id=1.1&channel_name=private-a${rest}`,
-  ];
-  const headers = { "x-token": "t" };
-  const params = { a: 1 };
-  for (
-    const options of [
-      { channelAuthorization: { endpoint, params, headers } },
-      {
-        channelAuthorization: {
-          endpoint,
-          paramsProvider: () => params,
-          headersProvider: () => headers,
-        },
-        authEndpoint: "/not-this-one",
-      },
-      { authEndpoint: endpoint, auth: { params, headers } },
-    ]
-  ) {
-    using connection = await open(server, options);
-    connection.client.pusher.subscribe("private-a");
-    assertEquals(await connection.peer.next(), {
-      event: "pusher:subscribe",
-      data: { auth: "app-key:signature", channel: "private-a" },
-    });
-    assertEquals(asked.pop(), expected("&a=1"));
-  }
-});
-
-Deno.test("private channels ask the program's function instead", async () => {
-  await using server = new Server();
-  const answer = { auth: "app-key:signature", channel_data: '{"user_id":"1"}' };
-  for (
-    const options of [
-      {
-        channelAuthorization: {
-          customHandler: ({ socketId, channelName }, callback) => {
-            assertEquals([socketId, channelName], ["1.1", "presence-a"]);
-            callback(null, answer);
-          },
-        },
-      },
-      {
-        authorizer: (channel, { wsHost }) => ({
-          authorize(socketId, callback) {
-            assertInstanceOf(channel, PresenceChannel);
-            assertEquals([socketId, wsHost], ["1.1", "127.0.0.1"]);
-            callback(null, answer);
-          },
-        }),
-      },
-    ] satisfies PusherOptions[]
-  ) {
-    using connection = await open(server, options);
-    connection.client.pusher.subscribe("presence-a");
-    assertEquals((await connection.peer.next()).data, {
-      ...answer,
-      channel: "presence-a",
-    });
-  }
-});
-
-Deno.test("a refused permission is an error of the channel, and may be asked for again", async () => {
-  await using server = new Server();
-  using connection = await open(server, { authEndpoint: server.url("/auth") });
-  const { client: { pusher }, peer } = connection;
-  const answers: [Response, number | undefined, string][] = [
-    [new Response("no", { status: 403 }), 403, "status is 403"],
-    [Response.json({ auth: "a" }, { status: 201 }), 201, "status is 201"],
-    [new Response("{"), 200, "JSON"],
-    [Response.json(null), 200, "no auth in answer"],
-    [Response.json({ auth: 7 }), 200, "no auth in answer"],
-    [Response.json({ auth: "a" }), undefined, "no channel_data in answer"],
-  ];
-  for (const [response, status, text] of answers) {
-    server.onRequest = () => response;
-    const channel = pusher.subscribe("presence-a");
-    const error: SubscriptionError = await heard(
-      channel,
-      "pusher:subscription_error",
-    );
-    assertEquals([error.type, error.status], ["AuthError", status]);
-    assertStringIncludes(error.error, text);
-    assertEquals(channel.subscriptionPending, false);
-  }
-  await settled(peer);
-});
-
-Deno.test("an endpoint that cannot be reached is an error with status 0", async () => {
-  await using server = new Server();
-  // Without a page there is nothing that this could be relative to.
-  using connection = await open(server, { authEndpoint: "/auth" });
-  const channel = connection.client.pusher.subscribe("private-a");
-  const error = await heard(channel, "pusher:subscription_error");
-  assertEquals([error.type, error.status], ["AuthError", 0]);
-});
-
-Deno.test("errors of the program's function are told as they are", async () => {
-  await using server = new Server();
-  for (
-    const customHandler of [
-      (_request, callback) => callback(new Error("no")),
-      (_request, callback) => callback("no"),
-      (_request, callback) => callback("no", { auth: "app-key:signature" }),
-      () => {
-        throw new Error("no");
-      },
-    ] satisfies NonNullable<
-      PusherOptions["channelAuthorization"]
-    >["customHandler"][]
-  ) {
-    using connection = await open(server, {
-      channelAuthorization: { customHandler },
-    });
-    const channel = connection.client.pusher.subscribe("private-a");
-    const error = await heard(channel, "pusher:subscription_error");
-    assertEquals(error, { type: "AuthError", error: "no" });
-  }
-});
-
-Deno.test("a permission that comes late is not used", async () => {
-  await using server = new Server();
-  const requests = new Inbox<[string, (auth: string) => void]>();
-  using connection = await open(server, {
-    channelAuthorization: {
-      customHandler({ socketId }, callback) {
-        requests.push([socketId, (auth) => callback(null, { auth })]);
-      },
-    },
-  });
-  const { client: { pusher }, peer } = connection;
-  pusher.subscribe("private-a");
-  const [firstId, answerFirst] = await requests.next("request");
-  const lost = heard(pusher.connection, "connecting");
-  peer.close(4200);
-  await lost;
-  const next = await server.establish("2.2");
-  const [secondId, answerSecond] = await requests.next("request");
-  assertEquals([firstId, secondId], ["1.1", "2.2"]);
-  answerFirst("first");
-  await settled(next);
-  answerSecond("second");
-  assertEquals((await next.next()).data.auth, "second");
-
-  pusher.subscribe("private-b");
-  const [, answer] = await requests.next("request");
-  pusher.unsubscribe("private-b");
-  answer("cancelled");
-  await settled(next);
-  assertEquals(pusher.channel("private-b"), undefined);
-
-  pusher.subscribe("private-c");
-  const [, answerLast] = await requests.next("request");
-  pusher.disconnect();
-  answerLast("too late");
-  assertEquals(pusher.channel("private-c")?.subscriptionPending, false);
-});
-
-// ---- Presence ---------------------------------------------------------------
-
 const presence = (hash: Record<string, unknown>) => ({
   presence: { ids: Object.keys(hash), hash, count: Object.keys(hash).length },
 });
@@ -896,6 +892,15 @@ Deno.test("presence frames without their content do no harm", async () => {
   }
   await settled(connection.peer);
   assertEquals(connection.client.dataOf("error"), []);
+});
+
+Deno.test("trigger() throws on encrypted channels, also before they are joined", () => {
+  const options = { wsHost: "127.0.0.1", enabledTransports: [], nacl };
+  const channel = new Pusher("app-key", options).subscribe(
+    "private-encrypted-a",
+  );
+  const error = assertThrows(() => channel.trigger("client-a"), Error);
+  assertEquals(error.name, "UnsupportedFeature");
 });
 
 // ---- User -------------------------------------------------------------------
@@ -1133,183 +1138,174 @@ Deno.test("user.watchlist hears who is online and who is not", async () => {
   assertEquals(connection.client.dataOf("error"), []);
 });
 
-Deno.test("trigger() throws on encrypted channels, also before they are joined", () => {
-  const options = { wsHost: "127.0.0.1", enabledTransports: [], nacl };
-  const channel = new Pusher("app-key", options).subscribe(
-    "private-encrypted-a",
-  );
-  const error = assertThrows(() => channel.trigger("client-a"), Error);
-  assertEquals(error.name, "UnsupportedFeature");
-});
+// ---- Authorization ----------------------------------------------------------
 
-// ---- Emitter ----------------------------------------------------------------
-
-Deno.test("Emitter.unbind takes event, handler and context", () => {
-  const [a, b] = [() => calls.push("a"), () => calls.push("b")];
-  const calls: string[] = [];
-  const [here, there] = [{}, {}];
-  const emitted = (unbind: (emitter: Emitter) => Emitter) => {
-    const emitter = new Emitter();
-    emitter.bind("x", a, here).bind("x", b, there).bind("y", a, there)
-      .bind_global((event) => calls.push(`*${event}`));
-    calls.length = 0;
-    assertStrictEquals(unbind(emitter), emitter);
-    emitter.emit("x").emit("y");
-    return calls.join(" ");
-  };
-  assertEquals(emitted((e) => e), "*x a b *y a");
-  assertEquals(emitted((e) => e.unbind("x", a)), "*x b *y a");
-  assertEquals(emitted((e) => e.unbind("x", a, there)), "*x a b *y a");
-  assertEquals(emitted((e) => e.unbind("x")), "*x *y a");
-  assertEquals(emitted((e) => e.unbind("z")), "*x a b *y a");
-  assertEquals(emitted((e) => e.unbind(null, a)), "*x b *y");
-  assertEquals(emitted((e) => e.unbind(null, null, there)), "*x a *y");
-  assertEquals(emitted((e) => e.unbind()), "*x *y");
-  assertEquals(emitted((e) => e.unbind_global(() => {})), "*x a b *y a");
-  assertEquals(emitted((e) => e.unbind_global()), "a b a");
-  assertEquals(emitted((e) => e.unbind_all()), "");
-});
-
-Deno.test("Emitter.unbind_global takes one handler", () => {
-  const calls: string[] = [];
-  const handler = (event: string) => calls.push(event);
-  new Emitter().bind_global(handler).bind_global((event) => calls.push(event))
-    .unbind_global(handler).emit("x");
-  assertEquals(calls, ["x"]);
-});
-
-Deno.test("Emitter calls a handler as often as it is bound, with its context", () => {
-  const contexts: unknown[] = [];
-  function handler(this: unknown): void {
-    contexts.push(this);
-  }
-  const context = {};
-  new Emitter().bind("x", handler).bind("x", handler, context).emit("x");
-  assertEquals(contexts.length, 2);
-  assertStrictEquals(contexts[0], globalThis);
-  assertStrictEquals(contexts[1], context);
-});
-
-Deno.test("Emitter passes metadata always, data alone only if it says something", () => {
-  const calls: unknown[][] = [];
-  const emitter = new Emitter().bind("x", (...args) => calls.push(args));
-  emitter.emit("x", 1).emit("x", 0).emit("x");
-  emitter.emit("x", 0, {}).emit("x", undefined, { user_id: "a" });
-  assertEquals(calls, [[1], [], [], [0, {}], [undefined, { user_id: "a" }]]);
-});
-
-Deno.test("Emitter survives names of object properties and changes while it emits", () => {
-  const calls: string[] = [];
-  const emitter = new Emitter();
-  emitter.emit("constructor").emit("__proto__");
-  const second = () => calls.push("second");
-  emitter.bind("__proto__", () => {
-    calls.push("first");
-    emitter.unbind("__proto__", second);
-    emitter.bind("__proto__", () => calls.push("third"));
-  });
-  emitter.bind("__proto__", second).emit("__proto__");
-  assertEquals(calls, ["first", "second"]);
-});
-
-Deno.test("Emitter calls the other handlers when one throws, and reports it", async () => {
-  using uncaught = new Uncaught();
-  const calls: string[] = [];
-  const error = new Error("of a handler");
-  const fail = () => {
-    throw error;
-  };
-  new Emitter().bind_global(fail).bind_global(() => calls.push("global"))
-    .bind("x", fail).bind("x", () => calls.push("x")).emit("x");
-  assertEquals(calls, ["global", "x"]);
-  await until(() => uncaught.errors.length === 2);
-  assertEquals(uncaught.errors, [error, error]);
-});
-
-// ---- Served script ----------------------------------------------------------
-
-Deno.test("preset() connects when it is first used, and not before", async () => {
-  using time = new FakeTime();
-  using listeners = new Listeners();
+Deno.test("private channels ask the endpoint with a form", async () => {
   await using server = new Server();
-  const config = { key: "app-key", host: "unused.example", path: "/x" };
+  const asked: [string, string | null, string][] = [];
+  server.onRequest = async (request) => {
+    const { method, headers } = request;
+    asked.push([method, headers.get("x-token"), await request.text()]);
+    assertMatch(headers.get("content-type")!, /^application\/x-www-form-/);
+    return Response.json({ auth: "app-key:signature" });
+  };
+  const endpoint = server.url("/auth");
+  const expected = (rest: string): [string, string, string] => [
+    "POST",
+    "t",
+    `socket_id=1.1&channel_name=private-a${rest}`,
+  ];
+  const headers = { "x-token": "t" };
+  const params = { a: 1 };
   for (
-    const use of [
-      (pusher: Pusher) => pusher.subscribe("a"),
-      (pusher: Pusher) => pusher.bind("a", () => {}),
-      (pusher: Pusher) => pusher.bind_global(() => {}),
-      (pusher: Pusher) => pusher.connection,
-      (pusher: Pusher) => pusher.connect(),
-      (pusher: Pusher) => pusher.send_event("a"),
-      (pusher: Pusher) => pusher.signin(),
+    const options of [
+      { channelAuthorization: { endpoint, params, headers } },
+      {
+        channelAuthorization: {
+          endpoint,
+          paramsProvider: () => params,
+          headersProvider: () => headers,
+        },
+        authEndpoint: "/not-this-one",
+      },
+      { authEndpoint: endpoint, auth: { params, headers } },
     ]
   ) {
-    const pusher = preset(config, server.url("/x/pusher.js"));
-    assertEquals(pusher.allChannels(), []);
-    assertEquals(time.next(), false);
-    assertEquals(listeners.names.size, 0);
-    use(pusher);
-    const { request } = await server.accept();
-    assertEquals(new URL(request.url).pathname, "/x/app/app-key");
-    pusher.disconnect();
-  }
-  const unused = preset(config, server.url("/x/pusher.js"));
-  unused.disconnect();
-  assertEquals(unused.connection.state, "disconnected");
-});
-
-Deno.test("preset() finds the server by the script's URL, else by host and page", () => {
-  const config = { key: "app-key", host: "host.example:8080", path: "/x" };
-  const server = (page?: string, scriptUrl?: string) => {
-    const pusher = atPage(page, () => preset(config, scriptUrl));
-    const { wsHost, wsPort, wssPort, useTLS } = pusher.config;
-    const { channelAuthorization, userAuthentication } = pusher.options;
-    const { endpoint } = channelAuthorization!;
-    assertEquals(
-      userAuthentication?.endpoint,
-      endpoint?.replace(/auth$/, "user-auth"),
-    );
-    return [wsHost, useTLS ? wssPort : wsPort, useTLS, endpoint];
-  };
-  assertEquals(server(undefined, "https://cdn.example/x/pusher.js"), [
-    "cdn.example",
-    443,
-    true,
-    "https://cdn.example/x/pusher/auth",
-  ]);
-  assertEquals(
-    server("http://page.example", "http://cdn.example:81/pusher.js"),
-    [
-      "cdn.example",
-      81,
-      false,
-      "http://cdn.example:81/x/pusher/auth",
-    ],
-  );
-  for (const scriptUrl of [undefined, "blob:https://a.example/1", ""]) {
-    assertEquals(server("https://page.example", scriptUrl).slice(0, 3), [
-      "host.example",
-      8080,
-      true,
-    ]);
-    assertEquals(server(undefined, scriptUrl)[2], false);
+    using connection = await open(server, options);
+    connection.client.pusher.subscribe("private-a");
+    assertEquals(await connection.peer.next(), {
+      event: "pusher:subscribe",
+      data: { auth: "app-key:signature", channel: "private-a" },
+    });
+    assertEquals(asked.pop(), expected("&a=1"));
   }
 });
 
-Deno.test("CLIENT_BUNDLE declares Pusher and preset, and they work", async () => {
-  const run = new Function(`"use strict";${CLIENT_BUNDLE}
-    return { Pusher, preset };`);
-  const script: { Pusher: typeof Pusher; preset: typeof preset } = run();
+Deno.test("private channels ask the program's function instead", async () => {
   await using server = new Server();
-  const config = { key: "app-key", host: "unused.example", path: "" };
-  const pusher = script.preset(config, server.url("/pusher.js"));
-  assertInstanceOf(pusher, script.Pusher);
-  const created = heard(pusher.subscribe("messages"), "create");
-  const peer = await server.establish();
-  assertEquals((await peer.next()).data.channel, "messages");
-  peer.send("create", { text: "hello" }, { channel: "messages" });
-  assertEquals(await created, { text: "hello" });
+  const answer = { auth: "app-key:signature", channel_data: '{"user_id":"1"}' };
+  for (
+    const options of [
+      {
+        channelAuthorization: {
+          customHandler: ({ socketId, channelName }, callback) => {
+            assertEquals([socketId, channelName], ["1.1", "presence-a"]);
+            callback(null, answer);
+          },
+        },
+      },
+      {
+        authorizer: (channel, { wsHost }) => ({
+          authorize(socketId, callback) {
+            assertInstanceOf(channel, PresenceChannel);
+            assertEquals([socketId, wsHost], ["1.1", "127.0.0.1"]);
+            callback(null, answer);
+          },
+        }),
+      },
+    ] satisfies PusherOptions[]
+  ) {
+    using connection = await open(server, options);
+    connection.client.pusher.subscribe("presence-a");
+    assertEquals((await connection.peer.next()).data, {
+      ...answer,
+      channel: "presence-a",
+    });
+  }
+});
+
+Deno.test("a refused permission is an error of the channel, and may be asked for again", async () => {
+  await using server = new Server();
+  using connection = await open(server, { authEndpoint: server.url("/auth") });
+  const { client: { pusher }, peer } = connection;
+  const answers: [Response, number | undefined, string][] = [
+    [new Response("no", { status: 403 }), 403, "status is 403"],
+    [Response.json({ auth: "a" }, { status: 201 }), 201, "status is 201"],
+    [new Response("{"), 200, "JSON"],
+    [Response.json(null), 200, "no auth in answer"],
+    [Response.json({ auth: 7 }), 200, "no auth in answer"],
+    [Response.json({ auth: "a" }), undefined, "no channel_data in answer"],
+  ];
+  for (const [response, status, text] of answers) {
+    server.onRequest = () => response;
+    const channel = pusher.subscribe("presence-a");
+    const error: SubscriptionError = await heard(
+      channel,
+      "pusher:subscription_error",
+    );
+    assertEquals([error.type, error.status], ["AuthError", status]);
+    assertStringIncludes(error.error, text);
+    assertEquals(channel.subscriptionPending, false);
+  }
+  await settled(peer);
+});
+
+Deno.test("an endpoint that cannot be reached is an error with status 0", async () => {
+  await using server = new Server();
+  // Without a page there is nothing that this could be relative to.
+  using connection = await open(server, { authEndpoint: "/auth" });
+  const channel = connection.client.pusher.subscribe("private-a");
+  const error = await heard(channel, "pusher:subscription_error");
+  assertEquals([error.type, error.status], ["AuthError", 0]);
+});
+
+Deno.test("errors of the program's function are told as they are", async () => {
+  await using server = new Server();
+  for (
+    const customHandler of [
+      (_request, callback) => callback(new Error("no")),
+      (_request, callback) => callback("no"),
+      (_request, callback) => callback("no", { auth: "app-key:signature" }),
+      () => {
+        throw new Error("no");
+      },
+    ] satisfies NonNullable<
+      PusherOptions["channelAuthorization"]
+    >["customHandler"][]
+  ) {
+    using connection = await open(server, {
+      channelAuthorization: { customHandler },
+    });
+    const channel = connection.client.pusher.subscribe("private-a");
+    const error = await heard(channel, "pusher:subscription_error");
+    assertEquals(error, { type: "AuthError", error: "no" });
+  }
+});
+
+Deno.test("a permission that comes late is not used", async () => {
+  await using server = new Server();
+  const requests = new Inbox<[string, (auth: string) => void]>();
+  using connection = await open(server, {
+    channelAuthorization: {
+      customHandler({ socketId }, callback) {
+        requests.push([socketId, (auth) => callback(null, { auth })]);
+      },
+    },
+  });
+  const { client: { pusher }, peer } = connection;
+  pusher.subscribe("private-a");
+  const [firstId, answerFirst] = await requests.next("request");
+  const lost = heard(pusher.connection, "connecting");
+  peer.close(4200);
+  await lost;
+  const next = await server.establish("2.2");
+  const [secondId, answerSecond] = await requests.next("request");
+  assertEquals([firstId, secondId], ["1.1", "2.2"]);
+  answerFirst("first");
+  await settled(next);
+  answerSecond("second");
+  assertEquals((await next.next()).data.auth, "second");
+
+  pusher.subscribe("private-b");
+  const [, answer] = await requests.next("request");
+  pusher.unsubscribe("private-b");
+  answer("cancelled");
+  await settled(next);
+  assertEquals(pusher.channel("private-b"), undefined);
+
+  pusher.subscribe("private-c");
+  const [, answerLast] = await requests.next("request");
   pusher.disconnect();
-  assertExists(CLIENT_ETAG);
-  assertMatch(CLIENT_ETAG, /^[0-9a-f]{16}$/);
+  answerLast("too late");
+  assertEquals(pusher.channel("private-c")?.subscriptionPending, false);
 });
