@@ -1,5 +1,5 @@
 /**
- * The Pusher Channels client: subscribes to channels and hears their events, in
+ * The Pusher Channels client: subscribes to channels and receives their events, in
  * browsers, workers, Deno, Node.js (22 or later) and Bun.
  *
  * It has the names and shapes of `pusher-js` and works with any server that
@@ -35,16 +35,16 @@
  *
  * @module
  */
-import type { Nacl, Opener } from "./client/encrypted.ts";
+import type { Decryptor, Nacl } from "./client/encrypted.ts";
 import type { Socket } from "./client/http.ts";
 
 export type { Nacl } from "./client/encrypted.ts";
 
 // ---- Types ------------------------------------------------------------------
-// What a program passes in and is told. Names and shapes are those of pusher-js,
-// so durations are milliseconds without saying so in their names.
+// Options, frames and event data. Names and shapes are those of pusher-js, so
+// durations are milliseconds although their names do not say it.
 
-/** Options of {@linkcode Pusher}. Unknown ones are ignored. */
+/** Options of {@linkcode Pusher}. Unknown options are ignored. */
 export interface PusherOptions extends IgnoredOptions {
   /** Host of the server. @default {the page's host and port} */
   wsHost?: string;
@@ -54,63 +54,66 @@ export interface PusherOptions extends IgnoredOptions {
   wssPort?: number;
   /** Prefix of the server's routes, such as `/realtime`. @default {""} */
   wsPath?: string;
-  /** Cluster of the hosted service, which names the host if nothing else does. */
+  /** Cluster of the hosted service; gives the host where `wsHost` does not. */
   cluster?: string;
   /**
-   * Whether to use TLS. A page loaded over https always does, and one that is
-   * its own server's page does as the page does. @default {true}
+   * Whether to use TLS. A page loaded over https always uses TLS.
+   * @default {true, or without `wsHost` and `cluster` whether the page uses TLS}
    */
   forceTLS?: boolean;
   /**
-   * Host for HTTP, which is used where no WebSocket can open.
+   * Host of the HTTP transports, for networks where no WebSocket can open.
    * @default {the host of WebSocket}
    */
   httpHost?: string;
-  /** Port for HTTP without TLS. @default {the port of WebSocket} */
+  /** Port of the HTTP transports without TLS. @default {the port of WebSocket} */
   httpPort?: number;
-  /** Port for HTTP with TLS. @default {the port of WebSocket} */
+  /** Port of the HTTP transports with TLS. @default {the port of WebSocket} */
   httpsPort?: number;
-  /** Prefix of the routes for HTTP. @default {"/pusher" after `wsPath`} */
+  /**
+   * Prefix of the routes of the HTTP transports.
+   * @default {"/pusher" after `wsPath`}
+   */
   httpPath?: string;
   /**
-   * Transports to use, of {@linkcode TransportName}. It is `ws` that stands for
-   * WebSocket, with TLS or without.
+   * Transports to use, from {@linkcode TransportName}. `ws` means WebSocket with
+   * TLS or without.
    * @default {all of them}
    */
   enabledTransports?: string[];
   /**
-   * Transports not to use; wins over the enabled ones. Without `wss` there is no
-   * WebSocket with TLS.
+   * Transports not to use, even if they are enabled. `wss` disables WebSocket
+   * with TLS only.
    * @default {[]}
    */
   disabledTransports?: string[];
   /**
-   * Silence after which the server is asked for a sign of life; the server may
-   * demand a shorter one. @default {120000}
+   * Silence of the server after which the client sends a ping; the server may ask
+   * for a shorter time. @default {120000}
    */
   activityTimeout?: number;
-  /** How long that sign may take. @default {30000} */
+  /** How long the pong may take. @default {30000} */
   pongTimeout?: number;
-  /** How long to be `connecting` before `unavailable`. @default {10000} */
+  /** How long the state is `connecting` before `unavailable`. @default {10000} */
   unavailableTimeout?: number;
-  /** How to be let into private and presence channels. */
+  /** How to authorize private and presence channels. */
   channelAuthorization?: ChannelAuthorization;
   /** How to sign in. */
   userAuthentication?: UserAuthentication;
-  /** What decrypts the events of encrypted channels, such as `tweetnacl`. */
+  /** Decrypts the events of encrypted channels: `tweetnacl`, for example. */
   nacl?: Nacl;
   /**
-   * Endpoint that lets into private and presence channels.
+   * Endpoint that authorizes private and presence channels.
    * @deprecated Use `channelAuthorization.endpoint`.
    */
   authEndpoint?: string;
   /**
-   * What to send to that endpoint.
+   * Fields and headers for that endpoint.
    * @deprecated Use `channelAuthorization`.
    */
   auth?: Pick<ChannelAuthorization, "params" | "headers">;
   /**
-   * Makes what asks for the permission to join one channel.
+   * Makes the object that authorizes a channel.
    * @deprecated Use `channelAuthorization.customHandler`.
    */
   authorizer?: (channel: Channel, options: PusherOptions) => {
@@ -119,8 +122,8 @@ export interface PusherOptions extends IgnoredOptions {
 }
 
 /**
- * Options of pusher-js that are accepted and ignored: requests are made by
- * `fetch`, and nothing is measured.
+ * Options of pusher-js that are accepted and ignored: the client uses `fetch` and
+ * sends no statistics.
  */
 export type IgnoredOptions = Partial<
   Record<
@@ -134,24 +137,24 @@ export type IgnoredOptions = Partial<
   >
 >;
 
-/** How to ask for the permission to join private and presence channels. */
+/** How to authorize private and presence channels. */
 export type ChannelAuthorization = AuthOptions<AuthRequest, ChannelAuth>;
 
-/** How to ask for the permission to sign in. */
+/** How to authenticate the user. */
 export type UserAuthentication = AuthOptions<UserAuthRequest, UserAuth>;
 
-/** How to ask for a permission. */
-export interface AuthOptions<Request, Answer> {
+/** How to get an authorization from the program's own server. */
+export interface AuthOptions<Params, Answer> {
   /**
-   * Where to post the question.
+   * URL of the endpoint.
    * @default {"/pusher/auth" for channels, "/pusher/user-auth" for users}
    */
   endpoint?: string;
-  /** Accepted as pusher-js has it, and ignored: requests are made by `fetch`. */
+  /** Accepted for pusher-js and ignored: the client uses `fetch`. */
   transport?: string | undefined;
   /** Fields to post besides `socket_id` and, for channels, `channel_name`. */
   params?: Record<string, unknown> | undefined;
-  /** Headers to post. */
+  /** Headers to send. */
   headers?: Record<string, string> | undefined;
   /** Makes further fields for each request. */
   paramsProvider?: (() => Record<string, unknown>) | undefined;
@@ -159,42 +162,42 @@ export interface AuthOptions<Request, Answer> {
   headersProvider?: (() => Record<string, string>) | undefined;
   /** Answers in place of the endpoint. */
   customHandler?:
-    | ((request: Request, callback: AuthCallback<Answer>) => void)
+    | ((request: Params, callback: AuthCallback<Answer>) => void)
     | undefined;
 }
 
-/** Who asks to sign in. */
+/** A request to authenticate the user. */
 export interface UserAuthRequest {
-  /** The connection. */
+  /** Id of the connection. */
   socketId: string;
 }
 
-/** Who asks to join what. */
+/** A request to authorize a channel. */
 export interface AuthRequest extends UserAuthRequest {
-  /** The channel. */
+  /** Name of the channel. */
   channelName: string;
 }
 
-/** Takes the answer of a `customHandler`: an error, or null and a permission. */
+/** Takes the answer of a `customHandler`: an error, or null and the answer. */
 export type AuthCallback<Answer = ChannelAuth> = (
   error: unknown,
   answer?: Answer | null,
 ) => void;
 
-/** A signed permission to join a channel. */
+/** A signed authorization for a channel. */
 export interface ChannelAuth {
   /** `key:signature`. */
   auth: string;
   /**
-   * On presence channels the member, as the JSON text that was signed. One that
-   * is signed in joins as that user without it.
+   * On presence channels the member, as the JSON text that was signed. Without it
+   * a signed-in user joins as that user.
    */
   channel_data?: string;
-  /** On encrypted channels the secret, in base64. It is not sent to the server. */
+  /** On encrypted channels the secret, in base64. The client keeps it. */
   shared_secret?: string;
 }
 
-/** A signed permission to sign in. */
+/** A signed authentication of a user. */
 export interface UserAuth {
   /** `key:signature`. */
   auth: string;
@@ -202,7 +205,7 @@ export interface UserAuth {
   user_data: string;
 }
 
-/** What an instance made of its options. */
+/** The options of an instance, with defaults filled in. */
 export interface PusherConfig {
   /** Host of the server. */
   readonly wsHost: string;
@@ -214,51 +217,51 @@ export interface PusherConfig {
   readonly wsPath: string;
   /** Whether connections begin with TLS. */
   readonly useTLS: boolean;
-  /** Longest silence before the server is asked for a sign of life. */
+  /** Longest silence of the server before the client sends a ping. */
   readonly activityTimeout: number;
-  /** How long that sign may take. */
+  /** How long the pong may take. */
   readonly pongTimeout: number;
-  /** How long to be `connecting` before `unavailable`. */
+  /** How long the state is `connecting` before `unavailable`. */
   readonly unavailableTimeout: number;
-  /** Asks for the permission to join a channel; rejects when refused. */
+  /** Authorizes a channel; rejects when refused. */
   readonly channelAuthorizer: (request: AuthRequest) => Promise<ChannelAuth>;
-  /** Asks for the permission to sign in; rejects when refused. */
+  /** Authenticates the user; rejects when refused. */
   readonly userAuthenticator: (request: UserAuthRequest) => Promise<UserAuth>;
 }
 
-/** A message of the server, its data decoded. */
+/** A message from the server, its data decoded. */
 export interface Frame {
   /** The name of the event. */
   event: string;
-  /** The channel, where one is concerned. */
+  /** The channel, unless the frame is about the connection. */
   channel?: string;
-  /** The data: the value of its JSON, or the text where it is none. */
+  /** The data: its value if it is JSON, else the text. */
   // deno-lint-ignore no-explicit-any -- peers send any JSON
   data?: any;
   /** The sending member, for client events on presence channels. */
   user_id?: string;
-  /** Where the event is in its channel, where the server keeps a log of it. */
+  /** Offset of the event in the channel's history, if the server keeps it. */
   offset?: number;
-  /** Where the channel goes on from: sent when that cannot be known otherwise. */
+  /** Position from which the channel continues, if the client cannot know it. */
   position?: Position;
-  /** Whether all that was missed follows, where that was asked for. */
+  /** Whether the server replays every missed event; present if asked for. */
   recovered?: boolean;
 }
 
-/** A place in what a channel has been told. */
+/** A position in the history of a channel. */
 export interface Position {
-  /** Tells logs apart: in another one the offset means nothing. */
+  /** Id of the history. Offsets of different epochs cannot be compared. */
   epoch: string;
-  /** Grows with every event of the channel, with gaps. */
+  /** Grows with every event of the channel, not always by 1. */
   offset: number;
 }
 
 /** How to subscribe to a channel. */
 export interface SubscribeOptions {
   /**
-   * Number of events to be told first, the last ones before the subscription.
-   * After a reconnect what was missed is told instead, as far as the server has
-   * it. Nothing of the kind happens with servers that keep no log.
+   * Number of past events that the server replays to a new subscriber. After a
+   * reconnect it replays the missed events instead, as far as its history reaches
+   * back. Servers without a history ignore it.
    * @default {0}
    */
   rewind?: number;
@@ -270,7 +273,7 @@ export interface EventMetadata {
   user_id?: string;
 }
 
-/** Hears an event. The metadata comes with the events of channels only. */
+/** Handles an event. Only handlers of a channel get metadata. */
 export type Handler<Data> = (data: Data, metadata: EventMetadata) => void;
 
 /** The event names of a map from event to data. */
@@ -279,34 +282,34 @@ export type EventName<Events> = Extract<keyof Events, string>;
 /** The channel names of a map from channel to event to data. */
 export type ChannelName<Events> = Extract<keyof Events, string>;
 
-/** A map from event to data without the names that are the protocol's. */
+/** A map from event to data without the names of the protocol. */
 export type ProgramEvents<Events> = unknown extends Events
   // deno-lint-ignore no-explicit-any -- without a declaration every event is allowed
   ? any
   : { [N in keyof Events as Exclude<N, ProtocolName>]: Events[N] };
 
-/** Names that no event of a program has. */
+/** Names that are reserved for the protocol. */
 export type ProtocolName = `pusher:${string}` | `pusher_internal:${string}`;
 
-/** The events of a map from event to data that clients may send each other. */
+/** The events of a map from event to data that clients may trigger. */
 export type ClientEventName<Events> = unknown extends Events ? string
   : string extends keyof Events ? `client-${string}`
   : Extract<keyof Events, `client-${string}`>;
 
-/** The data of an event as arguments: none is needed where it may be undefined. */
+/** The data of an event as arguments, optional where it may be undefined. */
 export type DataArgs<Data> = undefined extends Data ? [data?: Data]
   : [data: Data];
 
 /**
- * What members of a presence channel say of themselves: in a map from event to
- * data this is under the reserved name `pusher:user_info`.
+ * The `user_info` of the members of a presence channel: a map from event to data
+ * declares it under the reserved name `pusher:user_info`.
  */
 export type UserInfo<Events> = Events extends { "pusher:user_info": infer Info }
   ? Info
   // deno-lint-ignore no-explicit-any -- without a declaration it may be anything
   : any;
 
-/** The channel object that belongs to a name. */
+/** The class of a channel, which its name decides. */
 export type ChannelOf<Events, Name extends keyof Events> = Name extends
   `presence-${string}` ? PresenceChannel<Events[Name]>
   : Channel<Events[Name]>;
@@ -319,7 +322,7 @@ export type DataIn<Maps, Name> = Maps extends unknown
   ? Name extends keyof Maps ? Maps[Name] : never
   : never;
 
-/** What {@linkcode Pusher.bind} hears: the events of all channels. */
+/** Events for {@linkcode Pusher.bind}: the events of all channels. */
 export type AllEvents<Events> =
   & {
     [N in Exclude<NameIn<Events[keyof Events]>, ProtocolName>]: DataIn<
@@ -329,13 +332,13 @@ export type AllEvents<Events> =
   }
   & PusherEvents;
 
-/** Events of the protocol that {@linkcode Pusher.bind} hears. */
+/** Events of the protocol for {@linkcode Pusher.bind}. */
 export interface PusherEvents {
-  /** The server complains. */
+  /** The server reports an error. */
   "pusher:error": ErrorData;
   /** The server refused a subscription. */
   "pusher:subscription_error": SubscriptionError;
-  /** A cache channel has nothing in its cache. */
+  /** A cache channel has no cached event. */
   "pusher:cache_miss": undefined;
   /** Events of a channel were missed and cannot be replayed. */
   "pusher:recovery_failed": { channel: string };
@@ -343,17 +346,17 @@ export interface PusherEvents {
 
 /** Events of the protocol on every channel. */
 export interface ChannelEvents {
-  /** The channel is subscribed. */
+  /** The server confirmed the subscription. */
   "pusher:subscription_succeeded": unknown;
   /** The auth endpoint or the server refused the subscription. */
   "pusher:subscription_error": SubscriptionError;
   /** The number of subscribers changed. */
   "pusher:subscription_count": { subscription_count: number };
-  /** The cache channel has nothing in its cache. */
+  /** The cache channel has no cached event. */
   "pusher:cache_miss": undefined;
-  /** Events were missed and cannot be replayed. Later events follow as ever. */
+  /** Events were missed and cannot be replayed. Later events follow. */
   "pusher:recovery_failed": { channel: string };
-  /** The server complains about something done on this channel. */
+  /** The server reports an error about this channel. */
   "pusher:error": ErrorData;
 }
 
@@ -361,7 +364,7 @@ export interface ChannelEvents {
 // deno-lint-ignore no-explicit-any -- without a declaration it may be anything
 export interface PresenceEvents<Info = any>
   extends Omit<ChannelEvents, "pusher:subscription_succeeded"> {
-  /** The channel is subscribed, and these are its members. */
+  /** The server confirmed the subscription; the data is the members. */
   "pusher:subscription_succeeded": Members<Info>;
   /** A member joined. */
   "pusher:member_added": Member<Info>;
@@ -371,27 +374,27 @@ export interface PresenceEvents<Info = any>
 
 /** Why a subscription or a sign-in was refused. */
 export interface SubscriptionError {
-  /** `AuthError` where the permission was missing or wrong. */
+  /** `AuthError` if the authorization is missing or wrong. */
   type: string;
-  /** A sentence for people. */
+  /** A message for people. */
   error: string;
   /** HTTP status, or 0 when the auth endpoint could not be reached. */
   status?: number;
 }
 
-/** What the server says of an error, or why a connection ended. */
+/** An error that the server reports, or the reason why a connection ended. */
 export interface ErrorData {
   /** A code of the protocol or of WebSocket. */
   code: number | null;
-  /** A sentence for people. */
+  /** A message for people. */
   message: string;
 }
 
 /** An error reported by the server, or the end of an established connection. */
 export interface PusherError {
-  /** Tells the errors of a connection apart. */
+  /** Distinguishes the errors of a connection. */
   type: "PusherError";
-  /** What the server said. */
+  /** Code and message. */
   data: ErrorData;
 }
 
@@ -402,10 +405,10 @@ export type ConnectionError =
   | { type: "HandshakeError"; error: Error }
   | { type: "MessageParseError"; error: Error; data: unknown };
 
-/** What carries the frames of a connection: WebSocket, or HTTP in two ways. */
+/** Transports: WebSocket without TLS and with it, HTTP streaming and polling. */
 export type TransportName = "ws" | "wss" | "xhr_streaming" | "xhr_polling";
 
-/** State of a connection; {@linkcode Connection} says how they follow. */
+/** State of a connection; {@linkcode Connection} draws the transitions. */
 export type ConnectionState =
   | "initialized"
   | "connecting"
@@ -418,27 +421,27 @@ export type ConnectionState =
 export interface ConnectionEvents {
   /** The state changed; an event named after the new one follows. */
   state_change: { previous: ConnectionState; current: ConnectionState };
-  /** An attempt is under way, or waited for. */
+  /** The client is connecting, or waits for the next attempt. */
   connecting: undefined;
-  /** Connected, under a new id. */
+  /** Connected, with a new socket id. */
   connected: { socket_id: string };
-  /** Attempts have been failing for a while, and go on. */
+  /** Attempts have failed for a while, and continue. */
   unavailable: undefined;
   /** There is no transport to connect with. */
   failed: undefined;
-  /** Not connected, and not trying. */
+  /** Not connected, and no attempt is planned. */
   disconnected: undefined;
-  /** The next attempt is this many seconds away. */
+  /** Seconds until the next attempt. */
   connecting_in: number;
   /** Something went wrong. */
   error: ConnectionError;
-  /** A message arrived, whatever it is about. */
+  /** A message arrived: every frame that can be read. */
   message: Frame;
 }
 
 // ---- Emitter ----------------------------------------------------------------
 // Handlers by event name. Names come from the network, so they key a Map. Lists
-// are replaced and never edited: handlers may bind and unbind while being called.
+// are replaced and never changed: handlers may bind and unbind while they run.
 
 /** One registration of a handler. */
 interface Binding {
@@ -446,14 +449,14 @@ interface Binding {
   context: unknown;
 }
 
-/** What handlers are bound to: clients, connections and channels. */
+/** Base class of clients, connections, channels and users: calls event handlers. */
 // deno-lint-ignore no-explicit-any -- without a declaration every event is allowed
 export class Emitter<Events = any> {
   readonly #bindings = new Map<string, Binding[]>();
-  // deno-lint-ignore no-explicit-any -- hears every event
+  // deno-lint-ignore no-explicit-any -- receives every event
   #globals: ((event: string, data: any) => void)[] = [];
 
-  /** Adds a handler. One that is bound twice is called twice. */
+  /** Adds a handler. A handler that is bound twice is called twice. */
   bind<N extends EventName<Events>>(
     event: N,
     handler: Handler<Events[N]>,
@@ -465,8 +468,8 @@ export class Emitter<Events = any> {
   }
 
   /**
-   * Removes the handlers that match all that is given: event, handler, context.
-   * Without arguments it removes all but the global ones.
+   * Removes the handlers that match every argument: event, handler, context.
+   * Without arguments it removes all handlers except global handlers.
    */
   unbind(
     event?: EventName<Events> | null,
@@ -485,8 +488,8 @@ export class Emitter<Events = any> {
     return this;
   }
 
-  /** Adds a handler for every event. It is called before those of the event. */
-  // deno-lint-ignore no-explicit-any -- hears every event
+  /** Adds a handler for every event, called before the handlers of the event. */
+  // deno-lint-ignore no-explicit-any -- receives every event
   bind_global(handler: (event: string, data: any) => void): this {
     this.#globals = [...this.#globals, handler];
     return this;
@@ -506,22 +509,22 @@ export class Emitter<Events = any> {
   }
 
   /**
-   * Calls the handlers of an event. What one of them throws is reported as an
-   * uncaught error, and the others are called all the same.
+   * Calls the handlers of an event. An error that a handler throws is reported as
+   * uncaught, and the other handlers still run.
    */
   emit(event: string, data?: unknown, metadata?: EventMetadata): this {
     for (const handler of this.#globals) callSafely(() => handler(event, data));
     const args = metadata ? [data, metadata] : data ? [data] : [];
     for (const { handler, context } of this.#bindings.get(event) ?? []) {
-      // What there is to be told, handlers are told.
-      const told = args as Parameters<typeof handler>;
-      callSafely(() => handler.apply(context ?? globalThis, told));
+      // A handler takes as many arguments as it wants.
+      const passed = args as Parameters<typeof handler>;
+      callSafely(() => handler.apply(context ?? globalThis, passed));
     }
     return this;
   }
 }
 
-/** Calls a function; what it throws becomes an uncaught error of its own. */
+/** Calls a function; reports an error that it throws as uncaught. */
 function callSafely(call: () => void): void {
   try {
     call();
@@ -534,10 +537,10 @@ function callSafely(call: () => void): void {
 
 // ---- Pusher -----------------------------------------------------------------
 // The public object: reads the options, owns the set of channels and passes
-// frames from the connection to them. It queues nothing: what is to happen after
-// a reconnect follows from the set of channels.
+// frames from the connection to them. It queues nothing: after a reconnect it
+// subscribes to every channel of the set.
 
-/** The first two are the protocol's, the last is that of pusher-js. */
+/** The protocol recommends the first two; pusher-js has the last. */
 const DEFAULT_TIMEOUTS = {
   activityTimeout: 120_000,
   pongTimeout: 30_000,
@@ -555,14 +558,15 @@ const LAZY = Symbol("lazy");
  *
  * - Channels and handlers outlive the connection: after a reconnect every channel
  *   is subscribed again.
- * - Where the server keeps a log, what a channel missed meanwhile is told then, in
- *   order and once, and `pusher:recovery_failed` where the log does not reach back.
- * - Nothing else is kept while there is no connection: what cannot be sent now
- *   is not sent later, and `trigger` says so by returning false.
+ * - If the server keeps a history, it replays the events that a channel missed, in
+ *   order and exactly once. If the history does not reach back far enough, the
+ *   channel emits `pusher:recovery_failed`.
+ * - Nothing is queued: without a connection `trigger` returns false, and the event
+ *   is not sent later.
  * - `Events` maps channel names to event names to data; names may be template
  *   literals. With it the compiler checks `subscribe`, `bind` and `trigger`,
  *   without it everything is allowed. On presence channels the name
- *   `pusher:user_info` is what members say of themselves.
+ *   `pusher:user_info` declares the `user_info` of the members.
  *
  * @example Typed events
  * ```ts ignore
@@ -588,46 +592,46 @@ const LAZY = Symbol("lazy");
 export class Pusher<Events = any> extends Emitter<AllEvents<Events>> {
   /** Every instance made so far. */
   static readonly instances: Pusher[] = [];
-  /** Always true: instances connect as soon as they may. */
+  /** Always true: instances do not wait for the page to load. */
   static readonly isReady: boolean = true;
   /** Whether to log to the console. */
   static logToConsole = false;
-  /** Where a served script loads from what few pages need; not set elsewhere. */
+  /** URL from which a served script loads its lazy part; else undefined. */
   static fallbackUrl: string | undefined;
-  /** Gets the log in place of the console. */
+  /** Receives log messages in place of the console. */
   static log: ((message: string) => void) | null = null;
 
   /** The app's key. */
   readonly key: string;
   /** The options as they were passed in. */
   readonly options: PusherOptions;
-  /** What they came to. */
+  /** The options with defaults filled in. */
   readonly config: PusherConfig;
-  /** Tells this instance from others. */
+  /** A random number, to distinguish instances. */
   readonly sessionID: number = Math.floor(Math.random() * 1e9);
-  /** Who is signed in, and what that user is told. */
+  /** The user that is signed in, and the user's events. */
   readonly user: User = new User(this);
 
   /**
-   * Where each channel is, the user's own one included. A reconnect goes on from
-   * there, so that nothing is missed and nothing is told twice.
+   * Position of each channel, including the user's own channel. After a reconnect
+   * the channel continues from there, so that no event is missed or repeated.
    */
   readonly positions: Map<string, Position> = new Map();
 
   readonly #channels = new Map<string, Channel>();
   readonly #connection: Connection;
-  /** Ends the requests that were made for a connection. */
+  /** Aborts the auth requests of the current connection. */
   #requests = new AbortController();
-  /** The channels to ask for at the end of this turn, and what comes of it. */
+  /** Channels to authorize together at the end of this turn, and the answers. */
   #names: string[] = [];
   #answers: Promise<ChannelAnswers | undefined> | undefined;
 
   /**
    * Connects to the app with a key.
    *
-   * @throws {TypeError} without a key, or when no option nor a page says where
-   * the server is.
-   * @throws {RangeError} for a timeout that no timer can have.
+   * @throws {TypeError} without a key, or if neither the options nor a page give
+   * the host of the server.
+   * @throws {RangeError} for a timeout outside the range of timers.
    */
   constructor(key: string, options: PusherOptions = {}) {
     super();
@@ -661,10 +665,10 @@ export class Pusher<Events = any> extends Emitter<AllEvents<Events>> {
     if (!(LAZY in options)) this.connect();
   }
 
-  /** Does nothing, as instances do not wait for it. */
+  /** Does nothing: instances do not wait for the page to load. */
   static ready(): void {}
 
-  /** What hears the events of all channels: the instance itself. */
+  /** Emitter of the events of all channels: the instance itself. */
   get global_emitter(): this {
     return this;
   }
@@ -680,12 +684,12 @@ export class Pusher<Events = any> extends Emitter<AllEvents<Events>> {
     return this.#channels;
   }
 
-  /** Connects, unless connected: at once, where the next attempt is waited for. */
+  /** Connects, unless connected: at once, even if an attempt is planned for later. */
   connect(): void {
     this.#connection.connect();
   }
 
-  /** Disconnects. The channels stay, and are subscribed after `connect()`. */
+  /** Disconnects. The channels stay; `connect()` subscribes to them again. */
   disconnect(): void {
     this.#connection.disconnect();
   }
@@ -708,15 +712,18 @@ export class Pusher<Events = any> extends Emitter<AllEvents<Events>> {
     const channel = this.#channels.get(name) ?? createChannel(name, this);
     this.#channels.set(name, channel);
     channel.rewind = options?.rewind ?? channel.rewind;
-    // One that is about to be left only has to change its mind.
+    // If an unsubscription waits for the server's answer, it is withdrawn.
     channel.subscriptionCancelled = false;
     this.#wake();
     if (this.#connection.state === "connected") channel.subscribe();
-    // The name decides the class, which is what the type says.
+    // The name decides the class, as the type says.
     return channel as ChannelOf<Events, C>;
   }
 
-  /** Leaves a channel and forgets it, a pending one once the server has answered. */
+  /**
+   * Unsubscribes from a channel and forgets it. While a subscription is pending,
+   * that waits for the server's answer.
+   */
   unsubscribe(name: ChannelName<Events>): void {
     const channel = this.#channels.get(name);
     if (channel?.subscriptionPending) {
@@ -727,7 +734,7 @@ export class Pusher<Events = any> extends Emitter<AllEvents<Events>> {
     if (channel?.subscribed) channel.unsubscribe();
   }
 
-  /** The channel of a name, if it was subscribed to. */
+  /** The channel with a name, if the client has subscribed to it. */
   channel<C extends ChannelName<Events>>(
     name: C,
   ): ChannelOf<Events, C> | undefined {
@@ -751,7 +758,7 @@ export class Pusher<Events = any> extends Emitter<AllEvents<Events>> {
   }
 
   /** Adds a handler for every event of every channel. */
-  // deno-lint-ignore no-explicit-any -- hears every event
+  // deno-lint-ignore no-explicit-any -- receives every event
   override bind_global(handler: (event: string, data: any) => void): this {
     this.#wake();
     return super.bind_global(handler);
@@ -762,7 +769,7 @@ export class Pusher<Events = any> extends Emitter<AllEvents<Events>> {
     return this.connection.send_event(event, data, channel);
   }
 
-  /** Connects an instance that has waited to be used. */
+  /** Connects an instance that waits for its first use. */
   #wake(): void {
     if (this.#connection.state === "initialized") this.connect();
   }
@@ -773,13 +780,13 @@ export class Pusher<Events = any> extends Emitter<AllEvents<Events>> {
   }
 
   #handleConnected(): void {
-    // Without a log what has been told meanwhile is not to be had any more.
+    // Without a history the server cannot continue from these positions.
     if (!this.#connection.extensions.has("recover")) this.positions.clear();
     this.user.connect();
     for (const channel of this.allChannels()) channel.subscribe();
   }
 
-  /** Without a connection nothing is subscribed, and nothing has to be left. */
+  /** Without a connection cancelled subscriptions need no answer: they are gone. */
   #handleDisconnected(): void {
     this.#requests.abort();
     this.#requests = new AbortController();
@@ -803,13 +810,13 @@ export class Pusher<Events = any> extends Emitter<AllEvents<Events>> {
     if (!isInternal(event)) this.emit(event, data);
   }
 
-  /** Asks whoever the options name for the permission to join a channel. */
+  /** Authorizes a channel in the way that the options choose. */
   async #authorize(request: AuthRequest): Promise<ChannelAuth> {
     const { options } = this;
     const { authorizer } = options;
     const { channelName, socketId } = request;
     const channel = this.#channels.get(channelName);
-    const how: Endpoint<AuthRequest, ChannelAuth> = {
+    const endpoint: Endpoint<AuthRequest, ChannelAuth> = {
       endpoint: options.authEndpoint ?? "/pusher/auth",
       ...options.channelAuthorization ?? {
         ...options.auth,
@@ -819,13 +826,13 @@ export class Pusher<Events = any> extends Emitter<AllEvents<Events>> {
       },
       signal: this.#requests.signal,
     };
-    const isAlone = how.customHandler || channel?.subscribed ||
+    const isAlone = endpoint.customHandler || channel?.subscribed ||
       !this.#connection.extensions.has("auth");
-    if (isAlone) return askAuth(request, how);
+    if (isAlone) return askAuth(request, endpoint);
     this.#names.push(channelName);
-    this.#answers ??= this.#askTogether(request, how);
+    this.#answers ??= this.#askTogether(request, endpoint);
     const answers = await this.#answers;
-    if (!answers) return askAuth(request, how);
+    if (!answers) return askAuth(request, endpoint);
     const answer = answers[channelName];
     if (isAuth<ChannelAuth>(answer)) return answer;
     const { error = NO_AUTH, status } = answer ?? {};
@@ -833,12 +840,13 @@ export class Pusher<Events = any> extends Emitter<AllEvents<Events>> {
   }
 
   /**
-   * Asks for all channels of this turn. Returns nothing where each is to be asked
-   * for alone: because it is the only one, or the endpoint knows no such question.
+   * Authorizes all channels of this turn by one request. Returns undefined if each
+   * channel needs a request of its own: because there is only one channel, or
+   * because the endpoint cannot authorize several.
    */
   async #askTogether(
     { socketId }: AuthRequest,
-    how: Endpoint<AuthRequest, ChannelAuth>,
+    endpoint: Endpoint<AuthRequest, ChannelAuth>,
   ): Promise<ChannelAnswers | undefined> {
     // The rest of the turn adds to the names.
     await null;
@@ -847,25 +855,25 @@ export class Pusher<Events = any> extends Emitter<AllEvents<Events>> {
     this.#answers = undefined;
     if (names.length < 2) return;
     try {
-      // The names are in place of the one.
+      // The list of names replaces the name.
       const request = { socketId } as AuthRequest;
-      const answer: unknown = await askAuth(request, how, names);
+      const answer: unknown = await askAuth(request, endpoint, names);
       const { channels } = answer as { channels?: ChannelAnswers };
       if (channels) return channels;
     } catch (cause) {
-      // What a function of the program throws has none.
+      // An error thrown by the program's functions has no status.
       if ((cause as { status?: number }).status === 0) throw cause;
     }
     this.#connection.extensions.delete("auth");
   }
 }
 
-/** Where the server is: said by the options, or else by the page. */
+/** Address of the server: from the options, else from the page. */
 function resolveServer(
   options: PusherOptions,
 ): Pick<PusherConfig, "wsHost" | "wsPort" | "wssPort" | "wsPath" | "useTLS"> {
   const { cluster, wsPath = "", forceTLS } = options;
-  // Configurations made from the environment leave empty text where nothing is.
+  // A build may fill in an empty text for a variable that is not set.
   const named = options.wsHost || (cluster ? `ws-${cluster}.pusher.com` : "");
   const page = pageOrigin();
   const wsHost = named || page?.hostname;
@@ -881,7 +889,7 @@ function resolveServer(
     wsPort: options.wsPort ?? (pagePort || 80),
     wssPort: options.wssPort ?? (pagePort || 443),
     wsPath,
-    // Browsers refuse connections without TLS to pages that have it.
+    // Browsers refuse connections without TLS on pages that were loaded with TLS.
     useTLS: onHttps || (forceTLS ?? named !== ""),
   };
 }
@@ -901,7 +909,7 @@ function resolveTimeouts(options: PusherOptions): typeof DEFAULT_TIMEOUTS {
   return timeouts;
 }
 
-/** The transports that the options leave, in the order they are tried in. */
+/** The transports that the options allow, in the order of attempts. */
 function resolveTransports({ options, useTLS }: ConnectionOwner): Transport[] {
   const enabled: readonly string[] = options.enabledTransports ?? TRANSPORTS;
   const { disabledTransports = [] } = options;
@@ -912,7 +920,7 @@ function resolveTransports({ options, useTLS }: ConnectionOwner): Transport[] {
   );
 }
 
-/** The origin of the page or worker, where there is one that was served. */
+/** The origin of the page or worker; null if it was not loaded over HTTP. */
 function pageOrigin(): URL | null {
   const origin = globalThis.location?.origin;
   return isHttpUrl(origin) ? new URL(origin) : null;
@@ -922,20 +930,20 @@ function isHttpUrl(url: string | undefined): url is string {
   return /^https?:\/\//.test(url ?? "");
 }
 
-/** What the server fills in when it serves the script. */
+/** Configuration that the server writes into the served script. */
 export interface PresetConfig {
   /** The app's key. */
   key: string;
-  /** Host and port that the script was asked from. */
+  /** Host and port that the script was requested from. */
   host: string;
   /** Prefix of the server's routes. */
   path: string;
 }
 
 /**
- * The ready instance of a served script. It connects when it is first used, to
- * where the script came from: its own URL where that is known, else the
- * configured host in the manner of the page.
+ * Makes the instance of a served script. It connects when it is first used, to the
+ * server of the script: by the script's URL where that is known, else to the
+ * configured host with the protocol of the page.
  */
 export function preset(config: PresetConfig, scriptUrl?: string): Pusher {
   const { key, host, path } = config;
@@ -962,55 +970,56 @@ export function preset(config: PresetConfig, scriptUrl?: string): Pusher {
 
 // ---- Connection -------------------------------------------------------------
 // One logical connection over a series of sockets. Invariants: `#socket` is the
-// only socket that is listened to; `#timer` is the one thing that happens if
-// nothing else does: the next attempt, its timeout, a ping or a missing pong.
+// only socket with listeners; `#timer` is the only pending action: the next
+// attempt, its deadline, the next ping or the deadline of a pong.
 
 /**
- * What is tried one after the other until there is a greeting, and then again from
- * the start. The first failure of WebSocket may be the server's.
+ * Transports in the order of attempts, which starts over at the end. WebSocket is
+ * there twice, because its first failure may be the server's.
  */
 const TRANSPORTS = ["ws", "ws", "xhr_streaming", "xhr_polling"] as const;
 
 type Transport = typeof TRANSPORTS[number];
 
-/** How many of its former connections a client names to the server. */
+/** Number of earlier socket ids that a client sends to the server. */
 const MAX_SOCKET_IDS = 10;
 
-/** Time that a socket has to open and to be greeted by the server. */
+/** Deadline for a socket to open and to receive the server's greeting. */
 const ATTEMPT_TIMEOUT_MS = 15_000;
 
-/** Delay before the first attempt after a failure; it doubles with each. */
+/** Delay after the first failure; it doubles with each further failure. */
 const RETRY_BASE_MS = 1_000;
 
 /** Longest delay before jitter, which adds up to half: 30 seconds in all. */
 const RETRY_MAX_MS = 20_000;
 
-/** A connection that lasted this long was no failure: delays start over. */
+/** After a connection that lasted this long, delays start over. */
 const STABLE_MS = 10_000;
 
 /**
- * What browsers tell when the network or the page comes back, or the network goes.
- * The page's own event bubbles up to where the others are.
+ * Browsers fire these when the network or the page comes back, or the network is
+ * lost. `visibilitychange` bubbles from the document to the window.
  */
 const WAKE_EVENTS = ["online", "offline", "pageshow", "visibilitychange"];
 
 /**
- * How long a pong may take then. The user is looking, and a socket that has not
- * survived sleep says nothing by itself; mobile networks take seconds to wake up.
+ * How long a pong may take after such an event. The user is waiting, and a socket
+ * that has not survived sleep reports nothing; but mobile networks take seconds to
+ * wake up.
  */
 const WAKE_PONG_TIMEOUT_MS = 5_000;
 
-/** Code of a connection that ended without saying why. */
+/** Close code of a connection that ended without a close frame. */
 const ABNORMAL_CLOSURE = 1006;
 
-/** Code of a peer that left a ping unanswered. */
+/** Close code of a connection whose ping was not answered. */
 const PONG_MISSING = 4201;
 
-/** What the owner of a {@linkcode Connection} provides. */
+/** The part of a {@linkcode Pusher} that its {@linkcode Connection} uses. */
 export interface ConnectionOwner extends PusherConfig {
   /** The app's key. */
   key: string;
-  /** The options of which the configuration is made. */
+  /** The options as they were passed in. */
   options: PusherOptions;
   /** Called before the event `connected`. */
   onConnected(): void;
@@ -1028,38 +1037,39 @@ export interface ConnectionOwner extends PusherConfig {
  *                  │  ^   ^          │ lost
  *         a while  v  │   └──────────┘
  *           unavailable ──> connected
- * any ──> disconnected   asked to, or refused by the server for good
- * any ──> failed         nothing to connect with
+ * any ──> disconnected   by `disconnect()`, or refused by the server for good
+ * any ──> failed         no transport to connect with
  * ```
  *
- * - A lost connection is attempted again at once where the server asked for that,
- *   else after a second. The delay grows up to 30 seconds with every failure, until
- *   a connection lasts. It ends when the network or the page comes back.
- * - Where WebSocket fails twice in a row, HTTP streaming is tried, then polling,
- *   then WebSocket again. While HTTP is in use WebSocket is tried in the background,
- *   and takes over: that is a reconnect without a pause.
+ * - After a connection is lost, the next attempt follows at once if the server asks
+ *   for that, else after a second. The delay grows up to 30 seconds with every
+ *   failure, until a connection lasts. When the network or the page comes back, the
+ *   next attempt follows at once.
+ * - After WebSocket has failed twice in a row, the client tries HTTP streaming, then
+ *   polling, then WebSocket again. While it uses HTTP, it probes WebSocket in the
+ *   background and switches to it, by a reconnect without a pause.
  */
 export class Connection extends Emitter<ConnectionEvents> {
   /**
-   * What this connection's server does beyond the protocol: `batch`, `recover`,
-   * `auth`. Nothing, if it does not say.
+   * Extensions of the protocol that the server grants on this connection: `batch`,
+   * `recover`, `auth`.
    */
   extensions: Set<string> = new Set();
 
   readonly #owner: ConnectionOwner;
   #state: ConnectionState = "initialized";
-  /** Ids of the connections so far, the newest first. */
+  /** Socket ids of the last connections, the newest first. */
   #socketIds: string[] = [];
   #socket: Socket | undefined;
   readonly #transports: Transport[];
   /** Index of the transport in use. */
-  #turn = 0;
+  #transportIndex = 0;
   #socketId: string | undefined;
   #useTLS: boolean;
   #timer: ReturnType<typeof setTimeout> | undefined;
   #unavailableTimer: ReturnType<typeof setTimeout> | undefined;
   #activityTimeoutMs = 0;
-  /** Whether only a pong says that it lives: the rest may have arrived before. */
+  /** Whether only a pong proves that the connection lives, see `#handleWake`. */
   #isDoubtful = false;
   #connectedAt = 0;
   #failures = 0;
@@ -1083,29 +1093,29 @@ export class Connection extends Emitter<ConnectionEvents> {
   }
 
   /**
-   * What carries the frames; while not connected, what is tried now or next. The
-   * name is undefined where the options leave nothing to connect with.
+   * The transport in use or, while not connected, of the current or next attempt.
+   * The name is undefined if the options allow no transport.
    */
   get transport(): { readonly name: TransportName | undefined } {
-    const transport = this.#transports[this.#turn];
+    const transport = this.#transports[this.#transportIndex];
     return { name: transport && protocolOf(transport, this.#useTLS) };
   }
 
   /**
-   * Connects, unless connected: at once, where the next attempt is waited for.
+   * Connects, unless connected: at once, even if an attempt is planned for later.
    *
-   * @throws when the runtime has no WebSocket.
+   * @throws if the runtime has no WebSocket.
    */
   connect(): void {
     if (this.#socket) return;
     if (!this.#transports.length) return this.#transition("failed");
-    // Should it be too early, the next attempt is not to be late.
+    // If this attempt fails, the next attempt must follow soon.
     this.#failures = 0;
     this.#openSocket();
     if (!this.#isRetrying()) this.#transition("connecting");
   }
 
-  /** Disconnects and stays so until `connect()`. */
+  /** Disconnects, until the next `connect()`. */
   disconnect(): void {
     this.#dropSocket();
     this.#watchNetwork("removeEventListener");
@@ -1159,10 +1169,10 @@ export class Connection extends Emitter<ConnectionEvents> {
     return this.#state === "connecting" || this.#state === "unavailable";
   }
 
-  /** Makes one attempt in place of whatever was going on. */
+  /** Starts an attempt, in place of the current socket and plan. */
   #openSocket(): void {
     this.#dropSocket();
-    const transport = this.#transports[this.#turn]!;
+    const transport = this.#transports[this.#transportIndex]!;
     if (typeof WebSocket === "undefined") {
       this.#transition("failed");
       throw new Error("Cannot connect: this runtime has no WebSocket");
@@ -1176,15 +1186,15 @@ export class Connection extends Emitter<ConnectionEvents> {
     );
   }
 
-  /** Connects over HTTP, once what does that is loaded. */
+  /** Connects over HTTP, after loading the transports. */
   async #openFallback(
     transport: "xhr_streaming" | "xhr_polling",
   ): Promise<void> {
     const loading: Socket = { send() {}, close() {} };
     this.#listen(loading);
     try {
-      const { HttpSocket } = await loadMore();
-      // It may have been given up.
+      const { HttpSocket } = await loadLazy();
+      // The attempt may have been given up meanwhile.
       if (!loading.onclose) return;
       this.#listen(
         new HttpSocket(
@@ -1199,10 +1209,10 @@ export class Connection extends Emitter<ConnectionEvents> {
     }
   }
 
-  /** Goes on with a WebSocket that was opened while HTTP was in use. */
+  /** Switches to a WebSocket that a probe has opened while HTTP was in use. */
   readonly #switchTo = (socket: Socket, greeting: string): void => {
     this.#dropSocket();
-    this.#turn = 0;
+    this.#transportIndex = 0;
     this.#listen(socket);
     this.#transition("connecting");
     // A handler may have disconnected.
@@ -1215,7 +1225,7 @@ export class Connection extends Emitter<ConnectionEvents> {
     socket.onclose = ({ code, reason }) => this.#handleClose(code, reason);
   }
 
-  /** Closes the socket, which is not heard of again, and cancels all plans. */
+  /** Closes the socket, ignores its later events, and cancels the plan. */
   #dropSocket(): void {
     clearTimeout(this.#timer);
     const socket = this.#socket;
@@ -1230,13 +1240,13 @@ export class Connection extends Emitter<ConnectionEvents> {
     this.#timer = setTimeout(action, delayMs);
   }
 
-  /** Takes one frame or, where the server sends them in batches, several. */
+  /** Accepts a frame or, with the extension `batch`, an array of frames. */
   #handleMessage(text: unknown): void {
     const socket = this.#socket;
     const content = decodeJson(text);
     const items = this.extensions.has("batch") ? [content].flat() : [content];
     for (const item of items) {
-      // A handler may have disconnected: what it has not heard is not over.
+      // A handler may have disconnected: the server replays the rest later.
       if (socket !== this.#socket) return;
       const frame = toFrame(item);
       if (frame) log("Event recd", frame);
@@ -1247,7 +1257,7 @@ export class Connection extends Emitter<ConnectionEvents> {
 
   #handleFrame(frame: Frame | null, text: unknown): void {
     this.#isDoubtful &&= frame?.event !== "pusher:pong";
-    if (!this.#isDoubtful) this.#awaitSilence();
+    if (!this.#isDoubtful) this.#schedulePing();
     if (!frame) {
       const error = new TypeError("Cannot read message: no event");
       this.emit("error", { type: "MessageParseError", error, data: text });
@@ -1264,8 +1274,8 @@ export class Connection extends Emitter<ConnectionEvents> {
 
   /**
    * Accepts `pusher:connection_established` with `socket_id` and
-   * `activity_timeout`, and `pusher:error` with `code`, which counts as the close
-   * that follows. Anything else is no server to stay with, for now.
+   * `activity_timeout`, and `pusher:error` with `code`, which is handled like the
+   * close that follows. After any other frame the client tries again later.
    */
   #handleGreeting(frame: Frame | null): void {
     const socket = this.#socket;
@@ -1277,13 +1287,15 @@ export class Connection extends Emitter<ConnectionEvents> {
         ? Math.min(activityTimeout, activity_timeout * 1000)
         : activityTimeout;
       this.#connectedAt = Date.now();
-      // Two failures are two in a row.
-      if (this.#transports[this.#turn] === "ws") this.#turn = 0;
+      // WebSocket works, so its next failure is the first of two.
+      if (this.#transports[this.#transportIndex] === "ws") {
+        this.#transportIndex = 0;
+      }
       this.#socketId = socket_id;
       this.#socketIds = [encodeURIComponent(socket_id), ...this.#socketIds]
         .slice(0, MAX_SOCKET_IDS);
       this.extensions = new Set([data.extensions].flat());
-      this.#awaitSilence();
+      this.#schedulePing();
       this.#transition("connected");
     } else if (event === "pusher:error" && typeof code === "number") {
       this.#handleClose(code, message);
@@ -1295,8 +1307,8 @@ export class Connection extends Emitter<ConnectionEvents> {
   }
 
   /**
-   * Reports the close of a socket that is closed or given up, twice over where
-   * pusher-js does, and acts on its code.
+   * Reports why a socket was closed or given up, in two events where pusher-js
+   * does so, and acts on the code.
    */
   #handleClose(code: number, message: string): void {
     const socket = this.#socket;
@@ -1319,14 +1331,17 @@ export class Connection extends Emitter<ConnectionEvents> {
   }
 
   /**
-   * Counts a failure and plans the next attempt. Only the first in a row is made at
-   * once: a server that keeps asking for it would be attempted in a hot loop.
+   * Counts a failure and plans the next attempt. Only the first attempt in a row is
+   * made at once: a server that keeps asking for it would cause a hot loop.
    */
   #retry(code: number): void {
     const wasConnected = this.#state === "connected";
-    // Who refuses has been reached.
+    // A server that refuses was reached: the transport works.
     const isBlocked = !wasConnected && code < 4000;
-    if (isBlocked) this.#turn = (this.#turn + 1) % this.#transports.length;
+    if (isBlocked) {
+      this.#transportIndex = (this.#transportIndex + 1) %
+        this.#transports.length;
+    }
     const isStable = wasConnected &&
       Date.now() - this.#connectedAt >= STABLE_MS;
     if (isStable) this.#failures = 0;
@@ -1335,7 +1350,7 @@ export class Connection extends Emitter<ConnectionEvents> {
     const delayMs = isAsked && failures === 0 ? 0 : backoffMs(failures);
     this.#dropSocket();
     this.#schedule(delayMs, () => this.#openSocket());
-    // An unavailable server stays so until it is connected to.
+    // The state stays `unavailable` until an attempt succeeds.
     if (wasConnected) this.#transition("connecting");
     // A handler may have disconnected.
     if (delayMs > 0 && this.#isRetrying()) {
@@ -1343,13 +1358,13 @@ export class Connection extends Emitter<ConnectionEvents> {
     }
   }
 
-  /** Asks for a sign of life once nothing has arrived for a while. */
-  #awaitSilence(): void {
-    this.#schedule(this.#activityTimeoutMs, () => this.#demandPong());
+  /** Sends a ping when no message has arrived for the activity timeout. */
+  #schedulePing(): void {
+    this.#schedule(this.#activityTimeoutMs, () => this.#sendPing());
   }
 
-  /** Asks for a sign of life. In doubt that is a pong, and has to come soon. */
-  #demandPong(isDoubtful = false): void {
+  /** Sends a ping. In doubt only a pong is an answer, and it has to come soon. */
+  #sendPing(isDoubtful = false): void {
     this.#isDoubtful = isDoubtful;
     if (!this.send_event("pusher:ping", {})) return;
     this.#schedule(
@@ -1358,43 +1373,44 @@ export class Connection extends Emitter<ConnectionEvents> {
     );
   }
 
-  /** Listens to what browsers tell about the network, or no longer does. */
+  /** Adds or removes the listeners for the network and the page. */
   #watchNetwork(method: "addEventListener" | "removeEventListener"): void {
     for (const event of WAKE_EVENTS) {
-      // Node.js has neither.
+      // Node.js has no such method.
       globalThis[method]?.(event, this.#handleWake);
     }
   }
 
   /**
-   * Finds out about a connection that may have been lost in sleep, and ends the
-   * waiting for the next attempt.
+   * Checks a connection that may have been lost in sleep, or connects at once.
+   * Frames that arrive now may have been received before the sleep: only a pong
+   * proves that the connection lives.
    */
   readonly #handleWake = ({ type, target }: WakeEvent): void => {
-    // Of all targets only documents have it; while they do nobody waits for them.
+    // Only documents have `hidden`, and nobody waits for a hidden page.
     if ((target as { hidden?: boolean } | null)?.hidden) return;
-    if (this.#state === "connected") return this.#demandPong(true);
-    // An attempt from before may hang.
+    if (this.#state === "connected") return this.#sendPing(true);
+    // An attempt that began earlier may hang.
     if (type === "online") this.#dropSocket();
     if (type !== "offline") this.connect();
   };
 }
 
-/** What few pages need, once one does. */
-let more: typeof import("./client/lazy.ts") | undefined;
+/** The lazy module, once loaded. */
+let lazy: typeof import("./client/lazy.ts") | undefined;
 
-async function loadMore(): Promise<NonNullable<typeof more>> {
-  // Kept, because a served script imports under a new name each time.
-  return more ??= await import("./client/lazy.ts");
+async function loadLazy(): Promise<NonNullable<typeof lazy>> {
+  // Kept, because a served script imports it by a new URL each time.
+  return lazy ??= await import("./client/lazy.ts");
 }
 
-/** The part of an event that matters. */
+/** The part of an event that `#handleWake` reads. */
 interface WakeEvent {
   type: string;
   target: unknown;
 }
 
-/** The name of a transport as it is used, with TLS or without. */
+/** The public name of a transport, with TLS or without. */
 function protocolOf(transport: Transport, useTLS: boolean): TransportName {
   return transport === "ws" && useTLS ? "wss" : transport;
 }
@@ -1405,14 +1421,14 @@ function backoffMs(failures: number): number {
   return delayMs * (1 + Math.random() / 2);
 }
 
-/** Reads a message of the server; null when it is no frame. */
+/** Reads a message from the server; null if it is no frame. */
 // deno-lint-ignore no-explicit-any -- peers send any JSON
 function toFrame(content: any): Frame | null {
   if (!isText(content?.event)) return null;
   return { ...content, data: decodeJson(content.data) };
 }
 
-/** The value of a JSON text; anything else is data as it is. */
+/** The value of a JSON text; anything else is returned as it is. */
 // deno-lint-ignore no-explicit-any -- peers send any JSON
 function decodeJson(text: unknown): any {
   if (!isText(text)) return text;
@@ -1427,30 +1443,30 @@ function isText(value: unknown): value is string {
   return typeof value === "string";
 }
 
-/** Whether an event is for the client itself and not for its handlers. */
+/** Whether an event is for the client itself and not for handlers. */
 function isInternal(event: string): boolean {
   return event.startsWith("pusher_internal:");
 }
 
-/** Whether an event is the protocol's, and not a program's. */
+/** Whether an event belongs to the protocol and not to a program. */
 function isProtocol(event: string): boolean {
   return isInternal(event) || event.startsWith("pusher:");
 }
 
-/** Logs the way the program wants it, if it does. */
+/** Logs a message if the program wants a log. */
 function log(...message: unknown[]): void {
   const write = Pusher.log ?? (Pusher.logToConsole ? console.log : null);
   write?.(`Pusher : : ${JSON.stringify(message)}`);
 }
 
 // ---- Channels ---------------------------------------------------------------
-// A subscription as one state per connection: none, pending, subscribed. What
-// arrives late, for an earlier connection or after a change of mind, is ignored.
+// A subscription as one state per connection: none, pending, subscribed. Answers
+// that come late, for an earlier connection or after `unsubscribe`, are ignored.
 
-/** Channels that need a permission. */
+/** Names of channels that need an authorization. */
 const NEEDS_AUTH = /^(private|presence)-/;
 
-/** A channel, subscribed to for as long as the {@linkcode Pusher} knows it. */
+/** A channel that the client is subscribed to, or is about to be. */
 // deno-lint-ignore no-explicit-any -- without a declaration every event is allowed
 export class Channel<Events = any, Own = ChannelEvents>
   extends Emitter<ProgramEvents<Events> & Own> {
@@ -1460,11 +1476,11 @@ export class Channel<Events = any, Own = ChannelEvents>
   readonly pusher: Pusher;
   /** Whether the server has confirmed the subscription. */
   subscribed = false;
-  /** Whether that is being waited for. */
+  /** Whether the client waits for that confirmation, or for an authorization. */
   subscriptionPending = false;
-  /** Whether the channel is to be left once the server has answered. */
+  /** Whether to unsubscribe when the server has answered. */
   subscriptionCancelled = false;
-  /** Number of subscribers, where the server tells. */
+  /** Number of subscribers, if the server sends it. */
   subscriptionCount: number | null = null;
   /** See {@linkcode SubscribeOptions.rewind}. */
   rewind: number | undefined;
@@ -1495,7 +1511,7 @@ export class Channel<Events = any, Own = ChannelEvents>
     return this.pusher.send_event(event, data, this.name);
   }
 
-  /** Asks to be subscribed, once; called by {@linkcode Pusher}. */
+  /** Subscribes, unless that is done or pending; called by {@linkcode Pusher}. */
   subscribe(): void {
     if (this.subscribed || this.subscriptionPending) return;
     this.subscriptionPending = true;
@@ -1503,19 +1519,19 @@ export class Channel<Events = any, Own = ChannelEvents>
     else this.#sendSubscribe({ auth: "" });
   }
 
-  /** Leaves the channel; {@linkcode Pusher.unsubscribe} also forgets it. */
+  /** Unsubscribes; {@linkcode Pusher.unsubscribe} also forgets the channel. */
   unsubscribe(): void {
     this.subscribed = false;
     this.pusher.send_event("pusher:unsubscribe", { channel: this.name });
   }
 
-  /** Forgets what the lost connection meant; called by {@linkcode Pusher}. */
+  /** Handles the loss of the connection; called by {@linkcode Pusher}. */
   disconnect(): void {
     this.subscribed = false;
     this.subscriptionPending = false;
   }
 
-  /** Takes a frame of this channel; called by {@linkcode Pusher}. */
+  /** Handles a frame of this channel; called by {@linkcode Pusher}. */
   handleEvent(frame: Frame): void {
     const { event, data, user_id, position } = frame;
     if (position) this.pusher.positions.set(this.name, position);
@@ -1533,15 +1549,15 @@ export class Channel<Events = any, Own = ChannelEvents>
     }
   }
 
-  /** Reads the permission before it is used. */
+  /** Reads an authorization before it is used. */
   protected acceptAuth(_answer: ChannelAuth): void | Promise<void> {}
 
-  /** Reads the server's confirmation, and returns what handlers get for it. */
+  /** Reads the server's confirmation and returns the data for handlers. */
   protected confirm(data: unknown): unknown {
     return data;
   }
 
-  /** Asks for the permission, and reads it; nothing when that comes too late. */
+  /** Gets and reads an authorization; undefined if it comes too late. */
   protected async authorize(): Promise<ChannelAuth | void> {
     const { name, pusher } = this;
     const socketId = pusher.connection.socket_id ?? "";
@@ -1585,7 +1601,7 @@ export class Channel<Events = any, Own = ChannelEvents>
     if (!this.#settle()) this.emit("pusher:subscription_error", error);
   }
 
-  /** Ends the attempt to subscribe. Returns whether the channel was to be left. */
+  /** Ends the pending subscription. Returns whether it was cancelled. */
   #settle(): boolean {
     this.subscriptionPending = false;
     if (this.subscriptionCancelled) this.pusher.unsubscribe(this.name);
@@ -1593,15 +1609,15 @@ export class Channel<Events = any, Own = ChannelEvents>
   }
 }
 
-/** A channel that knows who is on it. */
+/** A channel that knows its members. */
 // deno-lint-ignore no-explicit-any -- without a declaration every event is allowed
 export class PresenceChannel<Events = any>
   extends Channel<Events, PresenceEvents<UserInfo<Events>>> {
   readonly #infos = new Map<string, UserInfo<Events>>();
-  /** Who is on the channel; nobody while it is not subscribed. */
+  /** The members; empty while the channel is not subscribed. */
   readonly members: Members<UserInfo<Events>> = new Members(this.#infos);
 
-  /** Takes a frame of this channel; called by {@linkcode Pusher}. */
+  /** Handles a frame of this channel; called by {@linkcode Pusher}. */
   override handleEvent(frame: Frame): void {
     const { event, data } = frame;
     const id = String(data?.user_id);
@@ -1617,14 +1633,14 @@ export class PresenceChannel<Events = any>
     }
   }
 
-  /** Forgets the members; called by {@linkcode Pusher}. */
+  /** Handles the loss of the connection; called by {@linkcode Pusher}. */
   override disconnect(): void {
     super.disconnect();
     this.#infos.clear();
     this.members.myID = null;
   }
 
-  /** Learns who the program itself is: from the permission, or by the sign-in. */
+  /** Reads the program's own user id: from the authorization or the sign-in. */
   protected override async acceptAuth(
     { channel_data }: ChannelAuth,
   ): Promise<void> {
@@ -1633,7 +1649,7 @@ export class PresenceChannel<Events = any>
     const id = channel_data
       ? decodeJson(channel_data)?.user_id
       : user.user_data?.id;
-    // Either may be null.
+    // Both ids may be null.
     if ((id ?? null) === null) {
       throw new TypeError(
         `Cannot subscribe to "${this.name}": no channel_data in answer`,
@@ -1642,7 +1658,7 @@ export class PresenceChannel<Events = any>
     this.members.myID = String(id);
   }
 
-  /** Takes over the members who are there. */
+  /** Reads the members. */
   // deno-lint-ignore no-explicit-any -- peers send any JSON
   protected override confirm(data: any): Members<UserInfo<Events>> {
     this.#infos.clear();
@@ -1659,7 +1675,7 @@ export class PresenceChannel<Events = any>
 export interface Member<Info = any> {
   /** The user. */
   id: string;
-  /** What the server's program tells of the user. */
+  /** The `user_info` of the user. */
   info: Info;
 }
 
@@ -1682,7 +1698,7 @@ export class Members<Info = any> {
 
   /** The program's own user, while it is a member. */
   get me(): Member<Info> | null {
-    // Nobody's id is empty.
+    // No id is empty.
     return this.get(this.myID ?? "");
   }
 
@@ -1690,7 +1706,7 @@ export class Members<Info = any> {
   get(id: string | number): Member<Info> | null {
     const key = String(id);
     if (!this.#infos.has(key)) return null;
-    // As it has it.
+    // The map has the key.
     return { id: key, info: this.#infos.get(key) as Info };
   }
 
@@ -1702,7 +1718,7 @@ export class Members<Info = any> {
 
 /** A channel whose events the server cannot read. */
 class EncryptedChannel extends Channel {
-  #opener: Opener<Frame> | undefined;
+  #decryptor: Decryptor<Frame> | undefined;
 
   override trigger(event: string, _data?: unknown): never {
     throw failure(
@@ -1711,27 +1727,27 @@ class EncryptedChannel extends Channel {
     );
   }
 
-  /** Accepts, besides the protocol's events, data that has been encrypted. */
+  /** Passes on events of the protocol, and decrypts all other events. */
   override handleEvent(frame: Frame): void {
     if (isProtocol(frame.event)) super.handleEvent(frame);
-    else this.#opener?.take(frame);
+    else this.#decryptor?.take(frame);
   }
 
   override disconnect(): void {
     super.disconnect();
-    this.#opener?.reset();
+    this.#decryptor?.reset();
   }
 
-  /** Takes the secret, once what opens events with it is loaded. */
+  /** Loads the decryptor and gives it the secret. */
   protected override async acceptAuth(answer: ChannelAuth): Promise<void> {
-    const { Opener } = await loadMore();
-    this.#opener ??= new Opener({
+    const module = await loadLazy();
+    this.#decryptor ??= new module.Decryptor({
       channel: this,
       emit: (frame) => super.handleEvent(frame),
       authorize: () => this.authorize(),
       log,
     });
-    this.#opener.accept(answer);
+    this.#decryptor.accept(answer);
   }
 }
 
@@ -1754,61 +1770,62 @@ function createChannel(name: string, pusher: Pusher): Channel {
     : new Channel(name, pusher);
 }
 
-/** An error with more to it: the name that pusher-js gives it, or a status. */
+/** An error with details: the name that pusher-js gives it, or an HTTP status. */
 function failure(message: string, details: object): Error {
   return Object.assign(new Error(message), details);
 }
 
 // ---- User -------------------------------------------------------------------
-// Who the connection is signed in as. Signing in is asked for once, and done on
-// each connection: permission, `pusher:signin`, then the user's own channel,
-// which is no channel of the program's.
+// The user of the connection. The program calls `signin` once, and the client signs
+// in on each connection: authentication, `pusher:signin`, then a subscription to
+// the user's own channel, which the program does not see.
 
 /** The user that is signed in, as the server's program describes it. */
 export interface UserData {
-  /** Tells users apart. */
+  /** Id of the user. */
   id: string;
-  /** What others on presence channels are told of the user. */
+  /** The `user_info` of the user on presence channels. */
   // deno-lint-ignore no-explicit-any -- the server's program decides
   user_info?: any;
-  /** The users whose coming and going this one is told. */
+  /** Ids of the users whose status this user watches. */
   watchlist?: string[];
 }
 
-/** Users of the watchlist came or went. */
+/** Users of the watchlist went online or offline. */
 export interface WatchlistEvent {
   /** `online` or `offline`. */
   name: string;
-  /** Who. */
+  /** Ids of the users. */
   user_ids: string[];
 }
 
 /** Events of {@linkcode User.watchlist}. */
 export interface WatchlistEvents {
-  /** These users are there: after signing in, or from now on. */
+  /** These users are online: at the sign-in, or from now on. */
   online: WatchlistEvent;
-  /** These users are not there. */
+  /** These users are offline. */
   offline: WatchlistEvent;
 }
 
 /**
- * The user of a {@linkcode Pusher}. Handlers hear the events that the server
- * sends to this user on any of its connections, and `pusher:signin_error` with a
- * {@linkcode SubscriptionError} when there was no permission to sign in. What the
- * server itself refuses is an `error` of the connection.
+ * The user of a {@linkcode Pusher}. Handlers receive the events that the server
+ * sends to the user, and `pusher:signin_error` with a {@linkcode SubscriptionError}
+ * if the authentication failed. A sign-in that the server refuses is an `error` of
+ * the connection.
  */
 export class User extends Emitter {
   /** The client it belongs to. */
   readonly pusher: Pusher;
-  /** Who of the user's watchlist is online. */
+  /** Emits the status of the users on the user's watchlist. */
   readonly watchlist: Emitter<WatchlistEvents> = new Emitter();
   /** The user; null while not signed in. */
   user_data: UserData | null = null;
   /** Whether `signin` was called. */
   signin_requested = false;
   /**
-   * Resolves once this connection is signed in, failed to or ended; `user_data`
-   * says which. Null before `signin` is called.
+   * Resolves when the sign-in of this connection has ended: then `user_data` is the
+   * user, or null if it failed or the connection was lost. Null before `signin` is
+   * called.
    */
   signinDonePromise: Promise<void> | null = null;
   #resolveDone = () => {};
@@ -1828,7 +1845,7 @@ export class User extends Emitter {
     this.connect();
   }
 
-  /** Signs in if that was asked for; called by {@linkcode Pusher}. */
+  /** Signs in if `signin` was called; called by {@linkcode Pusher}. */
   async connect(): Promise<void> {
     const { connection, config } = this.pusher;
     const socketId = connection.socket_id;
@@ -1842,28 +1859,28 @@ export class User extends Emitter {
       connection.send_event("pusher:signin", { auth, user_data, recover });
     } catch (cause) {
       if (isLate()) return;
-      this.#finish(null);
+      this.#setUser(null);
       this.emit("pusher:signin_error", authError(cause));
     }
   }
 
-  /** Forgets what the lost connection meant; called by {@linkcode Pusher}. */
+  /** Handles the loss of the connection; called by {@linkcode Pusher}. */
   disconnect(): void {
-    this.#finish(null);
+    this.#setUser(null);
     if (!this.signin_requested) return;
     this.signinDonePromise = new Promise((resolve) => {
       this.#resolveDone = resolve;
     });
   }
 
-  /** Takes any frame; called by {@linkcode Pusher}. */
+  /** Handles any frame; called by {@linkcode Pusher}. */
   handleEvent({ event, channel, data, position }: Frame): void {
     const isAnswer = event === "pusher:signin_success";
     if (isAnswer) {
       const user = decodeJson(data?.user_data);
-      this.#finish(isText(user?.id) && user.id ? user : null);
+      this.#setUser(isText(user?.id) && user.id ? user : null);
     }
-    // The answer to signing in names no channel.
+    // The answer to a sign-in names no channel.
     const isOwn = this.user_data && (isAnswer || channel === this.#channelName);
     if (isOwn && position) {
       this.pusher.positions.set(this.#channelName, position);
@@ -1877,8 +1894,8 @@ export class User extends Emitter {
     }
   }
 
-  /** Changes the user, and goes to hear what it is told. */
-  #finish(user: UserData | null): void {
+  /** Sets the user, ends the sign-in and subscribes to the user's channel. */
+  #setUser(user: UserData | null): void {
     this.user_data = user;
     const name = user ? userChannel(user.id) : "";
     if (user && name !== this.#channelName) {
@@ -1895,38 +1912,38 @@ function userChannel(id: unknown): string {
 }
 
 // ---- Authorization ----------------------------------------------------------
-// How a permission to join or to sign in is asked for: of an endpoint, by a form
-// as pusher-js posts it, or of a function of the program.
+// Authorizes channels and authenticates users: at an endpoint, by a form as
+// pusher-js posts it, or by a function of the program.
 
-/** What is wrong with an answer that is no permission. */
+/** Says that an answer has no signature. */
 const NO_AUTH = "no auth in answer";
 
-/** Where and how to post the question, and how to give it up. */
-type Endpoint<Request, Answer> = AuthOptions<Request, Answer> & {
+/** How to authorize, with the URL and a signal that aborts the request. */
+type Endpoint<Params, Answer> = AuthOptions<Params, Answer> & {
   endpoint: string;
   signal: AbortSignal;
 };
 
-/** What an endpoint says of several channels, by name. */
+/** The answers of an endpoint for several channels, by name. */
 type ChannelAnswers = Record<
   string,
   Partial<ChannelAuth> & { error?: string; status?: number }
 >;
 
 /**
- * Asks. Rejects, with the HTTP `status` of an endpoint, unless the answer is a
- * permission. Several channels may be named in place of one, for an endpoint that
- * knows such a question: then the answer is whatever it has.
+ * Asks for an authorization. Rejects, with the HTTP `status` of an endpoint, unless
+ * the answer is signed. For several channels, at an endpoint that can authorize
+ * several, the names replace that of the request, and the answer is not checked.
  */
 async function askAuth<
-  Request extends UserAuthRequest,
+  Params extends UserAuthRequest,
   Answer extends { auth: string },
 >(
-  request: Request,
-  how: Endpoint<Request, Answer>,
+  request: Params,
+  options: Endpoint<Params, Answer>,
   names: string[] = [],
 ): Promise<Answer> {
-  const { endpoint, signal, customHandler, paramsProvider } = how;
+  const { endpoint, signal, customHandler, paramsProvider } = options;
   if (customHandler) {
     return await new Promise((resolve, reject) =>
       customHandler(request, (error, answer) => {
@@ -1943,13 +1960,13 @@ async function askAuth<
   const params = {
     socket_id: socketId,
     channel_name: channelName,
-    ...how.params,
+    ...options.params,
     ...paramsProvider?.(),
   };
   for (const [name, value] of Object.entries(params)) {
     if (value !== undefined) body.append(name, String(value));
   }
-  const headers = { ...how.headers, ...how.headersProvider?.() };
+  const headers = { ...options.headers, ...options.headersProvider?.() };
   let status = 0;
   try {
     // Without `credentials` cookies go to the page's own origin only.
@@ -1966,7 +1983,7 @@ async function askAuth<
     if (names.length === 0 && !isAuth(answer)) throw new TypeError(NO_AUTH);
     return answer;
   } catch (cause) {
-    // Whatever is thrown above is one.
+    // Only errors are thrown above.
     const { message } = cause as Error;
     throw failure(`Cannot be authorized by ${endpoint}: ${message}`, {
       status,
@@ -1974,14 +1991,14 @@ async function askAuth<
   }
 }
 
-/** Whether an answer is a permission. */
+/** Whether an answer has a signature. */
 function isAuth<Answer extends { auth: string }>(
   answer: Partial<Answer> | null | undefined,
 ): answer is Answer {
   return isText(answer?.auth);
 }
 
-/** What handlers are told when there was no permission, whatever was thrown. */
+/** The data of the event that reports a failed authorization. */
 function authError(cause: unknown): SubscriptionError {
   // Functions of the program may throw text.
   const { message = String(cause), status } = Object(cause);

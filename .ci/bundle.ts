@@ -1,8 +1,7 @@
 /**
  * Writes `client_bundle.ts`, the scripts that the server serves, from `client.ts`
- * and what that loads when it is needed: this is `deno task bundle`. With `--check`
- * it writes nothing, and fails when the file is stale. Either way it fails when the
- * main script is too large.
+ * and its lazy module: this is `deno task bundle`. With `--check` it writes nothing,
+ * and fails if the file is stale. Both ways it fails if the main script is too large.
  *
  * @module
  */
@@ -14,10 +13,10 @@ const SOURCE = "client.ts";
 const LAZY_SOURCE = "client/lazy.ts";
 const TARGET = "client_bundle.ts";
 
-/** What a page may have to load; pusher-js is three times as large. */
+/** Limit of the script that every page loads; pusher-js has three times as much. */
 const MAX_GZIP_BYTES = 6 * 1024;
 
-/** What the server puts around the script: globals and its configuration. */
+/** Ample for the code that the server adds: globals and its configuration. */
 const SERVER_TAIL_BYTES = 150;
 
 /** The server's tails use these names. */
@@ -27,13 +26,12 @@ const DECLARED = ["Pusher", "preset"];
 const LAZY_IMPORT = `import("./${LAZY_SOURCE}")`;
 
 /**
- * Not relative, as classic scripts of another origin than the page's have nothing
- * that it could be relative to. And browsers remember for good that a module could
- * not be loaded, so each time it gets another name.
+ * Not a relative URL, which would be relative to the page in a classic script. And
+ * browsers never again load a module that once failed, so each try has another URL.
  */
 const SERVED_LAZY_IMPORT = 'import(Pusher.fallbackUrl+"?"+Date.now())';
 
-/** Runs on what the bundler has minified. Pinned, as it decides what comes out. */
+/** Minifies the output of the bundler further. Pinned, as it decides the result. */
 const MINIFIER = "npm:terser@5.51.4";
 
 /** Enough of a hash to tell two versions of one script apart. */
@@ -41,22 +39,22 @@ const ETAG_CHARACTERS = 16;
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 
-/** The minified ES module that is made of a file, but for what it leaves out. */
+/** Bundles and minifies a file to an ES module, without some of its imports. */
 async function minify(source: string, without: string[] = []): Promise<string> {
   const external = without.map((file) => `--external=./${file}`);
-  // Neither configuration nor lock file may change what comes out.
+  // Neither configuration nor lock file may change the bundle.
   const bundle = await runDeno([
     ...["bundle", "--no-config", "--no-lock", "--platform", "browser"],
     ...["--format", "esm", "--minify", ...external, source],
   ]);
-  // Chooses shorter names, more like each other, than the bundler does.
+  // It chooses shorter and more similar names than the bundler.
   return await runDeno([
     ...["run", "--no-config", "--no-lock", "--allow-read", "--allow-env"],
     ...[MINIFIER, "--module", "--compress", "--mangle"],
   ], bundle);
 }
 
-/** Runs Deno on a text; returns what that prints. */
+/** Runs Deno on a text; returns the output. */
 async function runDeno(args: string[], input = ""): Promise<string> {
   const child = new Deno.Command(Deno.execPath(), {
     args,
@@ -104,7 +102,7 @@ function toStatements(module: string): string {
   });
   const served = `${before}${SERVED_LAZY_IMPORT}${after.replace(/;?$/, ";")}`;
   const statements = `${served}const ${declarations.join()};`;
-  // Throws unless it is what the server needs it to be: plain statements.
+  // Throws unless the script is plain statements, as the server needs them.
   new Function(`"use strict";${statements}`);
   return statements;
 }
@@ -139,7 +137,7 @@ export const CLIENT_FALLBACK_ETAG: string = "${etag(lazy)}";
 `;
 }
 
-/** Says how large the scripts are; returns whether the main one is small enough. */
+/** Prints the sizes; returns whether the main script is small enough. */
 function checkSizes(statements: string, lazy: string): boolean {
   const bytes = gzipSync(`(()=>{${statements}})();`).length +
     SERVER_TAIL_BYTES;
@@ -154,7 +152,7 @@ function checkSizes(statements: string, lazy: string): boolean {
   return false;
 }
 
-/** Returns whether the file is what it would be if it were written now. */
+/** Returns whether the file has the text that would be written now. */
 async function checkFreshness(path: string, text: string): Promise<boolean> {
   if (await Deno.readTextFile(path) === text) return true;
   console.error(
@@ -163,15 +161,16 @@ async function checkFreshness(path: string, text: string): Promise<boolean> {
   return false;
 }
 
-const path = `${root}${TARGET}`;
-const statements = toStatements(await minify(SOURCE, [LAZY_SOURCE]));
-const lazy = await minify(LAZY_SOURCE);
-const text = toModule(statements, lazy);
-const isSmall = checkSizes(statements, lazy);
-if (Deno.args.includes("--check")) {
-  const isFresh = await checkFreshness(path, text);
-  if (!isSmall || !isFresh) Deno.exit(1);
-} else {
+/** Writes the file, or checks it; returns whether all is well. */
+async function makeBundle(isCheck: boolean): Promise<boolean> {
+  const path = `${root}${TARGET}`;
+  const statements = toStatements(await minify(SOURCE, [LAZY_SOURCE]));
+  const lazy = await minify(LAZY_SOURCE);
+  const text = toModule(statements, lazy);
+  const isSmall = checkSizes(statements, lazy);
+  if (isCheck) return await checkFreshness(path, text) && isSmall;
   await Deno.writeTextFile(path, text);
-  if (!isSmall) Deno.exit(1);
+  return isSmall;
 }
+
+if (!await makeBundle(Deno.args.includes("--check"))) Deno.exit(1);

@@ -1,6 +1,6 @@
 /**
- * Fails when a file of the package imports what it should not, and when imports
- * form a circle. An `import type` counts as an import.
+ * Fails if a file of the package imports a file or module that it may not import,
+ * or if imports form a circle. An `import type` counts as an import.
  *
  * @module
  */
@@ -10,8 +10,8 @@ import { fileURLToPath } from "node:url";
 const root = fileURLToPath(new URL("..", import.meta.url));
 
 /**
- * What each file, or each file of a folder, may import: files, folders and the
- * modules that the runtime has built in.
+ * The files and folders that each file, or each file of a folder, may import;
+ * `node:` are the built-in modules.
  */
 const ALLOWED: Record<string, string[]> = {
   "mod.ts": ["core/", "client_bundle.ts", "node:"],
@@ -23,15 +23,15 @@ const ALLOWED: Record<string, string[]> = {
   "client_bundle.ts": [],
 };
 
-/** The library that an extension is made for: one each, and no other. */
+/** The only library that an extension may import. */
 const LIBRARIES: Record<string, string> = {
   "ext/encryption.ts": "npm:@noble/ciphers@",
 };
 
-/** What each file imports; files are named by their paths in the repository. */
+/** The imports of each file, as paths in the repository. */
 type Graph = Map<string, string[]>;
 
-/** What `deno info --json` prints, as far as it matters. */
+/** The part of the output of `deno info --json` that matters here. */
 interface Info {
   modules: { specifier: string; error?: string; dependencies?: Dependency[] }[];
 }
@@ -42,7 +42,7 @@ interface Dependency {
   type?: { specifier: string };
 }
 
-/** The files of the package; tests and tools are none. */
+/** The files of the package, without tests and tools. */
 function packageFiles(folder = ""): string[] {
   return [...Deno.readDirSync(root + folder)].flatMap(
     ({ name, isDirectory }) => {
@@ -71,7 +71,7 @@ async function importGraph(files: string[]): Promise<Graph> {
   return graph;
 }
 
-/** A file and everything that it imports, by way of others too. */
+/** A file and all files that it imports, directly or indirectly. */
 async function modules(file: string): Promise<Info["modules"]> {
   const { success, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
     args: ["info", "--json", file],
@@ -88,10 +88,10 @@ function toPath(specifier: string): string {
     : specifier;
 }
 
-/** What is wrong with the imports of one file. */
+/** A message for each import of a file that is not allowed. */
 function forbiddenImports(file: string, imports: string[]): string[] {
   const entry = Object.entries(ALLOWED).find(([name]) => covers(name, file));
-  if (!entry) return [`Cannot place ${file}: ALLOWED in this script lacks it`];
+  if (!entry) return [`Cannot accept ${file}: no rule says what it may import`];
   const library = LIBRARIES[file];
   const allowed = library ? [...entry[1], library] : entry[1];
   return imports
@@ -102,12 +102,12 @@ function forbiddenImports(file: string, imports: string[]): string[] {
     );
 }
 
-/** Whether a name is that of a file, of its folder, or of its kind. */
+/** Whether a file has a name, or starts with that of a folder or package. */
 function covers(name: string, file: string): boolean {
   return /[/:@]$/.test(name) ? file.startsWith(name) : file === name;
 }
 
-/** A circle of imports, its first file repeated at the end, if there is one. */
+/** A circle of imports, its first file repeated at the end; or undefined. */
 function findCircle(graph: Graph): string[] | undefined {
   const done = new Set<string>();
   const visit = (file: string, path: string[]): string[] | undefined => {
@@ -126,17 +126,23 @@ function findCircle(graph: Graph): string[] | undefined {
   }
 }
 
-const files = packageFiles();
-const graph = await importGraph(files);
-const problems = files.flatMap((file) =>
-  forbiddenImports(file, graph.get(file) ?? [])
-);
-const circle = findCircle(graph);
-if (circle) {
-  problems.push(`Cannot accept a circle of imports: ${circle.join(" -> ")}`);
+/** Prints the imports or the problems; returns whether there are no problems. */
+async function checkImports(): Promise<boolean> {
+  const files = packageFiles();
+  const graph = await importGraph(files);
+  const problems = files.flatMap((file) =>
+    forbiddenImports(file, graph.get(file) ?? [])
+  );
+  const circle = findCircle(graph);
+  if (circle) {
+    problems.push(`Cannot accept a circle of imports: ${circle.join(" -> ")}`);
+  }
+  for (const problem of problems) console.error(problem);
+  if (problems.length > 0) return false;
+  for (const file of files) {
+    console.log(`${file}: ${graph.get(file)?.join(", ") || "nothing"}`);
+  }
+  return true;
 }
-for (const problem of problems) console.error(problem);
-if (problems.length > 0) Deno.exit(1);
-for (const file of files) {
-  console.log(`${file}: ${graph.get(file)?.join(", ") || "nothing"}`);
-}
+
+if (!await checkImports()) Deno.exit(1);

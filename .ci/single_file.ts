@@ -1,11 +1,10 @@
 /**
- * Writes `dist/pusher.js`, the whole server as one module that imports nothing but
- * what the runtime has built in, and `dist/pusher.d.ts`, its types: this is
- * `deno task single-file`.
+ * Writes `dist/pusher.js`, the whole server as one module that imports only built-in
+ * modules, and `dist/pusher.d.ts`, its types: this is `deno task single-file`.
  *
- * `deno bundle --declaration` declares the entry file alone, without its comments,
- * so this script joins the declarations of all files. It refuses everything that
- * would need more than joining, such as two types of one name.
+ * `deno bundle --declaration` declares only the entry file, without its comments.
+ * Therefore this script joins the declarations of all files. It refuses declarations
+ * that need more than joining, such as two types with the same name.
  *
  * @module
  */
@@ -30,7 +29,7 @@ const root = fileURLToPath(new URL("..", import.meta.url));
 
 async function bundle(): Promise<string> {
   const { success, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
-    // Neither configuration nor lock file may change what comes out.
+    // Neither configuration nor lock file may change the script.
     args: [
       ...["bundle", "--quiet", "--no-config", "--no-lock", "--no-remote"],
       ...["--no-npm", "--platform", "deno", "--format", "esm", SOURCE],
@@ -55,7 +54,7 @@ function isBuiltIn(specifier: string): boolean {
 
 // ---- Types ------------------------------------------------------------------
 
-/** What a file has to say about types. */
+/** The types of a file. */
 interface Module {
   /** Names that other files may import. */
   exports: Set<string>;
@@ -64,10 +63,10 @@ interface Module {
 
 /** The declaration of one name or, for variables, of several. */
 interface Declaration {
-  /** The file or, for what is imported of the runtime, the module. */
+  /** The file, or the built-in module. */
   file: string;
   names: string[];
-  /** Every name in it, its own included. */
+  /** Every name in the declaration, its own name included. */
   uses: Set<string>;
   /** With its comment, without `export`. */
   comment: string;
@@ -77,14 +76,14 @@ interface Declaration {
 /** A file and all files that it imports, the file itself first. */
 function readModules(entry: string): Map<string, Module> {
   const modules = new Map<string, Module>();
-  // What a file imports comes before it.
+  // The compiler puts the imports of a file before the file.
   for (const [file, text] of emitDeclarations(entry)) {
     modules.set(file, readModule(file, text, modules));
   }
   return new Map([...modules].reverse());
 }
 
-/** What the compiler declares of a file and of all files that it imports. */
+/** The declarations of a file and of all files that it imports. */
 function emitDeclarations(entry: string): Map<string, string> {
   const program = ts.createProgram([root + entry], {
     target: ts.ScriptTarget.ESNext,
@@ -92,7 +91,8 @@ function emitDeclarations(entry: string): Map<string, string> {
     allowImportingTsExtensions: true,
     declaration: true,
     emitDeclarationOnly: true,
-    // It knows nothing of Deno, and need not: every type is written out.
+    // The compiler does not know Deno's types. It need not, as the sources state
+    // every exported type.
     isolatedDeclarations: true,
     noCheck: true,
     lib: ["lib.esnext.d.ts"],
@@ -133,7 +133,7 @@ function readModule(
   return module;
 }
 
-/** The names that a file imports of the runtime, each as its own import. */
+/** The names that a file imports from a built-in module, each as an import. */
 function builtInNames(
   file: string,
   { importClause, moduleSpecifier }: ts.ImportDeclaration,
@@ -152,7 +152,7 @@ function builtInNames(
   );
 }
 
-/** The names that a file exports, but declares elsewhere or apart from that. */
+/** The names of an export statement that declares nothing. */
 function passedOn(
   file: string,
   { exportClause, moduleSpecifier }: ts.ExportDeclaration,
@@ -216,7 +216,7 @@ function refuse(file: string, reason: string): never {
   throw new Error(`Cannot declare the types of ${file}: ${reason}`);
 }
 
-/** Declares everything that an entry file exports, and what that refers to. */
+/** Declares all exports of an entry file, and all types that they refer to. */
 function joinTypes(entry: string): string {
   const modules = readModules(entry);
   const all = [...modules.values()].flatMap(({ declarations }) => declarations);
@@ -245,7 +245,7 @@ function reachable(
   }
   const used = new Set<Declaration>();
   const seen = new Set(names);
-  // Names are added during the loop, which gets to them, too.
+  // The loop also visits names that are added meanwhile.
   for (const name of seen) {
     const found = byName.get(name) ?? [];
     const other = found.find(({ file }) => file !== found[0]?.file);

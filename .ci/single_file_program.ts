@@ -1,7 +1,7 @@
 /**
- * A program that the compiler checks against `dist/pusher.d.ts`, in a folder with
- * nothing else: it fails where a right use does not compile, and where one that is
- * marked as wrong does. It also runs, and prints what `dist/pusher.js` answers.
+ * The "Single file" gate of `.ci/run` compiles this program against
+ * `dist/pusher.d.ts` and runs it with `dist/pusher.js`. It fails if a correct use does
+ * not compile, or if a use that is marked as an error compiles.
  *
  * @module
  */

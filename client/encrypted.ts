@@ -1,18 +1,18 @@
 /**
- * Opens the events of encrypted channels. The client loads it when a page first
- * subscribes to such a channel.
+ * Decrypts the events of encrypted channels. The client loads this module when a
+ * page first subscribes to such a channel.
  *
  * @module
  */
 
-/** Events of a channel that may wait for a new secret; more are dropped. */
+/** Number of events of a channel that may wait for a new secret. */
 const MAX_HELD_EVENTS = 1_000;
 
 /** The part of `tweetnacl` that encrypted channels need. */
 export interface Nacl {
   /** XSalsa20-Poly1305. */
   readonly secretbox: {
-    /** Decrypts; null when the secret or the box is another one. */
+    /** Decrypts; null if the box was not made with this secret and nonce. */
     open(box: Uint8Array, nonce: Uint8Array, key: Uint8Array):
       | Uint8Array
       | null;
@@ -20,7 +20,7 @@ export interface Nacl {
     readonly keyLength: number;
     /** Bytes of a nonce. */
     readonly nonceLength: number;
-    /** Bytes that a box has more than its content. */
+    /** Bytes by which a box is longer than its content. */
     readonly overheadLength: number;
   };
 }
@@ -34,7 +34,7 @@ interface EncryptedFrame {
   offset?: number;
 }
 
-/** An event that the secret did not open, and the history that it belongs to. */
+/** An event that the secret did not decrypt, and the epoch of its history. */
 interface Held<Frame> {
   frame: Frame;
   epoch: string | undefined;
@@ -50,37 +50,37 @@ interface EncryptedChannel {
   };
 }
 
-/** What a channel provides for its {@linkcode Opener}. */
-export interface OpenerOwner<Frame> {
+/** What a channel provides for its {@linkcode Decryptor}. */
+export interface DecryptorOwner<Frame> {
   /** The channel. */
   channel: EncryptedChannel;
-  /** Takes an event that has been opened. */
+  /** Passes a decrypted event to the handlers. */
   emit(frame: Frame): void;
-  /** Asks for a permission, which brings a secret. */
+  /** Gets an authorization, whose secret goes to {@linkcode Decryptor.accept}. */
   authorize(): Promise<unknown>;
-  /** Hears what is dropped. */
+  /** Logs a message. */
   log(...message: unknown[]): void;
 }
 
-/** Opens the events of one encrypted channel. */
-export class Opener<Frame extends EncryptedFrame> {
-  readonly #owner: OpenerOwner<Frame>;
+/** Decrypts the events of one encrypted channel. */
+export class Decryptor<Frame extends EncryptedFrame> {
+  readonly #owner: DecryptorOwner<Frame>;
   readonly #secretbox: Nacl["secretbox"];
   #secret: Uint8Array = new Uint8Array();
   /** Events that wait for a new secret, which has been asked for. */
   #held: Held<Frame>[] = [];
 
-  /** Made by the channel when it is first given a secret. */
-  constructor(owner: OpenerOwner<Frame>) {
+  /** Made by the channel when it first gets a secret. */
+  constructor(owner: DecryptorOwner<Frame>) {
     this.#owner = owner;
-    // The client creates no encrypted channel without it.
+    // The client creates no encrypted channel without `nacl`.
     this.#secretbox = owner.channel.pusher.options.nacl!.secretbox;
   }
 
   /**
-   * Takes the secret of a permission.
+   * Takes the secret of an authorization.
    *
-   * @throws {TypeError} when there is none.
+   * @throws {TypeError} if there is none.
    */
   accept({ shared_secret = "" }: { shared_secret?: string }): void {
     try {
@@ -94,19 +94,19 @@ export class Opener<Frame extends EncryptedFrame> {
     }
   }
 
-  /** Opens an event, with a new secret if need be. */
+  /** Decrypts an event, if necessary with a new secret. */
   take(frame: Frame): void {
-    if (!this.#emitOpened(frame)) this.#retry(frame);
+    if (!this.#emitDecrypted(frame)) this.#retry(frame);
   }
 
-  /** Forgets the events that wait for a secret: the connection is lost. */
+  /** Drops the events that wait for a secret, when the connection is lost. */
   reset(): void {
     const { name, pusher: { positions } } = this.#owner.channel;
     const position = positions.get(name);
     const first = this.#held.find(({ frame, epoch }) =>
       frame.offset !== undefined && epoch === position?.epoch
     );
-    // The server replays them after the reconnect, but those of another epoch.
+    // The server replays these events, but no events of an earlier epoch.
     if (position && first?.frame.offset !== undefined) {
       positions.set(name, { ...position, offset: first.frame.offset - 1 });
     }
@@ -114,10 +114,10 @@ export class Opener<Frame extends EncryptedFrame> {
   }
 
   /**
-   * Accepts data with `ciphertext` and `nonce`, and drops what is anything else.
-   * Returns false where another secret is needed.
+   * Accepts data with `ciphertext` and `nonce`, and drops any other event. Returns
+   * false if the event needs another secret.
    */
-  #emitOpened(frame: Frame): boolean {
+  #emitDecrypted(frame: Frame): boolean {
     const { data } = frame;
     const { nonceLength, overheadLength } = this.#secretbox;
     try {
@@ -135,7 +135,7 @@ export class Opener<Frame extends EncryptedFrame> {
     return true;
   }
 
-  /** Gives an event one more try, with a new secret. They stay in order. */
+  /** Tries an event once more with a new secret. Waiting events stay in order. */
   async #retry(frame: Frame): Promise<void> {
     const held = this.#held;
     const { channel, authorize, log } = this.#owner;
@@ -145,8 +145,8 @@ export class Opener<Frame extends EncryptedFrame> {
     await authorize().catch((error) => log(String(error)));
     if (held !== this.#held) return;
     for (const waiting of held.splice(0)) {
-      // A handler of the event before may have left the channel.
-      if (!channel.subscribed || !this.#emitOpened(waiting.frame)) {
+      // The handler of an earlier event may have unsubscribed.
+      if (!channel.subscribed || !this.#emitDecrypted(waiting.frame)) {
         this.#drop("");
       }
     }
@@ -158,14 +158,14 @@ export class Opener<Frame extends EncryptedFrame> {
   }
 }
 
-/** The bytes of a base64 text. Throws when there are fewer than needed. */
+/** The bytes of a base64 text. Throws if there are fewer than `minBytes`. */
 function decodeBase64(text: string, minBytes: number): Uint8Array {
   const bytes = Uint8Array.from(atob(text), (char) => char.charCodeAt(0));
   if (bytes.length >= minBytes) return bytes;
   throw new TypeError("too short");
 }
 
-/** The value of a JSON text; anything else is text as it is. */
+/** The value of a JSON text, else the text itself. */
 function decodeJson(text: string): unknown {
   try {
     return JSON.parse(text);

@@ -1,10 +1,10 @@
 /**
- * What the client uses where no WebSocket can open, such as behind a proxy that
- * refuses `Upgrade`: frames over HTTP, by streaming or by polling, as `pusher-js`
- * has them. The client loads this module when a page first needs it.
+ * The HTTP transports, for networks where no WebSocket can open, such as behind a
+ * proxy that refuses `Upgrade`: streaming and polling, as in `pusher-js`. The client
+ * loads this module when a page first needs it.
  *
- * While it is in use WebSocket is tried again in the background, so that a network
- * which has got better is noticed.
+ * While HTTP is in use the client probes WebSocket in the background, and switches
+ * to it when the network allows it.
  *
  * @module
  */
@@ -14,10 +14,10 @@ export type HttpTransport = "xhr_streaming" | "xhr_polling";
 
 /** The part of a `WebSocket` that a connection needs, whatever carries it. */
 export interface Socket {
-  /** Hears each message, as `data`. */
+  /** Receives each message, as `data`. */
   // deno-lint-ignore no-explicit-any -- handlers of a WebSocket want all of its event
   onmessage?: ((event: any) => void) | null;
-  /** Hears of the end, as `code` and `reason`, unless `close` was called. */
+  /** Receives the end, as `code` and `reason`, unless `close` was called. */
   // deno-lint-ignore no-explicit-any -- as above
   onclose?: ((event: any) => void) | null;
   /** Sends a message. */
@@ -26,7 +26,7 @@ export interface Socket {
   close(): void;
 }
 
-/** Where HTTP goes, if not to where WebSocket does: options of the client. */
+/** Address of HTTP where it is not that of WebSocket: options of the client. */
 export interface HttpOptions {
   httpHost?: string;
   httpPort?: number;
@@ -35,27 +35,27 @@ export interface HttpOptions {
 }
 
 /**
- * Takes over a WebSocket that has opened in the background. The greeting is its
- * first message, which has arrived already.
+ * Takes over a WebSocket that a probe has opened. The greeting is its first message,
+ * which has already arrived.
  */
 export type Switch = (socket: WebSocket, greeting: string) => void;
 
 /**
- * Time that a streaming answer has to begin. What buffers it, a proxy say, may
- * keep it for good; what does not has passed on the first bytes at once.
+ * Deadline for the first bytes of a streaming response. A proxy with response
+ * buffering may never pass them on; without buffering they arrive at once.
  */
 const OPENING_TIMEOUT_MS = 5_000;
 
 /**
- * An answer longer than this is given up at the end of a line, and the next one
- * asked for. That is what stock clients do, so servers wait for it. In UTF-16
- * units, of everything that has arrived in the answer.
+ * The client cancels a response longer than this at the end of a line and requests
+ * the next. Stock clients do the same, so servers expect it. In UTF-16 units of
+ * everything that has arrived in the response.
  */
-const MAX_ANSWER_UNITS = 262_144;
+const MAX_RESPONSE_UNITS = 262_144;
 
 /**
- * What one request carries at most, in UTF-16 units and in frames; a single frame
- * always fits. Servers limit both, ours to 262,144 bytes and 1,000 frames.
+ * Limits of one request, in UTF-16 units and in frames; a single frame always fits.
+ * Servers limit both, ours to 262,144 bytes and 1,000 frames.
  */
 const MAX_BODY_UNITS = 65_536;
 const MAX_BODY_FRAMES = 500;
@@ -66,29 +66,30 @@ const PROBE_MIN_MS = 5_000;
 /** Longest delay between probes before jitter, which adds up to half. */
 const PROBE_MAX_MS = 200_000;
 
-/** Time that a probe has to open and to be greeted. */
+/** Deadline for a probe to open and to receive the server's greeting. */
 const PROBE_TIMEOUT_MS = 15_000;
 
-/** Code of a connection that ended without saying why. */
+/** Close code of a connection that ended without a close frame. */
 const ABNORMAL_CLOSURE = 1006;
 
 // ---- Socket -----------------------------------------------------------------
-// A connection over a series of requests: one that is answered with what the
-// server has to say, and at most one at a time that carries what the client says.
+// A connection over a series of requests: one request receives the frames of the
+// server, and at most one at a time sends frames of the client.
 
 /**
  * A connection over HTTP in the shape of a `WebSocket`.
  *
- * - What is sent arrives in order: one request at a time carries what has come up
- *   meanwhile. When it fails the connection ends, so nothing is lost in silence.
- * - `close()` ends all requests and timers, and calls nobody.
+ * - Frames arrive in order: one request at a time carries the frames that were
+ *   queued meanwhile. If a request fails the connection ends, so that no frame is
+ *   lost silently.
+ * - `close()` aborts all requests and timers, and calls no handler.
  */
 export class HttpSocket implements Socket {
   onmessage: Required<Socket>["onmessage"] = null;
   onclose: Required<Socket>["onclose"] = null;
 
   readonly #isStreaming: boolean;
-  /** Up to and including the session. Its host is the server's to change. */
+  /** URL up to and including the session. The server may change its host. */
   readonly #base: URL;
   readonly #query: string;
   readonly #probe: Probe;
@@ -103,9 +104,9 @@ export class HttpSocket implements Socket {
    * Connects.
    *
    * @param transport Whether to stream or to poll.
-   * @param url Where WebSocket connects to, now or at the next probe.
-   * @param options Where HTTP goes instead.
-   * @param onSwitch Takes over once WebSocket opens. Without it nothing is probed.
+   * @param url The URL for WebSocket, now or at the next probe.
+   * @param options The address of HTTP where it differs.
+   * @param onSwitch Takes over when WebSocket opens. Without it nothing is probed.
    */
   constructor(
     transport: HttpTransport,
@@ -156,7 +157,7 @@ export class HttpSocket implements Socket {
     }
   }
 
-  /** Reads one answer until it is too long. */
+  /** Reads one response until it is too long. */
   async #stream(): Promise<void> {
     const { body } = await this.#post("xhr_streaming", this.#query);
     const reader = body!.getReader();
@@ -171,15 +172,15 @@ export class HttpSocket implements Socket {
       const lines = (rest + text).split("\n");
       rest = lines.pop() ?? "";
       for (const line of lines) this.#take(line);
-    } while (units <= MAX_ANSWER_UNITS || rest !== "");
+    } while (units <= MAX_RESPONSE_UNITS || rest !== "");
     await reader.cancel();
   }
 
-  /** Reads one answer, which is there once the server has something to say. */
+  /** Reads one response, which arrives when the server has frames to send. */
   async #poll(): Promise<void> {
     const response = await this.#post("xhr", this.#query);
     const lines = (await response.text()).split("\n");
-    // Anything else would be asked for again at once, and for good.
+    // An empty response would be requested again at once, endlessly.
     if (lines.length < 2) throw new Error("the answer is empty");
     for (const line of lines) this.#take(line);
     if (!this.#isOpen) throw new Error("the answer opens nothing");
@@ -187,7 +188,7 @@ export class HttpSocket implements Socket {
 
   /**
    * Accepts `o`, frames as `a[…]` and `m"…"`, `h`, and `c[code,"reason"]`. Other
-   * lines mean nothing: before `o` comes what makes browsers pass on the rest.
+   * lines are ignored: padding before `o` makes browsers pass on the rest.
    */
   #take(line: string): void {
     if (this.#requests.signal.aborted) return;
@@ -200,17 +201,17 @@ export class HttpSocket implements Socket {
       this.#end(code, reason);
     } else if (type === "a" || type === "m") {
       for (const data of [JSON.parse(content)].flat()) {
-        // A handler may have closed.
+        // A handler may have closed the socket.
         if (!this.#requests.signal.aborted) this.onmessage?.({ data });
       }
     } else if (line === "h" && this.#isOpen && this.#isStreaming) {
-      // A poll that ends is a sign of life anyway.
+      // With polling the next request answers the heartbeat.
       this.#flush();
     }
   }
 
   #open(content: string): void {
-    // The server has made a new connection of what it did not know any more.
+    // The server has forgotten the session and opened a new connection.
     if (this.#isOpen) return this.#end(ABNORMAL_CLOSURE, "Server lost session");
     this.#isOpen = true;
     clearTimeout(this.#openingTimer);
@@ -221,13 +222,13 @@ export class HttpSocket implements Socket {
 
   // ---- Sending
 
-  /** Sends what is queued; if that is nothing, a sign of life. */
+  /** Sends the queued frames, or an empty list to answer a heartbeat. */
   async #flush(): Promise<void> {
     if (this.#isSending) return;
     this.#isSending = true;
     try {
       do {
-        // What else comes up in this turn goes along.
+        // Frames that are queued later in this turn go into the same request.
         await null;
         const frames = JSON.stringify(this.#dequeue());
         const { body } = await this.#post("xhr_send", "", frames);
@@ -240,7 +241,7 @@ export class HttpSocket implements Socket {
     this.#switchIfIdle();
   }
 
-  /** Takes off the queue what fits into one request. */
+  /** Removes from the queue the frames that fit into one request. */
   #dequeue(): string[] {
     let units = 0;
     const isFull = (frame: string, index: number) =>
@@ -250,15 +251,15 @@ export class HttpSocket implements Socket {
     return this.#queue.splice(0, count);
   }
 
-  /** Makes way for WebSocket, unless that lost what is being sent. */
+  /** Switches to WebSocket, unless frames that are being sent could get lost. */
   #switchIfIdle(): void {
     if (!this.#isSending) this.#probe.handOver();
   }
 
   /**
-   * Posts, with no header that another origin would have to allow by name. Requests
-   * are numbered as those of stock clients are: runtimes send one again by
-   * themselves when its connection breaks, and only so can a server tell.
+   * Posts, with no header but `content-type`, which servers allow other origins to
+   * send. Requests are numbered as in stock clients: a runtime may repeat a request
+   * by itself when its connection breaks, and the server sees that by the number.
    */
   async #post(
     purpose: string,
@@ -282,7 +283,7 @@ export class HttpSocket implements Socket {
   }
 }
 
-/** Where HTTP goes with a session of its own, given where WebSocket does. */
+/** The URL for HTTP, with a new session, made of the URL for WebSocket. */
 function sessionUrl(wsUrl: string, options: HttpOptions): URL {
   const { httpHost, httpPort, httpsPort, httpPath } = options;
   const url = new URL(wsUrl.replace("ws", "http"));
@@ -297,7 +298,7 @@ function sessionUrl(wsUrl: string, options: HttpOptions): URL {
   return url;
 }
 
-/** Eight characters of `0-9a-v`, not to be guessed: who knows them can listen. */
+/** Eight random characters of `0-9a-v`: a secret, as it gives access to frames. */
 function randomSession(): string {
   const bytes = crypto.getRandomValues(new Uint8Array(8));
   return [...bytes].map((byte) => (byte & 31).toString(32)).join("");
@@ -308,8 +309,8 @@ function messageOf(error: unknown): string {
 }
 
 // ---- Probe ------------------------------------------------------------------
-// A WebSocket that is tried from time to time while HTTP is in use. Once it has
-// been greeted it is kept until it is taken over.
+// Tries WebSocket from time to time while HTTP is in use. After the greeting the
+// socket is kept until HTTP is idle and hands over to it.
 
 class Probe {
   readonly #url: () => string;
@@ -330,7 +331,7 @@ class Probe {
     this.#onSwitch = onSwitch;
   }
 
-  /** Tries after a while. The delay doubles each time. */
+  /** Plans the next try. The delay doubles each time. */
   plan(): void {
     this.close();
     if (!this.#onSwitch) return;
@@ -339,7 +340,7 @@ class Probe {
     this.#delayMs = Math.min(this.#delayMs * 2, PROBE_MAX_MS);
   }
 
-  /** Hands over what has opened, if anything has. */
+  /** Hands over the WebSocket if the server has greeted it. */
   handOver(): void {
     const socket = this.#socket;
     const greeting = this.#greeting;

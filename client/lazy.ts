@@ -1,8 +1,8 @@
 /**
- * Everything that the client loads only when a page needs it. It is one module,
- * because a served client loads one script: `/pusher-fallback.mjs`.
+ * The part of the client that few pages need: the client loads it when a page first
+ * needs it. A served client loads it as one script, `/pusher-fallback.mjs`.
  *
  * @module
  */
-export { Opener } from "./encrypted.ts";
+export { Decryptor } from "./encrypted.ts";
 export { HttpSocket } from "./http.ts";
