@@ -1,6 +1,7 @@
 /**
- * The client against a server that follows each test's script, over real
- * sockets. Where time matters it is fake, so that nothing waits for it.
+ * A tour of the client, in the order of `client.ts`: against a fake server that each
+ * test scripts, over real sockets. Where time matters it is fake. More than a tour is
+ * in `tests/client/`.
  */
 import {
   assert,
@@ -32,6 +33,7 @@ import {
   ANN,
   asAnn,
   asUser,
+  AUTH,
   Client,
   expectSignin,
   heard,
@@ -40,13 +42,12 @@ import {
   Listeners,
   open,
   optionsFor,
-  PERMISSION,
   reconnect,
   record,
   Server,
   settled,
   signIn,
-  subscribed,
+  subscription,
   Uncaught,
   until,
   within,
@@ -141,7 +142,7 @@ Deno.test("Emitter calls the other handlers when one throws, and reports it", as
 Deno.test("Pusher refuses what it cannot work with", () => {
   const host = { wsHost: "127.0.0.1", enabledTransports: [] };
   for (const key of [undefined, null, "", 7]) {
-    // The types forbid it, scripts do it.
+    // The types forbid it, but scripts may pass it.
     assertThrows(() => new Pusher(key as string, host), TypeError, '"key"');
   }
   assertThrows(() => new Pusher("app-key"), TypeError, '"wsHost"');
@@ -188,7 +189,7 @@ Deno.test("Pusher takes the server from options, cluster or page", () => {
   }
 });
 
-/** Runs as if a page of that origin did. */
+/** Runs a function as in a page of that origin. */
 function atPage<T>(origin: string | undefined, run: () => T): T {
   const before = Object.getOwnPropertyDescriptor(globalThis, "location")!;
   Object.defineProperty(globalThis, "location", {
@@ -466,19 +467,19 @@ Deno.test("pusher:ping is sent after the shorter activity timeout", async () => 
   using time = new FakeTime();
   await using server = new Server();
   for (
-    const { option, told, ms } of [
-      { option: 120_000, told: 30, ms: 30_000 },
-      { option: 5_000, told: 120, ms: 5_000 },
-      { option: 7_000, told: 0, ms: 7_000 },
+    const { option, seconds, ms } of [
+      { option: 120_000, seconds: 30, ms: 30_000 },
+      { option: 5_000, seconds: 120, ms: 5_000 },
+      { option: 7_000, seconds: 0, ms: 7_000 },
     ]
   ) {
     using client = new Client(server, { activityTimeout: option });
     const connected = client.heard("connected");
     const peer = await server.accept();
-    peer.establish("1.1", told);
+    peer.establish("1.1", seconds);
     await connected;
     time.tick(ms - 1);
-    // What arrives starts the time anew, and the answer shows that it has.
+    // Any frame restarts the time; the pong shows that the frame has arrived.
     await settled(peer);
     time.tick(ms - 1);
     await settled(peer);
@@ -576,7 +577,7 @@ Deno.test("connect() does not wait for the next attempt", async () => {
   const connected = client.heard("connected");
   const peer = await server.establish();
   await connected;
-  // There is nothing to do for it now.
+  // While connected it does nothing.
   client.pusher.connect();
   await settled(peer);
 });
@@ -744,9 +745,9 @@ Deno.test("pusher:subscription_count and pusher:cache_miss are heard", async () 
   const channel = await join(connection, "cache-a");
   const { peer } = connection;
   const calls: unknown[][] = [];
-  const record = (...args: unknown[]) => calls.push(args);
-  channel.bind("pusher:subscription_count", record);
-  channel.bind("pusher:cache_miss", record);
+  const push = (...args: unknown[]) => calls.push(args);
+  channel.bind("pusher:subscription_count", push);
+  channel.bind("pusher:cache_miss", push);
   const named = { channel: "cache-a" };
   for (const subscription_count of [3, 0]) {
     peer.send("pusher_internal:subscription_count", {
@@ -909,10 +910,11 @@ Deno.test("signin() asks the endpoint with a form, and signs in", async () => {
   await using server = new Server();
   const asked: [string, string | null, string][] = [];
   server.onRequest = async (request) => {
-    const { method, headers } = request;
-    asked.push([method, headers.get("x-token"), await request.text()]);
-    assertMatch(headers.get("content-type")!, /^application\/x-www-form-/);
-    return Response.json({ auth: PERMISSION, user_data: ANN, more: 1 });
+    const token = request.headers.get("x-token");
+    asked.push([request.method, token, await request.text()]);
+    const type = request.headers.get("content-type") ?? "";
+    assertMatch(type, /^application\/x-www-form-/);
+    return Response.json({ auth: AUTH, user_data: ANN, more: 1 });
   };
   const endpoint = server.url("/user-auth");
   const headers = { "x-token": "t" };
@@ -954,7 +956,7 @@ Deno.test("signin() before the connection, twice, is done once and anew after a 
   assertStrictEquals(user.signinDonePromise, done);
   assertEquals(user.user_data, JSON.parse(ANN));
   assertEquals(await peer.framesUntilPong(), [
-    subscribed("#server-to-user-ann"),
+    subscription("#server-to-user-ann"),
   ]);
   assertEquals(client.pusher.allChannels(), []);
 
@@ -963,7 +965,7 @@ Deno.test("signin() before the connection, twice, is done once and anew after a 
   assert(user.signinDonePromise !== done);
   await expectSignin(next);
   next.send("pusher:signin_success", { user_data: ANN });
-  assertEquals(await next.next(), subscribed("#server-to-user-ann"));
+  assertEquals(await next.next(), subscription("#server-to-user-ann"));
   await within("sign-in", user.signinDonePromise!);
 
   client.pusher.disconnect();
@@ -978,13 +980,13 @@ Deno.test("pusher:signin_success may carry its data as an object", async () => {
   const { client: { pusher }, peer } = connection;
   const data = { user_data: ANN };
   peer.sendText(JSON.stringify({ event: "pusher:signin_success", data }));
-  assertEquals(await peer.next(), subscribed("#server-to-user-ann"));
+  assertEquals(await peer.next(), subscription("#server-to-user-ann"));
   assertEquals(pusher.user.user_data?.user_info, { name: "Ann" });
-  // Once more is no news, another user is.
+  // The same user again changes nothing; another user does.
   peer.send("pusher:signin_success", data);
   await settled(peer);
   peer.send("pusher:signin_success", { user_data: '{"id":"bob"}' });
-  assertEquals(await peer.next(), subscribed("#server-to-user-bob"));
+  assertEquals(await peer.next(), subscription("#server-to-user-bob"));
   const events = record(pusher.user);
   for (const id of ["ann", "bob"]) {
     peer.send("hi", id, { channel: `#server-to-user-${id}` });
@@ -1017,8 +1019,7 @@ Deno.test("a refused sign-in is pusher:signin_error, and the next connection's t
     pusher.signin();
     await settled(peer);
 
-    server.onRequest = () =>
-      Response.json({ auth: PERMISSION, user_data: ANN });
+    server.onRequest = () => Response.json({ auth: AUTH, user_data: ANN });
     const next = await reconnect(server, connection);
     await expectSignin(next);
   }
@@ -1046,12 +1047,12 @@ Deno.test("pusher:signin_error tells what the program's function said, or that n
     user.signin();
     assertEquals(await refused, { type: "AuthError", error });
   }
-  // Without a page there is nothing that the endpoint could be relative to.
-  using connection = await open(server);
-  const { user } = connection.client.pusher;
-  const refused = heard(user, "pusher:signin_error");
-  user.signin();
-  assertEquals((await refused).status, 0);
+  // Without a page the relative URL of the endpoint is invalid.
+  using withoutPage = await open(server);
+  const { user: lastUser } = withoutPage.client.pusher;
+  const failed = heard(lastUser, "pusher:signin_error");
+  lastUser.signin();
+  assertEquals((await failed).status, 0);
 });
 
 Deno.test("a sign-in that the server refuses is an error of the connection", async () => {
@@ -1144,9 +1145,10 @@ Deno.test("private channels ask the endpoint with a form", async () => {
   await using server = new Server();
   const asked: [string, string | null, string][] = [];
   server.onRequest = async (request) => {
-    const { method, headers } = request;
-    asked.push([method, headers.get("x-token"), await request.text()]);
-    assertMatch(headers.get("content-type")!, /^application\/x-www-form-/);
+    const token = request.headers.get("x-token");
+    asked.push([request.method, token, await request.text()]);
+    const type = request.headers.get("content-type") ?? "";
+    assertMatch(type, /^application\/x-www-form-/);
     return Response.json({ auth: "app-key:signature" });
   };
   const endpoint = server.url("/auth");
@@ -1242,7 +1244,7 @@ Deno.test("a refused permission is an error of the channel, and may be asked for
 
 Deno.test("an endpoint that cannot be reached is an error with status 0", async () => {
   await using server = new Server();
-  // Without a page there is nothing that this could be relative to.
+  // Without a page the relative URL of the endpoint is invalid.
   using connection = await open(server, { authEndpoint: "/auth" });
   const channel = connection.client.pusher.subscribe("private-a");
   const error = await heard(channel, "pusher:subscription_error");

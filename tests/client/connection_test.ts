@@ -1,6 +1,6 @@
 /**
- * Ends and beginnings of the client's connection: close codes, attempts and their
- * delays, networks that come and go. Time is fake, so that nothing waits for it.
+ * How the client's connection ends and starts again: close codes, attempts and their
+ * delays, networks that come and go. Where time matters it is fake.
  */
 import { assert, assertEquals } from "@std/assert";
 import { FakeTime } from "@std/testing/time";
@@ -17,14 +17,14 @@ import {
 
 // ---- Closes -----------------------------------------------------------------
 
-/** How the ends of a socket are reported once it was greeted. */
+/** Types of the errors that report the end of an established connection. */
 const REPORTS = {
   none: [],
   once: ["PusherError"],
   twice: ["PusherError", "WebSocketError"],
 };
 
-/** Close codes, what is reported, and what the client does next. */
+/** Close codes, the report, and the next action of the client. */
 const CLOSES: [number, keyof typeof REPORTS, "wait" | "at once" | "stop"][] = [
   [1000, "none", "wait"],
   [1001, "none", "wait"],
@@ -119,16 +119,16 @@ Deno.test("delays grow to 30 seconds, until a connection lasts", async () => {
     (await server.establish()).close(4100);
     const seconds = await delayed as number;
     assert(seconds >= least! && seconds <= most!, `${seconds} s`);
-    // The number of seconds was rounded.
+    // The event rounds the number of seconds.
     time.tick(most! * 1_000 + 500);
   }
   const connected = client.heard("connected");
   const peer = await server.establish();
   await connected;
   time.tick(10_000);
-  const delayed = client.heard("connecting_in");
+  const delayedAgain = client.heard("connecting_in");
   peer.close(4100);
-  assertEquals(await delayed, 1);
+  assertEquals(await delayedAgain, 1);
 });
 
 Deno.test("delays start over with connect() after disconnect()", async () => {
@@ -143,9 +143,9 @@ Deno.test("delays start over with connect() after disconnect()", async () => {
   }
   client.pusher.disconnect();
   client.pusher.connect();
-  const delayed = client.heard("connecting_in");
+  const delayedAgain = client.heard("connecting_in");
   (await server.establish()).close(4100);
-  assertEquals(await delayed, 1);
+  assertEquals(await delayedAgain, 1);
 });
 
 Deno.test("an attempt that hangs is given up, before and after it opens", async () => {
@@ -169,7 +169,7 @@ Deno.test("an attempt that hangs is given up, before and after it opens", async 
   await connected;
 });
 
-/** First frames that are no greeting. */
+/** First frames that do not greet the client. */
 const BAD_GREETINGS = [
   "not JSON",
   "null",
@@ -227,7 +227,7 @@ Deno.test("online makes another attempt in place of one that hangs", async () =>
   await using server = new Server();
   using client = new Client(server);
   const hanging = await server.accept();
-  // A page that is shown has nothing to do with it.
+  // `pageshow` says nothing about the network.
   globalThis.dispatchEvent(new Event("pageshow"));
   globalThis.dispatchEvent(new Event("online"));
   await within("close", hanging.closed);
@@ -245,7 +245,7 @@ Deno.test("a pong in time after waking keeps the connection", async () => {
   const { client, peer } = connection;
   globalThis.dispatchEvent(new Event("online"));
   assertEquals((await peer.next()).event, "pusher:ping");
-  // No longer than the program itself would wait.
+  // Not longer than the option `pongTimeout`.
   time.tick(1_999);
   const pong = heard(client.pusher.connection, "message");
   peer.send("pusher:pong", {});
@@ -265,9 +265,9 @@ Deno.test("waking too early makes the next attempts early, too", async () => {
     if (failures < 3) time.tick(1_500 * 2 ** failures);
   }
   globalThis.dispatchEvent(new Event("online"));
-  const waiting = client.heard("connecting_in");
+  const waitingAgain = client.heard("connecting_in");
   (await server.accept()).close(4100);
-  await waiting;
+  await waitingAgain;
   // Not after the delay of the fifth failure, which is above 16 seconds.
   time.tick(1_500);
   const connected = client.heard("connected");
@@ -312,7 +312,7 @@ Deno.test("a page that is hidden neither retries nor asks for a sign of life", a
   using _time = new FakeTime();
   await using server = new Server();
   using connection = await open(server);
-  // What listens here is told of documents, which are the targets then.
+  // The event bubbles up from the document, which is its target.
   const event = new Event("visibilitychange");
   Object.defineProperty(event, "target", { value: { hidden: true } });
   globalThis.dispatchEvent(event);
@@ -399,7 +399,7 @@ class RawPeer implements Disposable {
     await this.#write(new Uint8Array([0x81, text.length, ...text]));
   }
 
-  /** Closes with a code; 1006 is what clients say of a close without a frame. */
+  /** Closes with a code; 1006 means a close without a close frame. */
   async close(code: number): Promise<void> {
     if (code !== 1006) {
       await this.#write(new Uint8Array([0x88, 2, code >> 8, code & 255]));

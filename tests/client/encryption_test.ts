@@ -1,22 +1,21 @@
 /**
- * Encrypted channels of the client, against a server that follows each test's
- * script.
+ * Encrypted channels of the client, against a fake server that each test scripts.
  */
 import { assertEquals, assertStringIncludes } from "@std/assert";
 import { type Channel, Pusher } from "@glitz/pusher/client";
 import nacl from "npm:tweetnacl@1.0.3";
 import {
+  AUTH,
   type Client,
   heard,
   Inbox,
   open,
   type Peer,
-  PERMISSION,
   reconnect,
   record,
   Server,
   settled,
-  subscribed,
+  subscription,
 } from "../support/client.ts";
 
 /** Vector E1 of the protocol. */
@@ -37,7 +36,7 @@ function toBase64(bytes: Uint8Array): string {
   return btoa(String.fromCharCode(...bytes));
 }
 
-/** What the server's program makes of a text. */
+/** Encrypts a text as a server does. */
 function encrypted(text: string, secret = E1.shared_secret): typeof E1.box {
   const nonce = nacl.randomBytes(nacl.secretbox.nonceLength);
   const box = nacl.secretbox(
@@ -54,11 +53,11 @@ function tampered({ nonce, ciphertext }: typeof E1.box): typeof E1.box {
   return { nonce, ciphertext: first + ciphertext.slice(1) };
 }
 
-/** A client on the channel of the vector, and who is asked for its secret. */
+/** A client on the channel of the vector, and the requests for its secret. */
 class Encrypted implements AsyncDisposable {
   readonly server = new Server();
   readonly questions = new Inbox<AuthCallbackOf>();
-  /** Names of the channels that were asked for. */
+  /** Names of the channels in those requests. */
   readonly asked: string[] = [];
   readonly events: [event: string, data: unknown][] = [];
   client!: Client;
@@ -73,7 +72,7 @@ class Encrypted implements AsyncDisposable {
         customHandler({ channelName }, callback) {
           self.asked.push(channelName);
           self.questions.push((shared_secret, error = null) =>
-            callback(error, { auth: PERMISSION, shared_secret })
+            callback(error, { auth: AUTH, shared_secret })
           );
         },
       },
@@ -85,11 +84,11 @@ class Encrypted implements AsyncDisposable {
     return self;
   }
 
-  /** Lets in, with a secret. */
+  /** Authorizes with a secret; the server confirms the subscription. */
   async admit(peer = this.peer, secret = E1.shared_secret): Promise<void> {
     const answer = await this.questions.next("question");
     answer(secret);
-    assertEquals(await peer.next(), subscribed(E1.channel, PERMISSION));
+    assertEquals(await peer.next(), subscription(E1.channel, { auth: AUTH }));
     const { channel } = E1;
     peer.send("pusher_internal:subscription_succeeded", {}, { channel });
     await settled(peer);
@@ -245,7 +244,7 @@ Deno.test("events that wait for a secret are not heard on the next connection", 
   const named = { channel: E1.channel };
   next.send("b", encrypted("2"), named);
   const answerNext = await questions.next("question");
-  // What comes late, for the connection before, changes nothing.
+  // A late answer for an earlier connection changes nothing.
   answer("AAAA");
   await settled(next);
   next.send("c", encrypted("3", NEW_SECRET), named);
@@ -281,7 +280,7 @@ Deno.test("encrypted channels are refused without their secret", async () => {
     let requests = 0;
     server.onRequest = () => {
       requests++;
-      return Response.json({ auth: PERMISSION, shared_secret });
+      return Response.json({ auth: AUTH, shared_secret });
     };
     const { client: { pusher }, peer } = connection;
     const channel = pusher.subscribe(E1.channel);

@@ -1,6 +1,6 @@
 /**
- * The client over HTTP: against a server that follows each test's script, and
- * against our own. Where time matters it is fake, so that nothing waits for it.
+ * The client over HTTP: against a fake server that each test scripts, and against our
+ * own. Where time matters it is fake.
  */
 import {
   assert,
@@ -21,6 +21,7 @@ import {
   Client,
   heard,
   Inbox,
+  joinReal,
   Listeners,
   RealServer,
   record,
@@ -34,15 +35,15 @@ import { HttpSocket, type Switch } from "../../client/http.ts";
 
 // ---- Fixtures ---------------------------------------------------------------
 
-/** What stock servers begin a streaming answer with. */
+/** Padding at the start of a streaming response, as of stock servers. */
 const PRELUDE = `${"h".repeat(2048)}\n`;
 
-/** One request over HTTP, and its answer as the test wants it. */
+/** One request over HTTP; the test writes the response. */
 class Exchange {
   readonly request: Request;
   readonly body: string;
   readonly response: Promise<Response>;
-  /** Settles when the client gives up an answer that has begun. */
+  /** Resolves when the client cancels a response that has begun. */
   readonly givenUp: Promise<void>;
   #respond!: (response: Response) => void;
   #giveUp!: () => void;
@@ -60,31 +61,31 @@ class Exchange {
     return new URL(this.request.url);
   }
 
-  /** What tells it from other requests. */
+  /** The query fields that distinguish requests. */
   get number(): string {
     const { searchParams } = this.url;
     return `${searchParams.get("t")} ${searchParams.get("n")}`;
   }
 
-  /** The query without that. */
+  /** The query without those fields. */
   get query(): string {
     const { searchParams } = this.url;
     for (const name of ["t", "n"]) searchParams.delete(name);
     return String(searchParams);
   }
 
-  /** The frames that it brings. */
+  /** The frames in the request. */
   get frames(): Frame[] {
     return JSON.parse(this.body).map((text: string) => JSON.parse(text));
   }
 
-  /** Answers once and for all. */
+  /** Sends a complete response. */
   answer(text: string | null, status = 200): void {
     this.#isOver = true;
     this.#respond(new Response(text, { status }));
   }
 
-  /** Begins an answer if need be, and writes more of it. */
+  /** Writes to the response, which begins with the first call. */
   write(text: string | Uint8Array): void {
     if (!this.#stream) {
       const body = new ReadableStream<Uint8Array>({
@@ -104,7 +105,7 @@ class Exchange {
     this.#stream?.enqueue(bytes);
   }
 
-  /** Ends the answer. */
+  /** Ends the response. */
   end(): void {
     if (this.#isOver) return;
     this.#isOver = true;
@@ -113,7 +114,7 @@ class Exchange {
   }
 }
 
-/** A server that HTTP goes to; it also takes WebSockets, unless it is down. */
+/** A server for the HTTP transports; it accepts WebSockets unless it is down. */
 class HttpServer implements AsyncDisposable {
   readonly server = new Server();
   readonly #exchanges: Exchange[] = [];
@@ -138,12 +139,12 @@ class HttpServer implements AsyncDisposable {
     return `ws://127.0.0.1:${this.port}/x/app/a%20b?protocol=7&batch=1`;
   }
 
-  /** The next request that asks for frames. */
+  /** The next request that receives frames. */
   receive(): Promise<Exchange> {
     return this.#receiving.next("request for frames");
   }
 
-  /** The next request that brings frames. */
+  /** The next request that sends frames. */
   sent(): Promise<Exchange> {
     return this.#sending.next("request with frames");
   }
@@ -154,7 +155,7 @@ class HttpServer implements AsyncDisposable {
   }
 }
 
-/** A connection, and what comes of it. */
+/** A connection, its messages and its end. */
 class Connection implements Disposable {
   readonly socket: HttpSocket;
   readonly #messages = new Inbox<string>();
@@ -193,7 +194,7 @@ class Connection implements Disposable {
 
 const line = (...frames: string[]) => `a${JSON.stringify(frames)}\n`;
 
-/** A frame that greets. */
+/** The greeting of the server. */
 const greeting = (socket_id: string, extensions?: string[]) =>
   JSON.stringify({
     event: "pusher:connection_established",
@@ -235,7 +236,7 @@ Deno.test("HttpSocket sends no header that pages of other origins may not send",
   for (const exchange of [await http.receive(), await http.sent()]) {
     const { headers } = exchange.request;
     assertEquals(headers.get("content-type"), "application/json");
-    // The rest is the runtime's own.
+    // The runtime adds the others.
     const names = [...headers.keys()].filter((name) =>
       !name.startsWith("accept") && name !== "content-length" &&
       name !== "host" && name !== "user-agent"
@@ -309,7 +310,7 @@ Deno.test("xhr_streaming hears frames as they come, however they are cut", async
   const bytes = new TextEncoder().encode('é€😀"]\n');
   for (const byte of bytes) {
     answer.write(new Uint8Array([byte]));
-    // So that the bytes travel apart.
+    // Sends the bytes separately.
     await new Promise((resolve) => setTimeout(resolve, 0));
   }
   assertEquals(await connection.message(), "é€😀");
@@ -324,7 +325,7 @@ Deno.test("xhr_streaming answers a heartbeat, and not what comes before the open
   answer.write("h\n");
   const beat = await http.sent();
   assertEquals(beat.body, "[]");
-  // Frames are as good a sign.
+  // Frames answer the heartbeat, too.
   connection.socket.send("x");
   answer.write(`h\n${line("2")}`);
   await connection.message();
@@ -401,7 +402,7 @@ Deno.test("xhr_streaming asks anew after 262,144 units, at the end of a line", a
   let answer = await http.receive();
   const { pathname } = answer.url;
   const opening = `${PRELUDE}o\n`;
-  // Exactly what an answer may have.
+  // Exactly the limit of a response.
   const filler = "€".repeat(262_144 - opening.length - line("").length);
   answer.write(opening + line(filler));
   assertEquals((await connection.message()).length, filler.length);
@@ -412,7 +413,7 @@ Deno.test("xhr_streaming asks anew after 262,144 units, at the end of a line", a
     await within("end of the answer", answer.givenUp);
     assertEquals(next.url.pathname, pathname);
     assertEquals(next.query, "protocol=7&batch=1");
-    // No second opening; and what is too long is still read to the line's end.
+    // Without a second opening; and the client reads up to the end of the line.
     const text = line("2", "x".repeat(300_000));
     next.write(PRELUDE + text.slice(0, 290_000));
     next.write(text.slice(290_000));
@@ -444,7 +445,7 @@ Deno.test("xhr_polling asks again once it is answered", async () => {
   assertEquals(await connection.closed(), [4200, "bye"]);
 });
 
-/** Answers that a poll cannot go on after. */
+/** Responses that end polling. */
 const POLLS: [title: string, answer: string | null, status: number][] = [
   ["a status of its own", "o\n", 404],
   ["nothing", "", 200],
@@ -539,7 +540,7 @@ Deno.test("close() ends everything, and nobody is called", async () => {
     await http.sent();
     socket.close();
     socket.close();
-    // There is nothing left that it could be sent with.
+    // The connection is closed.
     socket.send("2");
     if (transport === "xhr_streaming") {
       await within("end of the answer", first.givenUp);
@@ -553,10 +554,10 @@ Deno.test("close() in a handler is the end of the line", async () => {
   await using http = new HttpServer();
   using connection = new Connection(http);
   const { socket } = connection;
-  const heard: string[] = [];
+  const messages: string[] = [];
   const done = Promise.withResolvers<void>();
   socket.onmessage = ({ data }) => {
-    heard.push(data);
+    messages.push(data);
     socket.close();
     done.resolve();
   };
@@ -564,12 +565,12 @@ Deno.test("close() in a handler is the end of the line", async () => {
   answer.write(`o\n${line("1", "2")}${line("3")}`);
   await within("message", done.promise);
   await within("end of the answer", answer.givenUp);
-  assertEquals(heard, ["1"]);
+  assertEquals(messages, ["1"]);
 });
 
 // ---- Probing ----------------------------------------------------------------
 
-/** What comes of the WebSockets that are opened meanwhile. */
+/** Records the WebSockets that the client opens, and their ends. */
 class Sockets implements Disposable {
   readonly urls: string[] = [];
   readonly #original = globalThis.WebSocket;
@@ -590,12 +591,12 @@ class Sockets implements Disposable {
     };
   }
 
-  /** Waits until one of them has heard something. */
+  /** Waits until any of them receives a message. */
   async message(): Promise<void> {
     await this.#messages.next("message of a WebSocket");
   }
 
-  /** Waits until one of them is closed. */
+  /** Waits until any of them is closed. */
   async close(): Promise<void> {
     await this.#closes.next("close of a WebSocket");
   }
@@ -605,7 +606,7 @@ class Sockets implements Disposable {
   }
 }
 
-/** A connection that WebSocket may take over from. */
+/** A connection that may switch to WebSocket. */
 async function probing(http: HttpServer): Promise<
   {
     connection: Connection;
@@ -652,7 +653,7 @@ Deno.test("WebSocket takes over once it is greeted, with its greeting", async ()
   peer.sendText(greeting("2.2"));
   const [socket, text] = await probe.switched.next("switch");
   assertEquals(text, greeting("2.2"));
-  // What has been handed over is not closed any more.
+  // A socket that was handed over stays open.
   probe.connection.socket.close();
   socket.send('{"event":"pusher:pong"}');
   assertEquals(await peer.framesUntilPong(), []);
@@ -673,7 +674,7 @@ Deno.test("WebSocket does not take over before frames are sent", async () => {
   gone.sendText(greeting("2.2"));
   await sockets.message();
   connection.socket.send("2");
-  // One that does not wait so long is of no use.
+  // A probe that closes meanwhile is not used.
   gone.close(4200);
   await sockets.close();
   first.answer(null, 204);
@@ -690,7 +691,7 @@ Deno.test("WebSocket does not take over before frames are sent", async () => {
   await within("close", peer.closed);
 });
 
-/** What is no greeting. */
+/** First messages that do not greet the client. */
 const REFUSALS = [
   '{"event":"pusher:error","data":{"code":4100,"message":"full"}}',
   "not JSON",
@@ -750,14 +751,14 @@ Deno.test("nothing is tried where nobody takes over", async () => {
 
 // ---- Choice of a transport --------------------------------------------------
 
-/** Waits until an attempt has failed, and makes the next one. */
+/** Waits until an attempt has failed, and lets the next attempt begin. */
 async function retry(client: Client, time: FakeTime): Promise<void> {
   const seconds = await client.heard("connecting_in") as number;
-  // The number of seconds was rounded.
+  // The event rounds the number of seconds.
   time.tick(seconds * 1_000 + 500);
 }
 
-/** A client for which no WebSocket has opened, and its first request over HTTP. */
+/** A client that could not open a WebSocket, and its first request over HTTP. */
 async function fallBack(
   http: HttpServer,
   time: FakeTime,
@@ -771,7 +772,7 @@ async function fallBack(
   return { client, answer, [Symbol.dispose]: dispose };
 }
 
-/** The same, connected. */
+/** The same client, connected. */
 async function connectOver(
   http: HttpServer,
   time: FakeTime,
@@ -872,7 +873,7 @@ Deno.test("WebSocket stays in use where it opens now and then, or is refused", a
     peer.close(code);
     await retried;
   };
-  // Who says no has been reached.
+  // A server that refuses was reached.
   for (let i = 0; i < 3; i++) await fail(4100, false);
   for (let i = 0; i < 3; i++) {
     await fail(1011, false);
@@ -921,7 +922,7 @@ Deno.test("close codes mean over HTTP what they mean over WebSocket", async () =
   await http.receive();
 });
 
-/** What options leave, and what is tried first. */
+/** Options, and the transport of the first attempt. */
 const CHOICES: [options: PusherOptions, first: string | undefined][] = [
   [{}, "ws"],
   [{ forceTLS: true }, "wss"],
@@ -956,7 +957,7 @@ Deno.test("WebSocket that is not enabled is not tried while HTTP is in use", asy
   await connected;
   await http.receive();
   using sockets = new Sockets();
-  // Up to a ping, after which nothing else is planned.
+  // The next timer is that of the ping: nothing else is planned.
   time.tick(119_999);
   assertEquals(sockets.urls, []);
 });
@@ -986,7 +987,7 @@ Deno.test("WebSocket takes over from HTTP, and nothing is lost", async () => {
   const channel = pusher.subscribe("a");
   const sent = await http.sent();
   sent.answer(null, 204);
-  const told = record(channel);
+  const events = record(channel);
   const subscribed = heard(channel, "pusher:subscription_succeeded");
   const position = { epoch: "e", offset: 5 };
   const succeeded = { event: "pusher_internal:subscription_succeeded" };
@@ -1025,7 +1026,7 @@ Deno.test("WebSocket takes over from HTTP, and nothing is lost", async () => {
   });
   for (const offset of [6, 7]) peer.send("x", offset, { channel: "a", offset });
   await settled(peer);
-  assertEquals(told, [
+  assertEquals(events, [
     ["pusher:subscription_succeeded", undefined],
     ["x", 1],
     ["pusher:subscription_succeeded", {}],
@@ -1069,7 +1070,7 @@ Deno.test("two failures after WebSocket took over lead to HTTP again", async () 
   assertEquals(client.pusher.connection.transport.name, "xhr_streaming");
 });
 
-/** What may be under way when a client disconnects. */
+/** Stages of a connection at which a client may disconnect. */
 const STAGES: Record<
   string,
   (http: HttpServer, time: FakeTime) => Promise<Client>
@@ -1122,15 +1123,8 @@ for (const [stage, reach] of Object.entries(STAGES)) {
 
 // ---- Our own server ---------------------------------------------------------
 
-/** Subscribes, and waits until that is confirmed. */
-async function join({ pusher }: Client, name: string): Promise<Channel> {
-  const channel = pusher.subscribe(name);
-  await heard(channel, "pusher:subscription_succeeded");
-  return channel;
-}
-
-/** What a channel is told under one name, from now on. */
-function told(channel: Channel, event: string): unknown[] {
+/** Records the data of an event from now on. */
+function recordData(channel: Channel, event: string): unknown[] {
   const data: unknown[] = [];
   channel.bind(event, (item) => data.push(item));
   return data;
@@ -1150,15 +1144,15 @@ for (const transport of ["xhr_streaming", "xhr_polling"]) {
     using other = await server.connect();
     const { pusher } = client;
     assertEquals(pusher.connection.transport.name, transport);
-    const channel = await join(client, "presence-a");
+    const channel = await joinReal(client, "presence-a");
     assertInstanceOf(channel, PresenceChannel);
     const added = heard(channel, "pusher:member_added");
-    const otherChannel = await join(other, "presence-a");
+    const otherChannel = await joinReal(other, "presence-a");
     assertEquals(await added, { id: "user-2", info: { ids: 2 } });
     assertEquals(channel.members.me, { id: "user-1", info: { ids: 1 } });
 
-    const [mine, theirs] = [channel, otherChannel].map((channel) =>
-      told(channel, "client-x")
+    const [mine, theirs] = [channel, otherChannel].map((joined) =>
+      recordData(joined, "client-x")
     );
     channel.trigger("client-x", { from: "client" });
     await until(() => theirs?.length === 1);
@@ -1171,8 +1165,8 @@ for (const transport of ["xhr_streaming", "xhr_polling"]) {
     const hi = heard(pusher.user, "hi");
     await server.pusher.sendToUser("ann", "hi", { text: "hello" });
     assertEquals(await hi, { text: "hello" });
-    // A burst of more than one answer takes.
-    const burst = told(channel, "x");
+    // A burst that is larger than the limit of a response.
+    const burst = recordData(channel, "x");
     const filler = "x".repeat(9_000);
     for (let i = 0; i < 200; i++) {
       server.pusher.trigger("presence-a", "x", { i, filler });
@@ -1190,7 +1184,7 @@ for (const transport of ["xhr_streaming", "xhr_polling"]) {
     await using server = new RealServer();
     using client = await server.connect(over);
     const { pusher } = client;
-    const heardAll = told(await join(client, "a"), "x");
+    const heardAll = recordData(await joinReal(client, "a"), "x");
     for (let round = 0; round < 3; round++) {
       server.pusher.trigger("a", "x", round * 2);
       await until(() => heardAll.length === round * 2 + 1);
@@ -1225,17 +1219,17 @@ Deno.test("WebSocket takes over from HTTP in the middle of a stream of events", 
   for (let i = 0; i < 2; i++) await retry(client, time);
   await heard(channel, "pusher:subscription_succeeded");
   assertEquals(pusher.connection.transport.name, "xhr_streaming");
-  const received = told(channel, "x");
+  const received = recordData(channel, "x");
   server.isBlocking = false;
   using other = await server.connect();
-  const sent = told(await join(other, "private-a"), "client-x");
+  const sent = recordData(await joinReal(other, "private-a"), "client-x");
   let count = 0;
   const publish = () => server.pusher.trigger("private-a", "x", count++);
   for (let i = 0; i < 5; i++) publish();
   channel.trigger("client-x");
   const again = heard(channel, "pusher:subscription_succeeded");
   time.tick(7_500);
-  // Goes on for as long as it takes.
+  // Publishes until the test stops it.
   await until(() => {
     publish();
     return pusher.connection.transport.name === "ws";
@@ -1249,7 +1243,7 @@ Deno.test("WebSocket takes over from HTTP in the middle of a stream of events", 
 
 // ---- Served script ----------------------------------------------------------
 
-/** Where a server is, under the two names that make it two origins to a page. */
+/** The two origins that a browser sees in one server. */
 const originsOf = ({ port }: { port: number }) =>
   ["127.0.0.1", "localhost"].map((host) => `http://${host}:${port}`);
 
@@ -1260,7 +1254,7 @@ browserTest(
     server.isBlocking = true;
     const [own = "", other = ""] = originsOf(server);
     for (const origin of [own, other]) {
-      // The first time it cannot be loaded.
+      // The first load of the module fails.
       server.failures.set("/pusher-fallback.mjs", 1);
       server.page = `<script src="${origin}/pusher.js"></script><script>
       const transports = ["xhr_streaming", "xhr_polling"];
@@ -1270,7 +1264,7 @@ browserTest(
         enabledTransports: transports,
       });
       mine.subscribe("a")
-        .bind("x", (data) => console.log("told", data))
+        .bind("x", (data) => console.log("received", data))
         .bind("pusher:subscription_succeeded", () => {
           console.log("joined over", mine.connection.transport.name);
         });
@@ -1296,7 +1290,7 @@ browserTest(
     server.page = `<script type="module">
     import { pusher } from "/pusher.mjs";
     pusher.subscribe("a")
-      .bind("x", (data) => console.log("told", data))
+      .bind("x", (data) => console.log("received", data))
       .bind("pusher:subscription_succeeded", () => {
         console.log("joined over", pusher.connection.transport.name);
       });

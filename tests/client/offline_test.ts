@@ -1,15 +1,15 @@
 /**
  * Our client in a real Chromium, on networks that fail: the browser's own offline
- * switch, a proxy that refuses `Upgrade`, and one that cuts connections on a seed.
- * The stock client's web build is there, too, as browsers treat requests in ways
- * of their own.
+ * switch, a proxy that refuses `Upgrade`, and a proxy that cuts connections at random
+ * times, from a seed. The stock client's web build is tested, too, because each
+ * browser treats requests in its own way.
  *
- * While Chromium is offline it refuses new requests and sockets. It keeps an open
- * WebSocket open and silent both ways, and afterwards passes on what has been held
- * up, unless the client has given it up; an answer that has begun goes on. So only
- * a client that gives up gets into what an offline machine does to it. Ours does,
- * 5 seconds after the page's `offline` event. LOSS_OFFLINE_SECONDS=30 makes it as
- * long as a walk through a tunnel.
+ * While Chromium is offline it refuses new requests and sockets. An open WebSocket
+ * stays open and silent in both directions, and afterwards Chromium passes on the
+ * held-up frames, unless the client has closed it; a response that has begun
+ * continues. Only a client that gives up the connection meets the same conditions as
+ * on an offline machine. Ours gives up 5 seconds after the page's `offline` event.
+ * LOSS_OFFLINE_SECONDS=30 makes it as long as a walk through a tunnel.
  */
 import { Pusher, type PusherOptions } from "@glitz/pusher";
 import { fallback } from "@glitz/pusher/fallback";
@@ -23,10 +23,10 @@ import { FaultProxy, planStorm } from "../proxy.ts";
 const offlineSeconds = Number(Deno.env.get("LOSS_OFFLINE_SECONDS") || 7);
 const seed = Number(Deno.env.get("LOSS_SEED") || Date.now() >>> 0);
 
-/** Publishers are not in a hurry: what matters is when they publish. */
+/** Interval of publishing: the test is about time, not about load. */
 const INTERVAL_MS = 50;
 
-/** Pages in the background are not drawn, so that is nothing to wait for. */
+/** Polls, because pages in the background draw no frames to wait for. */
 const POLLING_MS = 50;
 
 const CHANNELS = ["news", "presence-room"];
@@ -36,11 +36,11 @@ const webBuild = await Deno.readTextFile(
   new URL("../web/pusher.js", import.meta.resolve("pusher-js")),
 );
 
-/** A server with pages that show what they hear. */
+/** A server with pages that record the events of a client. */
 class Site implements AsyncDisposable {
   readonly pusher: Pusher;
   readonly #http: Deno.HttpServer<Deno.NetAddr>;
-  /** How often a client has connected. */
+  /** Number of connections so far. */
   connections = 0;
   #published = 0;
 
@@ -71,8 +71,8 @@ class Site implements AsyncDisposable {
     await this.pusher.trigger(CHANNELS, "message", n);
   }
 
-  /** Publishes one by one until it is told to stop. */
-  publishing(): () => number {
+  /** Publishes at intervals. Returns a function that stops and returns the count. */
+  startPublishing(): () => number {
     const timer = setInterval(() => this.publish(), INTERVAL_MS);
     return () => {
       clearInterval(timer);
@@ -87,8 +87,8 @@ class Site implements AsyncDisposable {
 }
 
 /**
- * The page: which client, and with which options, its address says. pusher-js
- * gives a transport up after two short-lived connections; then it is begun anew.
+ * Serves the page. Its URL chooses the client and the options. pusher-js gives up a
+ * transport after two short-lived connections; then the page makes a new client.
  */
 function servePage(request: Request): Response {
   const { pathname, searchParams } = new URL(request.url);
@@ -124,7 +124,7 @@ function answer(type: string, text: string): Response {
   return new Response(text, { headers: { "content-type": type } });
 }
 
-/** Options of a client in a page, which then is in the variable `client`. */
+/** URL of a page, whose client is in its variable `client`. */
 function pageUrl(port: number, options?: object, script?: string): string {
   const url = new URL(`http://127.0.0.1:${port}/`);
   if (options) url.searchParams.set("options", JSON.stringify(options));
@@ -132,7 +132,7 @@ function pageUrl(port: number, options?: object, script?: string): string {
   return url.href;
 }
 
-/** Waits for something to be true of the page, be it in front or not. */
+/** Waits until a condition is true in the page, also in the background. */
 async function until({ page }: Window, truth: string): Promise<void> {
   await page.waitForFunction(truth, { polling: POLLING_MS });
 }
@@ -144,7 +144,7 @@ async function joined(window: Window): Promise<void> {
   );
 }
 
-/** What the page has heard on each channel. */
+/** The numbers that the page has received on each channel. */
 async function heard({ page }: Window): Promise<Record<string, number[]>> {
   return await page.evaluate("heard") as Record<string, number[]>;
 }
@@ -168,14 +168,14 @@ function seconds(count: number): Promise<void> {
 
 // ---- Offline ----------------------------------------------------------------
 
-/** Throws the switch, and makes sure that it has worked. */
+/** Turns the network off, and makes sure that it is off. */
 async function goOffline({ page }: Window): Promise<void> {
   await page.setOfflineMode(true);
   const request = `fetch("/").then(() => "arrived", () => "failed")`;
   assertEquals(await page.evaluate(request), "failed");
   assertEquals(await page.evaluate("navigator.onLine"), false);
-  // The page hears of it a moment before it is so, and a pong may come through
-  // meanwhile. Now none does.
+  // The browser fires the event a moment before the network is off, and a pong may
+  // arrive meanwhile. After this second event no pong arrives.
   await page.evaluate(`dispatchEvent(new Event("offline"))`);
 }
 
@@ -186,7 +186,7 @@ browserTest(
     const window = await openPage(browser, pageUrl(site.port));
     const { page } = window;
     await joined(window);
-    const stop = site.publishing();
+    const stop = site.startPublishing();
     await caughtUp(window, 5);
 
     await goOffline(window);
@@ -264,7 +264,7 @@ browserTest(
     await bob.shows("hello bob");
     assertEquals(await say(bob, "hello ann"), true);
     await ann.shows("hello ann");
-    const stop = site.publishing();
+    const stop = site.startPublishing();
     for (const window of windows) await caughtUp(window, 5);
 
     proxy.upgradeStatus = null;
@@ -284,10 +284,10 @@ browserTest(
 
 // ---- Cuts -------------------------------------------------------------------
 
-/** In a page one client alone is hit by all of them. */
+/** Each page has a storm of its own, whose cuts all hit its client. */
 const STORM = { cuts: 10, seconds: 4, longestMs: 800 };
 
-/** How often a page that is not connected is told that it is online. */
+/** Interval of `online` events in a page that is not connected. */
 const ONLINE_MS = 1_500;
 
 const CLIENTS = [
@@ -313,12 +313,12 @@ for (const client of CLIENTS) {
   );
 }
 
-/** Has one page go through a storm of its own. */
+/** Runs a page through a storm of its own, and checks what it received. */
 async function weather(
   browser: Browser,
   { script, prefix, isExact }: typeof CLIENTS[number],
   transport: Transport,
-  seed: number,
+  stormSeed: number,
 ): Promise<void> {
   await using site = new Site();
   await using proxy = await FaultProxy.open({ port: site.port });
@@ -335,18 +335,18 @@ async function weather(
     activityTimeout: 500,
     pongTimeout: 500,
   };
-  // The page itself comes over a good network.
+  // The page itself is loaded over a good network.
   const url = pageUrl(site.port, options, script);
   const window = await openPage(browser, url);
   await joined(window);
-  // As on a phone: the waiting between attempts is ended now and then.
+  // As on a phone, where `online` events end the delay between attempts.
   await window.page.evaluate(`setInterval(() => {
     if (client.connection.state !== "connected") {
       dispatchEvent(new Event("online"));
     }
   }, ${ONLINE_MS})`);
-  const stop = site.publishing();
-  await proxy.storm(planStorm({ seed, ...STORM }));
+  const stop = site.startPublishing();
+  await proxy.storm(planStorm({ seed: stormSeed, ...STORM }));
   await proxy.clear("close", 100);
   await site.publish();
   const count = stop();

@@ -1,7 +1,7 @@
 /**
- * What the client does with servers that offer more than the protocol: batches,
- * positions and recovery, one question for several permissions. First against a
- * server that follows each test's script, then against our own.
+ * The client with servers that extend the protocol: batches, positions and recovery,
+ * one authorization request for several channels. First against a fake server that
+ * each test scripts, then against our own.
  */
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { FakeTime } from "@std/testing/time";
@@ -12,7 +12,6 @@ import type {
   Frame,
   Position,
   PusherOptions,
-  SubscribeOptions,
 } from "@glitz/pusher/client";
 import { encryption } from "@glitz/pusher/encryption";
 import nacl from "npm:tweetnacl@1.0.3";
@@ -20,6 +19,7 @@ import {
   Client,
   heard,
   Inbox,
+  joinReal,
   open,
   type Peer,
   RealServer,
@@ -27,11 +27,12 @@ import {
   record,
   Server,
   settled,
+  subscription,
   until,
   within,
 } from "../support/client.ts";
 
-/** A server that grants all of it. */
+/** A server that grants every extension. */
 function generous(): Server {
   const server = new Server();
   server.extensions = ["batch", "recover", "auth"];
@@ -45,7 +46,7 @@ function confirm(peer: Peer, channel: string, rest: Partial<Frame> = {}): void {
   peer.send("pusher_internal:subscription_succeeded", {}, { channel, ...rest });
 }
 
-/** Subscribes with the server's consent, from a position on. */
+/** Subscribes; the server confirms it with a position. */
 async function joinAt(
   { client, peer }: { client: Client; peer: Peer },
   name: string,
@@ -58,12 +59,6 @@ async function joinAt(
   assertEquals(channel.subscribed, true);
   return channel;
 }
-
-/** What a client asks for when it subscribes to a public channel. */
-const subscription = (channel: string, rest: object = {}): Frame => ({
-  event: "pusher:subscribe",
-  data: { auth: "", channel, ...rest },
-});
 
 // ---- Asking -----------------------------------------------------------------
 
@@ -95,7 +90,7 @@ Deno.test("connection.extensions is what this connection's server grants", async
   const { client } = connection;
   assertEquals([...client.pusher.connection.extensions], ["batch", "new"]);
   for (const odd of [undefined, null, 7, {}]) {
-    // Whatever a server sends, it grants nothing by it that there is.
+    // Whatever a server sends here, it grants no extension that the client knows.
     // deno-lint-ignore no-explicit-any -- no server of ours sends this
     server.extensions = odd as any;
     client.pusher.disconnect();
@@ -190,9 +185,9 @@ Deno.test("a batch ends where a handler disconnects, and is gone on with later",
   using connection = await open(server);
   const { client: { pusher }, peer } = connection;
   const channel = await joinAt(connection, "a", at(4));
-  const told: unknown[] = [];
+  const events: unknown[] = [];
   channel.bind("x", (data) => {
-    told.push(data);
+    events.push(data);
     pusher.disconnect();
   });
   peer.sendText(JSON.stringify([
@@ -200,7 +195,7 @@ Deno.test("a batch ends where a handler disconnects, and is gone on with later",
     { event: "x", channel: "a", data: "2", offset: 6 },
   ]));
   await within("close", peer.closed);
-  assertEquals(told, [1]);
+  assertEquals(events, [1]);
   pusher.connect();
   const next = await server.establish("2.2");
   assertEquals(await next.next(), subscription("a", { recover: at(5) }));
@@ -215,8 +210,8 @@ Deno.test("a subscription is recovered from the last event, and nothing is told 
   const channel = await joinAt(connection, "a", at(10));
   const events = record(channel);
   const all = record(pusher);
-  const send = (peer: Peer, data: unknown, offset?: number) =>
-    peer.send("x", data, { channel: "a", ...offset && { offset } });
+  const send = (to: Peer, data: unknown, offset?: number) =>
+    to.send("x", data, { channel: "a", ...offset && { offset } });
   send(peer, "old", 10);
   send(peer, "b", 12);
   send(peer, "again", 12);
@@ -280,8 +275,8 @@ Deno.test("pusher:recovery_failed on a live connection moves the position, also 
   });
   const events = record(channel);
   const all = record(pusher);
-  const send = (peer: Peer, offset: number) =>
-    peer.send("x", offset, { channel: "a", offset });
+  const send = (to: Peer, offset: number) =>
+    to.send("x", offset, { channel: "a", offset });
   send(peer, 901);
   peer.send("pusher:recovery_failed", { channel: "a" }, {
     channel: "a",
@@ -355,13 +350,13 @@ Deno.test("positions survive disconnect(), and end with unsubscribe()", async ()
     subscription("kept", { recover: at(7) }),
     subscription("left"),
   ]);
-  // Cancelled before the server has answered.
+  // Unsubscribed before the server has answered.
   pusher.unsubscribe("kept");
   confirm(next, "kept", { position: at(7), recovered: true });
   assertEquals(await next.framesUntilPong(), [
     { event: "pusher:unsubscribe", data: { channel: "kept" } },
   ]);
-  // Or when the connection is lost.
+  // Unsubscribed before the connection is lost.
   pusher.unsubscribe("left");
   pusher.disconnect();
   assertEquals([...pusher.positions.keys()], []);
@@ -425,7 +420,7 @@ Deno.test("subscribe() asks for the last events, and for them again if recovery 
   }
   await settled(peer);
   assertEquals(events.slice(-2), [["x", 3], ["x", 4]]);
-  // Says nothing about it, so it stays.
+  // Without the option `rewind` stays as it is.
   pusher.subscribe("a");
   const next = await reconnect(server, connection);
   assertEquals(
@@ -442,7 +437,7 @@ Deno.test("subscribe() asks for the last events, and for them again if recovery 
 
 // ---- User -------------------------------------------------------------------
 
-/** Signs in as whoever is first in the list. */
+/** Options that authenticate the user as the first user in the list. */
 const asFirst = (ids: string[]): PusherOptions => ({
   userAuthentication: {
     customHandler: (_request, callback) => {
@@ -452,7 +447,7 @@ const asFirst = (ids: string[]): PusherOptions => ({
   },
 });
 
-/** Lets in whoever signs in, from a position on; returns what it asked for. */
+/** Confirms a sign-in with a position; returns the position that was asked for. */
 async function welcome(peer: Peer, position?: Position): Promise<unknown> {
   const { event, data } = await peer.next();
   assertEquals(event, "pusher:signin");
@@ -470,8 +465,8 @@ Deno.test("events of the user are recovered, and not told twice", async () => {
   using connection = await open(server, asFirst(ids));
   const { client, client: { pusher }, peer } = connection;
   const events = record(pusher.user);
-  const send = (peer: Peer, offset: number) =>
-    peer.send("x", offset, { channel: "#server-to-user-ann", offset });
+  const send = (to: Peer, offset: number) =>
+    to.send("x", offset, { channel: "#server-to-user-ann", offset });
   pusher.signin();
   assertEquals(await welcome(peer, at(10)), undefined);
   for (const offset of [11, 11, 13]) send(peer, offset);
@@ -483,7 +478,7 @@ Deno.test("events of the user are recovered, and not told twice", async () => {
   await settled(next);
   assertEquals(events, [["x", 11], ["x", 13], ["x", 14]]);
 
-  // The position is that user's.
+  // The position belongs to the former user.
   ids[0] = "bob";
   const other = await reconnect(server, { client, peer: next }, "3.3");
   assertEquals(await welcome(other, at(2)), undefined);
@@ -499,8 +494,8 @@ Deno.test("pusher:recovery_failed on a live connection moves the position of the
   const { client: { pusher }, peer } = connection;
   const events = record(pusher.user);
   const channel = "#server-to-user-ann";
-  const send = (peer: Peer, offset: number) =>
-    peer.send("x", offset, { channel, offset });
+  const send = (to: Peer, offset: number) =>
+    to.send("x", offset, { channel, offset });
   pusher.signin();
   await welcome(peer, at(900));
   send(peer, 901);
@@ -508,7 +503,7 @@ Deno.test("pusher:recovery_failed on a live connection moves the position of the
   const position = at(17, "f");
   peer.send("pusher:recovery_failed", { channel }, { channel, position });
   assertEquals(await failed, { channel });
-  // The position of another user says nothing about this one.
+  // A position of another user changes nothing.
   const other = { channel: "#server-to-user-bob", position: at(50, "f") };
   peer.send("pusher:recovery_failed", { channel: other.channel }, other);
   for (const offset of [16, 17, 18, 18, 20]) send(peer, offset);
@@ -526,7 +521,7 @@ Deno.test("pusher:recovery_failed on a live connection moves the position of the
 
 const ENCRYPTED = "private-encrypted-a";
 
-/** Two secrets, the second of which the client does not have at first. */
+/** Two secrets; the client first has the first. */
 const SECRETS = [1, 2].map((byte) => new Uint8Array(32).fill(byte));
 const [OLD_SECRET = "", NEW_SECRET = ""] = SECRETS.map(toBase64);
 
@@ -534,7 +529,7 @@ function toBase64(bytes: Uint8Array): string {
   return btoa(String.fromCharCode(...bytes));
 }
 
-/** Options with which the test answers each request for a permission. */
+/** Options by which the test answers each authorization request with a secret. */
 function askingFor(asked: Inbox<(secret: string) => void>): PusherOptions {
   return {
     nacl,
@@ -547,7 +542,7 @@ function askingFor(asked: Inbox<(secret: string) => void>): PusherOptions {
   };
 }
 
-/** Sends an encrypted event, its offset for data. */
+/** Sends an encrypted event whose data is its offset. */
 function sendEncrypted(peer: Peer, offset: number, secret: number): void {
   const nonce = new Uint8Array(24).fill(offset);
   const content = new TextEncoder().encode(String(offset));
@@ -570,7 +565,7 @@ Deno.test("encrypted events that wait for a secret are recovered after a reconne
   sendEncrypted(peer, 5, 0);
   sendEncrypted(peer, 7, 1);
   sendEncrypted(peer, 8, 1);
-  // The new secret does not come before the connection is lost.
+  // The connection is lost before the new secret comes.
   await asked.next("request");
   await settled(peer);
   const next = await reconnect(server, connection);
@@ -581,12 +576,12 @@ Deno.test("encrypted events that wait for a secret are recovered after a reconne
   for (const offset of [7, 8]) sendEncrypted(next, offset, 1);
   await settled(next);
   assertEquals(
-    events.filter(([event]) => event === "x").map(([, data]) => data),
+    events.filter(([event]) => event === "x").map(([, offset]) => offset),
     [5, 7, 8],
   );
 });
 
-/** Offsets after pusher:recovery_failed, and what is asked for in the end. */
+/** Offsets after pusher:recovery_failed, and the position that the client asks for. */
 const HELD_EPOCHS: [after: number[], recover: Position][] = [
   [[], at(17, "f")],
   [[18, 19], at(17, "f")],
@@ -617,9 +612,9 @@ for (const [after, recover] of HELD_EPOCHS) {
   });
 }
 
-// ---- Permissions for several channels ---------------------------------------
+// ---- Authorization of several channels --------------------------------------
 
-/** An auth endpoint that keeps what it was asked. */
+/** An auth endpoint that records its requests. */
 class Endpoint {
   readonly asked: URLSearchParams[] = [];
   answer: (names: string[], form: URLSearchParams) => Response = (names) =>
@@ -637,8 +632,8 @@ class Endpoint {
     };
   }
 
-  /** The questions so far: a name, or several. */
-  get questions(): (string | string[] | null)[] {
+  /** The channels of each request: a name, or several. */
+  get requested(): (string | string[] | null)[] {
     return this.asked.map((form) => {
       const names = form.getAll("channel_name[]");
       return names.length > 0 ? names : form.get("channel_name");
@@ -651,7 +646,7 @@ const permit = (name: string) => ({
   ...name.startsWith("presence-") && { channel_data: '{"user_id":"ann"}' },
 });
 
-/** The channels that are subscribed to next, with their permissions. */
+/** The channels of the next subscriptions, which must be authorized. */
 async function subscriptions(peer: Peer, count: number): Promise<string[]> {
   const names = [];
   for (let i = 0; i < count; i++) {
@@ -680,7 +675,7 @@ Deno.test("channels of one turn, and all after a reconnect, are asked for at onc
   assertEquals(await subscriptions(peer, 3), NAMES);
   pusher.subscribe("private-d");
   assertEquals(await subscriptions(peer, 1), ["private-d"]);
-  assertEquals(endpoint.questions, [NAMES, "private-d"]);
+  assertEquals(endpoint.requested, [NAMES, "private-d"]);
   const [several, single] = endpoint.asked;
   assertEquals(several?.get("socket_id"), "1.1");
   assertEquals(several?.get("token"), "t");
@@ -690,11 +685,11 @@ Deno.test("channels of one turn, and all after a reconnect, are asked for at onc
   const next = await reconnect(server, connection);
   assertEquals((await next.next()).data.channel, "public");
   assertEquals(await subscriptions(next, 4), [...NAMES, "private-d"]);
-  assertEquals(endpoint.questions.slice(2), [[...NAMES, "private-d"]]);
+  assertEquals(endpoint.requested.slice(2), [[...NAMES, "private-d"]]);
   assertEquals(endpoint.asked.at(-1)?.get("socket_id"), "2.2");
 });
 
-/** Answers of endpoints that have never heard of several channels. */
+/** Answers of endpoints that cannot authorize several channels. */
 const FOREIGN: [title: string, answer: () => Response][] = [
   ["a permission", () => Response.json({ auth: "app-key:x" })],
   ["nothing", () => Response.json(null)],
@@ -716,13 +711,13 @@ for (const [title, answer] of FOREIGN) {
     assertEquals((await subscriptions(peer, 3)).sort(), [...NAMES].sort());
     for (const name of ["private-d", "private-e"]) pusher.subscribe(name);
     await subscriptions(peer, 2);
-    const [first, ...rest] = endpoint.questions;
+    const [first, ...rest] = endpoint.requested;
     assertEquals(first, NAMES);
     assertEquals(rest.sort(), [...NAMES, "private-d", "private-e"].sort());
     endpoint.asked.length = 0;
     const next = await reconnect(server, connection);
     await subscriptions(next, 5);
-    assertEquals(endpoint.questions[0]?.length, 5);
+    assertEquals(endpoint.requested[0]?.length, 5);
   });
 }
 
@@ -758,7 +753,7 @@ Deno.test("each channel has its own answer, be it an error", async () => {
 
 Deno.test("channels that are asked for at once fail at once", async () => {
   await using server = generous();
-  // Without a page there is nothing that this could be relative to.
+  // Without a page the relative URL of the endpoint is invalid.
   using connection = await open(server, { authEndpoint: "/auth" });
   const { client: { pusher } } = connection;
   const errors = await Promise.all(
@@ -806,10 +801,10 @@ Deno.test("a new secret is asked for alone", async () => {
   const endpoint = new Endpoint(server);
   const shared_secret = btoa("a".repeat(32));
   const names = ["private-encrypted-a", "private-encrypted-b"];
-  endpoint.answer = (names) =>
+  endpoint.answer = (requested) =>
     Response.json({
       channels: Object.fromEntries(
-        names.map((name) => [name, { ...permit(name), shared_secret }]),
+        requested.map((name) => [name, { ...permit(name), shared_secret }]),
       ),
     });
   using connection = await open(server, {
@@ -827,7 +822,7 @@ Deno.test("a new secret is asked for alone", async () => {
     ),
   );
   await until(() => endpoint.asked.length === 3);
-  assertEquals(endpoint.questions, [names, ...names]);
+  assertEquals(endpoint.requested, [names, ...names]);
 });
 
 Deno.test("disconnect() gives up what is asked", async () => {
@@ -858,18 +853,7 @@ Deno.test("disconnect() gives up what is asked", async () => {
 
 // ---- Our own server ---------------------------------------------------------
 
-/** Subscribes, and waits until that is confirmed. */
-async function joinReal(
-  { pusher }: Client,
-  name: string,
-  options?: SubscribeOptions,
-): Promise<Channel> {
-  const channel = pusher.subscribe(name, options);
-  await heard(channel, "pusher:subscription_succeeded");
-  return channel;
-}
-
-/** Comes back after a while of being away. */
+/** Disconnects, runs a function and connects again. */
 async function comeBack(client: Client, meanwhile: () => void): Promise<void> {
   const { pusher } = client;
   pusher.disconnect();
@@ -878,9 +862,9 @@ async function comeBack(client: Client, meanwhile: () => void): Promise<void> {
   await client.heard("connected");
 }
 
-/** The data that came with one event. */
-const dataOf = (told: [event: string, data: unknown][], event: string) =>
-  told.filter(([name]) => name === event).map(([, data]) => data);
+/** The data of all events with a name. */
+const dataOf = (events: [event: string, data: unknown][], event: string) =>
+  events.filter(([name]) => name === event).map(([, data]) => data);
 
 Deno.test("what a client missed it hears in order and once, from our own server", async () => {
   await using server = new RealServer();
@@ -891,7 +875,7 @@ Deno.test("what a client missed it hears in order and once, from our own server"
   assert(!extensions.has("auth"));
   const channel = await joinReal(client, "a");
   await joinReal(other, "a");
-  const told = record(channel);
+  const events = record(channel);
   const publish = (data: number) => server.pusher.trigger("a", "x", data);
   const expected: number[] = [];
   for (let round = 0; round < 5; round++) {
@@ -899,15 +883,15 @@ Deno.test("what a client missed it hears in order and once, from our own server"
     for (let i = 0; i < 10; i++) expected.push(first + i);
     publish(first);
     publish(first + 1);
-    await until(() => dataOf(told, "x").length === first + 2);
+    await until(() => dataOf(events, "x").length === first + 2);
     await comeBack(client, () => {
       for (let i = 2; i < 7; i++) publish(first + i);
     });
     for (let i = 7; i < 10; i++) publish(first + i);
-    await until(() => dataOf(told, "x").length === first + 10);
+    await until(() => dataOf(events, "x").length === first + 10);
   }
-  assertEquals(dataOf(told, "x"), expected);
-  assertEquals(dataOf(told, "pusher:recovery_failed"), []);
+  assertEquals(dataOf(events, "x"), expected);
+  assertEquals(dataOf(events, "pusher:recovery_failed"), []);
 });
 
 Deno.test("pusher:recovery_failed of our own server, once its log does not reach back", async () => {
@@ -916,15 +900,15 @@ Deno.test("pusher:recovery_failed of our own server, once its log does not reach
   using other = await server.connect();
   await joinReal(other, "a");
   const channel = await joinReal(client, "a", { rewind: 2 });
-  const told = record(channel);
+  const events = record(channel);
   const failed = heard(client.pusher, "pusher:recovery_failed");
   await comeBack(client, () => {
     for (let i = 0; i < 10; i++) server.pusher.trigger("a", "x", i);
   });
   assertEquals(await failed, { channel: "a" });
   server.pusher.trigger("a", "x", 10);
-  await until(() => dataOf(told, "x").includes(10));
-  assertEquals(dataOf(told, "x"), [8, 9, 10]);
+  await until(() => dataOf(events, "x").includes(10));
+  assertEquals(dataOf(events, "x"), [8, 9, 10]);
 });
 
 Deno.test("rewind brings the last events of our own server first", async () => {
@@ -936,11 +920,11 @@ Deno.test("rewind brings the last events of our own server first", async () => {
   await until(() => heardEarly.length === 5);
   using late = await server.connect();
   const channel = late.pusher.subscribe("a", { rewind: 3 });
-  const told = record(channel);
-  await until(() => dataOf(told, "x").length === 3);
+  const events = record(channel);
+  await until(() => dataOf(events, "x").length === 3);
   server.pusher.trigger("a", "x", 5);
-  await until(() => dataOf(told, "x").length === 4);
-  assertEquals(told, [
+  await until(() => dataOf(events, "x").length === 4);
+  assertEquals(events, [
     ["pusher:subscription_succeeded", {}],
     ["x", 2],
     ["x", 3],
@@ -957,38 +941,38 @@ Deno.test("a client does not hear what it caused itself on a former connection",
   using client = await server.connect();
   using other = await server.connect();
   const channel = await joinReal(client, "private-a");
-  const told = record(channel);
-  const otherTold = record(await joinReal(other, "private-a"));
+  const events = record(channel);
+  const otherEvents = record(await joinReal(other, "private-a"));
   channel.trigger("client-x", "mine");
-  await until(() => dataOf(otherTold, "client-x").length === 1);
+  await until(() => dataOf(otherEvents, "client-x").length === 1);
   const { socket_id } = client.pusher.connection;
   await comeBack(client, () => {
     server.pusher.trigger("private-a", "x", "caused", { socket_id });
     other.pusher.channel("private-a")?.trigger("client-x", "theirs");
   });
-  await until(() => dataOf(told, "client-x").length === 1);
+  await until(() => dataOf(events, "client-x").length === 1);
   server.pusher.trigger("private-a", "x", "last");
-  await until(() => dataOf(told, "x").includes("last"));
-  assertEquals(dataOf(told, "client-x"), ["theirs"]);
-  assertEquals(dataOf(told, "x"), ["last"]);
+  await until(() => dataOf(events, "x").includes("last"));
+  assertEquals(dataOf(events, "client-x"), ["theirs"]);
+  assertEquals(dataOf(events, "x"), ["last"]);
 });
 
 Deno.test("events to the user are recovered from our own server", async () => {
   await using server = new RealServer({ authenticate: () => ({ id: "ann" }) });
   using client = await server.connect();
   const { user } = client.pusher;
-  const told = record(user);
+  const events = record(user);
   client.pusher.signin();
   await user.signinDonePromise;
   server.pusher.sendToUser("ann", "x", 1);
-  await until(() => told.length === 1);
+  await until(() => events.length === 1);
   await comeBack(client, () => {
     for (const i of [2, 3]) server.pusher.sendToUser("ann", "x", i);
   });
-  await until(() => told.length === 3);
+  await until(() => events.length === 3);
   server.pusher.sendToUser("ann", "x", 4);
-  await until(() => told.length === 4);
-  assertEquals(dataOf(told, "x"), [1, 2, 3, 4]);
+  await until(() => events.length === 4);
+  assertEquals(dataOf(events, "x"), [1, 2, 3, 4]);
 });
 
 Deno.test("our own server is asked once for the channels of a turn", async () => {
@@ -1030,42 +1014,42 @@ Deno.test("encrypted events are recovered from our own server", async () => {
   using other = await server.connect({ nacl });
   const name = "private-encrypted-a";
   await joinReal(other, name);
-  const told = record(await joinReal(client, name));
+  const events = record(await joinReal(client, name));
   await comeBack(client, () => {
     for (const i of [1, 2]) server.pusher.trigger(name, "x", { i });
   });
-  await until(() => dataOf(told, "x").length === 2);
-  assertEquals(dataOf(told, "x"), [{ i: 1 }, { i: 2 }]);
+  await until(() => dataOf(events, "x").length === 2);
+  assertEquals(dataOf(events, "x"), [{ i: 1 }, { i: 2 }]);
 });
 
 Deno.test("our own server without a history grants no recovery", async () => {
   await using server = new RealServer({ history: false });
   using client = await server.connect();
   assertEquals([...client.pusher.connection.extensions], ["batch"]);
-  const told = record(await joinReal(client, "a", { rewind: 5 }));
+  const events = record(await joinReal(client, "a", { rewind: 5 }));
   await comeBack(client, () => server.pusher.trigger("a", "x", 1));
   await heard(client.pusher.channel("a")!, "pusher:subscription_succeeded");
   server.pusher.trigger("a", "x", 2);
-  await until(() => dataOf(told, "x").length > 0);
-  assertEquals(dataOf(told, "x"), [2]);
+  await until(() => dataOf(events, "x").length > 0);
+  assertEquals(dataOf(events, "x"), [2]);
   assertEquals(client.pusher.positions.size, 0);
 });
 
 Deno.test("the cached event of a cache channel comes once, from our own server", async () => {
   await using server = new RealServer();
   using client = await server.connect();
-  const told = record(client.pusher.subscribe("cache-a"));
-  await until(() => dataOf(told, "pusher:cache_miss").length === 1);
+  const events = record(client.pusher.subscribe("cache-a"));
+  await until(() => dataOf(events, "pusher:cache_miss").length === 1);
   for (const i of [1, 2]) server.pusher.trigger("cache-a", "x", i);
-  await until(() => dataOf(told, "x").length === 2);
+  await until(() => dataOf(events, "x").length === 2);
   using late = await server.connect();
-  const lateTold = record(late.pusher.subscribe("cache-a"));
-  await until(() => dataOf(lateTold, "x").length === 1);
+  const lateEvents = record(late.pusher.subscribe("cache-a"));
+  await until(() => dataOf(lateEvents, "x").length === 1);
   await comeBack(client, () => server.pusher.trigger("cache-a", "x", 3));
-  await until(() => dataOf(told, "x").length === 3);
+  await until(() => dataOf(events, "x").length === 3);
   server.pusher.trigger("cache-a", "x", 4);
-  await until(() => dataOf(told, "x").length === 4);
-  assertEquals(dataOf(told, "x"), [1, 2, 3, 4]);
-  assertEquals(dataOf(lateTold, "x"), [2, 3, 4]);
-  assertEquals(dataOf(told, "pusher:cache_miss").length, 1);
+  await until(() => dataOf(events, "x").length === 4);
+  assertEquals(dataOf(events, "x"), [1, 2, 3, 4]);
+  assertEquals(dataOf(lateEvents, "x"), [2, 3, 4]);
+  assertEquals(dataOf(events, "pusher:cache_miss").length, 1);
 });

@@ -1,5 +1,5 @@
 /**
- * Signing in where it goes wrong, is late, or decides who joins a presence channel.
+ * Sign-ins that fail or come late, and sign-ins on which presence channels depend.
  */
 import {
   assertEquals,
@@ -11,23 +11,23 @@ import {
   ANN,
   asAnn,
   asUser,
+  AUTH,
   expectSignin,
   heard,
   Inbox,
   open,
-  PERMISSION,
   reconnect,
   record,
   Server,
   settled,
   signIn,
-  subscribed,
+  subscription,
   within,
 } from "../support/client.ts";
 
 // ---- Answers ----------------------------------------------------------------
 
-/** What is no user, or no answer at all. */
+/** Data of a confirmation that names no user. */
 const NO_USERS = [
   { user_data: '{"id":7}' },
   { user_data: '{"id":""}' },
@@ -85,7 +85,7 @@ Deno.test("permissions and refusals that come late sign nobody in or out", async
   assertEquals([firstId, secondId], ["1.1", "2.2"]);
   answerFirst(null, "late");
   await settled(peer);
-  answerSecond(null, PERMISSION);
+  answerSecond(null, AUTH);
   await expectSignin(peer);
   peer.send("pusher:signin_success", { user_data: ANN });
   await peer.next();
@@ -94,7 +94,7 @@ Deno.test("permissions and refusals that come late sign nobody in or out", async
   const [, refuseThird] = await requests.next("request");
   const last = await reconnect(server, { ...connection, peer: again }, "4.4");
   const [, answerLast] = await requests.next("request");
-  answerLast(null, PERMISSION);
+  answerLast(null, AUTH);
   await expectSignin(last);
   last.send("pusher:signin_success", { user_data: ANN });
   await last.next();
@@ -106,16 +106,16 @@ Deno.test("permissions and refusals that come late sign nobody in or out", async
 
 // ---- Presence channels ------------------------------------------------------
 
-/** Lets into every channel, and says nothing else. */
-const PERMITTED: PusherOptions = {
+/** Options that authorize every channel, without `channel_data`. */
+const AUTHORIZED: PusherOptions = {
   channelAuthorization: {
-    customHandler: (_request, callback) => callback(null, { auth: PERMISSION }),
+    customHandler: (_request, callback) => callback(null, { auth: AUTH }),
   },
 };
 
 Deno.test("presence channels take the user who is signed in, once that is so", async () => {
   await using server = new Server();
-  using connection = await open(server, { ...PERMITTED, ...asAnn() });
+  using connection = await open(server, { ...AUTHORIZED, ...asAnn() });
   const { client: { pusher }, peer } = connection;
   pusher.signin();
   await expectSignin(peer);
@@ -123,8 +123,8 @@ Deno.test("presence channels take the user who is signed in, once that is so", a
   assertInstanceOf(channel, PresenceChannel);
   await settled(peer);
   peer.send("pusher:signin_success", { user_data: ANN });
-  assertEquals(await peer.next(), subscribed("#server-to-user-ann"));
-  assertEquals(await peer.next(), subscribed("presence-a", PERMISSION));
+  assertEquals(await peer.next(), subscription("#server-to-user-ann"));
+  assertEquals(await peer.next(), subscription("presence-a", { auth: AUTH }));
   assertEquals(channel.members.myID, "ann");
 });
 
@@ -138,7 +138,7 @@ Deno.test("presence channels follow the permission rather than the sign-in", asy
   assertInstanceOf(channel, PresenceChannel);
   assertEquals((await peer.next()).event, "pusher:subscribe");
   peer.send("pusher:signin_success", { user_data: ANN });
-  assertEquals(await peer.next(), subscribed("#server-to-user-ann"));
+  assertEquals(await peer.next(), subscription("#server-to-user-ann"));
   assertEquals(channel.members.myID, "bob");
 });
 
@@ -146,7 +146,7 @@ Deno.test("presence channels are refused to who is not signed in after all", asy
   await using server = new Server();
   const userData = ['{"id":7}', "no JSON", "null", undefined];
   for (const user_data of userData) {
-    using connection = await open(server, { ...PERMITTED, ...asAnn() });
+    using connection = await open(server, { ...AUTHORIZED, ...asAnn() });
     const { client: { pusher }, peer } = connection;
     pusher.signin();
     await expectSignin(peer);
@@ -163,7 +163,7 @@ Deno.test("presence channels are refused to who is not signed in after all", asy
 
 Deno.test("presence channels that wait for a sign-in wait anew after a reconnect", async () => {
   await using server = new Server();
-  using connection = await open(server, { ...PERMITTED, ...asAnn() });
+  using connection = await open(server, { ...AUTHORIZED, ...asAnn() });
   const { client: { pusher }, peer } = connection;
   pusher.signin();
   await expectSignin(peer);
@@ -176,6 +176,6 @@ Deno.test("presence channels that wait for a sign-in wait anew after a reconnect
   await settled(next);
   next.send("pusher:signin_success", { user_data: ANN });
   await next.next();
-  assertEquals(await next.next(), subscribed("presence-a", PERMISSION));
+  assertEquals(await next.next(), subscription("presence-a", { auth: AUTH }));
   assertEquals(errors, []);
 });

@@ -1,7 +1,7 @@
 /**
- * What the compiler is to accept and to refuse of the client's typed interface.
- * Nothing here runs: `deno check .` is the test. It fails where a right use does
- * not compile, and where one that is marked as wrong does.
+ * Uses of the client's types that the compiler must accept or refuse. Nothing here
+ * runs: `deno check .` is the test. It fails if a correct use does not compile, or if
+ * a use that is marked as an error compiles.
  *
  * @module
  */
@@ -29,7 +29,7 @@ type Events = {
   };
   /** Any event of a client, all with the same data. */
   "private-game": { [move: `client-${string}`]: { x: number; y: number } };
-  /** None of what members say of themselves. */
+  /** Without a declaration of `user_info`. */
   "presence-hall": { opened: { by: string } };
 };
 
@@ -54,13 +54,13 @@ export function subscribe(pusher: Pusher<Events>, id: string): void {
   pusher.unsubscribe("messages");
   // @ts-expect-error There is no such channel.
   pusher.subscribe("massages");
-  // @ts-expect-error No channel begins so.
+  // @ts-expect-error No channel has this prefix.
   pusher.subscribe(`private-${id}`);
-  // @ts-expect-error Any text might be the name of any channel.
+  // @ts-expect-error A text may be the name of any channel.
   pusher.subscribe(id);
-  // @ts-expect-error It was not asked whether there is such a channel.
+  // @ts-expect-error The channel may be undefined.
   pusher.channel("messages").bind("create", () => {});
-  // @ts-expect-error There is no such channel to leave.
+  // @ts-expect-error There is no such channel.
   pusher.unsubscribe("massages");
   // @ts-expect-error Only presence channels have members.
   messages.members;
@@ -94,16 +94,16 @@ export function bind(pusher: Pusher<Events>): void {
   messages.bind("create", ({ txt }) => txt);
   // @ts-expect-error The data is of another type.
   messages.bind("create", (data: number) => data);
-  // @ts-expect-error Nobody comes or goes on a public channel.
+  // @ts-expect-error A public channel has no members.
   messages.bind("pusher:member_added", () => {});
-  // @ts-expect-error There is no such event to stop hearing.
+  // @ts-expect-error There is no such event.
   messages.unbind("crate");
 }
 
 /** On all channels at once. */
 export function bindAll(pusher: Pusher<Events>): void {
   pusher.bind("remove", ({ id }) => id.toFixed());
-  // The data is that of one of the channels.
+  // The data may be that of any channel.
   pusher.bind("create", (data) => "text" in data ? data.text : data.id);
   pusher.bind("paid", ({ order }) => order.toFixed());
   pusher.bind("pusher:error", ({ message }) => message.trim());
@@ -111,9 +111,9 @@ export function bindAll(pusher: Pusher<Events>): void {
   pusher.bind_global((event) => event.trim());
   // @ts-expect-error There is no such event on any channel.
   pusher.bind("removed", () => {});
-  // @ts-expect-error Not all channels have it in their data.
+  // @ts-expect-error Not every channel has this field in its data.
   pusher.bind("create", ({ text }) => text);
-  // @ts-expect-error It says what members are, and is no event.
+  // @ts-expect-error It declares `user_info`, and is no event.
   pusher.bind("pusher:user_info", () => {});
 }
 
@@ -122,7 +122,7 @@ export function metadata(pusher: Pusher<Events>): void {
   const room = pusher.subscribe("presence-room-a");
   room.bind("client-typing", ({ since }, { user_id }) => [since, user_id]);
   room.bind("client-typing", (_data, { user_id }) => user_id?.trim());
-  // @ts-expect-error Events of the server have no sender.
+  // @ts-expect-error The sender may be undefined.
   room.bind("said", (_data, { user_id }) => user_id.trim());
   // @ts-expect-error There is no such metadata.
   room.bind("said", (_data, { sender }) => sender);
@@ -139,7 +139,7 @@ export function trigger(pusher: Pusher<Events>, id: string): void {
   pusher.subscribe("presence-room-a").trigger("client-typing", { since: 1 });
   // @ts-expect-error There is no such event.
   user.trigger("client-see", { order: 1 });
-  // @ts-expect-error It is the server that says so.
+  // @ts-expect-error Only the server sends this event.
   user.trigger("paid", { order: 1 });
   // @ts-expect-error The event is another channel's.
   user.trigger("client-typing", { since: 1 });
@@ -151,9 +151,9 @@ export function trigger(pusher: Pusher<Events>, id: string): void {
   user.trigger("client-bye", { order: 1 });
   // @ts-expect-error Part of the data is missing.
   pusher.subscribe("private-game").trigger("client-move", { x: 1 });
-  // @ts-expect-error Clients have nothing to say here.
+  // @ts-expect-error No client events are declared here.
   pusher.subscribe("messages").trigger("client-create", { text: "" });
-  // @ts-expect-error It says what members are, and is no event.
+  // @ts-expect-error It declares `user_info`, and is no event.
   pusher.subscribe("presence-room-a").trigger("pusher:user_info", { name: "" });
 }
 
@@ -164,46 +164,46 @@ export function members(pusher: Pusher<Events>): void {
   room.members.each(({ id, info }) => [id.trim(), info.name.trim()]);
   room.members.get("ann")?.info.name.trim();
   room.members.me?.info.name.trim();
-  room.bind("pusher:subscription_succeeded", (members) => {
-    const same: Members<{ name: string }> = members;
+  room.bind("pusher:subscription_succeeded", (present) => {
+    const same: Members<{ name: string }> = present;
     same.me?.info.name.trim();
   });
   room.bind("pusher:member_added", ({ info }) => info.name.trim());
   room.bind("pusher:member_removed", ({ id, info }) => [id, info.name.trim()]);
   room.bind("said", ({ text }) => text.trim());
-  // @ts-expect-error Members do not tell their age.
+  // @ts-expect-error `user_info` has no age.
   room.members.each(({ info }) => info.age);
-  // @ts-expect-error Whether somebody is there is to be asked.
+  // @ts-expect-error The member may be undefined.
   room.members.get("ann").info;
-  // @ts-expect-error Members do not tell their age.
+  // @ts-expect-error `user_info` has no age.
   room.members.me?.info.age;
-  // @ts-expect-error Members do not tell their age.
+  // @ts-expect-error `user_info` has no age.
   room.bind("pusher:subscription_succeeded", ({ me }) => me?.info.age);
-  // @ts-expect-error Members do not tell their age.
+  // @ts-expect-error `user_info` has no age.
   room.bind("pusher:member_added", ({ info }) => info.age);
-  // @ts-expect-error Members do not tell their age.
+  // @ts-expect-error `user_info` has no age.
   room.bind("pusher:member_removed", ({ info }) => info.age);
-  // @ts-expect-error It says what members are, and is no event.
+  // @ts-expect-error It declares `user_info`, and is no event.
   room.bind("pusher:user_info", () => {});
 }
 
-/** Without a declaration members may say anything. */
+/** Without a declaration `user_info` may be anything. */
 export function membersUndeclared(pusher: Pusher<Events>): void {
   const hall = pusher.subscribe("presence-hall");
   hall.members.each(({ info }) => info.anything.at.all);
   hall.bind("pusher:member_added", ({ info }) => info.anything.at.all);
-  // @ts-expect-error The id is text, whatever else there is.
+  // @ts-expect-error The id is a text.
   hall.bind("pusher:member_added", ({ id }) => id.toFixed());
 }
 
-// ---- Whatever else ----------------------------------------------------------
+// ---- Others -----------------------------------------------------------------
 
 export function declaredAsInterface(pusher: Pusher<EventsInterface>): void {
   pusher.subscribe("messages").bind("create", ({ text }) => text.trim());
   pusher.subscribe("presence-a").members.me?.info.name.trim();
   // @ts-expect-error There is no such event.
   pusher.subscribe("presence-a").bind("said", () => {});
-  // @ts-expect-error Nothing is declared that clients may send.
+  // @ts-expect-error No client events are declared here.
   pusher.subscribe("presence-a").trigger("client-said");
 }
 
@@ -236,7 +236,7 @@ export function options(): PusherOptions[] {
   ];
 }
 
-/** Where nothing is declared everything goes. */
+/** Without a declaration everything is allowed. */
 export function untyped(id: string): void {
   const pusher = new Pusher("app-key");
   const channel = pusher.subscribe(id, { rewind: 1 });
@@ -253,7 +253,7 @@ export function untyped(id: string): void {
   channel.members;
 }
 
-/** What takes any client or channel takes those of a declared program. */
+/** A declared client or channel fits where any client or channel does. */
 export function declaredAsUntyped(
   pusher: Pusher<Events>,
   channel: Channel<Events["messages"]>,

@@ -1,6 +1,6 @@
 /**
- * Fixtures for tests of the client: a server that follows each test's script, over
- * real sockets, our own server, and clients of both.
+ * Fixtures for tests of the client: a fake server that a test scripts, over real
+ * sockets, our own server, and clients of both.
  *
  * @module
  */
@@ -15,13 +15,14 @@ import {
   type Frame,
   Pusher,
   type PusherOptions,
+  type SubscribeOptions,
 } from "@glitz/pusher/client";
 import { fallback } from "../../ext/fallback.ts";
 
-/** For everything that is waited for; what passes takes milliseconds. */
+/** Deadline of every wait; in a test that passes a wait takes milliseconds. */
 const DEADLINE_MS = 5_000;
 
-/** Deadlines run in real time while a test's time is fake. */
+/** Deadlines run in real time, even in a test with fake time. */
 const { setTimeout: startTimer, clearTimeout: stopTimer } = globalThis;
 
 export async function within<T>(what: string, promise: Promise<T>): Promise<T> {
@@ -36,7 +37,7 @@ export async function within<T>(what: string, promise: Promise<T>): Promise<T> {
   }
 }
 
-/** What arrives, to be taken one by one. */
+/** A queue of arrived items; a test takes them in order. */
 export class Inbox<T> {
   readonly #items: T[] = [];
   #wake = () => {};
@@ -99,7 +100,7 @@ export class Peer {
     this.#socket.close(code, reason);
   }
 
-  /** Frames that the client has sent before it gets to answer a ping. */
+  /** Sends a ping; returns the frames that the client sent before its pong. */
   async framesUntilPong(): Promise<Frame[]> {
     this.send("pusher:ping", {});
     const frames = [];
@@ -115,12 +116,12 @@ export class Peer {
 export class Server implements AsyncDisposable {
   readonly #peers = new Inbox<Peer>();
   readonly #http: Deno.HttpServer<Deno.NetAddr>;
-  /** Answers what is no socket. */
+  /** Answers a request that is no WebSocket. */
   onRequest: (request: Request) => Response | Promise<Response> = () =>
     new Response("not found", { status: 404 });
-  /** Whether sockets are refused. */
+  /** Whether to refuse WebSockets. */
   isDown = false;
-  /** What is granted to whoever is greeted. */
+  /** Extensions that the greeting grants. */
   extensions: string[] | undefined;
 
   constructor() {
@@ -171,7 +172,7 @@ export class Server implements AsyncDisposable {
 /** A client of a server; disposal disconnects it. */
 export class Client implements Disposable {
   readonly pusher: Pusher;
-  /** Everything that the connection emitted, but for messages. */
+  /** Events that the connection emitted, except messages. */
   readonly events: [event: string, data: unknown][] = [];
 
   constructor(server: { port: number }, options: PusherOptions = {}) {
@@ -186,7 +187,7 @@ export class Client implements Disposable {
     return heard(this.pusher.connection, event);
   }
 
-  /** What the connection emitted under one name. */
+  /** The data of all events of the connection with a name. */
   dataOf(event: string): unknown[] {
     return this.events.filter(([name]) => name === event)
       .map(([, data]) => data);
@@ -211,12 +212,12 @@ export function heard(emitter: Emitter<any>, event: string): Promise<any> {
     event,
     new Promise((resolve) => emitter.bind(event, resolve)),
   );
-  // A test that fails for another reason does not get to await it.
+  // A test that fails earlier never awaits the promise.
   promise.catch(() => {});
   return promise;
 }
 
-/** Connects and greets. */
+/** Connects a client; the server greets it. */
 export async function open(
   server: Server,
   options?: PusherOptions,
@@ -228,7 +229,7 @@ export async function open(
   return { client, peer, [Symbol.dispose]: () => client[Symbol.dispose]() };
 }
 
-/** Subscribes with the server's consent. */
+/** Subscribes; the server confirms it. */
 export async function join(
   { client, peer }: { client: Client; peer: Peer },
   name: string,
@@ -242,12 +243,23 @@ export async function join(
   return channel;
 }
 
-/** Waits until the client has handled all that was sent to it. */
+/** Waits until the client has handled all frames, and has sent none but a pong. */
 export async function settled(peer: Peer): Promise<void> {
   assertEquals(await peer.framesUntilPong(), []);
 }
 
-/** Collects what is thrown by handlers, which would end the program. */
+/** Subscribes at our own server, and waits for the confirmation. */
+export async function joinReal(
+  { pusher }: Client,
+  name: string,
+  options?: SubscribeOptions,
+): Promise<Channel> {
+  const channel = pusher.subscribe(name, options);
+  await heard(channel, "pusher:subscription_succeeded");
+  return channel;
+}
+
+/** Collects errors thrown by handlers, which would end the program. */
 export class Uncaught implements Disposable {
   readonly errors: unknown[] = [];
   constructor() {
@@ -262,7 +274,7 @@ export class Uncaught implements Disposable {
   }
 }
 
-/** Loses the connection; returns the next one, greeted. */
+/** Ends the connection; returns the next connection, greeted. */
 export async function reconnect(
   server: Server,
   { client, peer }: { client: Client; peer: Peer },
@@ -275,7 +287,7 @@ export async function reconnect(
   return await server.establish(socketId);
 }
 
-/** Collects all that an emitter emits. */
+/** Records all events of an emitter from now on. */
 export function record(
   // deno-lint-ignore no-explicit-any -- tests know what they wait for
   emitter: Emitter<any>,
@@ -285,7 +297,7 @@ export function record(
   return events;
 }
 
-/** Waits for what no event announces. */
+/** Waits for a condition that no event announces. */
 export async function until(isTrue: () => boolean): Promise<void> {
   const { port1, port2 } = new MessageChannel();
   await within(
@@ -302,7 +314,7 @@ export async function until(isTrue: () => boolean): Promise<void> {
   port2.close();
 }
 
-/** Keeps account of the listeners of the global object. */
+/** Records the listeners of the global object. */
 export class Listeners implements Disposable {
   readonly names = new Map<unknown, string>();
   readonly #add = globalThis.addEventListener;
@@ -326,13 +338,13 @@ export class Listeners implements Disposable {
 /** Our own server on a port of its own. */
 export class RealServer implements AsyncDisposable {
   readonly pusher: RealPusher;
-  /** Paths that were asked for, WebSockets left out. */
+  /** Paths of the requests, without WebSockets. */
   readonly asked: string[] = [];
-  /** Whether something on the way refuses WebSockets. */
+  /** Whether to refuse WebSockets, as a proxy may do. */
   isBlocking = false;
-  /** How often a path is to fail yet. */
+  /** How often requests for a path will still fail. */
   readonly failures = new Map<string, number>();
-  /** What there is at `/`. */
+  /** The page at `/`. */
   page = "";
   readonly #http: Deno.HttpServer<Deno.NetAddr>;
 
@@ -352,7 +364,7 @@ export class RealServer implements AsyncDisposable {
     return this.#http.addr.port;
   }
 
-  /** Makes a client, once it is connected. */
+  /** Makes a client and waits until it is connected. */
   async connect(options: PusherOptions = {}): Promise<Client> {
     const client = new Client(this, {
       authEndpoint: `http://127.0.0.1:${this.port}/pusher/auth`,
@@ -386,46 +398,52 @@ export class RealServer implements AsyncDisposable {
   }
 }
 
-export const PERMISSION = "app-key:signature";
+// ---- Users ------------------------------------------------------------------
 
+/** The signature in answers of auth endpoints; the fake server accepts any. */
+export const AUTH = "app-key:signature";
+
+/** The `user_data` of Ann. */
 export const ANN = '{"id":"ann","user_info":{"name":"Ann"}}';
 
-/** Signs in as Ann. */
+/** Options that authenticate the user as Ann. */
 export const asAnn = (): PusherOptions => ({
   userAuthentication: {
     customHandler: (_request, callback) =>
-      callback(null, { auth: PERMISSION, user_data: ANN }),
+      callback(null, { auth: AUTH, user_data: ANN }),
   },
 });
 
-export const subscribed = (channel: string, auth = ""): Frame => ({
+/** The frame by which a client subscribes to a channel. */
+export const subscription = (channel: string, data: object = {}): Frame => ({
   event: "pusher:subscribe",
-  data: { auth, channel },
+  data: { auth: "", channel, ...data },
 });
 
+/** Expects the sign-in of Ann. */
 export async function expectSignin(peer: Peer): Promise<void> {
   assertEquals(await peer.next(), {
     event: "pusher:signin",
-    data: { auth: PERMISSION, user_data: ANN },
+    data: { auth: AUTH, user_data: ANN },
   });
 }
 
-/** Signs in with the server's consent. */
+/** Signs in as Ann; the server confirms it. */
 export async function signIn(
   { client: { pusher }, peer }: { client: Client; peer: Peer },
 ): Promise<void> {
   pusher.signin();
   await expectSignin(peer);
   peer.send("pusher:signin_success", { user_data: ANN });
-  assertEquals(await peer.next(), subscribed("#server-to-user-ann"));
+  assertEquals(await peer.next(), subscription("#server-to-user-ann"));
 }
 
-/** Says who the client is, on any presence channel. */
+/** Options that authorize presence channels as a user. */
 export const asUser = (user_id: unknown): PusherOptions => ({
   channelAuthorization: {
     customHandler: (_request, callback) =>
       callback(null, {
-        auth: "app-key:signature",
+        auth: AUTH,
         channel_data: JSON.stringify({ user_id }),
       }),
   },
