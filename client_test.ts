@@ -139,7 +139,7 @@ Deno.test("Emitter calls the other handlers when one throws, and reports it", as
 
 // ---- Pusher -----------------------------------------------------------------
 
-Deno.test("Pusher refuses what it cannot work with", () => {
+Deno.test("Pusher refuses invalid arguments", () => {
   const host = { wsHost: "127.0.0.1", enabledTransports: [] };
   for (const key of [undefined, null, "", 7]) {
     // The types forbid it, but scripts may pass it.
@@ -227,7 +227,7 @@ Deno.test("Pusher says so where the runtime has no WebSocket", () => {
   }
 });
 
-Deno.test("Pusher keeps what it was made with", () => {
+Deno.test("Pusher keeps its key and options", () => {
   const options = { wsHost: "127.0.0.1", enabledTransports: [] };
   const pusher = new Pusher("app-key", options);
   assertEquals(pusher.key, "app-key");
@@ -935,7 +935,7 @@ Deno.test("signin() asks the endpoint with a form, and signs in", async () => {
   }
 });
 
-Deno.test("signin() before the connection, twice, is done once and anew after a reconnect", async () => {
+Deno.test("signin() twice before the connection signs in once, and again after a reconnect", async () => {
   await using server = new Server();
   using client = new Client(server, asAnn());
   const { user } = client.pusher;
@@ -1025,7 +1025,7 @@ Deno.test("a refused sign-in is pusher:signin_error, and the next connection's t
   }
 });
 
-Deno.test("pusher:signin_error tells what the program's function said, or that nobody answered", async () => {
+Deno.test("pusher:signin_error has the error of the program's function, or status 0 without an answer", async () => {
   await using server = new Server();
   const refusals: [UserAuthentication, string][] = [
     [{ customHandler: (_, callback) => callback(new Error("no")) }, "no"],
@@ -1069,7 +1069,7 @@ Deno.test("a sign-in that the server refuses is an error of the connection", asy
   assertEquals([client.pusher.user.user_data, events], [null, []]);
 });
 
-Deno.test("user hears what is sent to the user, and nothing of the protocol", async () => {
+Deno.test("user hears the events sent to the user, and no event of the protocol", async () => {
   await using server = new Server();
   using connection = await open(server, asAnn());
   const { client: { pusher }, peer } = connection;
@@ -1251,7 +1251,7 @@ Deno.test("an endpoint that cannot be reached is an error with status 0", async 
   assertEquals([error.type, error.status], ["AuthError", 0]);
 });
 
-Deno.test("errors of the program's function are told as they are", async () => {
+Deno.test("errors of the program's function are passed on as they are", async () => {
   await using server = new Server();
   for (
     const customHandler of [

@@ -203,7 +203,7 @@ for (const text of BAD_GREETINGS) {
 // ---- Network ----------------------------------------------------------------
 
 for (const event of ["online", "pageshow", "visibilitychange"]) {
-  Deno.test(`${event} makes an attempt at once, or asks for a quick sign of life`, async () => {
+  Deno.test(`${event} makes an attempt at once, or sends a ping with a short deadline`, async () => {
     using time = new FakeTime();
     await using server = new Server();
     using client = new Client(server);
@@ -223,7 +223,7 @@ for (const event of ["online", "pageshow", "visibilitychange"]) {
   });
 }
 
-Deno.test("online makes another attempt in place of one that hangs", async () => {
+Deno.test("online makes another attempt in place of an attempt that hangs", async () => {
   await using server = new Server();
   using client = new Client(server);
   const hanging = await server.accept();
@@ -275,7 +275,7 @@ Deno.test("waking too early makes the next attempts early, too", async () => {
   await connected;
 });
 
-Deno.test("what may have arrived before waking is no sign of life", async () => {
+Deno.test("a frame that may have arrived before waking does not replace the pong", async () => {
   using time = new FakeTime();
   await using server = new Server();
   using connection = await open(server);
@@ -289,7 +289,7 @@ Deno.test("what may have arrived before waking is no sign of life", async () => 
   assertEquals(client.pusher.connection.state, "connecting");
 });
 
-Deno.test("offline asks for a sign of life, and makes no attempt", async () => {
+Deno.test("offline sends a ping, and makes no attempt", async () => {
   using time = new FakeTime();
   await using server = new Server();
   using connection = await open(server);
@@ -308,7 +308,7 @@ Deno.test("offline asks for a sign of life, and makes no attempt", async () => {
   await connected;
 });
 
-Deno.test("a page that is hidden neither retries nor asks for a sign of life", async () => {
+Deno.test("a page that is hidden neither retries nor sends a ping", async () => {
   using _time = new FakeTime();
   await using server = new Server();
   using connection = await open(server);

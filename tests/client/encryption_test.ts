@@ -142,7 +142,7 @@ Deno.test("encrypted channels pass the protocol's own events as they are", async
   ]]);
 });
 
-Deno.test("encrypted channels drop what cannot have been encrypted", async () => {
+Deno.test("encrypted channels drop events that cannot have been encrypted", async () => {
   await using joined = await Encrypted.join();
   const { nonce, ciphertext } = E1.box;
   const lines: string[] = [];
@@ -175,7 +175,7 @@ Deno.test("encrypted channels drop what cannot have been encrypted", async () =>
   assertEquals(dropped.length, bad.length);
 });
 
-Deno.test("an event that does not open is tried once more with a new secret", async () => {
+Deno.test("an event that cannot be decrypted is tried once more with a new secret", async () => {
   await using joined = await Encrypted.join();
   const { events, peer, questions } = joined;
   joined.send("a", encrypted("1", NEW_SECRET));
@@ -195,7 +195,7 @@ Deno.test("an event that does not open is tried once more with a new secret", as
   assertEquals(joined.asked.length, 2);
 });
 
-Deno.test("an event that the new secret does not open either is dropped", async () => {
+Deno.test("an event that the new secret cannot decrypt either is dropped", async () => {
   await using joined = await Encrypted.join();
   const { events, peer, questions } = joined;
   const answers: ((answer: AuthCallbackOf) => void)[] = [

@@ -284,7 +284,7 @@ Deno.test("HttpSocket uses TLS where WebSocket does", async () => {
   assertEquals(firstByte[0], 0x16);
 });
 
-Deno.test("a hostname that comes with the opening is where the rest goes", async () => {
+Deno.test("a hostname in the opening is the host of later requests", async () => {
   await using http = new HttpServer();
   using connection = new Connection(http, "xhr_polling");
   const first = await http.receive();
@@ -316,7 +316,7 @@ Deno.test("xhr_streaming hears frames as they come, however they are cut", async
   assertEquals(await connection.message(), "é€😀");
 });
 
-Deno.test("xhr_streaming answers a heartbeat, and not what comes before the opening", async () => {
+Deno.test("xhr_streaming answers a heartbeat, and not the padding before the opening", async () => {
   await using http = new HttpServer();
   using connection = new Connection(http);
   const answer = await http.receive();
@@ -355,7 +355,7 @@ for (const [title, text, code, reason] of ENDS) {
   });
 }
 
-Deno.test("xhr_streaming ends with its answer, and with one that is none", async () => {
+Deno.test("xhr_streaming ends with its response, and with a response that is refused", async () => {
   await using http = new HttpServer();
   for (const status of [200, 404, 500]) {
     using connection = new Connection(http);
@@ -396,7 +396,7 @@ Deno.test("xhr_streaming ends where nothing is streamed within 5 seconds", async
   assertEquals(await connection.message(), "2");
 });
 
-Deno.test("xhr_streaming asks anew after 262,144 units, at the end of a line", async () => {
+Deno.test("xhr_streaming asks again after 262,144 units, at the end of a line", async () => {
   await using http = new HttpServer();
   using connection = new Connection(http);
   let answer = await http.receive();
@@ -523,7 +523,7 @@ Deno.test("frames that cannot be sent end the connection", async () => {
   }
 });
 
-Deno.test("close() ends everything, and nobody is called", async () => {
+Deno.test("close() ends everything, and calls no handler", async () => {
   using time = new FakeTime();
   await using http = new HttpServer();
   for (const transport of ["xhr_streaming", "xhr_polling"] as const) {
@@ -740,7 +740,7 @@ Deno.test("close() ends a probe, planned or under way", async () => {
   assertEquals(time.next(), false);
 });
 
-Deno.test("nothing is tried where nobody takes over", async () => {
+Deno.test("nothing is probed without a function that takes over", async () => {
   using time = new FakeTime();
   await using http = new HttpServer();
   using connection = new Connection(http);
@@ -814,7 +814,7 @@ Deno.test("HTTP is used where WebSocket fails twice in a row", async () => {
   assertEquals(await created, { text: "hello" });
 });
 
-Deno.test("what fails over HTTP is followed by polling, and then by WebSocket twice", async () => {
+Deno.test("a failure over HTTP is followed by polling, and then by WebSocket twice", async () => {
   using time = new FakeTime();
   await using http = new HttpServer();
   using connection = await fallBack(http, time);
@@ -844,7 +844,7 @@ Deno.test("what fails over HTTP is followed by polling, and then by WebSocket tw
   ]);
 });
 
-Deno.test("streaming that something keeps back is followed by polling", async () => {
+Deno.test("streaming that a proxy holds back is followed by polling", async () => {
   using time = new FakeTime();
   await using http = new HttpServer();
   using connection = await fallBack(http, time);
@@ -883,7 +883,7 @@ Deno.test("WebSocket stays in use where it opens now and then, or is refused", a
   assertEquals(client.pusher.connection.transport.name, "ws");
 });
 
-Deno.test("a connection over HTTP that is lost is made anew over HTTP", async () => {
+Deno.test("a connection over HTTP that is lost is made again over HTTP", async () => {
   using time = new FakeTime();
   await using http = new HttpServer();
   using connection = await connectOver(http, time);
@@ -939,7 +939,7 @@ const CHOICES: [options: PusherOptions, first: string | undefined][] = [
   [{ disabledTransports: ["ws", "xhr_streaming", "xhr_polling"] }, undefined],
 ];
 
-Deno.test("enabledTransports and disabledTransports say what is tried", () => {
+Deno.test("enabledTransports and disabledTransports choose the transports", () => {
   for (const [options, first] of CHOICES) {
     using client = new Client({ port: 1 }, options);
     const { state, transport } = client.pusher.connection;
@@ -1180,7 +1180,7 @@ for (const transport of ["xhr_streaming", "xhr_polling"]) {
     assertEquals(client.dataOf("error"), []);
   });
 
-  Deno.test(`${transport} recovers what was missed from our own server`, async () => {
+  Deno.test(`${transport} recovers missed events from our own server`, async () => {
     await using server = new RealServer();
     using client = await server.connect(over);
     const { pusher } = client;
@@ -1196,7 +1196,7 @@ for (const transport of ["xhr_streaming", "xhr_polling"]) {
     assertEquals(heardAll, [0, 1, 2, 3, 4, 5]);
   });
 
-  Deno.test(`${transport} is told by our own server that there is no such app`, async () => {
+  Deno.test(`${transport} reports that our own server has no such app`, async () => {
     await using server = new RealServer({ key: "another" });
     using client = new Client(server, over);
     await client.heard("disconnected");

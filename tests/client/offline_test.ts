@@ -214,7 +214,7 @@ browserTest(
 );
 
 browserTest(
-  "a page that was offline for a moment goes on with what was held up",
+  "a page that was offline for a moment receives the held-up events",
   async (browser) => {
     await using site = new Site();
     const window = await openPage(browser, pageUrl(site.port));

@@ -83,7 +83,7 @@ Deno.test("the URL asks for extensions, and names the last ten connections", asy
   }
 });
 
-Deno.test("connection.extensions is what this connection's server grants", async () => {
+Deno.test("connection.extensions has the extensions that this connection's server grants", async () => {
   await using server = new Server();
   server.extensions = ["batch", "new"];
   using connection = await open(server);
@@ -103,7 +103,7 @@ Deno.test("connection.extensions is what this connection's server grants", async
   }
 });
 
-Deno.test("a server without extensions is spoken to as any", async () => {
+Deno.test("a server without extensions gets only frames of the protocol", async () => {
   await using server = new Server();
   const asked: string[] = [];
   server.onRequest = async (request) => {
@@ -164,7 +164,7 @@ Deno.test("a batch is its frames in order", async () => {
   assertEquals(client.dataOf("error"), []);
 });
 
-Deno.test("what is no frame in a batch is reported, and the rest is heard", async () => {
+Deno.test("an item of a batch that is no frame is reported, and the rest is heard", async () => {
   await using server = generous();
   using connection = await open(server);
   const { client, peer } = connection;
@@ -180,7 +180,7 @@ Deno.test("what is no frame in a batch is reported, and the rest is heard", asyn
   );
 });
 
-Deno.test("a batch ends where a handler disconnects, and is gone on with later", async () => {
+Deno.test("a batch ends when a handler disconnects, and the rest is recovered later", async () => {
   await using server = generous();
   using connection = await open(server);
   const { client: { pusher }, peer } = connection;
@@ -203,7 +203,7 @@ Deno.test("a batch ends where a handler disconnects, and is gone on with later",
 
 // ---- Positions --------------------------------------------------------------
 
-Deno.test("a subscription is recovered from the last event, and nothing is told twice", async () => {
+Deno.test("a subscription is recovered from the last event, and nothing is delivered twice", async () => {
   await using server = generous();
   using connection = await open(server);
   const { client: { pusher }, peer } = connection;
@@ -239,7 +239,7 @@ Deno.test("a subscription is recovered from the last event, and nothing is told 
   ]);
 });
 
-Deno.test("pusher:recovery_failed is heard, and what follows counts from there", async () => {
+Deno.test("pusher:recovery_failed is heard, and later offsets count from the new position", async () => {
   await using server = generous();
   using connection = await open(server);
   const { client: { pusher } } = connection;
@@ -363,7 +363,7 @@ Deno.test("positions survive disconnect(), and end with unsubscribe()", async ()
   assertEquals(pusher.allChannels(), []);
 });
 
-Deno.test("positions are forgotten with a server that keeps no log", async () => {
+Deno.test("positions are forgotten with a server that keeps no history", async () => {
   await using server = generous();
   using connection = await open(server);
   const { client, client: { pusher } } = connection;
@@ -459,7 +459,7 @@ async function welcome(peer: Peer, position?: Position): Promise<unknown> {
   return data.recover;
 }
 
-Deno.test("events of the user are recovered, and not told twice", async () => {
+Deno.test("events of the user are recovered, and not delivered twice", async () => {
   await using server = generous();
   const ids = ["ann"];
   using connection = await open(server, asFirst(ids));
@@ -659,7 +659,7 @@ async function subscriptions(peer: Peer, count: number): Promise<string[]> {
 
 const NAMES = ["private-a", "presence-b", "private-c"];
 
-Deno.test("channels of one turn, and all after a reconnect, are asked for at once", async () => {
+Deno.test("channels of one turn, and all after a reconnect, share an authorization request", async () => {
   await using server = generous();
   const endpoint = new Endpoint(server);
   using connection = await open(server, {
@@ -751,7 +751,7 @@ Deno.test("each channel has its own answer, be it an error", async () => {
   await settled(peer);
 });
 
-Deno.test("channels that are asked for at once fail at once", async () => {
+Deno.test("channels that share an authorization request fail together", async () => {
   await using server = generous();
   // Without a page the relative URL of the endpoint is invalid.
   using connection = await open(server, { authEndpoint: "/auth" });
@@ -796,7 +796,7 @@ Deno.test("functions of the program are asked for each channel", async () => {
   }
 });
 
-Deno.test("a new secret is asked for alone", async () => {
+Deno.test("a new secret has an authorization request of its own", async () => {
   await using server = generous();
   const endpoint = new Endpoint(server);
   const shared_secret = btoa("a".repeat(32));
@@ -825,7 +825,7 @@ Deno.test("a new secret is asked for alone", async () => {
   assertEquals(endpoint.requested, [names, ...names]);
 });
 
-Deno.test("disconnect() gives up what is asked", async () => {
+Deno.test("disconnect() aborts an authorization request", async () => {
   using time = new FakeTime();
   await using server = generous();
   const arrived = new Inbox<void>();
@@ -866,7 +866,7 @@ async function comeBack(client: Client, meanwhile: () => void): Promise<void> {
 const dataOf = (events: [event: string, data: unknown][], event: string) =>
   events.filter(([name]) => name === event).map(([, data]) => data);
 
-Deno.test("what a client missed it hears in order and once, from our own server", async () => {
+Deno.test("events that a client missed come in order and once, from our own server", async () => {
   await using server = new RealServer();
   using client = await server.connect();
   using other = await server.connect();
@@ -894,7 +894,7 @@ Deno.test("what a client missed it hears in order and once, from our own server"
   assertEquals(dataOf(events, "pusher:recovery_failed"), []);
 });
 
-Deno.test("pusher:recovery_failed of our own server, once its log does not reach back", async () => {
+Deno.test("pusher:recovery_failed of our own server, if its history does not reach back", async () => {
   await using server = new RealServer({ history: { events: 3 } });
   using client = await server.connect();
   using other = await server.connect();
@@ -933,7 +933,7 @@ Deno.test("rewind brings the last events of our own server first", async () => {
   ]);
 });
 
-Deno.test("a client does not hear what it caused itself on a former connection", async () => {
+Deno.test("a client does not receive events that it caused on an earlier connection", async () => {
   await using server = new RealServer({
     clientEvents: true,
     authorize: () => true,

@@ -60,7 +60,7 @@ for (const data of NO_USERS) {
   });
 }
 
-Deno.test("permissions and refusals that come late sign nobody in or out", async () => {
+Deno.test("answers that come late neither sign in nor sign out", async () => {
   await using server = new Server();
   type Answer = (error: unknown, auth?: string) => void;
   const requests = new Inbox<[string, Answer]>();
@@ -142,7 +142,7 @@ Deno.test("presence channels follow the permission rather than the sign-in", asy
   assertEquals(channel.members.myID, "bob");
 });
 
-Deno.test("presence channels are refused to who is not signed in after all", async () => {
+Deno.test("presence channels are refused if the sign-in names no user", async () => {
   await using server = new Server();
   const userData = ['{"id":7}', "no JSON", "null", undefined];
   for (const user_data of userData) {
@@ -161,7 +161,7 @@ Deno.test("presence channels are refused to who is not signed in after all", asy
   }
 });
 
-Deno.test("presence channels that wait for a sign-in wait anew after a reconnect", async () => {
+Deno.test("presence channels that wait for a sign-in wait again after a reconnect", async () => {
   await using server = new Server();
   using connection = await open(server, { ...AUTHORIZED, ...asAnn() });
   const { client: { pusher }, peer } = connection;
