@@ -66,7 +66,7 @@ interface Declaration {
   /** The file, or the built-in module. */
   file: string;
   names: string[];
-  /** Every name in the declaration, its own name included. */
+  /** Names that the declaration refers to. */
   uses: Set<string>;
   /** With its comment, without `export`. */
   comment: string;
@@ -91,9 +91,8 @@ function emitDeclarations(entry: string): Map<string, string> {
     allowImportingTsExtensions: true,
     declaration: true,
     emitDeclarationOnly: true,
-    // The compiler does not know Deno's types. It need not, as the sources state
-    // every exported type.
-    isolatedDeclarations: true,
+    // The compiler does not know Deno's types. It need not: mod.ts states the types
+    // of its exports, as JSR demands, and nothing else gets into the result.
     noCheck: true,
     lib: ["lib.esnext.d.ts"],
     types: [],
@@ -144,7 +143,7 @@ function builtInNames(
       ? {
         file: specifier,
         names: [name],
-        uses: new Set([name]),
+        uses: new Set(),
         comment: "",
         code: `import type { ${name} } from "${specifier}";`,
       }
@@ -183,7 +182,7 @@ function textOf(specifier: ts.Expression | undefined): string {
 function toDeclaration(file: string, statement: ts.Statement): Declaration {
   const uses = new Set<string>();
   const visit = (node: ts.Node): void => {
-    if (ts.isIdentifier(node)) uses.add(node.text);
+    if (ts.isIdentifier(node) && !isOwnName(node)) uses.add(node.text);
     if (ts.isImportTypeNode(node)) refuse(file, "a type imports another file");
     ts.forEachChild(node, visit);
   };
@@ -201,6 +200,13 @@ function toDeclaration(file: string, statement: ts.Statement): Declaration {
     comment: comment ? `${comment}\n` : "",
     code: statement.getText().replace(/^export /, ""),
   };
+}
+
+/** Whether a name is declared or qualified here, and so refers to nothing else. */
+function isOwnName(node: ts.Identifier): boolean {
+  const { parent } = node;
+  return ("name" in parent && parent.name === node) ||
+    ("right" in parent && parent.right === node);
 }
 
 function namesOf(file: string, statement: ts.Statement): string[] {
