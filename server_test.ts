@@ -14,7 +14,7 @@ import {
   assertStringIncludes,
   assertThrows,
 } from "@std/assert";
-import { within } from "./tests/deadline.ts";
+import { within } from "./tests/support/deadline.ts";
 import {
   type Answer,
   APP,
@@ -32,7 +32,7 @@ import {
   signedRequest,
   SlowBackplane,
   wireFrame,
-} from "./tests/harness.ts";
+} from "./tests/support/server.ts";
 
 const SUCCEEDED = "pusher_internal:subscription_succeeded";
 const ADDED = "pusher_internal:member_added";

@@ -6,7 +6,7 @@
  */
 import { tmpdir } from "node:os";
 import { stripVTControlCharacters } from "node:util";
-import { findChromium } from "../tests/chromium.ts";
+import { findChromium } from "../tests/support/chromium.ts";
 import { findPackages, scratchLock } from "./packages.ts";
 
 /** The last line of `deno test`; where there are steps, they follow a number. */

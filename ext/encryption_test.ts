@@ -10,7 +10,7 @@ import {
 import nacl from "npm:tweetnacl@1.0.3";
 import StockServerSdk from "pusher";
 import pusherJs from "pusher-js";
-import { within } from "../tests/deadline.ts";
+import { within } from "../tests/support/deadline.ts";
 
 // The package's types describe an ES module, but under Deno it is CommonJS.
 const PusherJs = pusherJs as unknown as typeof pusherJs.default;

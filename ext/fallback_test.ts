@@ -25,7 +25,7 @@ import {
   type FallbackOptions,
   type FallbackServer,
 } from "@glitz/pusher/fallback";
-import { within } from "../tests/deadline.ts";
+import { within } from "../tests/support/deadline.ts";
 import {
   APP,
   channelAuth,
@@ -37,7 +37,7 @@ import {
   parseFrame,
   serve,
   type TestServer,
-} from "../tests/harness.ts";
+} from "../tests/support/server.ts";
 
 // ---- Raw clients ------------------------------------------------------------
 

@@ -4,8 +4,8 @@
  * its place, such as a copy that imports the server as a single file.
  */
 import { assertEquals, assertStringIncludes } from "@std/assert";
-import { browserTest, openPage } from "./browser.ts";
-import { start } from "./program.ts";
+import { browserTest, openPage } from "./support/browser.ts";
+import { start } from "./support/program.ts";
 
 const program = Deno.env.get("CHAT_PROGRAM") ?? "examples/chat.ts";
 const CHAT = ["--allow-net", program, "--port", "0"];

@@ -4,7 +4,7 @@
  */
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { Webhook } from "@glitz/pusher";
-import { within } from "./deadline.ts";
+import { within } from "./support/deadline.ts";
 
 const DEADLINE_MS = 20_000;
 const NET = ["run", "--no-prompt", "--allow-net"];

@@ -4,7 +4,7 @@
  */
 import { assertEquals, assertStringIncludes } from "@std/assert";
 import { handler, pusher } from "../examples/compose.ts";
-import { browserTest, openPage } from "./browser.ts";
+import { browserTest, openPage } from "./support/browser.ts";
 
 const call = (path: string, init?: RequestInit) =>
   handler(new Request(`http://localhost${path}`, init));

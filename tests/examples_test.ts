@@ -4,8 +4,8 @@
  */
 import { assertEquals, assertStringIncludes } from "@std/assert";
 import type { BrowserContext } from "puppeteer-core";
-import { browserTest, openPage, Window } from "./browser.ts";
-import { type Program, start } from "./program.ts";
+import { browserTest, openPage, Window } from "./support/browser.ts";
+import { type Program, start } from "./support/program.ts";
 
 /** What each of them prints once it listens. */
 const READY = {

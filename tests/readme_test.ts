@@ -3,7 +3,7 @@
  * as documentation tests.
  */
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
-import { within } from "./deadline.ts";
+import { within } from "./support/deadline.ts";
 
 const README = await Deno.readTextFile(
   new URL("../README.md", import.meta.url),

@@ -30,7 +30,7 @@ import {
   until,
   within,
 } from "../support/client.ts";
-import { browserTest, openPage } from "../browser.ts";
+import { browserTest, openPage } from "../support/browser.ts";
 import { HttpSocket, type Switch } from "../../client/http.ts";
 
 // ---- Fixtures ---------------------------------------------------------------

@@ -15,10 +15,10 @@ import { Pusher, type PusherOptions } from "@glitz/pusher";
 import { fallback } from "@glitz/pusher/fallback";
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import type { Browser } from "puppeteer-core";
-import { browserTest, openPage, type Window } from "../browser.ts";
-import { APP } from "../harness.ts";
-import { type Transport, TRANSPORTS } from "../loss/clients.ts";
-import { FaultProxy, planStorm } from "../proxy.ts";
+import { browserTest, openPage, type Window } from "../support/browser.ts";
+import { APP } from "../support/server.ts";
+import { type Transport, TRANSPORTS } from "../programs/loss/clients.ts";
+import { FaultProxy, planStorm } from "../support/proxy.ts";
 
 const offlineSeconds = Number(Deno.env.get("LOSS_OFFLINE_SECONDS") || 7);
 const seed = Number(Deno.env.get("LOSS_SEED") || Date.now() >>> 0);

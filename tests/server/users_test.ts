@@ -11,7 +11,7 @@ import {
   assertStringIncludes,
   assertThrows,
 } from "@std/assert";
-import { within } from "./deadline.ts";
+import { within } from "../support/deadline.ts";
 import {
   type Answer,
   APP,
@@ -28,14 +28,14 @@ import {
   serve,
   SlowBackplane,
   type TestServer,
-} from "./harness.ts";
+} from "../support/server.ts";
 import {
   authorizedBy,
   Inbox,
   sdk,
   StockClient,
   type StockOptions,
-} from "./stock.ts";
+} from "../support/stock.ts";
 
 const ADDED = "pusher_internal:member_added";
 const REMOVED = "pusher_internal:member_removed";

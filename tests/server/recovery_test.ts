@@ -21,7 +21,7 @@ import {
   assertThrows,
 } from "@std/assert";
 import { FakeTime } from "@std/testing/time";
-import { within } from "./deadline.ts";
+import { within } from "../support/deadline.ts";
 import {
   APP,
   type App,
@@ -35,8 +35,8 @@ import {
   serve,
   SlowBackplane,
   type TestServer,
-} from "./harness.ts";
-import { Random } from "./random.ts";
+} from "../support/server.ts";
+import { Random } from "../support/random.ts";
 import {
   BATCH,
   BOTH,
@@ -52,7 +52,7 @@ import {
   take,
   TWO_APPS,
   visit,
-} from "./recovering.ts";
+} from "../support/recovering.ts";
 
 const ADDED = "pusher_internal:member_added";
 const SUCCEEDED = "pusher_internal:subscription_succeeded";

@@ -9,8 +9,8 @@ const ITEMS = Array.from({ length: 100 }, (_, index) => index + 1);
 Deno.test("conformance.ts: every item of the checklist is held", async () => {
   const { code, stdout } = await new Deno.Command(Deno.execPath(), {
     // What it downloads is its own affair: no change of deno.lock.
-    args: ["run", "-A", "--no-lock", "tests/conformance.ts", "--json"],
-    cwd: new URL("..", import.meta.url),
+    args: ["run", "-A", "--no-lock", "tests/programs/conformance.ts", "--json"],
+    cwd: new URL("../..", import.meta.url),
     stdout: "piped",
   }).output();
   const results: { item: number; result: string; seen: string }[] = JSON.parse(

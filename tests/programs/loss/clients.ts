@@ -7,7 +7,7 @@
  */
 import pusherJs from "pusher-js";
 import { Pusher as OwnPusher } from "@glitz/pusher/client";
-import { APP } from "../harness.ts";
+import { APP } from "../../support/server.ts";
 import type { Account } from "./ledger.ts";
 
 // The package's types describe an ES module, but under Deno it is CommonJS.

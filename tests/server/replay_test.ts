@@ -11,7 +11,7 @@ import {
   type Position,
   serve,
   type TestServer,
-} from "./harness.ts";
+} from "../support/server.ts";
 import {
   BATCH,
   BOTH,
@@ -25,7 +25,7 @@ import {
   recoveryTest,
   take,
   visit,
-} from "./recovering.ts";
+} from "../support/recovering.ts";
 
 const SUCCEEDED = "pusher_internal:subscription_succeeded";
 const MISS = "pusher:cache_miss";

@@ -5,7 +5,7 @@
  * @module
  */
 import { createHash } from "node:crypto";
-import { type Program, start } from "../program.ts";
+import { type Program, start } from "../../support/program.ts";
 import {
   type Identity,
   type Release,

@@ -18,8 +18,8 @@ import webBuild from "npm:pusher-js@8.6.0/dist/web/pusher.js" with {
 };
 import { once } from "node:events";
 import { connect, createServer, type Server, type Socket } from "node:net";
-import { browserTest, openPage } from "./browser.ts";
-import { within } from "./deadline.ts";
+import { browserTest, openPage } from "../support/browser.ts";
+import { within } from "../support/deadline.ts";
 import {
   APP,
   channelAuth,
@@ -28,8 +28,8 @@ import {
   DEADLINE_MS,
   serve,
   type TestServer,
-} from "./harness.ts";
-import { FaultProxy } from "./proxy.ts";
+} from "../support/server.ts";
+import { FaultProxy } from "../support/proxy.ts";
 import {
   authorizedBy,
   Inbox,
@@ -37,7 +37,7 @@ import {
   StockClient,
   type StockMember,
   type StockOptions,
-} from "./stock.ts";
+} from "../support/stock.ts";
 
 // ---- Stock clients ----------------------------------------------------------
 

@@ -5,8 +5,8 @@
  * need no server.
  *
  * ```sh
- * deno run -A tests/conformance.ts
- * deno run -A tests/conformance.ts --url http://127.0.0.1:6001 \
+ * deno run -A tests/programs/conformance.ts
+ * deno run -A tests/programs/conformance.ts --url http://127.0.0.1:6001 \
  *   --app-id app-id --key app-key --secret app-secret
  * ```
  *
@@ -30,7 +30,7 @@ import { HTTP_TRANSPORTS } from "./conformance/http_transports.ts";
 import { USERS } from "./conformance/users.ts";
 import { WEBHOOKS } from "./conformance/webhooks.ts";
 import { type App, NotHeld } from "./conformance/wire.ts";
-import { within } from "./deadline.ts";
+import { within } from "../support/deadline.ts";
 
 const SECTIONS: Sections = [
   ...CONNECTION,
@@ -44,7 +44,7 @@ const SECTIONS: Sections = [
 
 const HELP = `Tries a Pusher Channels server against the protocol's checklist.
 
-Usage: deno run -A tests/conformance.ts [flags]
+Usage: deno run -A tests/programs/conformance.ts [flags]
 
   --url <url>          server to try, such as http://127.0.0.1:6001; without it
                        cli.ts is started with whatever the items need

@@ -19,7 +19,7 @@ import {
   read,
   serve,
   type TestServer,
-} from "./harness.ts";
+} from "../support/server.ts";
 
 const CHANNELS = ["private-encrypted-a", "private-encrypted-cache-a"];
 

@@ -5,7 +5,7 @@
  * @module
  */
 import { createHash } from "node:crypto";
-import { Pusher as OwnPusher } from "../../client.ts";
+import { Pusher as OwnPusher } from "../../../client.ts";
 import type { Bench, Sections } from "./bench.ts";
 import { RELEASES } from "./stock.ts";
 import {

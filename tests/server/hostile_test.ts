@@ -10,7 +10,7 @@
  */
 import type { PusherOptions } from "@glitz/pusher";
 import { assert, assertEquals, assertFalse, assertMatch } from "@std/assert";
-import { within } from "./deadline.ts";
+import { within } from "../support/deadline.ts";
 import {
   APP,
   channelAuth,
@@ -26,7 +26,7 @@ import {
   signedRequest,
   type TestServer,
   wireFrame,
-} from "./harness.ts";
+} from "../support/server.ts";
 
 /** A server and two well-behaved clients of it, who have to notice nothing. */
 class Stage implements AsyncDisposable {

@@ -1,5 +1,5 @@
 /**
- * A seeded fuzzer for the whole server: `deno run -A tests/fuzz.ts`. Many
+ * A seeded fuzzer for the whole server: `deno run -A tests/programs/fuzz.ts`. Many
  * connections and the HTTP API send it traffic, valid, nearly valid and broken
  * off, while two well-behaved clients look on and a model of the state says
  * what has to come of it.
@@ -31,8 +31,8 @@ import {
   serve,
   type TestServer,
   wireFrame,
-} from "./harness.ts";
-import { Random } from "./random.ts";
+} from "../support/server.ts";
+import { Random } from "../support/random.ts";
 
 /** What to run. */
 export interface FuzzOptions {
@@ -2460,7 +2460,7 @@ export async function fuzz(options: FuzzOptions): Promise<FuzzReport> {
       } catch (error) {
         report.finding = [
           `seed ${seed}, round ${round}, step ${report.steps}; again with:`,
-          `  deno run -A tests/fuzz.ts --seed ${seed} --from ${round}`,
+          `  deno run -A tests/programs/fuzz.ts --seed ${seed} --from ${round}`,
           "last steps:",
           ...steps.map((step) => `  ${step}`),
           "found:",

@@ -22,7 +22,7 @@ export async function start(
 ): Promise<Program> {
   const child = new Deno.Command(Deno.execPath(), {
     args,
-    cwd: new URL("..", import.meta.url),
+    cwd: new URL("../..", import.meta.url),
     env,
     stdout: "piped",
   }).spawn();

@@ -16,7 +16,7 @@ import {
   serve,
   SlowBackplane,
   type TestServer,
-} from "./harness.ts";
+} from "./server.ts";
 
 /** The query of a client that recovers. */
 export const RECOVER = "?protocol=7&client=glitz&recover=1";

@@ -6,7 +6,7 @@
  * @module
  */
 import { createHash, createHmac } from "node:crypto";
-import { within } from "../deadline.ts";
+import { within } from "../../support/deadline.ts";
 
 /** For everything that is awaited; what passes takes milliseconds. */
 export const DEADLINE_MS = 8_000;

@@ -6,7 +6,7 @@
  */
 import type { Pusher } from "@glitz/pusher";
 import type StockServerSdk from "pusher";
-import { Random } from "../random.ts";
+import { Random } from "../../support/random.ts";
 import { EVENT, type Subject, userChannel } from "./clients.ts";
 import type { Ledger } from "./ledger.ts";
 

@@ -4,9 +4,9 @@
  * seed, while a program publishes to them.
  *
  * ```sh
- * deno run -A tests/loss.ts --seed 1
- * deno run -A tests/loss.ts --seed 1 --kind ours --transport xhr_polling --json
- * deno run -A tests/loss.ts --seed 1 --beyond
+ * deno run -A tests/programs/loss.ts --seed 1
+ * deno run -A tests/programs/loss.ts --seed 1 --kind ours --transport xhr_polling --json
+ * deno run -A tests/programs/loss.ts --seed 1 --beyond
  * ```
  *
  * @module
@@ -23,7 +23,7 @@ import { faultsOf, table } from "./loss/verdict.ts";
 
 const HELP = `Counts the messages that clients lose over bad connections.
 
-Usage: deno run -A tests/loss.ts [flags]
+Usage: deno run -A tests/programs/loss.ts [flags]
 
   --seed <n>         repeats a run's faults and publishers (default: random)
   --clients <n>      clients of each kind (default 20)

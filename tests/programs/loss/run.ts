@@ -6,11 +6,16 @@
  */
 import { Pusher } from "@glitz/pusher";
 import { fallback } from "@glitz/pusher/fallback";
-import { within } from "../deadline.ts";
-import { APP } from "../harness.ts";
-import { type Fault, FaultProxy, FAULTS, planStorm } from "../proxy.ts";
-import { Random } from "../random.ts";
-import { sdk, StockClient } from "../stock.ts";
+import { within } from "../../support/deadline.ts";
+import { APP } from "../../support/server.ts";
+import {
+  type Fault,
+  FaultProxy,
+  FAULTS,
+  planStorm,
+} from "../../support/proxy.ts";
+import { Random } from "../../support/random.ts";
+import { sdk, StockClient } from "../../support/stock.ts";
 import {
   CLIENT_EVENT,
   EVENT,

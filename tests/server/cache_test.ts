@@ -22,8 +22,8 @@ import {
   SlowBackplane,
   type SubscribeInit,
   type TestServer,
-} from "./harness.ts";
-import { authorizedBy, sdk, StockClient } from "./stock.ts";
+} from "../support/server.ts";
+import { authorizedBy, sdk, StockClient } from "../support/stock.ts";
 
 const SUCCEEDED = "pusher_internal:subscription_succeeded";
 const MISS = "pusher:cache_miss";

@@ -16,7 +16,7 @@ import {
 import { FakeTime } from "@std/testing/time";
 import LaravelEcho from "npm:laravel-echo@2.5.0";
 import pusherJs from "pusher-js";
-import { within } from "./deadline.ts";
+import { within } from "../support/deadline.ts";
 import {
   APP,
   backplaneTest,
@@ -29,7 +29,7 @@ import {
   serve,
   SlowBackplane,
   type TestServer,
-} from "./harness.ts";
+} from "../support/server.ts";
 import {
   numberOf,
   PATIENT,
@@ -38,8 +38,13 @@ import {
   rest,
   take,
   TWO_APPS,
-} from "./recovering.ts";
-import { authorizedBy, sdk, StockClient, type StockOptions } from "./stock.ts";
+} from "../support/recovering.ts";
+import {
+  authorizedBy,
+  sdk,
+  StockClient,
+  type StockOptions,
+} from "../support/stock.ts";
 
 const ADDED = "pusher_internal:member_added";
 const SUCCEEDED = "pusher_internal:subscription_succeeded";

@@ -19,8 +19,8 @@ import echoBuild from "npm:laravel-echo@2.5.0" with {
 import webBuild from "npm:pusher-js@8.6.0/dist/web/pusher.js" with {
   type: "text",
 };
-import { browserTest, openPage } from "./browser.ts";
-import { APP, serve } from "./harness.ts";
+import { browserTest, openPage } from "../support/browser.ts";
+import { APP, serve } from "../support/server.ts";
 import {
   authorizedBy,
   type Host,
@@ -29,7 +29,7 @@ import {
   sdk,
   StockClient,
   type StockMember,
-} from "./stock.ts";
+} from "../support/stock.ts";
 
 const HOSTS: Record<string, () => Host | Promise<Host>> = {
   "Pusher.cascade": () => serve({ clientEvents: true }),

@@ -7,7 +7,7 @@
 import StockServerSdk from "pusher";
 import pusherJs, { type PresenceChannel } from "pusher-js";
 import { within } from "./deadline.ts";
-import { APP } from "./harness.ts";
+import { APP } from "./server.ts";
 import { start } from "./program.ts";
 
 // The package's types describe an ES module, but under Deno it is CommonJS.

@@ -1,18 +1,18 @@
 /**
  * The proof that a dropped connection costs no message, in its short form; the
- * long one is `deno run -A tests/loss.ts`. Before it comes the proxy that drops
+ * long one is `deno run -A tests/programs/loss.ts`. Before it comes the proxy that drops
  * the connections, and after it ways to lose a message that only a certain order
  * of events has.
  */
 import { Pusher, type PusherOptions } from "@glitz/pusher";
 import { fallback } from "@glitz/pusher/fallback";
 import { assert, assertEquals } from "@std/assert";
-import { within } from "./deadline.ts";
-import { APP, channelAuth } from "./harness.ts";
+import { within } from "../support/deadline.ts";
+import { APP, channelAuth } from "../support/server.ts";
 import { KINDS, TRANSPORTS } from "./loss/clients.ts";
 import { BEYOND, run, type RunOptions } from "./loss/run.ts";
 import { faultsOf, table } from "./loss/verdict.ts";
-import { type Fault, FaultProxy, planStorm } from "./proxy.ts";
+import { type Fault, FaultProxy, planStorm } from "../support/proxy.ts";
 
 const DEADLINE_MS = 10_000;
 
