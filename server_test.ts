@@ -14,25 +14,25 @@ import {
   assertStringIncludes,
   assertThrows,
 } from "@std/assert";
-import { within } from "./tests/support/deadline.ts";
+import { lateJoin, SlowBackplane } from "./tests/support/backplanes.ts";
+import { DEADLINE_MS, within } from "./tests/support/deadline.ts";
 import {
   type Answer,
   APP,
-  type App,
-  channelAuth,
   type Client,
-  dataOf,
-  DEADLINE_MS,
-  type Frame,
-  hmac,
-  lateJoin,
   MemoryTransport,
   read,
   serve,
   signedRequest,
-  SlowBackplane,
-  wireFrame,
 } from "./tests/support/server.ts";
+import {
+  type App,
+  channelAuth,
+  dataOf,
+  type Frame,
+  hmac,
+  wireFrame,
+} from "./tests/support/wire.ts";
 
 const SUCCEEDED = "pusher_internal:subscription_succeeded";
 const ADDED = "pusher_internal:member_added";

@@ -25,19 +25,20 @@ import {
   type FallbackOptions,
   type FallbackServer,
 } from "@glitz/pusher/fallback";
-import { within } from "../tests/support/deadline.ts";
+import { DEADLINE_MS, within } from "../tests/support/deadline.ts";
 import {
   APP,
-  channelAuth,
   cleanUp,
-  dataOf,
-  DEADLINE_MS,
-  type Frame,
-  hmac,
   parseFrame,
   serve,
   type TestServer,
 } from "../tests/support/server.ts";
+import {
+  channelAuth,
+  dataOf,
+  type Frame,
+  hmac,
+} from "../tests/support/wire.ts";
 
 // ---- Raw clients ------------------------------------------------------------
 

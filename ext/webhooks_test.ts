@@ -24,6 +24,8 @@ import {
 } from "@std/assert";
 import { FakeTime } from "@std/testing/time";
 import StockServerSdk from "pusher";
+import { DEADLINE_MS, within } from "../tests/support/deadline.ts";
+import { Queue } from "../tests/support/queue.ts";
 
 /** The credentials that the published examples of signatures are made with. */
 const APP = {
@@ -37,55 +39,12 @@ const sdk = new StockServerSdk({ ...APP, cluster: "none" });
 /** Reads what came in; it serves nothing. */
 const reader = new Pusher(APP);
 
-/** For everything that is waited for; what passes takes milliseconds. */
-const DEADLINE_MS = 10_000;
-
-// Deadlines and turns of the event loop are real where a test fakes time.
-const real = { setTimeout, clearTimeout };
-
-async function within<T>(what: string, promise: Promise<T>): Promise<T> {
-  let timer: ReturnType<typeof setTimeout> | undefined;
-  const late = new Promise<never>((_resolve, reject) => {
-    timer = real.setTimeout.call(
-      globalThis,
-      () => reject(new Error(`Cannot wait longer: no ${what}`)),
-      DEADLINE_MS,
-    );
-  });
-  try {
-    return await Promise.race([promise, late]);
-  } finally {
-    real.clearTimeout.call(globalThis, timer);
-  }
-}
+// Turns of the event loop are real where a test fakes time.
+const { setTimeout: startTimer } = globalThis;
 
 /** Lets everything run that is due in this turn of the event loop: hooks, say. */
 function turn(): Promise<void> {
-  return new Promise((next) => real.setTimeout.call(globalThis, next, 0));
-}
-
-/** Values that arrive, to be taken in order. */
-class Inbox<T> {
-  readonly #values: T[] = [];
-  #arrived = () => {};
-
-  readonly put = (value: T): void => {
-    this.#values.push(value);
-    this.#arrived();
-  };
-
-  async take(what: string): Promise<T> {
-    while (this.#values.length === 0) {
-      const { promise, resolve } = Promise.withResolvers<void>();
-      this.#arrived = resolve;
-      await within(what, promise);
-    }
-    return this.#values.shift()!;
-  }
-
-  get size(): number {
-    return this.#values.length;
-  }
+  return new Promise((next) => startTimer(next, 0));
 }
 
 /** A webhook as a receiver got it. */
@@ -119,7 +78,7 @@ async function readDelivery(request: Request): Promise<Delivery> {
 
 /** A program that receives webhooks, and can be killed and started again. */
 class Receiver implements AsyncDisposable {
-  readonly deliveries = new Inbox<Delivery>();
+  readonly deliveries = new Queue<Delivery>();
   /** How the requests are answered. */
   answer: (delivery: Delivery) => Response | Promise<Response>;
   /** Most requests there have been at one time. */
@@ -151,7 +110,7 @@ class Receiver implements AsyncDisposable {
         this.mostAtOnce = Math.max(this.mostAtOnce, ++this.#atOnce);
         try {
           const delivery = await readDelivery(request);
-          this.deliveries.put(delivery);
+          this.deliveries.push(delivery);
           return await this.answer(delivery);
         } catch (fault) {
           this.#fault ??= fault;
@@ -166,12 +125,12 @@ class Receiver implements AsyncDisposable {
   /** Ends at once: what is under way gets no answer. */
   async kill(): Promise<void> {
     this.#killer.abort();
-    await within("end of the receiver", this.#server.finished);
+    await within(DEADLINE_MS, "end of the receiver", this.#server.finished);
   }
 
   /** Takes the next webhook. */
   take(): Promise<Delivery> {
-    return this.deliveries.take("webhook");
+    return this.deliveries.next("webhook");
   }
 
   /** Takes the next webhook, of one event, as `name channel user`. */
@@ -261,12 +220,12 @@ interface SetUp extends Partial<WebhookOptions> {
 function setUp(url: string, { pusher: own, ...rest }: SetUp = {}) {
   const { events, channelPrefix, headers, ...options } = rest;
   const pusher = new Pusher({ ...APP, clientEvents: true, ...own });
-  const errors = new Inbox<WebhookError>();
+  const errors = new Queue<WebhookError>();
   const hooks = webhooks(pusher, {
     key: APP.key,
     secret: APP.secret,
     endpoints: [{ url, events, channelPrefix, headers }],
-    onError: errors.put,
+    onError: errors.push,
     ...options,
   });
   return {
@@ -274,8 +233,8 @@ function setUp(url: string, { pusher: own, ...rest }: SetUp = {}) {
     hooks,
     errors,
     async [Symbol.asyncDispose]() {
-      await within("end of the server", pusher.close());
-      await within("end of webhooks", hooks.close());
+      await within(DEADLINE_MS, "end of the server", pusher.close());
+      await within(DEADLINE_MS, "end of webhooks", hooks.close());
     },
   };
 }
@@ -305,8 +264,8 @@ async function untilQueued(hooks: Webhooks, count: number): Promise<void> {
 const OCCUPANCY = ["channel_occupied", "channel_vacated"] as const;
 
 /** Takes the next error and says what it is in short. */
-async function failed(errors: Inbox<WebhookError>): Promise<WebhookFailure> {
-  const error = await errors.take("error");
+async function failed(errors: Queue<WebhookError>): Promise<WebhookFailure> {
+  const error = await errors.next("error");
   assert(error instanceof WebhookError);
   assertFalse(error.message.includes(APP.secret));
   return error.failure;
@@ -757,7 +716,7 @@ Deno.test("an answer that does not come in 5 s is a failure", async () => {
   await turn();
   assertEquals(server.errors.size, 0);
   time.tick(1);
-  const error = await server.errors.take("error");
+  const error = await server.errors.next("error");
   assertEquals(error.failure, "retrying");
   assertStringIncludes(error.message, "no answer in 5000 ms");
   receiver.answer = () => new Response();
@@ -783,7 +742,7 @@ Deno.test("only 2xx is success, and a redirect is not followed", async () => {
   for (const status of statuses) {
     await receiver.take();
     if (status === 299) break;
-    const error = await server.errors.take("error");
+    const error = await server.errors.next("error");
     assertEquals(error.failure, "retrying");
     assertStringIncludes(error.message, `it answered ${status}`);
   }
@@ -905,7 +864,7 @@ Deno.test("an event that finds no room is dropped, reported and counted", async 
   for (let i = 0; i < 8; i++) client.join(`news-${i}`);
   await receiver.take();
   for (let i = 5; i < 8; i++) {
-    const { failure, events, message, url } = await server.errors.take("error");
+    const { failure, events, message, url } = await server.errors.next("error");
     assertEquals(failure, "dropped");
     assertEquals(events.map(inShort), [`channel_occupied news-${i}`]);
     assertStringIncludes(message, `${5 * bytes} of ${5 * bytes} bytes`);
@@ -962,7 +921,7 @@ Deno.test("the query of an endpoint's URL is in no message", async () => {
   await untilQueued(server.hooks, 0);
   const messages = [];
   for (const failure of ["retrying", "gave_up", "retrying", "gave_up"]) {
-    const error = await server.errors.take("error");
+    const error = await server.errors.next("error");
     assertEquals(error.failure, failure);
     assertStringIncludes(error.url, "?token=s3cret");
     messages.push(error.message);
@@ -1022,7 +981,7 @@ Deno.test("close delivers what is queued and what waits to settle, and then hear
     "member_removed presence-b ann",
     "channel_vacated presence-b",
   ]);
-  await within("end of close", closed);
+  await within(DEADLINE_MS, "end of close", closed);
   client.leave("a").join("c");
   await turn();
   await server.hooks.close();
@@ -1045,7 +1004,7 @@ Deno.test("close does not wait out a pause between tries", async () => {
   await receiver.take();
   assertEquals(await failed(server.errors), "retrying");
   receiver.answer = () => new Response();
-  await within("end of close", server.hooks.close());
+  await within(DEADLINE_MS, "end of close", server.hooks.close());
   assertEquals(server.hooks.status[0]?.delivered, 1);
 });
 
@@ -1058,9 +1017,13 @@ Deno.test("close ends within its time, and reports what was not delivered", asyn
     await using server = setUp(receiver.url, { timeoutMs: 60_000 });
     using _client = new Client(server.pusher).join("a").join("b");
     await receiver.take();
-    await within("end of close", server.hooks.close({ timeoutMs: 30 }));
+    await within(
+      DEADLINE_MS,
+      "end of close",
+      server.hooks.close({ timeoutMs: 30 }),
+    );
     let error;
-    do error = await server.errors.take("error"); while (
+    do error = await server.errors.next("error"); while (
       error.failure === "retrying"
     );
     assertEquals(error.failure, "closed");

@@ -20,18 +20,20 @@ import { assert, assertEquals } from "@std/assert";
 import {
   type Answer,
   type ApiInit,
-  type App,
-  channelAuth,
   type Client,
   type Entry,
-  type Frame,
-  hmac,
   parseFrame,
-  type RawClient,
   serve,
   type TestServer,
-  wireFrame,
 } from "../support/server.ts";
+import {
+  type App,
+  channelAuth,
+  type Frame,
+  hmac,
+  type RawClient,
+  wireFrame,
+} from "../support/wire.ts";
 import { Random } from "../support/random.ts";
 
 /** What to run. */
@@ -146,43 +148,6 @@ const PING = '{"event":"pusher:ping","data":{}}';
 
 /** Stands for what differs from run to run, so that damage does not. */
 const AUTH = "@@auth@@";
-
-// ---- Random -----------------------------------------------------------------
-
-/** What is drawn from random numbers here. */
-class Dice extends Random {
-  /** True so often. */
-  chance(share: number): boolean {
-    return this.next() < share;
-  }
-
-  /** No list is empty. */
-  override of<T>(values: readonly T[]): T {
-    return values[this.below(values.length)] as T;
-  }
-
-  /** One of several things, each as often as its weight says. */
-  weighted<T>(table: readonly (readonly [weight: number, what: T])[]): T {
-    let left = this.next() * table.reduce((sum, [weight]) => sum + weight, 0);
-    for (const [weight, what] of table) if ((left -= weight) < 0) return what;
-    return table.at(-1)![1]; // Rounding at most gets here; no table is empty.
-  }
-
-  /** Cuts, repeats or changes some of a text. */
-  damage(text: string): string {
-    const at = this.below(text.length + 1);
-    const end = at + this.below(6);
-    const spice = this.of(SPICE);
-    return this.of([
-      text.slice(0, at),
-      text.slice(at),
-      text.slice(0, at) + text.slice(end),
-      text.slice(0, end) + text.slice(at),
-      text.slice(0, at) + spice + text.slice(at),
-      text.slice(0, at) + spice + text.slice(end),
-    ]);
-  }
-}
 
 // ---- Wires ------------------------------------------------------------------
 // A connection is either the runtime's own WebSocket or a TCP connection that
@@ -974,7 +939,7 @@ function listed(frame: Frame): [id: string, info: string][] {
 // done by all at once, then compared.
 
 class Round {
-  readonly #random: Dice;
+  readonly #random: Random;
   readonly #server: TestServer;
   readonly #model: Model;
   readonly #report: FuzzReport;
@@ -989,7 +954,7 @@ class Round {
   constructor(
     server: TestServer,
     model: Model,
-    random: Dice,
+    random: Random,
     report: FuzzReport,
     steps: string[],
   ) {
@@ -1181,7 +1146,7 @@ class Round {
   #frame(peer: Peer, frame: unknown, auth = ""): void {
     const text = JSON.stringify(frame);
     const damaged = this.#random.chance(0.07)
-      ? this.#random.damage(text)
+      ? this.#random.damage(text, SPICE)
       : text;
     this.#sends(peer, damaged.replaceAll(AUTH, auth));
   }
@@ -1224,7 +1189,7 @@ class Round {
       member[random.of(["user_id", "user_info"])] = random.of(ODD_VALUES);
     }
     const channelData = random.chance(0.03)
-      ? random.damage(JSON.stringify(member))
+      ? random.damage(JSON.stringify(member), SPICE)
       : JSON.stringify(member);
     const { auth, token } = this.#auth(
       peer,
@@ -1278,7 +1243,7 @@ class Round {
       user[random.of(["id", "user_info", "watchlist"])] = random.of(ODD_VALUES);
     }
     const text = random.chance(0.04)
-      ? random.damage(JSON.stringify(user))
+      ? random.damage(JSON.stringify(user), SPICE)
       : JSON.stringify(user);
     const { auth, token } = this.#auth(
       peer,
@@ -1476,7 +1441,7 @@ class Round {
   #body(body: unknown): string {
     const text = JSON.stringify(body);
     const damaged = this.#random.chance(0.06)
-      ? this.#random.damage(text).toWellFormed()
+      ? this.#random.damage(text, SPICE).toWellFormed()
       : text;
     return damaged.replaceAll(
       /@@(c\d+)@@/g,
@@ -1841,7 +1806,7 @@ class Round {
       `Host: a\r\nContent-Length: ${body.length}\r\n\r\n${body}`;
     const sent = random.chance(0.5)
       ? text.slice(0, random.below(text.length))
-      : random.damage(text).toWellFormed();
+      : random.damage(text, SPICE).toWellFormed();
     this.#note(`http${lane} breaks off: ${sent}`);
     this.#lanes[lane]!.push(async () => {
       using raw = await this.#server.raw();
@@ -2444,7 +2409,7 @@ export async function fuzz(options: FuzzOptions): Promise<FuzzReport> {
   try {
     do {
       const round = from + report.rounds;
-      const random = new Dice(seed, round);
+      const random = new Random(seed, round);
       const model = new Model(random.chance(0.85), random.chance(0.5));
       steps.splice(0);
       try {

@@ -11,18 +11,22 @@ import {
 } from "@std/assert";
 import { FakeTime } from "@std/testing/time";
 import {
-  type App,
-  backplaneTest,
-  type Client,
-  dataOf,
-  type Frame,
+  eachBackplane,
   lateJoin,
+  SlowBackplane,
+} from "../support/backplanes.ts";
+import {
+  type Client,
   MemoryTransport,
   serve,
-  SlowBackplane,
-  type SubscribeInit,
   type TestServer,
 } from "../support/server.ts";
+import {
+  type App,
+  dataOf,
+  type Frame,
+  type SubscribeInit,
+} from "../support/wire.ts";
 import { authorizedBy, sdk, StockClient } from "../support/stock.ts";
 
 const SUCCEEDED = "pusher_internal:subscription_succeeded";
@@ -95,7 +99,7 @@ async function cacheOf(
 
 // ---- Cache channels ---------------------------------------------------------
 
-backplaneTest(
+eachBackplane(
   "a cache channel without an event says pusher:cache_miss",
   async (start) => {
     await using server = start();
@@ -118,7 +122,7 @@ backplaneTest(
   },
 );
 
-backplaneTest(
+eachBackplane(
   "a cache channel gives a new subscriber the last event, to the byte",
   async (start) => {
     await using server = start();
@@ -150,7 +154,7 @@ async function nextAll(client: Client, ...events: string[]): Promise<void> {
   await client.silence();
 }
 
-backplaneTest(
+eachBackplane(
   "the cached event goes to the new subscriber only, after its success",
   async (start) => {
     await using server = start({ subscriptionCounts: true });
@@ -167,7 +171,7 @@ backplaneTest(
   },
 );
 
-backplaneTest(
+eachBackplane(
   "a repeated subscription is given the cached event again",
   async (start) => {
     await using server = start({ subscriptionCounts: true });
@@ -186,7 +190,7 @@ backplaneTest(
   },
 );
 
-backplaneTest(
+eachBackplane(
   "an event is cached however it was published, whoever is there",
   async (start) => {
     await using server = start();
@@ -230,7 +234,7 @@ backplaneTest(
   },
 );
 
-backplaneTest(
+eachBackplane(
   "an event is cached for the connection that it left out, too",
   async (start) => {
     await using server = start();
@@ -245,7 +249,7 @@ backplaneTest(
   },
 );
 
-backplaneTest("a refused publish leaves the cache as it was", async (start) => {
+eachBackplane("a refused publish leaves the cache as it was", async (start) => {
   await using server = start();
   await post(server, "cache-a", "1");
   const item = { name: "e", channel: "cache-a", data: "2" };
@@ -264,7 +268,7 @@ backplaneTest("a refused publish leaves the cache as it was", async (start) => {
   assertEquals((await cacheOf(server, "cache-a"))?.data, "1");
 });
 
-backplaneTest(
+eachBackplane(
   "client events and member frames are not cached",
   async (start) => {
     await using server = start({ clientEvents: true });
@@ -292,7 +296,7 @@ backplaneTest(
   },
 );
 
-backplaneTest(
+eachBackplane(
   "a cached event outlives everybody who was there",
   async (start) => {
     await using server = start();
@@ -315,7 +319,7 @@ backplaneTest(
   },
 );
 
-backplaneTest(
+eachBackplane(
   "a channel caches by the start of its name only",
   async (start) => {
     await using server = start();
@@ -352,7 +356,7 @@ backplaneTest(
   },
 );
 
-backplaneTest(
+eachBackplane(
   "a refused subscription is given nothing of the cache",
   async (start) => {
     await using server = start();
@@ -371,7 +375,7 @@ backplaneTest(
   },
 );
 
-backplaneTest("apps have caches of their own", async (start) => {
+eachBackplane("apps have caches of their own", async (start) => {
   await using server = start({ apps: TWO_APPS });
   const [a, b] = TWO_APPS as [App, App];
   await server.pusher.app("a").trigger("cache-x", "e", "of a");
@@ -392,7 +396,7 @@ backplaneTest("apps have caches of their own", async (start) => {
   }
 });
 
-backplaneTest("the HTTP API tells what is cached", async (start) => {
+eachBackplane("the HTTP API tells what is cached", async (start) => {
   await using server = start();
   for (const [channel, init] of CACHES) {
     assertEquals(await cacheOf(server, channel), null);
@@ -425,7 +429,7 @@ backplaneTest("the HTTP API tells what is cached", async (start) => {
   assertEquals(body, { occupied: false });
 });
 
-backplaneTest(
+eachBackplane(
   "the HTTP API refuses info=cache where there is none",
   async (start) => {
     await using server = start();
@@ -491,7 +495,7 @@ Deno.test("an occupied channel's event expires all the same", async () => {
   assertEquals((await givenBy(server, "cache-a")).event, MISS);
 });
 
-backplaneTest("cacheTtlMs says how long an event is cached", async (start) => {
+eachBackplane("cacheTtlMs says how long an event is cached", async (start) => {
   await using server = start({ cacheTtlMs: 300 });
   const published = Date.now();
   await post(server, "cache-a", "1");
@@ -559,7 +563,7 @@ async function count(client: Client, channel: string): Promise<number> {
   return subscription_count;
 }
 
-backplaneTest(
+eachBackplane(
   "nobody is told a count unless subscriptionCounts is on",
   async (start) => {
     for (const options of [{}, { subscriptionCounts: false }]) {
@@ -576,7 +580,7 @@ backplaneTest(
   },
 );
 
-backplaneTest(
+eachBackplane(
   "subscriptionCounts tells every subscriber of every change",
   async (start) => {
     await using server = start({ subscriptionCounts: true });
@@ -625,7 +629,7 @@ backplaneTest(
   },
 );
 
-backplaneTest("counts are of connections", async (start) => {
+eachBackplane("counts are of connections", async (start) => {
   await using server = start({ subscriptionCounts: true });
   await using ann = await server.connect();
   await using tab = await server.connect();
@@ -636,7 +640,7 @@ backplaneTest("counts are of connections", async (start) => {
   assertEquals(await count(ann, "private-a"), 2);
 });
 
-backplaneTest("presence channels send no counts", async (start) => {
+eachBackplane("presence channels send no counts", async (start) => {
   await using server = start({ subscriptionCounts: true });
   for (const channel of ["presence-a", "presence-cache-a"]) {
     await using ann = await server.connect();
@@ -659,7 +663,7 @@ backplaneTest("presence channels send no counts", async (start) => {
   assertEquals(server.journal.told("subscription_count"), []);
 });
 
-backplaneTest(
+eachBackplane(
   "subscriptionCounts of an app overrides that of the server",
   async (start) => {
     const [a, b] = TWO_APPS as [App, App];
@@ -889,7 +893,7 @@ Deno.test("close does not wait for a count that is due", async () => {
 
 // ---- Stock client -----------------------------------------------------------
 
-backplaneTest(
+eachBackplane(
   "pusher-js tells cache_miss and the last event",
   async (start) => {
     await using server = start();
@@ -922,7 +926,7 @@ backplaneTest(
   },
 );
 
-backplaneTest("pusher-js tells the subscription count", async (start) => {
+eachBackplane("pusher-js tells the subscription count", async (start) => {
   await using server = start({ subscriptionCounts: true });
   using first = new StockClient(server);
   using second = new StockClient(server);

@@ -10,16 +10,9 @@ import {
   assertStringIncludes,
   assertThrows,
 } from "@std/assert";
-import {
-  APP,
-  type App,
-  backplaneTest,
-  channelAuth,
-  dataOf,
-  read,
-  serve,
-  type TestServer,
-} from "../support/server.ts";
+import { eachBackplane } from "../support/backplanes.ts";
+import { APP, read, serve, type TestServer } from "../support/server.ts";
+import { type App, channelAuth, dataOf } from "../support/wire.ts";
 
 const CHANNELS = ["private-encrypted-a", "private-encrypted-cache-a"];
 
@@ -58,7 +51,7 @@ function decrypted(wire: string): string {
   return new TextDecoder().decode(bytes);
 }
 
-backplaneTest(
+eachBackplane(
   "trigger on an encrypted channel sends what encryption makes of it",
   async (start) => {
     const encryption = new FakeCipher();
@@ -107,7 +100,7 @@ backplaneTest(
   },
 );
 
-backplaneTest(
+eachBackplane(
   "what an encrypted cache channel keeps is encrypted",
   async (start) => {
     await using server = start({ encryption: new FakeCipher() });
@@ -124,7 +117,7 @@ backplaneTest(
   },
 );
 
-backplaneTest(
+eachBackplane(
   "a batch encrypts the items that go to encrypted channels",
   async (start) => {
     const encryption = new FakeCipher();
@@ -153,7 +146,7 @@ backplaneTest(
   },
 );
 
-backplaneTest(
+eachBackplane(
   "trigger refuses an encrypted channel among several",
   async (start) => {
     const encryption = new FakeCipher();
@@ -209,7 +202,7 @@ Deno.test("trigger refuses encrypted channels at once when there is no encryptio
   assertEquals(server.journal.told("published"), []);
 });
 
-backplaneTest(
+eachBackplane(
   "names that only look encrypted are sent as they are",
   async (start) => {
     const encryption = new FakeCipher();
@@ -236,7 +229,7 @@ backplaneTest(
   },
 );
 
-backplaneTest(
+eachBackplane(
   "the HTTP API passes on what was encrypted elsewhere, unchanged",
   async (start) => {
     const encryption = new FakeCipher();
@@ -409,7 +402,7 @@ Deno.test("authorizeChannel adds the shared secret on encrypted channels only", 
   );
 });
 
-backplaneTest(
+eachBackplane(
   "POST /pusher/auth gives the shared secret with the signature",
   async (start) => {
     const encryption = new FakeCipher();
@@ -461,7 +454,7 @@ backplaneTest(
 
 // ---- Apps -------------------------------------------------------------------
 
-backplaneTest("apps encrypt with what is their own", async (start) => {
+eachBackplane("apps encrypt with what is their own", async (start) => {
   const apps: App[] = ["a", "b", "c"].map((id) => ({
     id,
     key: `key-${id}`,

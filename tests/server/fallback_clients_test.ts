@@ -19,20 +19,13 @@ import webBuild from "npm:pusher-js@8.6.0/dist/web/pusher.js" with {
 import { once } from "node:events";
 import { connect, createServer, type Server, type Socket } from "node:net";
 import { browserTest, openPage } from "../support/browser.ts";
-import { within } from "../support/deadline.ts";
-import {
-  APP,
-  channelAuth,
-  type Client,
-  dataOf,
-  DEADLINE_MS,
-  serve,
-  type TestServer,
-} from "../support/server.ts";
+import { DEADLINE_MS, within } from "../support/deadline.ts";
+import { APP, type Client, serve, type TestServer } from "../support/server.ts";
+import { channelAuth, dataOf } from "../support/wire.ts";
 import { FaultProxy } from "../support/proxy.ts";
+import { Inbox } from "../support/queue.ts";
 import {
   authorizedBy,
-  Inbox,
   sdk,
   StockClient,
   type StockMember,

@@ -10,23 +10,25 @@
  */
 import type { PusherOptions } from "@glitz/pusher";
 import { assert, assertEquals, assertFalse, assertMatch } from "@std/assert";
-import { within } from "../support/deadline.ts";
+import { DEADLINE_MS, within } from "../support/deadline.ts";
+import { Random } from "../support/random.ts";
 import {
   APP,
-  channelAuth,
   checked,
   cleanUp,
   type Client,
-  dataOf,
-  DEADLINE_MS,
-  type Frame,
-  type RawClient,
   read,
   serve,
   signedRequest,
   type TestServer,
-  wireFrame,
 } from "../support/server.ts";
+import {
+  channelAuth,
+  dataOf,
+  type Frame,
+  type RawClient,
+  wireFrame,
+} from "../support/wire.ts";
 
 /** A server and two well-behaved clients of it, who have to notice nothing. */
 class Stage implements AsyncDisposable {
@@ -938,79 +940,36 @@ Deno.test("POST /pusher/auth takes a form of a reasonable size and nothing else"
 
 // ---- Random -----------------------------------------------------------------
 
-/** Random numbers that a seed repeats. */
-class Random {
-  #state: number;
-
-  constructor(seed: number) {
-    this.#state = seed;
-  }
-
-  /** From 0 to 1, by the algorithm known as mulberry32. */
-  next(): number {
-    this.#state = (this.#state + 0x6d2b79f5) | 0;
-    let t = Math.imul(this.#state ^ (this.#state >>> 15), this.#state | 1);
-    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
-  }
-
-  below(limit: number): number {
-    return Math.floor(this.next() * limit);
-  }
-
-  of<T>(values: readonly T[]): T {
-    return values[this.below(values.length)] as T;
-  }
-
-  bytes(count: number): Uint8Array {
-    return Uint8Array.from({ length: count }, () => this.below(256));
-  }
-
-  /** Cuts, repeats or changes some of a text. */
-  damage(text: string): string {
-    const at = this.below(text.length + 1);
-    const end = at + this.below(8);
-    return this.of([
-      () => text.slice(0, at),
-      () => text.slice(at),
-      () => text.slice(0, at) + text.slice(end),
-      () => text.slice(0, end) + text.slice(at),
-      () => text.slice(0, at) + this.of(SPICE) + text.slice(at),
-      () => text.slice(0, at) + this.of(SPICE) + text.slice(end),
-    ])();
-  }
-
-  /** Any value of JSON. */
-  value(depth = 3): unknown {
-    const kinds = depth > 0 ? 9 : 7;
-    switch (this.below(kinds)) {
-      case 0:
-        return null;
-      case 1:
-        return this.next() < 0.5;
-      case 2:
-        return this.of([0, -1, 1.5, 1e300, 2 ** 53, NaN]);
-      case 3:
-        return this.of(SPICE);
-      case 4:
-        return this.of(CHANNELS);
-      case 5:
-        return this.of(EVENTS);
-      case 6:
-        return JSON.stringify(this.value(depth - 1));
-      case 7:
-        return Array.from(
-          { length: this.below(4) },
-          () => this.value(depth - 1),
-        );
-      default:
-        return Object.fromEntries(
-          Array.from({ length: this.below(4) }, () => [
-            this.of(FIELDS),
-            this.value(depth - 1),
-          ]),
-        );
-    }
+/** Any value of JSON. */
+function randomValue(random: Random, depth = 3): unknown {
+  const kinds = depth > 0 ? 9 : 7;
+  switch (random.below(kinds)) {
+    case 0:
+      return null;
+    case 1:
+      return random.next() < 0.5;
+    case 2:
+      return random.of([0, -1, 1.5, 1e300, 2 ** 53, NaN]);
+    case 3:
+      return random.of(SPICE);
+    case 4:
+      return random.of(CHANNELS);
+    case 5:
+      return random.of(EVENTS);
+    case 6:
+      return JSON.stringify(randomValue(random, depth - 1));
+    case 7:
+      return Array.from(
+        { length: random.below(4) },
+        () => randomValue(random, depth - 1),
+      );
+    default:
+      return Object.fromEntries(
+        Array.from({ length: random.below(4) }, () => [
+          random.of(FIELDS),
+          randomValue(random, depth - 1),
+        ]),
+      );
   }
 }
 
@@ -1102,22 +1061,26 @@ function fuzz(
 /** A random frame for a client, often nearly right. */
 function randomFrame(random: Random, client: Client): string {
   const channel = random.of(CHANNELS);
-  const member = { user_id: random.of(["u", 1, "__proto__", random.value()]) };
+  const member = {
+    user_id: random.of(["u", 1, "__proto__", randomValue(random)]),
+  };
   const channelData = random.next() < 0.5 ? JSON.stringify(member) : undefined;
   const auth = channelAuth(APP, client.socketId, channel, channelData);
   const data = random.of<unknown>([
     { channel, auth, channel_data: channelData },
     { channel },
-    random.value(),
+    randomValue(random),
   ]);
   const frame = {
     event: random.of(EVENTS),
     data: random.next() < 0.2 ? JSON.stringify(data) : data,
     ...(random.next() < 0.5 ? { channel } : {}),
-    ...(random.next() < 0.2 ? { [random.of(FIELDS)]: random.value() } : {}),
+    ...(random.next() < 0.2
+      ? { [random.of(FIELDS)]: randomValue(random) }
+      : {}),
   };
   const text = JSON.stringify(frame);
-  return random.next() < 0.3 ? random.damage(text) : text;
+  return random.next() < 0.3 ? random.damage(text, SPICE) : text;
 }
 
 fuzz("random frames are answered inside the tables", async (random, stage) => {
@@ -1146,7 +1109,10 @@ fuzz(
     for (let round = 0; round < 60; round++) {
       using raw = await openRaw(stage.server);
       const frame = wireFrame(
-        random.damage('{"event":"pusher:subscribe","data":{"channel":"a"}}'),
+        random.damage(
+          '{"event":"pusher:subscribe","data":{"channel":"a"}}',
+          SPICE,
+        ),
         {
           first: random.next() < 0.7 ? 0x81 : random.below(256),
           masked: random.next() < 0.8,
@@ -1184,16 +1150,18 @@ fuzz(
       const event = {
         name: random.of(EVENTS),
         channel: random.of(CHANNELS),
-        data: random.value(),
-        [random.of(FIELDS)]: random.value(),
+        data: randomValue(random),
+        [random.of(FIELDS)]: randomValue(random),
       };
       const body = JSON.stringify(
-        path === "/batch_events" ? { batch: [event, random.value()] } : event,
+        path === "/batch_events"
+          ? { batch: [event, randomValue(random)] }
+          : event,
       );
       const request = signedRequest(server.url, method, path, {
         ...(method === "GET"
           ? { query: { info: random.of(["user_count", "", "x", "cache"]) } }
-          : { body: random.next() < 0.3 ? random.damage(body) : body }),
+          : { body: random.next() < 0.3 ? random.damage(body, SPICE) : body }),
         ...(random.next() < 0.2
           ? { tamper: { [random.of(FIELDS)]: random.of(SPICE) } }
           : {}),
@@ -1209,7 +1177,7 @@ fuzz(
       const auth = await read(
         await fetch(`${server.url}/pusher/auth`, {
           method: "POST",
-          body: random.next() < 0.3 ? random.damage(`${form}`) : form,
+          body: random.next() < 0.3 ? random.damage(`${form}`, SPICE) : form,
         }),
       );
       assert(statuses.has(auth.status), `${form}: ${auth.status} ${auth.text}`);
@@ -1227,7 +1195,7 @@ fuzz("random TCP disturbs nobody", async (random, stage) => {
   ];
   for (let round = 0; round < 150; round++) {
     using raw = await stage.server.raw();
-    const text = random.damage(random.of(valid)).toWellFormed();
+    const text = random.damage(random.of(valid), SPICE).toWellFormed();
     await raw.write(
       random.next() < 0.2 ? random.bytes(random.below(2_000)) : text,
     );

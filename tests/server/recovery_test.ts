@@ -21,21 +21,21 @@ import {
   assertThrows,
 } from "@std/assert";
 import { FakeTime } from "@std/testing/time";
-import { within } from "../support/deadline.ts";
+import { lateJoin, SlowBackplane } from "../support/backplanes.ts";
+import { DEADLINE_MS, within } from "../support/deadline.ts";
 import {
   APP,
-  type App,
-  channelAuth,
   type Client,
   type ConnectInit,
-  dataOf,
-  DEADLINE_MS,
-  lateJoin,
-  type Position,
   serve,
-  SlowBackplane,
   type TestServer,
 } from "../support/server.ts";
+import {
+  type App,
+  channelAuth,
+  dataOf,
+  type Position,
+} from "../support/wire.ts";
 import { Random } from "../support/random.ts";
 import {
   BATCH,

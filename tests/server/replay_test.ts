@@ -6,12 +6,11 @@ import { assertEquals, assertGreater, assertLess } from "@std/assert";
 import { FakeTime } from "@std/testing/time";
 import {
   APP,
-  dataOf,
   MemoryTransport,
-  type Position,
   serve,
   type TestServer,
 } from "../support/server.ts";
+import { dataOf, type Position } from "../support/wire.ts";
 import {
   BATCH,
   BOTH,

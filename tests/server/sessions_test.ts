@@ -16,20 +16,16 @@ import {
 import { FakeTime } from "@std/testing/time";
 import LaravelEcho from "npm:laravel-echo@2.5.0";
 import pusherJs from "pusher-js";
-import { within } from "../support/deadline.ts";
+import { eachBackplane, SlowBackplane } from "../support/backplanes.ts";
+import { DEADLINE_MS, within } from "../support/deadline.ts";
 import {
   APP,
-  backplaneTest,
-  channelAuth,
   type Client,
   type ConnectInit,
-  dataOf,
-  DEADLINE_MS,
-  type Frame,
   serve,
-  SlowBackplane,
   type TestServer,
 } from "../support/server.ts";
+import { channelAuth, dataOf, type Frame } from "../support/wire.ts";
 import {
   numberOf,
   PATIENT,
@@ -346,7 +342,7 @@ Deno.test("a session that shows life in any way stays", async () => {
 
 // ---- Acknowledgements -------------------------------------------------------
 
-backplaneTest(
+eachBackplane(
   "what was not acknowledged is replayed after the confirmation",
   async (start) => {
     await using server = start();
@@ -371,7 +367,7 @@ backplaneTest(
   },
 );
 
-backplaneTest(
+eachBackplane(
   "what was acknowledged is not replayed, on any channel",
   async (start) => {
     await using server = start();
@@ -394,7 +390,7 @@ backplaneTest(
   },
 );
 
-backplaneTest(
+eachBackplane(
   "a pong acknowledges what was sent before its ping, and no more",
   async (start) => {
     await using server = start();
@@ -447,7 +443,7 @@ Deno.test("a pong that nobody asked for acknowledges nothing", async () => {
   assertEquals(found?.at(-1), 2);
 });
 
-backplaneTest(
+eachBackplane(
   "what was replayed has to be acknowledged, too",
   async (start) => {
     await using server = start();
@@ -467,7 +463,7 @@ backplaneTest(
   },
 );
 
-backplaneTest(
+eachBackplane(
   "cuts at any moment lose nothing and keep the order",
   async (start) => {
     await using server = start();
@@ -495,7 +491,7 @@ backplaneTest(
 
 // ---- Coming back ------------------------------------------------------------
 
-backplaneTest(
+eachBackplane(
   "a channel is replayed whenever it is subscribed to again",
   async (start) => {
     await using server = start();
@@ -519,7 +515,7 @@ backplaneTest(
   },
 );
 
-backplaneTest("a channel that was left is not replayed", async (start) => {
+eachBackplane("a channel that was left is not replayed", async (start) => {
   await using server = start();
   const path = newPath();
   await using client = await server.connect({ path });
@@ -540,7 +536,7 @@ backplaneTest("a channel that was left is not replayed", async (start) => {
   assertEquals(await rest(back), [1]);
 });
 
-backplaneTest(
+eachBackplane(
   "a private channel is replayed only with a new signature",
   async (start) => {
     await using server = start({ clientEvents: true });
@@ -562,7 +558,7 @@ backplaneTest(
   },
 );
 
-backplaneTest(
+eachBackplane(
   "a presence channel is replayed without its members, who are told afresh",
   async (start) => {
     await using server = start();
@@ -591,7 +587,7 @@ backplaneTest(
   },
 );
 
-backplaneTest("encrypted events are replayed as they were", async (start) => {
+eachBackplane("encrypted events are replayed as they were", async (start) => {
   let n = 0;
   const encryption: Encryption = {
     encrypt: (_channel, json) =>
@@ -611,7 +607,7 @@ backplaneTest("encrypted events are replayed as they were", async (start) => {
   assertEquals(await back.next("e"), seen);
 });
 
-backplaneTest(
+eachBackplane(
   "a cache channel gives each event once, and no miss, to who comes back",
   async (start) => {
     await using server = start();
@@ -634,7 +630,7 @@ backplaneTest(
   },
 );
 
-backplaneTest(
+eachBackplane(
   "a user's events are replayed after the sign-in, to that user only",
   async (start) => {
     await using server = start();
@@ -662,7 +658,7 @@ backplaneTest(
   },
 );
 
-backplaneTest(
+eachBackplane(
   "what left a session out is not replayed to it",
   async (start) => {
     await using server = start({ clientEvents: true });
@@ -691,7 +687,7 @@ backplaneTest(
 
 // ---- Two connections of one session -----------------------------------------
 
-backplaneTest(
+eachBackplane(
   "a second connection takes the session over, and the first one stays",
   async (start) => {
     await using server = start();
@@ -731,7 +727,7 @@ backplaneTest(
   },
 );
 
-backplaneTest(
+eachBackplane(
   "what an earlier connection caused is not replayed, though that one is still there",
   async (start) => {
     await using server = start({ clientEvents: true });
@@ -754,7 +750,7 @@ backplaneTest(
   },
 );
 
-backplaneTest(
+eachBackplane(
   "what an earlier connection causes later does not come to the client either",
   async (start) => {
     await using server = start({ clientEvents: true });
@@ -780,7 +776,7 @@ backplaneTest(
 
 // ---- Bounds -----------------------------------------------------------------
 
-backplaneTest(
+eachBackplane(
   "a session is told again of a gap until it has answered a ping after it",
   async (start) => {
     await using server = start({ history: { events: 2 } });
@@ -803,7 +799,7 @@ backplaneTest(
   },
 );
 
-backplaneTest(
+eachBackplane(
   "a session is told when the log does not reach back",
   async (start) => {
     await using server = start({ history: { events: 5 } });
@@ -832,7 +828,7 @@ backplaneTest(
   },
 );
 
-backplaneTest(
+eachBackplane(
   "a session is told when its user's log does not reach back",
   async (start) => {
     await using server = start({ history: { events: 2 } });
@@ -888,7 +884,7 @@ Deno.test("a session does not grow old while it is there", async () => {
   assertEquals(await missed(server, { path }), [1]);
 });
 
-backplaneTest(
+eachBackplane(
   "history.sessions bounds how many are kept that are away",
   async (start) => {
     await using server = start({ history: { sessions: 2 } });
@@ -932,7 +928,7 @@ Deno.test("a session that is not worth keeping takes no place", async () => {
   assertEquals(await missed(server, { path }), [1]);
 });
 
-backplaneTest("sessions are those of an app", async (start) => {
+eachBackplane("sessions are those of an app", async (start) => {
   const [a, b] = TWO_APPS;
   await using server = start({ apps: TWO_APPS });
   const path = newPath();
@@ -961,7 +957,7 @@ backplaneTest("sessions are those of an app", async (start) => {
 
 // ---- Large replays ----------------------------------------------------------
 
-backplaneTest(
+eachBackplane(
   "a replay larger than limits.bufferedBytes reaches a session, cut or not",
   async (start) => {
     await using server = start({ limits: { bufferedBytes: 65_536 } });
@@ -1043,7 +1039,7 @@ Deno.test("a client that recovers by itself is no session, whatever its path", a
   assertEquals(await missed(server, { path }), []);
 });
 
-backplaneTest("a session may take batches", async (start) => {
+eachBackplane("a session may take batches", async (start) => {
   await using server = start();
   const init = { path: newPath(), query: "?protocol=7&batch=1" };
   await using client = await server.connect(init);

@@ -11,27 +11,32 @@ import {
   assertStringIncludes,
   assertThrows,
 } from "@std/assert";
-import { within } from "../support/deadline.ts";
+import {
+  eachBackplane,
+  lateJoin,
+  SlowBackplane,
+} from "../support/backplanes.ts";
+import { DEADLINE_MS, within } from "../support/deadline.ts";
 import {
   type Answer,
   APP,
-  type App,
-  backplaneTest,
-  channelAuth,
   type Client,
-  dataOf,
-  DEADLINE_MS,
-  type Frame,
-  hmac,
-  lateJoin,
   read,
   serve,
-  SlowBackplane,
   type TestServer,
 } from "../support/server.ts";
 import {
+  type App,
+  channelAuth,
+  dataOf,
+  type Frame,
+  hmac,
+  type SignInUser,
+  userAuth,
+} from "../support/wire.ts";
+import { Inbox } from "../support/queue.ts";
+import {
   authorizedBy,
-  Inbox,
   sdk,
   StockClient,
   type StockOptions,
@@ -69,28 +74,9 @@ const ODD_IDS = [
   "x".repeat(128),
 ];
 
-/** The auth string with which a socket may sign in. */
-function userAuth(app: App, socketId: string, userData: string): string {
-  return `${app.key}:${hmac(app.secret, `${socketId}::user::${userData}`)}`;
-}
-
-/** Who signs in: the fields of a user, or the exact text of `user_data`. */
-type Signer = Record<string, unknown> | string;
-
-function requestSignIn(client: Client, user: Signer, auth?: unknown): void {
-  const user_data = typeof user === "string" ? user : JSON.stringify(user);
-  client.send({
-    event: "pusher:signin",
-    data: {
-      auth: auth ?? userAuth(client.app, client.socketId, user_data),
-      user_data,
-    },
-  });
-}
-
 /** Signs in, which has to succeed. */
-async function signIn(client: Client, user: Signer): Promise<void> {
-  requestSignIn(client, user);
+async function signIn(client: Client, user: SignInUser): Promise<void> {
+  client.requestSignIn(user);
   const frame = await client.next(SIGNED_IN);
   const user_data = typeof user === "string" ? user : JSON.stringify(user);
   assertEquals(frame, {
@@ -272,7 +258,7 @@ Deno.test("the members for users are statics of Pusher, too", async () => {
 
 // ---- Sign-in ----------------------------------------------------------------
 
-backplaneTest("pusher:signin echoes user_data to the byte", async (start) => {
+eachBackplane("pusher:signin echoes user_data to the byte", async (start) => {
   await using server = start();
   for (
     const text of [
@@ -287,7 +273,7 @@ backplaneTest("pusher:signin echoes user_data to the byte", async (start) => {
   }
 });
 
-backplaneTest("pusher:signin takes a signature of the SDK", async (start) => {
+eachBackplane("pusher:signin takes a signature of the SDK", async (start) => {
   await using server = start();
   await using client = await server.connect();
   const signed = sdk(server).authenticateUser(client.socketId, { id: "zoë" });
@@ -298,7 +284,7 @@ backplaneTest("pusher:signin takes a signature of the SDK", async (start) => {
   await assertReached(server, "zoë", [client]);
 });
 
-backplaneTest(
+eachBackplane(
   "pusher:signin takes its data as a string of JSON",
   async (start) => {
     await using server = start();
@@ -310,7 +296,7 @@ backplaneTest(
   },
 );
 
-backplaneTest(
+eachBackplane(
   "pusher:signin takes any id of 1 to 128 characters",
   async (start) => {
     await using server = start();
@@ -329,7 +315,7 @@ backplaneTest(
   },
 );
 
-backplaneTest(
+eachBackplane(
   "pusher:signin that fails is answered with 4009 and nothing else happens",
   async (start) => {
     await using server = start({ apps: TWO_APPS });
@@ -400,7 +386,7 @@ backplaneTest(
       JSON.stringify({ id: "x".repeat(129) }),
     ];
     for (const text of wrongUsers) {
-      requestSignIn(client, text);
+      client.requestSignIn(text);
       await notSignedIn(client, text);
     }
     for (const user_data of [undefined, null, 7, {}, { id: "7" }, [right]]) {
@@ -424,7 +410,7 @@ backplaneTest(
   },
 );
 
-backplaneTest(
+eachBackplane(
   "pusher:signin with no data at all is refused and harmless",
   async (start) => {
     await using server = start();
@@ -439,7 +425,7 @@ backplaneTest(
   },
 );
 
-backplaneTest(
+eachBackplane(
   "pusher:signin as the same user again succeeds, as another it fails",
   async (start) => {
     await using server = start();
@@ -448,9 +434,9 @@ backplaneTest(
     await signIn(client, { id: "7", user_info: { n: 1 } });
     await signIn(client, { id: "7", user_info: { n: 2 } });
     await client.silence();
-    requestSignIn(client, { id: "8", user_info: { n: 3 } });
+    client.requestSignIn({ id: "8", user_info: { n: 3 } });
     await notSignedIn(client);
-    requestSignIn(client, { id: "7" }, "wrong");
+    client.requestSignIn({ id: "7" }, { auth: "wrong" });
     await notSignedIn(client);
     await assertReached(server, "8", [], [client]);
     await assertReached(server, "7", [client], [tab]);
@@ -465,7 +451,7 @@ backplaneTest(
   },
 );
 
-backplaneTest("users of one app are nobody in another", async (start) => {
+eachBackplane("users of one app are nobody in another", async (start) => {
   await using server = start({ apps: TWO_APPS });
   const [a, b] = TWO_APPS as [App, App];
   await using one = await server.connect({ app: a });
@@ -489,17 +475,17 @@ backplaneTest("users of one app are nobody in another", async (start) => {
   await other.silence();
 });
 
-backplaneTest(
+eachBackplane(
   "frames after pusher:signin are handled as the user's",
   async (start) => {
     await using server = start();
     await using client = await server.connect();
     const fence = await client.framesUntilPong();
     assertEquals(fence, []);
-    requestSignIn(client, { id: "7" });
+    client.requestSignIn({ id: "7" });
     client.requestSubscribe("#server-to-user-7");
     client.requestSubscribe("presence-a");
-    requestSignIn(client, { id: "8" });
+    client.requestSignIn({ id: "8" });
     const frames = await client.framesUntilPong();
     assertEquals(frames.map(({ event }) => event), [
       SIGNED_IN,
@@ -514,7 +500,7 @@ Deno.test("a connection that goes away while it signs in leaves no user behind",
   const { backplane, joining, answer } = lateJoin();
   await using server = serve({ backplane });
   await using client = await server.connect();
-  requestSignIn(client, { id: "7", watchlist: ["8"] });
+  client.requestSignIn({ id: "7", watchlist: ["8"] });
   await joining();
   await client.close();
   answer();
@@ -531,7 +517,7 @@ Deno.test("a connection that goes away while it signs in leaves no user behind",
 
 // ---- Events -----------------------------------------------------------------
 
-backplaneTest(
+eachBackplane(
   "sendToUser reaches every connection of the user once, subscribed or not",
   async (start) => {
     await using server = start();
@@ -590,7 +576,7 @@ backplaneTest(
   },
 );
 
-backplaneTest(
+eachBackplane(
   "sendToUser keeps its order, and unsubscribing does not end it",
   async (start) => {
     await using server = start();
@@ -606,7 +592,7 @@ backplaneTest(
   },
 );
 
-backplaneTest("an event to a user leaves out socket_id", async (start) => {
+eachBackplane("an event to a user leaves out socket_id", async (start) => {
   await using server = start();
   await using one = await server.connect();
   await using two = await server.connect();
@@ -629,7 +615,7 @@ backplaneTest("an event to a user leaves out socket_id", async (start) => {
   assertEquals(events, ["a", "b", "c"]);
 });
 
-backplaneTest("one publish may go to users and channels", async (start) => {
+eachBackplane("one publish may go to users and channels", async (start) => {
   await using server = start();
   await using ann = await server.connect();
   await using bob = await server.connect();
@@ -659,7 +645,7 @@ backplaneTest("one publish may go to users and channels", async (start) => {
   assertEquals((await told(bob)).sort(), ["#server-to-user-bob", "news"]);
 });
 
-backplaneTest(
+eachBackplane(
   "nothing is published to a user when the request is wrong",
   async (start) => {
     await using server = start();
@@ -694,7 +680,7 @@ backplaneTest(
 
 // ---- User channels ----------------------------------------------------------
 
-backplaneTest(
+eachBackplane(
   "a user channel opens to its user and to nobody else",
   async (start) => {
     await using server = start();
@@ -736,7 +722,7 @@ backplaneTest(
   },
 );
 
-backplaneTest(
+eachBackplane(
   "names that start with # are channels of no other kind",
   async (start) => {
     await using server = start();
@@ -774,7 +760,7 @@ backplaneTest(
   },
 );
 
-backplaneTest(
+eachBackplane(
   "user channels are in no list, no count and no hook",
   async (start) => {
     await using server = start({ subscriptionCounts: true });
@@ -821,7 +807,7 @@ backplaneTest(
   },
 );
 
-backplaneTest(
+eachBackplane(
   "client events on user channels are refused with 4301",
   async (start) => {
     await using server = start({ clientEvents: true });
@@ -845,7 +831,7 @@ backplaneTest(
 
 // ---- Termination ------------------------------------------------------------
 
-backplaneTest(
+eachBackplane(
   "terminateUserConnections closes whoever is signed in as the user, and nobody else",
   async (start) => {
     await using server = start();
@@ -883,7 +869,7 @@ backplaneTest(
   },
 );
 
-backplaneTest(
+eachBackplane(
   "a user whose connections were terminated may come back",
   async (start) => {
     await using server = start();
@@ -897,7 +883,7 @@ backplaneTest(
   },
 );
 
-backplaneTest(
+eachBackplane(
   "terminate_connections takes ids as URLs write them",
   async (start) => {
     await using server = start();
@@ -919,7 +905,7 @@ backplaneTest(
   },
 );
 
-backplaneTest(
+eachBackplane(
   "terminate_connections refuses what is not signed, and other methods",
   async (start) => {
     await using server = start();
@@ -1009,7 +995,7 @@ Deno.test("the published requests to terminate connections are accepted in their
   }
 });
 
-backplaneTest(
+eachBackplane(
   "the SDK's calls for users work with ids that URLs escape",
   async (start) => {
     await using server = start();
@@ -1029,7 +1015,7 @@ backplaneTest(
 
 // ---- Watchlist --------------------------------------------------------------
 
-backplaneTest(
+eachBackplane(
   "a watchlist is answered with who is there and who is not",
   async (start) => {
     await using server = start();
@@ -1067,13 +1053,13 @@ backplaneTest(
   },
 );
 
-backplaneTest("a watchlist that is no list is harmless", async (start) => {
+eachBackplane("a watchlist that is no list is harmless", async (start) => {
   await using server = start();
   for (
     const watchlist of [null, "7", 7, true, { length: 1e9 }, { 0: "7" }]
   ) {
     await using client = await server.connect();
-    requestSignIn(client, { id: "watcher", watchlist });
+    client.requestSignIn({ id: "watcher", watchlist });
     const frames = await client.framesUntilPong();
     const [frame] = frames;
     assertEquals(frames.length, 1, JSON.stringify(frames));
@@ -1081,7 +1067,7 @@ backplaneTest("a watchlist that is no list is harmless", async (start) => {
   }
 });
 
-backplaneTest(
+eachBackplane(
   "watchers are told of a user's first sign-in and last leave, once",
   async (start) => {
     await using server = start();
@@ -1118,7 +1104,7 @@ backplaneTest(
   },
 );
 
-backplaneTest(
+eachBackplane(
   "who signs in later is told what is so by then",
   async (start) => {
     await using server = start();
@@ -1135,7 +1121,7 @@ backplaneTest(
   },
 );
 
-backplaneTest(
+eachBackplane(
   "a terminated user and one whose connection breaks off go offline",
   async (start) => {
     await using server = start();
@@ -1162,7 +1148,7 @@ backplaneTest(
   },
 );
 
-backplaneTest(
+eachBackplane(
   "a watchlist belongs to the connection that signed in with it",
   async (start) => {
     await using server = start();
@@ -1182,7 +1168,7 @@ backplaneTest(
   },
 );
 
-backplaneTest("signing in again replaces the watchlist", async (start) => {
+eachBackplane("signing in again replaces the watchlist", async (start) => {
   await using server = start();
   await using watcher = await server.connect();
   await using seven = await server.connect();
@@ -1199,9 +1185,9 @@ backplaneTest("signing in again replaces the watchlist", async (start) => {
   await signIn(nine, { id: "9" });
   assertEquals(await watched(watcher), { online: ["9"] });
   // A refused one replaces nothing.
-  requestSignIn(watcher, { id: "watcher", watchlist: ["7"] }, "wrong");
+  watcher.requestSignIn({ id: "watcher", watchlist: ["7"] }, { auth: "wrong" });
   await notSignedIn(watcher);
-  requestSignIn(watcher, { id: "someone", watchlist: ["7"] });
+  watcher.requestSignIn({ id: "someone", watchlist: ["7"] });
   await notSignedIn(watcher);
   await leave(server, seven);
   await watcher.silence();
@@ -1212,7 +1198,7 @@ backplaneTest("signing in again replaces the watchlist", async (start) => {
   await watcher.silence();
 });
 
-backplaneTest("a user may watch itself", async (start) => {
+eachBackplane("a user may watch itself", async (start) => {
   await using server = start();
   await using one = await server.connect();
   await using two = await server.connect();
@@ -1226,7 +1212,7 @@ backplaneTest("a user may watch itself", async (start) => {
   await one.silence();
 });
 
-backplaneTest(
+eachBackplane(
   "the first 100 of a watchlist are watched, and more are told with 4302",
   async (start) => {
     await using server = start();
@@ -1263,7 +1249,7 @@ backplaneTest(
   },
 );
 
-backplaneTest(
+eachBackplane(
   "limits.watchedUsers says how many are watched",
   async (start) => {
     await using server = start({ limits: { watchedUsers: 1 } });
@@ -1285,8 +1271,8 @@ Deno.test("a watchlist and what happens meanwhile add up to what is so", async (
   for (let round = 0; round < 20; round++) {
     const watcher = await server.connect();
     const seven = await server.connect();
-    requestSignIn(seven, { id: "7" });
-    requestSignIn(watcher, { id: "watcher", watchlist: ["7"] });
+    seven.requestSignIn({ id: "7" });
+    watcher.requestSignIn({ id: "watcher", watchlist: ["7"] });
     await seven.next(SIGNED_IN);
     await watcher.next(SIGNED_IN);
     const stays = round % 2 === 1;
@@ -1363,7 +1349,7 @@ function frameOf(text: string): Uint8Array {
 
 // ---- Presence ---------------------------------------------------------------
 
-backplaneTest(
+eachBackplane(
   "a signed-in connection joins a presence channel as the user",
   async (start) => {
     await using server = start({ clientEvents: true });
@@ -1392,7 +1378,7 @@ backplaneTest(
   },
 );
 
-backplaneTest(
+eachBackplane(
   "a presence channel without channel_data needs a sign-in and the signature",
   async (start) => {
     await using server = start();
@@ -1425,7 +1411,7 @@ backplaneTest(
   },
 );
 
-backplaneTest(
+eachBackplane(
   "channel_data counts for more than the sign-in",
   async (start) => {
     await using server = start();
@@ -1445,7 +1431,7 @@ backplaneTest(
   },
 );
 
-backplaneTest(
+eachBackplane(
   "user_info of a sign-in keeps to the rules of presence channels",
   async (start) => {
     await using server = start();
@@ -1464,7 +1450,7 @@ backplaneTest(
       ] as const
     ) {
       await using client = await server.connect();
-      requestSignIn(client, { id: "7", user_info });
+      client.requestSignIn({ id: "7", user_info });
       await client.next();
       const frame = await client.subscribe("presence-a");
       const told = frame.event === "pusher:subscription_error"
@@ -1549,7 +1535,7 @@ Deno.test("POST /pusher/user-auth signs whom authenticate names", async () => {
         auth: userAuth(APP, socketId, user_data),
         user_data,
       });
-      requestSignIn(client, body.user_data, body.auth);
+      client.requestSignIn(body.user_data, { auth: body.auth });
       await client.next(SIGNED_IN);
       assertEquals(await watched(client), { offline: ["7"] });
     }
@@ -1579,7 +1565,7 @@ Deno.test("POST /pusher/user-auth signs for the app that the socket belongs to",
       auth: userAuth(app, client.socketId, '{"id":"7"}'),
       user_data: '{"id":"7"}',
     }]);
-    requestSignIn(client, body.user_data, body.auth);
+    client.requestSignIn(body.user_data, { auth: body.auth });
     await client.next(SIGNED_IN);
   }
   assertEquals(asked, ["a", "b"]);
@@ -1720,7 +1706,7 @@ Deno.test("POST /pusher/user-auth answers pages of its own origin only, unless o
 
 // ---- Authorised connections -------------------------------------------------
 
-backplaneTest(
+eachBackplane(
   "authorizationTimeoutMs closes connections that are nobody by then",
   async (start) => {
     await using server = start({ authorizationTimeoutMs: 1_000 });
@@ -1743,7 +1729,7 @@ backplaneTest(
     await onPublic.join("news");
     await onPublic.join("cache-a");
     await onPublic.next("pusher:cache_miss");
-    requestSignIn(refused, { id: "7" }, "wrong");
+    refused.requestSignIn({ id: "7" }, { auth: "wrong" });
     await notSignedIn(refused);
     assertEquals(
       await refused.refused("private-a", { auth: "wrong" }),
@@ -1837,7 +1823,7 @@ async function stockSignIn(client: StockClient): Promise<void> {
   await done;
 }
 
-backplaneTest(
+eachBackplane(
   "pusher-js signs in and gets what is sent to the user",
   async (start) => {
     await using server = start();
@@ -1885,7 +1871,7 @@ Deno.test({
   },
 });
 
-backplaneTest(
+eachBackplane(
   "pusher-js tells who of the watchlist comes and goes",
   async (start) => {
     await using server = start();
@@ -1909,7 +1895,7 @@ backplaneTest(
   },
 );
 
-backplaneTest(
+eachBackplane(
   "pusher-js joins a presence channel as the user",
   async (start) => {
     await using server = start();

@@ -89,7 +89,7 @@ export function planStorm(options: StormOptions): Gust[] {
   const random = new Random(seed);
   return Array.from({ length: cuts }, () => ({
     atMs: random.next() * seconds * 1000,
-    fault: random.of(faults) ?? "reset",
+    fault: random.of(faults),
     pick: random.next(),
     // Short ones come more often, as in life.
     forMs: 50 + random.next() ** 2 * (longestMs - 50),

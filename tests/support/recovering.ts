@@ -7,16 +7,9 @@
  */
 import type { PusherOptions } from "@glitz/pusher";
 import { assertEquals } from "@std/assert";
-import {
-  type App,
-  type Client,
-  type ConnectInit,
-  type Frame,
-  type Position,
-  serve,
-  SlowBackplane,
-  type TestServer,
-} from "./server.ts";
+import { type BackplaneKind, BACKPLANES, serveWith } from "./backplanes.ts";
+import type { Client, ConnectInit, TestServer } from "./server.ts";
+import type { App, Frame, Position } from "./wire.ts";
 
 /** The query of a client that recovers. */
 export const RECOVER = "?protocol=7&client=glitz&recover=1";
@@ -47,9 +40,12 @@ export interface Lane {
   ): Promise<Client>;
 }
 
-function lane(query: string, options: () => PusherOptions): Lane {
+function lane(
+  query: string,
+  backplane: BackplaneKind = BACKPLANES[0]!, // The list is never empty.
+): Lane {
   return {
-    start: (more) => serve({ ...options(), ...more }),
+    start: (options) => serveWith(backplane, options),
     connect: (server, { was = [], ...init } = {}) => {
       const former = was.length > 0 ? `&was=${was.join()}` : "";
       return server.connect({ query: query + former, ...init });
@@ -58,24 +54,24 @@ function lane(query: string, options: () => PusherOptions): Lane {
 }
 
 /** The plainest of them. */
-export const PLAIN: Lane = lane(RECOVER, () => ({}));
+export const PLAIN: Lane = lane(RECOVER);
 
-const LANES: Record<string, Lane> = {
-  "": PLAIN,
-  ", in batches": lane(BOTH, () => ({})),
-  ", behind a backplane that answers later": lane(
-    BOTH,
-    () => ({ backplane: new SlowBackplane() }),
-  ),
-};
+const LANES: [suffix: string, lane: Lane][] = [
+  ["", PLAIN],
+  [", in batches", lane(BOTH)],
+  ...BACKPLANES.slice(1).map((kind): [string, Lane] => [
+    kind.suffix,
+    lane(BOTH, kind),
+  ]),
+];
 
 /** Registers a test for each kind of server and client. */
 export function recoveryTest(
-  name: string,
-  fn: (lane: Lane) => Promise<void>,
+  title: string,
+  run: (lane: Lane) => Promise<void>,
 ): void {
-  for (const [kind, lane] of Object.entries(LANES)) {
-    Deno.test(name + kind, () => fn(lane));
+  for (const [suffix, lane] of LANES) {
+    Deno.test(title + suffix, () => run(lane));
   }
 }
 

@@ -8,29 +8,25 @@
  *
  * @module
  */
-import { createHash, createHmac } from "node:crypto";
 import {
-  type Backplane,
-  type BackplaneNode,
   type Handler,
-  MemoryBackplane,
-  type Message,
   Pusher,
   type PusherOptions,
   type Transport,
 } from "@glitz/pusher";
 import { assert, assertEquals, assertFalse } from "@std/assert";
-import { within } from "./deadline.ts";
-
-/** For everything that is waited for; what passes takes milliseconds. */
-export const DEADLINE_MS = 20_000;
-
-/** Who an app is, as the server's options name it. */
-export interface App {
-  id: string;
-  key: string;
-  secret: string;
-}
+import { DEADLINE_MS, within } from "./deadline.ts";
+import {
+  type App,
+  type Closing,
+  dataOf,
+  type Frame,
+  type Position,
+  RawClient,
+  sign,
+  type SignInit,
+  Socket,
+} from "./wire.ts";
 
 /** The app that {@linkcode serve} sets up when the options name none. */
 export const APP: App = {
@@ -58,40 +54,14 @@ Deno.test.afterEach(() => {
   if (first !== undefined) throw first;
 });
 
-// ---- Signatures -------------------------------------------------------------
+// ---- HTTP API ---------------------------------------------------------------
 
-/** Lower-case hex HMAC-SHA256. */
-export function hmac(secret: string, text: string): string {
-  return createHmac("sha256", secret).update(text, "utf8").digest("hex");
-}
-
-/** The auth string with which a socket may subscribe to a channel. */
-export function channelAuth(
-  app: App,
-  socketId: string,
-  channel: string,
-  channelData?: string,
-): string {
-  const parts = [socketId, channel];
-  if (channelData !== undefined) parts.push(channelData);
-  return `${app.key}:${hmac(app.secret, parts.join(":"))}`;
-}
-
-/** What a signed request may have besides method and path. */
-export interface ApiInit {
-  /**
-   * Query parameters, which are signed. They may override the `auth_…` ones;
-   * `null` leaves one out and a list repeats one.
-   */
-  query?: Record<string, string | string[] | null>;
-  /** A string or bytes are sent as they are, anything else as JSON. */
-  body?: unknown;
+/** How to send a request that is signed. */
+export interface ApiInit extends SignInit {
   /** Replaces query parameters after signing; `null` removes one. */
   tamper?: Record<string, string | null>;
   /** Replaces the body after signing. */
   tamperedBody?: string;
-  /** The path to sign, where it differs from the one that is sent. */
-  signedPath?: string;
   /** The app that signs. */
   app?: App;
   headers?: Record<string, string>;
@@ -102,55 +72,23 @@ export function signedRequest(
   base: string,
   method: string,
   path: string,
-  init: ApiInit = {},
+  { app = APP, tamper = {}, tamperedBody, headers, ...init }: ApiInit = {},
 ): Request {
-  const { app = APP, query = {}, body, tamper = {} } = init;
-  const bytes = body instanceof Uint8Array ? body : new TextEncoder().encode(
-    body === undefined
-      ? ""
-      : typeof body === "string"
-      ? body
-      : JSON.stringify(body),
-  );
-  const params: Record<string, string | string[] | null> = {
-    auth_key: app.key,
-    auth_timestamp: String(Math.floor(Date.now() / 1000)),
-    auth_version: "1.0",
-    body_md5: bytes.length > 0
-      ? createHash("md5").update(bytes).digest("hex")
-      : null,
-    ...query,
-  };
-  const pairs = Object.entries(params).flatMap(([name, value]) =>
-    (value === null ? [] : [value].flat()).map((one) => [name, one] as const)
-  );
-  const fullPath = `${new URL(base).pathname.replace(/\/$/, "")}/apps/${
-    encodeURIComponent(app.id)
-  }${path}`;
-  const signed = pairs
-    .map(([name, value]) => [name.toLowerCase(), value] as const)
-    .sort(([a], [b]) => a < b ? -1 : a > b ? 1 : 0)
-    .map(([name, value]) => `${name}=${value}`).join("&");
-  const signature = hmac(
-    app.secret,
-    [method, init.signedPath ?? fullPath, signed].join("\n"),
-  );
-  const search = new URLSearchParams(pairs.map(([name, value]) => [
-    name,
-    value,
-  ]));
-  search.set("auth_signature", signature);
+  const { origin, pathname } = new URL(base);
+  const id = encodeURIComponent(app.id);
+  const fullPath = `${pathname.replace(/\/$/, "")}/apps/${id}${path}`;
+  const { params, body } = sign(app, method, fullPath, init);
+  const search = new URLSearchParams(params);
   for (const [name, value] of Object.entries(tamper)) {
     if (value === null) search.delete(name);
     else search.set(name, value);
   }
-  const sent = init.tamperedBody ?? bytes as Uint8Array<ArrayBuffer>;
-  return new Request(`${new URL(base).origin}${fullPath}?${search}`, {
+  const sent = tamperedBody ?? body;
+  const hasBody = method !== "GET" && method !== "HEAD" && sent.length > 0;
+  return new Request(`${origin}${fullPath}?${search}`, {
     method,
-    headers: { "content-type": "application/json", ...init.headers },
-    body: method === "GET" || method === "HEAD" || sent.length === 0
-      ? null
-      : sent,
+    headers: { "content-type": "application/json", ...headers },
+    body: hasBody ? sent : null,
   });
 }
 
@@ -186,26 +124,6 @@ export function checked(answer: Answer): Answer {
 }
 
 // ---- Clients ----------------------------------------------------------------
-
-/** A place in the events of a channel. */
-export interface Position {
-  epoch: string;
-  offset: number;
-}
-
-/** One frame from the server. */
-export interface Frame {
-  event: string;
-  channel?: string;
-  data?: unknown;
-  user_id?: string;
-  /** On events, for clients that recover. */
-  offset?: number;
-  /** On confirmations, for clients that recover. */
-  position?: Position;
-  /** On confirmations, for clients that asked for what they have missed. */
-  recovered?: boolean;
-}
 
 /** Statuses that go with each type of a refused subscription. */
 const REFUSALS: Record<string, number[]> = {
@@ -384,126 +302,50 @@ export function parseFrame(text: unknown): Frame {
   return new FrameReader().read(text)[0] as Frame;
 }
 
-/** The decoded `data` of a frame. */
-// deno-lint-ignore no-explicit-any -- every test knows what it waits for
-export function dataOf(frame: Frame): any {
-  return typeof frame.data === "string" ? JSON.parse(frame.data) : frame.data;
-}
-
-/** How {@linkcode Client.subscribe} signs. */
-export interface SubscribeInit {
-  /** The member, on a presence channel. */
-  member?: { user_id?: unknown; user_info?: unknown };
-  /** The text of `channel_data`, where it is not the JSON of a member. */
-  channelData?: string;
-  /** Replaces the right signature; `null` sends none. */
-  auth?: string | null;
-  /** The position after which everything is wanted. */
-  recover?: unknown;
-  /** How many of the last events are wanted. */
-  rewind?: unknown;
-}
-
-/** How a connection was closed. */
-export interface Closing {
-  code: number;
-  reason: string;
-}
-
 /**
  * A client that speaks the protocol, frame by frame. It answers nothing by
  * itself. With a session in its path it is pinged now and then: only
  * `next("pusher:ping")` and {@linkcode acknowledge} take notice of that.
  */
-export class Client implements AsyncDisposable {
-  /** Resolves when the connection has closed, whoever closed it. */
-  readonly closed: Promise<Closing>;
-  /** Set once the server has said it. */
-  socketId = "";
-  readonly app: App;
+export class Client extends Socket implements AsyncDisposable {
   /** Everything that has come, as it came: a batch is one text. */
   readonly texts: string[] = [];
   /** All frames that have come, taken or not. */
   readonly log: Frame[] = [];
-  readonly #socket: WebSocket;
+  readonly #reader: FrameReader;
   readonly #isSession: boolean;
   /** How many frames had come when a ping was answered. */
   #answered = 0;
-  readonly #frames: Frame[] = [];
-  #closing: Closing | undefined;
-  #fault: unknown;
-  #wake = () => {};
 
   constructor(url: string, app = APP, headers?: Record<string, string>) {
-    this.app = app;
+    super(url, app, headers);
     this.#isSession = SESSION_PATH.test(url);
-    const reader = new FrameReader(url);
-    this.#socket = headers
-      ? new WebSocket(url, { headers })
-      : new WebSocket(url);
-    this.#socket.addEventListener("message", ({ data }) => {
-      this.texts.push(data);
-      try {
-        const frames = reader.read(data);
-        this.log.push(...frames);
-        this.#frames.push(...frames);
-      } catch (fault) {
-        this.#fault ??= fault;
-      }
-      this.#wake();
-    });
-    const { promise, resolve } = Promise.withResolvers<Closing>();
-    this.closed = promise;
-    this.#socket.addEventListener("close", ({ code, reason }) => {
-      this.#closing = { code, reason };
-      this.#wake();
-      resolve(this.#closing);
-    });
+    this.#reader = new FrameReader(url);
   }
 
-  /** Takes the first frame, which has to establish the connection. */
-  async established(): Promise<Frame> {
-    const frame = await this.next("pusher:connection_established");
-    this.socketId = dataOf(frame).socket_id;
-    return frame;
-  }
-
-  /** Sends text and bytes as they are, anything else as JSON. */
-  send(frame: unknown): void {
-    this.#socket.send(
-      typeof frame === "string" || frame instanceof Uint8Array
-        ? frame as string
-        : JSON.stringify(frame),
-    );
+  protected override decode(text: string): Frame[] {
+    this.texts.push(text);
+    const frames = this.#reader.read(text);
+    this.log.push(...frames);
+    return frames;
   }
 
   /** Takes the next frame, which has to be the named event. */
-  async next(event?: string): Promise<Frame> {
+  override async next(event?: string, ms?: number): Promise<Frame> {
     for (;;) {
-      if (this.#fault !== undefined) throw this.#fault;
-      const frame = this.#frames.shift();
-      if (frame !== undefined) {
-        const isPing = frame.event === "pusher:ping";
-        if (this.#isSession && isPing && event !== frame.event) continue;
-        if (event !== undefined) {
-          assertEquals(frame.event, event, JSON.stringify(frame).slice(0, 300));
-        }
-        return frame;
+      const frame = await this.frames.next(event ?? "frame", ms);
+      const isPing = frame.event === "pusher:ping";
+      if (this.#isSession && isPing && event !== frame.event) continue;
+      if (event !== undefined) {
+        assertEquals(frame.event, event, JSON.stringify(frame).slice(0, 300));
       }
-      const what = event ?? "frame";
-      if (this.#closing) {
-        throw new Error(
-          `Cannot take ${what}: closed with ${this.#closing.code}`,
-        );
-      }
-      await this.#more(what);
+      return frame;
     }
   }
 
-  async #more(what: string): Promise<void> {
-    const { promise, resolve } = Promise.withResolvers<void>();
-    this.#wake = resolve;
-    await within(DEADLINE_MS, what, promise);
+  /** Expects that the server has nothing to say. */
+  override async silence(): Promise<void> {
+    assertEquals(await this.framesUntilPong(), []);
   }
 
   /**
@@ -520,9 +362,8 @@ export class Client implements AsyncDisposable {
       );
       if (ping >= this.#answered) this.pong();
       if (ping > event) return;
-      if (this.#fault !== undefined) throw this.#fault;
-      if (this.#closing) throw new Error("Cannot be pinged: closed");
-      await this.#more("pusher:ping");
+      this.frames.check();
+      await this.frames.arrival("pusher:ping");
     }
   }
 
@@ -548,93 +389,6 @@ export class Client implements AsyncDisposable {
     this.send({ event: "pusher:pong", data: {} });
   }
 
-  /**
-   * Takes every frame up to the answer of a ping that is sent now: all that
-   * the server had to say so far, without a pause.
-   */
-  async framesUntilPong(): Promise<Frame[]> {
-    this.send({ event: "pusher:ping", data: {} });
-    const frames: Frame[] = [];
-    for (;;) {
-      const frame = await this.next();
-      if (frame.event === "pusher:pong") return frames;
-      frames.push(frame);
-    }
-  }
-
-  /** Expects that the server has nothing to say. */
-  async silence(): Promise<void> {
-    assertEquals(await this.framesUntilPong(), []);
-  }
-
-  /** Asks for a channel, signed where that is needed. */
-  requestSubscribe(channel: string, init: SubscribeInit = {}): void {
-    const channelData = init.channelData ??
-      (init.member && JSON.stringify(init.member));
-    const auth = init.auth !== undefined
-      ? init.auth
-      : /^(private|presence)-/.test(channel)
-      ? channelAuth(this.app, this.socketId, channel, channelData)
-      : "";
-    this.send({
-      event: "pusher:subscribe",
-      data: {
-        channel,
-        ...(auth === null ? {} : { auth }),
-        ...(channelData === undefined ? {} : { channel_data: channelData }),
-        ...("recover" in init && { recover: init.recover }),
-        ...("rewind" in init && { rewind: init.rewind }),
-      },
-    });
-  }
-
-  /** Asks for a channel and takes the answer, whichever it is. */
-  async subscribe(channel: string, init?: SubscribeInit): Promise<Frame> {
-    this.requestSubscribe(channel, init);
-    const frame = await this.next();
-    assert(/subscription_(succeeded|error)$/.test(frame.event), frame.event);
-    assertEquals(frame.channel, channel);
-    return frame;
-  }
-
-  /** Subscribes, which has to succeed, and returns the confirmation. */
-  async enter(channel: string, init?: SubscribeInit): Promise<Frame> {
-    const frame = await this.subscribe(channel, init);
-    assertEquals(frame.event, SUCCEEDED, JSON.stringify(frame));
-    return frame;
-  }
-
-  /** Subscribes, which has to succeed, and returns what the server says. */
-  // deno-lint-ignore no-explicit-any -- every test knows what it asked for
-  async join(channel: string, init?: SubscribeInit): Promise<any> {
-    return dataOf(await this.enter(channel, init));
-  }
-
-  /** Signs in, which has to succeed, and returns the confirmation. */
-  async signIn(
-    user: { id: string; [field: string]: unknown },
-    more: { recover?: unknown } = {},
-  ): Promise<Frame> {
-    const user_data = JSON.stringify(user);
-    const text = `${this.socketId}::user::${user_data}`;
-    const auth = `${this.app.key}:${hmac(this.app.secret, text)}`;
-    this.send({ event: "pusher:signin", data: { auth, user_data, ...more } });
-    return await this.next(SIGNED_IN);
-  }
-
-  /** Subscribes, which has to fail, and returns why, as `type status`. */
-  async refused(channel: string, init?: SubscribeInit): Promise<string> {
-    const frame = await this.subscribe(channel, init);
-    assertEquals(frame.event, "pusher:subscription_error");
-    const { type, status } = dataOf(frame);
-    return `${type} ${status}`;
-  }
-
-  /** Unsubscribes; the server does not answer. */
-  unsubscribe(channel: string): void {
-    this.send({ event: "pusher:unsubscribe", data: { channel } });
-  }
-
   /** Takes the refusal of the connection, which says one thing in two ways. */
   async turnedAway(): Promise<Closing> {
     const { code, message } = dataOf(await this.next("pusher:error"));
@@ -643,210 +397,12 @@ export class Client implements AsyncDisposable {
     return closing;
   }
 
-  /** Closes the connection and waits until that is done. */
-  async close(): Promise<Closing> {
-    this.#socket.close();
-    return await within(DEADLINE_MS, "close", this.closed);
-  }
-
   async [Symbol.asyncDispose](): Promise<void> {
     await cleanUp(async () => {
       await this.close();
-      if (this.#fault !== undefined) throw this.#fault;
+      this.frames.check();
     });
   }
-}
-
-/** Whether to mask, and what else to get wrong in a frame on purpose. */
-export interface WireFrame {
-  /** First byte; @default {0x81} for a whole text frame. */
-  first?: number;
-  masked?: boolean;
-  /** What the frame says of its length. */
-  length?: number;
-}
-
-/** The bytes of one WebSocket frame from a client. */
-export function wireFrame(
-  payload: string | Uint8Array,
-  { first = 0x81, masked = true, length }: WireFrame = {},
-): Uint8Array {
-  const body = typeof payload === "string"
-    ? new TextEncoder().encode(payload)
-    : payload;
-  const said = length ?? body.length;
-  const flag = masked ? 0x80 : 0;
-  const size = said < 126 ? 0 : said < 65_536 ? 2 : 8;
-  const head = new DataView(new ArrayBuffer(2 + size));
-  head.setUint8(0, first);
-  head.setUint8(1, flag | (size === 0 ? said : size === 2 ? 126 : 127));
-  if (size === 2) head.setUint16(2, said);
-  if (size === 8) head.setBigUint64(2, BigInt(said));
-  // A mask of zeros is a mask, and leaves the payload readable.
-  const mask = masked ? ZEROS : EMPTY;
-  return concat([new Uint8Array(head.buffer), mask, body]);
-}
-
-const ZEROS = new Uint8Array(4);
-const EMPTY = new Uint8Array(0);
-
-function concat(parts: Uint8Array[]): Uint8Array {
-  const whole = new Uint8Array(parts.reduce((sum, p) => sum + p.length, 0));
-  let offset = 0;
-  for (const part of parts) {
-    whole.set(part, offset);
-    offset += part.length;
-  }
-  return whole;
-}
-
-/** A TCP connection, for what no well-behaved client can send. */
-export class RawClient implements Disposable {
-  readonly #connection: Deno.TcpConn;
-  #pending = EMPTY as Uint8Array;
-  #isOpen = true;
-
-  private constructor(connection: Deno.TcpConn) {
-    this.#connection = connection;
-  }
-
-  static async connect(port: number): Promise<RawClient> {
-    return new RawClient(await Deno.connect({ hostname: "127.0.0.1", port }));
-  }
-
-  /** Sends; false when the server has hung up. */
-  async write(data: string | Uint8Array): Promise<boolean> {
-    let rest = typeof data === "string" ? new TextEncoder().encode(data) : data;
-    try {
-      while (rest.length > 0) {
-        const written = await within(
-          DEADLINE_MS,
-          "room to write",
-          this.#connection.write(rest),
-        );
-        rest = rest.subarray(written);
-      }
-      return true;
-    } catch (error) {
-      if (isHangUp(error)) return false;
-      throw error;
-    }
-  }
-
-  /** Opens a WebSocket by hand and returns the head of the answer. */
-  async upgrade(
-    path: string,
-    headers: Record<string, string> = {},
-    method = "GET",
-  ): Promise<string> {
-    const all = {
-      Host: "127.0.0.1",
-      Upgrade: "websocket",
-      Connection: "Upgrade",
-      "Sec-WebSocket-Version": "13",
-      "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
-      ...headers,
-    };
-    const lines = Object.entries(all)
-      .filter(([, value]) => value !== "")
-      .map(([name, value]) => `${name}: ${value}\r\n`).join("");
-    await this.write(`${method} ${path} HTTP/1.1\r\n${lines}\r\n`);
-    return await this.readHead();
-  }
-
-  /** Reads the head of a response; "" when the server hangs up instead. */
-  async readHead(): Promise<string> {
-    for (;;) {
-      const text = new TextDecoder("latin1").decode(this.#pending);
-      const end = text.indexOf("\r\n\r\n");
-      if (end >= 0) {
-        this.#pending = this.#pending.slice(end + 4);
-        return text.slice(0, end);
-      }
-      if (!await this.#more()) return "";
-    }
-  }
-
-  /** Reads one WebSocket frame; `null` when the server hangs up. */
-  async readFrame(): Promise<{ opcode: number; body: Uint8Array } | null> {
-    for (;;) {
-      const [first = 0, second = 0] = this.#pending;
-      const wide = second === 126 ? 2 : second === 127 ? 8 : 0;
-      if (this.#pending.length >= 2 + wide) {
-        const length = wide === 0
-          ? second
-          : this.#pending.subarray(2, 2 + wide).reduce((n, b) => n * 256 + b);
-        const end = 2 + wide + length;
-        if (this.#pending.length >= end) {
-          const body = this.#pending.slice(2 + wide, end);
-          this.#pending = this.#pending.slice(end);
-          return { opcode: first & 15, body };
-        }
-      }
-      if (!await this.#more()) return null;
-    }
-  }
-
-  /** Reads one WebSocket frame of text, as the protocol has it. */
-  async readText(): Promise<Frame> {
-    const frame = await this.readFrame();
-    assertEquals(frame?.opcode, 1);
-    return parseFrame(new TextDecoder().decode(frame?.body));
-  }
-
-  /** Reads frames until the server closes: the code, or `null` without one. */
-  async readClose(): Promise<number | null> {
-    for (;;) {
-      const frame = await this.readFrame();
-      if (frame === null) return null;
-      if (frame.opcode === 1) parseFrame(new TextDecoder().decode(frame.body));
-      if (frame.opcode === 8) {
-        const [high, low = 0] = frame.body;
-        return high === undefined ? null : high * 256 + low;
-      }
-    }
-  }
-
-  /** Reads until the server hangs up. */
-  async readAll(): Promise<string> {
-    while (await this.#more());
-    const text = new TextDecoder("latin1").decode(this.#pending);
-    this.#pending = EMPTY;
-    return text;
-  }
-
-  /** Ends the connection without a word, as a network does that breaks. */
-  drop(): void {
-    if (this.#isOpen) this.#connection.close();
-    this.#isOpen = false;
-  }
-
-  [Symbol.dispose](): void {
-    this.drop();
-  }
-
-  async #more(): Promise<boolean> {
-    const buffer = new Uint8Array(65_536);
-    try {
-      const count = await within(
-        DEADLINE_MS,
-        "bytes to read",
-        this.#connection.read(buffer),
-      );
-      if (count === null) return false;
-      this.#pending = concat([this.#pending, buffer.subarray(0, count)]);
-      return true;
-    } catch (error) {
-      if (isHangUp(error)) return false;
-      throw error;
-    }
-  }
-}
-
-function isHangUp(error: unknown): boolean {
-  return error instanceof Deno.errors.ConnectionReset ||
-    error instanceof Deno.errors.BrokenPipe ||
-    error instanceof Deno.errors.ConnectionAborted;
 }
 
 // ---- Hooks ------------------------------------------------------------------
@@ -996,99 +552,6 @@ export class MemoryTransport implements Transport {
   }
 }
 
-/** The backplane in memory, as one behind a network: every answer comes later. */
-export class SlowBackplane implements Backplane {
-  readonly #memory = new MemoryBackplane();
-  /** Methods that were called when it had been closed. */
-  readonly afterClose: string[] = [];
-  /** How often it has been closed. */
-  closes = 0;
-  readonly #pending = new Set<Promise<unknown>>();
-  /** Awaited before and after each call, with its name. */
-  turn: (method: keyof Backplane, isAfter: boolean) => Promise<void> = () =>
-    new Promise((resolve) => setTimeout(resolve, 1));
-
-  start(node: BackplaneNode): void {
-    this.#memory.start(node);
-  }
-  publish(...given: [string, string, Message]): Promise<void> {
-    return this.#later("publish", () => this.#memory.publish(...given));
-  }
-  join(...given: Parameters<MemoryBackplane["join"]>) {
-    return this.#later("join", () => {
-      const joined = this.#memory.join(...given);
-      // What has come over a network does not change any more.
-      return joined && { ...joined, members: new Map(joined.members) };
-    });
-  }
-  leave(...given: Parameters<MemoryBackplane["leave"]>) {
-    return this.#later("leave", () => this.#memory.leave(...given));
-  }
-  members(...given: Parameters<MemoryBackplane["members"]>) {
-    return this.#later(
-      "members",
-      () => new Map(this.#memory.members(...given)),
-    );
-  }
-  cached(...given: Parameters<MemoryBackplane["cached"]>) {
-    return this.#later("cached", () => this.#memory.cached(...given));
-  }
-  occupancy(...given: Parameters<MemoryBackplane["occupancy"]>) {
-    return this.#later("occupancy", () => this.#memory.occupancy(...given));
-  }
-  occupied(...given: Parameters<MemoryBackplane["occupied"]>) {
-    return this.#later("occupied", () => this.#memory.occupied(...given));
-  }
-  async close(): Promise<void> {
-    this.closes++;
-    while (this.#pending.size > 0) await Promise.allSettled(this.#pending);
-    this.#memory.close();
-  }
-
-  #later<T>(method: keyof Backplane, call: () => T): Promise<T> {
-    if (this.closes > 0) this.afterClose.push(method);
-    const answer = (async () => {
-      await this.turn(method, false);
-      const result = call();
-      await this.turn(method, true);
-      return result;
-    })();
-    this.#pending.add(answer);
-    const done = () => this.#pending.delete(answer);
-    answer.then(done, done);
-    return answer;
-  }
-}
-
-/** Registers a test against each kind of backplane. */
-export function backplaneTest(
-  name: string,
-  fn: (start: (options?: PusherOptions) => TestServer) => Promise<void>,
-): void {
-  Deno.test(name, () => fn(serve));
-  Deno.test(
-    `${name}, behind a backplane that answers later`,
-    () =>
-      fn((options) => serve({ backplane: new SlowBackplane(), ...options })),
-  );
-}
-
-/** A backplane whose first answer to a join waits for `answer`. */
-export function lateJoin() {
-  const backplane = new SlowBackplane();
-  const joined = Promise.withResolvers<void>();
-  const answer = Promise.withResolvers<void>();
-  let isFirst = true;
-  backplane.turn = async (method, isAfter) => {
-    if (method !== "join" || !isAfter || !isFirst) return;
-    isFirst = false;
-    joined.resolve();
-    await answer.promise;
-  };
-  const joining = () => within(DEADLINE_MS, "join", joined.promise);
-  return { backplane, joining, answer: answer.resolve };
-}
-
 // ---- Server -----------------------------------------------------------------
 
 /** Handlers around the server's own in a cascade. */
@@ -1170,7 +633,7 @@ export class TestServer implements AsyncDisposable {
 
   /** A TCP connection to the server. */
   async raw(): Promise<RawClient> {
-    return await RawClient.connect(this.port);
+    return await RawClient.connect(this.port, { decode: parseFrame });
   }
 
   /** Sends a signed request to the HTTP API; `path` follows the app's id. */

@@ -6,15 +6,13 @@
  */
 import StockServerSdk from "pusher";
 import pusherJs, { type PresenceChannel } from "pusher-js";
-import { within } from "./deadline.ts";
+import { DEADLINE_MS, within } from "./deadline.ts";
 import { APP } from "./server.ts";
 import { start } from "./program.ts";
+import { Inbox } from "./queue.ts";
 
 // The package's types describe an ES module, but under Deno it is CommonJS.
 const PusherJs = pusherJs as unknown as typeof pusherJs.default;
-
-/** For everything that a client waits for; what passes takes milliseconds. */
-const DEADLINE_MS = 10_000;
 
 /** Encrypts end to end: 32 bytes, known to the SDK only. */
 export const MASTER_KEY = btoa("0123456789abcdef0123456789abcdef");
@@ -66,40 +64,6 @@ export function sdk(
     useTLS: false,
     encryptionMasterKeyBase64: MASTER_KEY,
   });
-}
-
-/** Emitters of pusher-js: clients, connections, channels. */
-interface Emitter {
-  bind_global(callback: (event: string, data: unknown) => void): unknown;
-}
-
-/** What an emitter says from now on, to be taken in order. */
-export class Inbox {
-  readonly #events: [name: string, data: unknown][] = [];
-  #arrived = () => {};
-
-  constructor(emitter: Emitter) {
-    emitter.bind_global((event, data) => {
-      this.#events.push([event, data]);
-      this.#arrived();
-    });
-  }
-
-  /** Takes all events up to the first one of a name, that one included. */
-  async until(name: string): Promise<[name: string, data: unknown][]> {
-    for (;;) {
-      const index = this.#events.findIndex(([event]) => event === name);
-      if (index >= 0) return this.#events.splice(0, index + 1);
-      const { promise, resolve } = Promise.withResolvers<void>();
-      this.#arrived = resolve;
-      await within(DEADLINE_MS, name, promise);
-    }
-  }
-
-  /** Takes the same events, and returns the data of the last one. */
-  async data(name: string): Promise<unknown> {
-    return (await this.until(name)).at(-1)?.[1];
-  }
 }
 
 /** pusher-js, connecting; disposal disconnects it. */

@@ -4,7 +4,6 @@
  *
  * @module
  */
-import { createHash } from "node:crypto";
 import { type Program, start } from "../../support/program.ts";
 import {
   type Identity,
@@ -17,11 +16,12 @@ import {
 import {
   Api,
   type App,
-  DEADLINE_MS,
-  hmac,
+  dataOf,
   hold,
   Queue,
+  RawClient,
   same,
+  show,
   Socket,
 } from "./wire.ts";
 
@@ -363,7 +363,7 @@ export class Bench implements AsyncDisposable {
   ): Socket {
     const url = origin.replace(/^http/, "ws") + path + query;
     const socket = new Socket(url, app);
-    this.#stack.defer(() => socket.close());
+    this.#stack.defer(async () => void await socket.close());
     return socket;
   }
 
@@ -508,46 +508,10 @@ export class HttpFront implements AsyncDisposable {
 export async function openTcp(
   origin: string,
   key: string,
-): Promise<{ id: string; send(frame: unknown): Promise<void>; drop(): void }> {
-  const { hostname, port } = new URL(origin);
-  const tcp = await Deno.connect({ hostname, port: Number(port || 80) });
-  const nonce = createHash("md5").update(hmac(key, origin)).digest("base64");
-  const head = [
-    `GET /app/${key}?protocol=7 HTTP/1.1`,
-    `Host: ${hostname}:${port}`,
-    "Upgrade: websocket",
-    "Connection: Upgrade",
-    "Sec-WebSocket-Version: 13",
-    `Sec-WebSocket-Key: ${nonce}`,
-  ];
-  await write(tcp, new TextEncoder().encode(`${head.join("\r\n")}\r\n\r\n`));
-  let text = "";
-  const buffer = new Uint8Array(4096);
-  const deadline = performance.now() + DEADLINE_MS;
-  let id: string | undefined;
-  while (id === undefined) {
-    hold(performance.now() < deadline, "no socket id over TCP");
-    const count = await tcp.read(buffer);
-    hold(count !== null, `connection ended: ${text}`);
-    text += new TextDecoder("latin1").decode(buffer.subarray(0, count));
-    id = /socket_id\\?":\\?"([\d.]+)/.exec(text)?.[1];
-  }
-  return {
-    id,
-    send: (frame) => write(tcp, maskedFrame(JSON.stringify(frame))),
-    drop: () => tcp.close(),
-  };
-}
-
-/** A text frame of under 64 KiB; a mask of zeros leaves it as it is. */
-function maskedFrame(text: string): Uint8Array {
-  const body = new TextEncoder().encode(text);
-  const [high, low] = [body.length >> 8, body.length & 255];
-  return new Uint8Array([0x81, 0xfe, high, low, 0, 0, 0, 0, ...body]);
-}
-
-async function write(tcp: Deno.TcpConn, bytes: Uint8Array): Promise<void> {
-  for (let at = 0; at < bytes.length;) {
-    at += await tcp.write(bytes.subarray(at));
-  }
+): Promise<{ id: string; client: RawClient }> {
+  const { host, hostname, port } = new URL(origin);
+  const client = await RawClient.connect(Number(port || 80), { hostname });
+  const head = await client.upgrade(`/app/${key}?protocol=7`, { Host: host });
+  hold(head.startsWith("HTTP/1.1 101 "), `upgrade is answered ${show(head)}`);
+  return { id: dataOf(await client.readText()).socket_id, client };
 }

@@ -245,11 +245,11 @@ const PRIVATE: Sections[number] = ["Private and encrypted channels", [
       for (const prefix of ["private-", "private-encrypted-"]) {
         await socket.join(t.name(prefix));
         const channel = t.name(prefix);
-        const { auth } = t.sdk.authorizeChannel(socket.id, channel);
+        const { auth } = t.sdk.authorizeChannel(socket.socketId, channel);
         await socket.join(channel, { auth });
       }
       const cached = t.name("private-cache-");
-      const { auth } = t.sdk.authorizeChannel(socket.id, cached);
+      const { auth } = t.sdk.authorizeChannel(socket.socketId, cached);
       await socket.join(cached, { auth });
       return "3 digests, 5 channels joined";
     },
@@ -274,12 +274,12 @@ const PRIVATE: Sections[number] = ["Private and encrypted channels", [
     async run(t) {
       const socket = await t.open();
       const channel = t.name("private-");
-      const right = channelAuth(t.app, socket.id, channel);
+      const right = channelAuth(t.app, socket.socketId, channel);
       const wrong = [
         null,
         right.replace(/^.*:/, "other-key:"),
         channelAuth(t.app, "1.1", channel),
-        channelAuth(t.app, socket.id, t.name("private-")),
+        channelAuth(t.app, socket.socketId, t.name("private-")),
       ];
       for (const auth of wrong) {
         same(
@@ -307,7 +307,9 @@ const PRIVATE: Sections[number] = ["Private and encrypted channels", [
     async run(t) {
       const socket = await t.open();
       const channel = t.name("private-");
-      const [key, digest] = channelAuth(t.app, socket.id, channel).split(":");
+      const [key, digest] = channelAuth(t.app, socket.socketId, channel).split(
+        ":",
+      );
       const auth = `${key}:${digest!.toUpperCase()}`;
       const answer = await socket.refused(channel, { auth });
       same(answer, "AuthError 401", "refusal");
@@ -494,13 +496,13 @@ const PRESENCE: Sections[number] = ["Presence channels", [
           );
           same(dataOf(frames.at(-1)!), { user_id }, "removed");
         };
-        const lost = await openTcp(t.host.origin, t.app.key);
+        const { id, client } = await openTcp(t.host.origin, t.app.key);
         const channel_data = JSON.stringify(member("lost"));
-        const auth = channelAuth(t.app, lost.id, channel, channel_data);
+        const auth = channelAuth(t.app, id, channel, channel_data);
         const data = { channel, auth, channel_data };
-        await lost.send({ event: "pusher:subscribe", data });
+        await client.send({ event: "pusher:subscribe", data });
         await watcher.upTo("pusher_internal:member_added");
-        lost.drop();
+        client.drop();
         await removed("lost");
         const silent = await t.open();
         await silent.join(channel, { member: member("silent") });
@@ -606,7 +608,7 @@ const PRESENCE: Sections[number] = ["Presence channels", [
       const [late, tab] = sockets.splice(100);
       await Promise.all(
         sockets.map((socket, n) =>
-          socket.request(channel, { member: member(`user-${n}`) })
+          socket.requestSubscribe(channel, { member: member(`user-${n}`) })
         ),
       );
       for (const socket of sockets) {
@@ -652,7 +654,7 @@ const PRESENCE: Sections[number] = ["Presence channels", [
       const channel = t.name("presence-");
       const channelData = text("Mr. Channels");
       const other = text("Mr. Pusher");
-      const auth = channelAuth(t.app, socket.id, channel, other);
+      const auth = channelAuth(t.app, socket.socketId, channel, other);
       const answer = await socket.refused(channel, { channelData, auth });
       same(answer, "AuthError 401", "digest of another text");
       await socket.join(channel, { channelData });
@@ -667,7 +669,7 @@ const PRESENCE: Sections[number] = ["Presence channels", [
       const socket = await t.open();
       same(await socket.refused(channel), "AuthError 401", "not signed in");
       const id = t.name();
-      await socket.signin({ id, user_info: { name: "Ann" } });
+      await socket.signIn({ id, user_info: { name: "Ann" } });
       const { presence } = await socket.join(channel);
       same(presence.hash, { [id]: { name: "Ann" } }, "hash");
       return "AuthError; then joined as the user";
@@ -716,7 +718,11 @@ const CACHE: Sections[number] = ["Cache channels", [
       const channel = t.name("cache-");
       await caches(t, channel);
       const socket = await t.joined(channel);
-      same(events(await socket.fence()), ["last"], "events after success");
+      same(
+        events(await socket.framesUntilPong()),
+        ["last"],
+        "events after success",
+      );
       return "last event only";
     },
   },
@@ -920,11 +926,11 @@ const CLIENT: Sections[number] = ["Client events", [
       const id = t.name();
       const channels = [t.name(), t.name("cache-"), `#server-to-user-${id}`];
       const socket = await t.open();
-      await socket.signin({ id });
+      await socket.signIn({ id });
       for (const channel of channels) {
         await socket.join(channel);
         // The cache channel says that it is empty.
-        await socket.fence();
+        await socket.framesUntilPong();
       }
       for (const channel of [...channels, t.name("private-")]) {
         socket.trigger(channel, "client-a", {});

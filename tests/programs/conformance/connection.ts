@@ -60,7 +60,7 @@ export const CONNECTION: Sections = [["Connection", [
     async run(t) {
       const ids = new Set<string>();
       for (let n = 0; n < MANY_CONNECTIONS; n += AT_ONCE) {
-        for (const { id } of await t.openAll(AT_ONCE)) ids.add(id);
+        for (const { socketId } of await t.openAll(AT_ONCE)) ids.add(socketId);
       }
       const odd = [...ids].find((id) => !SOCKET_ID.test(id));
       same(odd, undefined, "an id of another form");
@@ -280,9 +280,9 @@ export const CONNECTION: Sections = [["Connection", [
       await socket.join(t.name("cache-"));
       socket.send("{}");
       socket.send({ event: "pusher:signin", data: {} });
-      socket.requestSignin({ id: t.name() });
+      socket.requestSignIn({ id: t.name() });
       // Whether it is closed for that is another item's question.
-      await socket.fence().catch(() => []);
+      await socket.framesUntilPong().catch(() => []);
       same(traffic.faults, [], "frames without an event");
       return `${traffic.frames} frames`;
     },

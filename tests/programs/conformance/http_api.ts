@@ -4,15 +4,7 @@
  * @module
  */
 import type { Sections } from "./bench.ts";
-import {
-  type Answer,
-  hmac,
-  hold,
-  same,
-  show,
-  type Signed,
-  signed,
-} from "./wire.ts";
+import { type Answer, hmac, hold, same, show, type Signed } from "./wire.ts";
 
 /** The app of the vectors. */
 const VECTORS = {
@@ -147,12 +139,12 @@ export const HTTP_API: Sections = [["HTTP API", [
       for (const [n, given] of B.entries()) {
         const [method, path, query, body, digest, signedPath = path] = given;
         const init = { query: { ...VECTOR_TIME, ...query }, body, signedPath };
-        const { params } = signed(VECTORS, method, path, init);
+        const { params } = t.apiOf(VECTORS).sign(method, path, init);
         same(params.at(-1)?.[1], digest, `digest of B${n + 1}`);
         const asked = query.Info
           ? { query: { Info: "subscription_count" } }
           : { query };
-        const live = signed(t.app, method, path, {
+        const live = t.api.sign(method, path, {
           ...asked,
           body,
           signedPath,
@@ -168,25 +160,28 @@ export const HTTP_API: Sections = [["HTTP API", [
       "signature: 401",
     async run(t) {
       const body = { name: "made", channel: t.name(), data: "{}" };
-      const right = signed(t.app, "POST", "/events", { body });
-      const other = signed(t.app, "POST", "/events", {
+      const right = t.api.sign("POST", "/events", { body });
+      const other = t.api.sign("POST", "/events", {
         body,
         query: { auth_key: "other-key" },
       });
-      const noMd5 = signed(t.app, "POST", "/events", {
+      const noMd5 = t.api.sign("POST", "/events", {
         body,
         query: { body_md5: null },
       });
-      const badMd5 = signed(t.app, "POST", "/events", {
+      const badMd5 = t.api.sign("POST", "/events", {
         body,
         query: { body_md5: "0".repeat(32) },
       });
-      const oldVersion = signed(t.app, "POST", "/events", {
+      const oldVersion = t.api.sign("POST", "/events", {
         body,
         query: { auth_version: "0.9" },
       });
+      const { body: changed } = t.api.sign("POST", "/events", {
+        body: { ...body, data: "[]" },
+      });
       const wrong: Record<string, Signed> = {
-        "a changed body": { ...right, body: right.body.replace("{}", "[]") },
+        "a changed body": { ...right, body: changed },
         "no body_md5": noMd5,
         "a wrong body_md5": badMd5,
         "another key": other,
@@ -226,7 +221,7 @@ export const HTTP_API: Sections = [["HTTP API", [
       const channel = t.name("presence-");
       await t.joined(channel, { user_id: "ann" });
       const query = { info: "user_count", filter_by_prefix: channel };
-      const request = signed(t.app, "GET", "/channels", { query });
+      const request = t.api.sign("GET", "/channels", { query });
       const everything = (text: string) =>
         Array.from(new TextEncoder().encode(text))
           .map((byte) => `%${byte.toString(16).padStart(2, "0")}`).join("");
@@ -313,7 +308,7 @@ export const HTTP_API: Sections = [["HTTP API", [
     async run(t) {
       const channel = t.name();
       const [one, two] = [await t.joined(channel), await t.joined(channel)];
-      await t.api.publish(channel, "made", "{}", { socket_id: one.id });
+      await t.api.publish(channel, "made", "{}", { socket_id: one.socketId });
       await t.api.publish(channel, "more", "{}", { socket_id: "1.1" });
       const seen = (await t.before(channel, one, two))
         .map((frames) => frames.map(({ event }) => event));
@@ -451,7 +446,7 @@ export const HTTP_API: Sections = [["HTTP API", [
       const [id, info] = [t.name(), "subscription_count"];
       const socket = await t.joined(news);
       await t.joined(room, { user_id: "ann" });
-      const { id: socket_id } = socket;
+      const { socketId: socket_id } = socket;
       const item = { channel: news, name: "made", data: { n: 1 } };
       const path = `/channels/${room}`;
       const encrypted = t.name("private-encrypted-");

@@ -7,7 +7,8 @@
 import Sdk from "npm:pusher@5.3.4";
 import LaravelEcho from "npm:laravel-echo@2.5.0";
 import nacl from "npm:tweetnacl@1.0.3";
-import { type App, DEADLINE_MS, Queue } from "./wire.ts";
+import { Inbox as SupportInbox } from "../../support/queue.ts";
+import { type App, DEADLINE_MS } from "./wire.ts";
 
 export { LaravelEcho, nacl, Sdk };
 
@@ -74,19 +75,10 @@ export interface StockPusher extends Emitter {
 
 type PusherClass = new (key: string, options: unknown) => StockPusher;
 
-/** What an emitter says from now on. */
-export class Inbox {
-  readonly #events = new Queue<[name: string, data: unknown]>();
-
+/** What an emitter emits from now on. */
+export class Inbox extends SupportInbox {
   constructor(emitter: Emitter) {
-    emitter.bind_global((name, data) => this.#events.push([name, data]));
-  }
-
-  /** Takes events up to the named one, and returns its data. */
-  // deno-lint-ignore no-explicit-any -- every item knows what it waits for
-  async data(name: string, ms = DEADLINE_MS): Promise<any> {
-    const isIt = ([event]: [string, unknown]) => event === name;
-    return (await this.#events.upTo(isIt, name, ms)).at(-1)?.[1];
+    super(emitter, DEADLINE_MS);
   }
 }
 

@@ -15,7 +15,7 @@ const WATCHLIST = "pusher_internal:watchlist_events";
 /** Signs a new socket in. */
 async function signedIn(t: Bench, id: string, more = {}): Promise<Socket> {
   const socket = await t.open();
-  await socket.signin({ id, ...more });
+  await socket.signIn({ id, ...more });
   return socket;
 }
 
@@ -32,8 +32,12 @@ async function watched(socket: Socket): Promise<Record<string, string[]>> {
 }
 
 /** Expects a sign-in to be refused without closing. */
-async function refusesSignin(socket: Socket, user: unknown, auth?: string) {
-  socket.requestSignin(user, auth);
+async function refusesSignin(
+  socket: Socket,
+  user: object | string,
+  auth?: string,
+) {
+  socket.requestSignIn(user, { auth });
   const { channel } = await socket.error(4009);
   same(channel, undefined, "channel of the error");
 }
@@ -45,12 +49,13 @@ export const USERS: Sections = [["Users", [
     async run(t) {
       const socket = await t.open();
       const user = { id: t.name(), user_info: { name: "Zoë ✓" } };
-      const { auth, user_data } = t.sdk.authenticateUser(socket.id, user);
-      socket.requestSignin(user_data, auth);
+      const { auth, user_data } = t.sdk.authenticateUser(socket.socketId, user);
+      socket.requestSignIn(user_data, { auth });
       const frame = await socket.next("pusher:signin_success");
       same(dataOf(frame).user_data, user_data, "user_data");
       const odd = `{ "id" : "${t.name()}", "n": 1.0 }`;
-      same(await (await t.open()).signin(odd), odd, "unusual user_data");
+      const echo = dataOf(await (await t.open()).signIn(odd));
+      same(echo.user_data, odd, "unusual user_data");
       for (const { pusher, connection } of t.stocks({ user })) {
         await connection.data("connected");
         const succeeded = connection.data("message");
@@ -82,7 +87,7 @@ export const USERS: Sections = [["Users", [
     async run(t) {
       const id = t.name();
       const socket = await signedIn(t, id);
-      await socket.signin({ id });
+      await socket.signIn({ id });
       await refusesSignin(socket, { id: t.name() });
       await t.sdk.sendToUser(id, "hello", {});
       await socket.next("hello");
@@ -216,7 +221,7 @@ export const USERS: Sections = [["Users", [
       same(user_ids, [id], "online in pusher-js");
       const two = await signedIn(t, id);
       await one.close();
-      await two.fence();
+      await two.framesUntilPong();
       await watcher.silence("second socket, and the first one's end");
       await two.close();
       same(await watched(watcher), { offline: [id] }, "last close");
@@ -232,7 +237,7 @@ export const USERS: Sections = [["Users", [
       const watchlist = Array.from({ length: WATCHED + 1 }, () => t.name());
       const extra = watchlist.at(-1) as string;
       const watcher = await signedIn(t, t.name(), { watchlist });
-      const frames = await watcher.fence();
+      const frames = await watcher.framesUntilPong();
       const error = frames.find(({ event }) => event === "pusher:error");
       hold(error !== undefined, "no error");
       same(dataOf(error).code, 4302, "code");

@@ -180,7 +180,7 @@ export const WEBHOOKS: Sections = [["Webhooks", [
         const { event, data, socket_id, user_id } =
           (await takeEvents(t, channel, names)).at(-1)!;
         same([event, data], ["client-a", '{"n":1}'], "event and data");
-        same(socket_id, socket.id, "socket_id");
+        same(socket_id, socket.socketId, "socket_id");
         seen.push(user_id);
       }
       same(seen, [undefined, "ann"], "user_id");

@@ -97,9 +97,8 @@ export class Traffic {
     const subject = random.of(subjects);
     const user = random.of(users);
     const channel = random.of(channels);
-    if (channel === undefined) return;
     if (kind < CLIENT_SHARE) this.#fromClient(subject);
-    else if (kind < CLIENT_SHARE + USER_SHARE && user !== undefined) {
+    else if (kind < CLIENT_SHARE + USER_SHARE) {
       this.#toChannel(userChannel(user), isOverHttp);
     } else {
       // Who joins a cache channel gets its last event, be it who it may.
@@ -130,13 +129,13 @@ export class Traffic {
   }
 
   /** What a client sends may be lost on its way to the server: the witness knows. */
-  #fromClient(subject: Subject | undefined): void {
+  #fromClient(subject: Subject): void {
     const channel = this.#random.of(
       this.#options.channels.filter((name) =>
         /^(private|presence)-/.test(name)
       ),
     );
-    if (!subject || channel === undefined || this.#areClientsHushed) return;
+    if (this.#areClientsHushed) return;
     const n = this.#options.ledger.number(subject.name);
     subject.say(channel, this.#data(n));
   }
