@@ -14,7 +14,6 @@ import {
 } from "@std/assert";
 import { FakeTime } from "@std/testing/time";
 import {
-  type Handler,
   type Peer,
   Pusher,
   type PusherOptions,
@@ -26,11 +25,11 @@ import {
   type FallbackServer,
 } from "@glitz/pusher/fallback";
 import { DEADLINE_MS, within } from "../tests/support/deadline.ts";
+import { serveHttp } from "../tests/support/fallback.ts";
 import {
   APP,
   cleanUp,
   parseFrame,
-  serve,
   type TestServer,
 } from "../tests/support/server.ts";
 import {
@@ -50,18 +49,6 @@ type Kind = typeof KINDS[number];
 
 /** Answers requests: over the network, or a handler itself. */
 type Fetch = (request: Request) => Response | Promise<Response>;
-
-/** A server whose cascade ends with the fallback. */
-function serveHttp(
-  options: PusherOptions = {},
-  fallbackOptions?: FallbackOptions,
-): TestServer {
-  let handler: Handler = () => null;
-  const late: Handler = (request, info) => handler(request, info);
-  const server = serve(options, { after: [late] });
-  handler = fallback(server.pusher, fallbackOptions);
-  return server;
-}
 
 /** Numbers that make each session another one. */
 let sessions = 0;

@@ -10,9 +10,8 @@ import {
   assertMatch,
   assertObjectMatch,
 } from "@std/assert";
-import type { Handler, PusherOptions } from "@glitz/pusher";
+import type { PusherOptions } from "@glitz/pusher";
 import { Pusher as OwnClient } from "@glitz/pusher/client";
-import { fallback } from "@glitz/pusher/fallback";
 import webBuild from "npm:pusher-js@8.6.0/dist/web/pusher.js" with {
   type: "text",
 };
@@ -20,7 +19,8 @@ import { once } from "node:events";
 import { connect, createServer, type Server, type Socket } from "node:net";
 import { browserTest, openPage } from "../support/browser.ts";
 import { DEADLINE_MS, within } from "../support/deadline.ts";
-import { APP, type Client, serve, type TestServer } from "../support/server.ts";
+import { serveHttp } from "../support/fallback.ts";
+import { APP, type Client, type TestServer } from "../support/server.ts";
 import { channelAuth, dataOf } from "../support/wire.ts";
 import { FaultProxy } from "../support/proxy.ts";
 import { Inbox } from "../support/queue.ts";
@@ -52,11 +52,7 @@ function over(
 
 /** Everything that a stock client needs of a server, and short absences. */
 function serveStock(options: PusherOptions = {}): TestServer {
-  let handler: Handler = () => null;
-  const late: Handler = (request, info) => handler(request, info);
-  const server = serve({ clientEvents: true, ...options }, { after: [late] });
-  handler = fallback(server.pusher, { absenceMs: 500 });
-  return server;
+  return serveHttp({ clientEvents: true, ...options }, { absenceMs: 500 });
 }
 
 const ANN: StockMember = { user_id: "ann", user_info: { name: "Ann" } };
@@ -209,16 +205,12 @@ for (const transport of TRANSPORTS) {
 
   Deno.test(`pusher-js over ${transport} asks for a line, and does not go on asking`, async () => {
     const actions: string[] = [];
-    let handler: Handler = () => null;
-    await using server = serve({ activityTimeoutMs: 1_000 }, {
-      after: [(request, info) => {
-        actions.push(
-          request.url.split(/[/?]/).find((part) => part.startsWith("xhr"))!,
-        );
-        return handler(request, info);
-      }],
-    });
-    handler = fallback(server.pusher);
+    const note = ({ url }: Request) => {
+      const action = url.split(/[/?]/).find((part) => part.startsWith("xhr"));
+      if (action !== undefined) actions.push(action);
+      return null;
+    };
+    await using server = serveHttp({ activityTimeoutMs: 1_000 }, {}, [note]);
     using client = new StockClient(server, over(server, transport));
     await client.connection.until("connected");
     const pinged = () => actions.filter((name) => name === "xhr_send").length;
