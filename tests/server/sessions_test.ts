@@ -22,8 +22,10 @@ import {
   APP,
   type Client,
   type ConnectInit,
+  leave,
   serve,
   type TestServer,
+  TWO_APPS,
 } from "../support/server.ts";
 import { channelAuth, dataOf, type Frame } from "../support/wire.ts";
 import {
@@ -33,7 +35,6 @@ import {
   range,
   rest,
   take,
-  TWO_APPS,
 } from "../support/recovering.ts";
 import {
   authorizedBy,
@@ -60,15 +61,6 @@ async function frames(client: Client): Promise<Frame[]> {
 /** How often the server has pinged a client. */
 function pingsOf({ log }: Client): number {
   return log.filter(({ event }) => event === PING).length;
-}
-
-/** Closes a connection and waits until the server has seen it. */
-async function leave(server: TestServer, client: Client): Promise<void> {
-  await client.close();
-  for (;;) {
-    const { socketId } = await server.journal.next("disconnected");
-    if (socketId === client.socketId) return;
-  }
 }
 
 /** Comes to a channel in a session, and goes without a word. */

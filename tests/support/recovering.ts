@@ -9,7 +9,7 @@ import type { PusherOptions } from "@glitz/pusher";
 import { assertEquals } from "@std/assert";
 import { type BackplaneKind, BACKPLANES, serveWith } from "./backplanes.ts";
 import type { Client, ConnectInit, TestServer } from "./server.ts";
-import type { App, Frame, Position } from "./wire.ts";
+import type { Frame, Position } from "./wire.ts";
 
 /** The query of a client that recovers. */
 export const RECOVER = "?protocol=7&client=glitz&recover=1";
@@ -19,12 +19,6 @@ export const BATCH = "?protocol=7&client=glitz&batch=1";
 
 /** The query of a client that does both. */
 export const BOTH = `${BATCH}&recover=1`;
-
-/** Apps that have the same channels. */
-export const TWO_APPS: [App, App] = [
-  { id: "a", key: "key-a", secret: "secret-a" },
-  { id: "b", key: "key-b", secret: "secret-b" },
-];
 
 /** For tests in which time is moved on: nobody is pinged for being silent. */
 export const PATIENT = { activityTimeoutMs: 2_000_000_000 };
@@ -140,4 +134,41 @@ export async function visit(
   await using client = await connect(server);
   for (const channel of channels) await client.enter(channel);
   return channels.map((channel) => client.positionOn(channel));
+}
+
+const FAILED = "pusher:recovery_failed";
+
+/** Takes the word that something is gone. */
+export async function failure(client: Client, channel: string): Promise<void> {
+  const data = JSON.stringify({ channel });
+  assertEquals(await client.next(FAILED), { event: FAILED, channel, data });
+}
+
+/** What the last events of a channel are, for a client that comes anew. */
+export async function rewound(
+  { connect }: Lane,
+  server: TestServer,
+  channel: string,
+  rewind: unknown = 1_000,
+): Promise<number[]> {
+  await using client = await connect(server);
+  const { recovered } = await client.enter(channel, { rewind });
+  assertEquals(recovered, undefined);
+  return await rest(client);
+}
+
+/** Comes back to a channel: what was missed, or null for a failure. */
+export async function missed(
+  { connect }: Lane,
+  server: TestServer,
+  channel: string,
+  recover: Position,
+): Promise<number[] | null> {
+  await using client = await connect(server);
+  const { recovered } = await client.enter(channel, { recover });
+  if (!recovered) await failure(client, channel);
+  const numbers = await rest(client);
+  if (recovered) return numbers;
+  assertEquals(numbers, []);
+  return null;
 }

@@ -35,6 +35,12 @@ export const APP: App = {
   secret: "the-app-secret",
 };
 
+/** Two apps, for tests in which they must not meet. */
+export const TWO_APPS: [App, App] = [
+  { id: "a", key: "key-a", secret: "secret-a" },
+  { id: "b", key: "key-b", secret: "secret-b" },
+];
+
 const faults: unknown[] = [];
 
 /**
@@ -671,4 +677,18 @@ export function serve(
   around: Around = {},
 ): TestServer {
   return new TestServer(options, around);
+}
+
+/** Closes a client's connection and waits until the server has seen it. */
+export async function leave(server: TestServer, client: Client): Promise<void> {
+  await client.close();
+  for (;;) {
+    const { socketId } = await server.journal.next("disconnected");
+    if (socketId === client.socketId) return;
+  }
+}
+
+/** An object whose JSON has so many bytes. */
+export function objectOf(bytes: number): { x: string } {
+  return { x: "x".repeat(bytes - '{"x":""}'.length) };
 }

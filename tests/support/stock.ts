@@ -4,6 +4,7 @@
  *
  * @module
  */
+import type { UserData } from "@glitz/pusher";
 import StockServerSdk from "pusher";
 import pusherJs, { type PresenceChannel } from "pusher-js";
 import { DEADLINE_MS, within } from "./deadline.ts";
@@ -153,4 +154,39 @@ export function authorizedBy(
       },
     },
   };
+}
+
+/** The option with which pusher-js signs in as a user whom the SDK names. */
+export function authenticatedBy(
+  server: Pick<Host, "port">,
+  user: UserData,
+  member = authorizedBy(sdk(server)),
+): StockOptions {
+  return {
+    ...member,
+    userAuthentication: {
+      endpoint: "",
+      transport: "ajax",
+      customHandler({ socketId }, callback) {
+        callback(null, sdk(server).authenticateUser(socketId, user));
+      },
+    },
+  };
+}
+
+/** Resolves when pusher-js has signed in, and subscribed to what is the user's. */
+export function signedIn(client: StockClient): Promise<void> {
+  const done = new Promise<void>((resolve) =>
+    client.pusher.connection.bind("message", ({ event }: { event: string }) => {
+      if (event === "pusher_internal:subscription_succeeded") resolve();
+    })
+  );
+  return within(DEADLINE_MS, "sign-in", done);
+}
+
+/** Signs pusher-js in. */
+export async function stockSignIn(client: StockClient): Promise<void> {
+  const done = signedIn(client);
+  client.pusher.signin();
+  await done;
 }

@@ -19,6 +19,13 @@ export interface App {
   secret: string;
 }
 
+/** The app that the published examples of signatures are made with. */
+export const DOCS: App = {
+  id: "3",
+  key: "278d425bdf160c739803",
+  secret: "7ad3773142a6692b25b8",
+};
+
 // ---- Signatures -------------------------------------------------------------
 
 /** Lower-case hex HMAC-SHA256. */
