@@ -111,20 +111,24 @@ browserTest(
   async (browser) => {
     await using program = await run("presence");
     const url = program.ready[1]!;
-    const ann = await comeIn(browser.defaultBrowserContext(), url, "Ann");
+    const ann = await comeIn(browser, url, "Ann");
     await lists(ann, ["Ann (you)"]);
     const secondTab = await openPage(browser, url);
     await lists(secondTab, ["Ann (you)"]);
 
     const markup = `<img src=x onerror="document.title=1">`;
-    const bob = await comeIn(await browser.createBrowserContext(), url, markup);
+    const bob = await comeIn(
+      await browser.browser().createBrowserContext(),
+      url,
+      markup,
+    );
     await lists(bob, ["Ann", `${markup} (you)`]);
     for (const window of [ann, secondTab]) {
       await lists(window, ["Ann (you)", markup]);
       await window.shows("2 here");
       assertEquals(await window.page.$$("img"), []);
     }
-    const impostor = await browser.createBrowserContext();
+    const impostor = await browser.browser().createBrowserContext();
     const other = await comeIn(impostor, url, "Ann");
     await lists(other, ["Ann", markup, "Ann (you)"]);
     await lists(ann, ["Ann (you)", markup, "Ann"]);
@@ -147,7 +151,7 @@ browserTest(
   async (browser) => {
     await using program = await run("presence");
     const url = program.ready[1]!;
-    const window = await comeIn(browser.defaultBrowserContext(), url, "Ann");
+    const window = await comeIn(browser, url, "Ann");
     await lists(window, ["Ann (you)"]);
     const cookies = await browser.cookies();
     assertEquals(
@@ -196,13 +200,12 @@ Deno.test("examples/presence.ts refuses a name of no or too many characters", as
 browserTest(
   "examples/presence.ts asks to come in again where the server knows nobody",
   async (browser) => {
-    const context = browser.defaultBrowserContext();
     let port = "";
     let window;
     {
       await using program = await run("presence");
       port = new URL(program.ready[1]!).port;
-      window = await comeIn(context, program.ready[1]!, "Ann");
+      window = await comeIn(browser, program.ready[1]!, "Ann");
       await lists(window, ["Ann (you)"]);
     }
     await lists(window, []);

@@ -14,7 +14,7 @@
 import { Pusher, type PusherOptions } from "@glitz/pusher";
 import { fallback } from "@glitz/pusher/fallback";
 import { assert, assertEquals, assertMatch } from "@std/assert";
-import type { Browser } from "puppeteer-core";
+import type { BrowserContext } from "puppeteer-core";
 import { browserTest, openPage, type Window } from "../support/browser.ts";
 import { APP } from "../support/server.ts";
 import { type Transport, TRANSPORTS } from "../programs/loss/clients.ts";
@@ -315,7 +315,7 @@ for (const client of CLIENTS) {
 
 /** Runs a page through a storm of its own, and checks what it received. */
 async function weather(
-  browser: Browser,
+  browser: BrowserContext,
   { script, prefix, isExact }: typeof CLIENTS[number],
   transport: Transport,
   stormSeed: number,
