@@ -1,9 +1,10 @@
 /**
- * The examples that have a page of their own, as a user meets them: started from
- * the command line, open in browser windows.
+ * The examples as a user meets them: started from the command line, open in
+ * browser windows.
  */
 import { assertEquals, assertStringIncludes } from "@std/assert";
 import type { BrowserContext } from "puppeteer-core";
+import { handler, pusher } from "../examples/compose.ts";
 import { browserTest, openPage, Window } from "./support/browser.ts";
 import { type Program, start } from "./support/program.ts";
 
@@ -72,7 +73,11 @@ for (const name of Object.keys(READY) as Example[]) {
       await script.body?.cancel();
       const page = await fetch(url);
       assertEquals(page.status, 200);
-      assertStringIncludes(await page.text(), "<!doctype html>");
+      const text = await page.text();
+      assertStringIncludes(text, "<!doctype html>");
+      // The first page of presence only asks for a name.
+      const isForm = name === "presence";
+      assertStringIncludes(text, isForm ? "Come in" : `src="/pusher.js"`);
       const missing = await fetch(new URL("missing", url));
       assertEquals(missing.status, 404);
       await missing.body?.cancel();
@@ -81,6 +86,64 @@ for (const name of Object.keys(READY) as Example[]) {
     }
   });
 }
+
+// ---- Compose ----------------------------------------------------------------
+
+const call = (path: string, init?: RequestInit) =>
+  handler(new Request(`http://localhost${path}`, init));
+
+Deno.test("examples/compose.ts leaves the program its own routes", async () => {
+  const page = await call("/");
+  assertEquals(page.status, 200);
+  assertStringIncludes(await page.text(), `src="/realtime/pusher.js"`);
+  const order = await call("/orders", { method: "POST" });
+  assertEquals([order.status, Object.keys(await order.json())], [201, ["id"]]);
+  assertEquals((await call("/pusher.js")).status, 404);
+});
+
+Deno.test("examples/compose.ts serves Pusher below /realtime", async () => {
+  const script = await call("/realtime/pusher.js");
+  assertEquals(script.status, 200);
+  assertStringIncludes(await script.text(), `"path":"/realtime"`);
+  const join = (cookie: string) =>
+    call("/realtime/pusher/auth", {
+      method: "POST",
+      headers: { cookie },
+      body: new URLSearchParams({
+        socket_id: "1.2",
+        channel_name: "private-orders",
+      }),
+    });
+  assertEquals((await join("role=clerk")).status, 200);
+  assertEquals((await join("role=guest")).status, 403);
+});
+
+browserTest(
+  "examples/compose.ts tells a page with the cookie of a private event",
+  async (browser) => {
+    const server = Deno.serve(
+      { hostname: "127.0.0.1", port: 0, onListen() {} },
+      handler,
+    );
+    try {
+      const { page } = await openPage(
+        browser,
+        `http://127.0.0.1:${server.addr.port}/`,
+      );
+      await page.waitForFunction(
+        `pusher.channel("private-orders")?.subscribed`,
+      );
+      await page.click("button");
+      await page.waitForFunction(
+        `/^order \\d+ is paid$/.test(document.querySelector("output").textContent)`,
+      );
+      await page.close();
+    } finally {
+      await pusher.close();
+      await server.shutdown();
+    }
+  },
+);
 
 // ---- Presence ---------------------------------------------------------------
 
