@@ -9,6 +9,12 @@ import { stripVTControlCharacters } from "node:util";
 import { findChromium } from "../tests/support/chromium.ts";
 import { findPackages, scratchLock } from "./packages.ts";
 
+/**
+ * How many files are tested at a time. Tests mostly wait, for browsers and for
+ * what the protocol measures in seconds: two keep each other from nothing.
+ */
+const JOBS = Deno.env.get("DENO_JOBS") ?? "2";
+
 /** The last line of `deno test`; where there are steps, they follow a number. */
 const SUMMARY =
   /^(?:ok|FAILED) \| (\d+) passed.*? \| (\d+) failed(?:.*? \| (\d+) ignored)?/gm;
@@ -38,10 +44,17 @@ async function denoTest(
 ): Promise<{ code: number; output: string }> {
   const child = new Deno.Command(Deno.execPath(), {
     // Deno would take this file for a test by its name.
-    args: ["test", "--doc", "--ignore=.ci", ...permissions(), ...args],
+    args: [
+      ...["test", "--doc", "--parallel", "--ignore=.ci"],
+      ...permissions(),
+      ...args,
+    ],
     cwd: new URL("..", import.meta.url),
     // A pipe is no terminal, but what comes through it is shown on one.
-    env: Deno.stdout.isTerminal() ? { FORCE_COLOR: "1" } : {},
+    env: {
+      DENO_JOBS: JOBS,
+      ...(Deno.stdout.isTerminal() && { FORCE_COLOR: "1" }),
+    },
     stdout: "piped",
   }).spawn();
   const [shown, kept] = child.stdout.tee();

@@ -1,7 +1,7 @@
 /**
  * Sessions: what a stock client gets that only put `/r/<id>` in front of its
- * path. Raw sockets first, on which the test decides what is answered and when,
- * then pusher-js and Laravel Echo, unmodified, behind a proxy that cuts.
+ * path. The clients are raw sockets, on which the test decides what is answered
+ * and when.
  */
 import type { Encryption } from "@glitz/pusher";
 import {
@@ -14,10 +14,7 @@ import {
   assertNotEquals,
 } from "@std/assert";
 import { FakeTime } from "@std/testing/time";
-import LaravelEcho from "npm:laravel-echo@2.5.0";
-import pusherJs from "pusher-js";
 import { eachBackplane, SlowBackplane } from "../support/backplanes.ts";
-import { DEADLINE_MS, within } from "../support/deadline.ts";
 import {
   APP,
   type Client,
@@ -36,12 +33,6 @@ import {
   rest,
   take,
 } from "../support/recovering.ts";
-import {
-  authorizedBy,
-  sdk,
-  StockClient,
-  type StockOptions,
-} from "../support/stock.ts";
 
 const ADDED = "pusher_internal:member_added";
 const SUCCEEDED = "pusher_internal:subscription_succeeded";
@@ -186,9 +177,9 @@ Deno.test("a session is pinged only while something is unacknowledged, once at a
   using time = new FakeTime();
   await using server = serve(PATIENT);
   await using client = await server.connect({ path: newPath() });
-  const pass = async (ms: number) => {
-    for (let passed = 0; passed < ms; passed += 100) {
-      time.tick(100);
+  const pass = async (ms: number, stepMs = 100) => {
+    for (let passed = 0; passed < ms; passed += stepMs) {
+      time.tick(stepMs);
       await time.delay(0);
     }
     await client.framesUntilPong();
@@ -199,7 +190,7 @@ Deno.test("a session is pinged only while something is unacknowledged, once at a
   if (pingsOf(client) > 0) client.pong();
   const idle = pingsOf(client);
   assertLessOrEqual(idle, 1);
-  await pass(60_000);
+  await pass(60_000, 1_000);
   assertEquals(pingsOf(client), idle);
 
   await publish(server, "news", 1);
@@ -214,7 +205,7 @@ Deno.test("a session is pinged only while something is unacknowledged, once at a
   await pass(1_000);
   assertEquals(pingsOf(client), idle + 2);
   client.pong();
-  await pass(60_000);
+  await pass(60_000, 1_000);
   assertEquals(pingsOf(client), idle + 2, "There is nothing to acknowledge");
 });
 
@@ -1103,256 +1094,4 @@ Deno.test("the id of a session is told to nobody", async () => {
   texts.push(Deno.inspect(written, { depth: 10 }));
   assertGreater(texts.length, 20);
   for (const text of texts) assert(!text.includes(id), text);
-});
-
-// ---- Stock clients ----------------------------------------------------------
-
-/** A proxy that can break what goes through it. */
-class Proxy implements AsyncDisposable {
-  readonly #listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
-  readonly #open = new Set<Deno.TcpConn>();
-  /** Connections up to this one are stalled: nothing passes, nothing ends. */
-  #stalled = 0;
-  #count = 0;
-  readonly #running: Promise<void>;
-
-  constructor(port: number) {
-    this.#running = this.#run(port);
-  }
-
-  get port(): number {
-    return this.#listener.addr.port;
-  }
-
-  /** Ends all connections without a word. */
-  cut(): void {
-    for (const connection of this.#open) connection.close();
-    this.#open.clear();
-  }
-
-  /** Lets nothing pass on the connections that there are. */
-  stall(): void {
-    this.#stalled = this.#count;
-  }
-
-  async #run(port: number): Promise<void> {
-    for await (const client of this.#listener) {
-      const server = await Deno.connect({ hostname: "127.0.0.1", port });
-      const number = ++this.#count;
-      this.#open.add(client).add(server);
-      this.#pump(client, server, number);
-      this.#pump(server, client, number);
-    }
-  }
-
-  async #pump(
-    from: Deno.TcpConn,
-    to: Deno.TcpConn,
-    number: number,
-  ): Promise<void> {
-    const buffer = new Uint8Array(65_536);
-    try {
-      for (;;) {
-        const count = await from.read(buffer);
-        if (number <= this.#stalled) continue;
-        if (count === null) break;
-        let rest = buffer.subarray(0, count);
-        while (rest.length > 0) rest = rest.subarray(await to.write(rest));
-      }
-    } catch {
-      // One of the two has gone, and the other one follows.
-    }
-    for (const end of [from, to]) {
-      if (this.#open.delete(end)) end.close();
-    }
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    this.#listener.close();
-    this.cut();
-    await this.#running;
-  }
-}
-
-/** Numbers as they arrive. */
-class Numbers {
-  readonly all: number[] = [];
-  #wake = () => {};
-
-  readonly add = (n: unknown): void => {
-    this.all.push(n as number);
-    this.#wake();
-  };
-
-  /** Waits until so many more have arrived. */
-  async more(count: number): Promise<void> {
-    const wanted = this.all.length + count;
-    while (this.all.length < wanted) await this.#next();
-  }
-
-  /** Waits until a number has arrived. */
-  async until(n: number): Promise<void> {
-    while (!this.all.includes(n)) await this.#next();
-  }
-
-  /** The order in which they arrived first. */
-  get first(): number[] {
-    return [...new Set(this.all)];
-  }
-
-  async #next(): Promise<void> {
-    const { promise, resolve } = Promise.withResolvers<void>();
-    this.#wake = resolve;
-    await within(DEADLINE_MS, "number", promise);
-  }
-}
-
-/** Publishes ascending numbers until it is told to stop. */
-function publisher(publishOne: (n: number) => Promise<unknown>) {
-  let n = 0;
-  let isRunning = true;
-  const done = (async () => {
-    while (isRunning) {
-      await publishOne(++n);
-      await new Promise((resolve) => setTimeout(resolve, 5));
-    }
-    return n;
-  })();
-  return () => {
-    isRunning = false;
-    return done;
-  };
-}
-
-/** pusher-js, signed in, on a channel of each kind. */
-async function follow(
-  server: TestServer,
-  proxy: Proxy,
-  options: StockOptions,
-): Promise<{ client: StockClient; channels: Map<string, Numbers> }> {
-  const signer = sdk(server);
-  const client = new StockClient(proxy, {
-    ...authorizedBy(signer, { user_id: "7" }),
-    userAuthentication: {
-      customHandler: ({ socketId }, callback) =>
-        callback(null, signer.authenticateUser(socketId, { id: "7" })),
-      // Its types ask for what it does not need beside a handler.
-    } as NonNullable<StockOptions["userAuthentication"]>,
-    // So that it finds out soon that a connection is dead.
-    activityTimeout: 400,
-    pongTimeout: 400,
-    ...options,
-  });
-  const channels = new Map<string, Numbers>();
-  for (const name of ["news", "private-a", "presence-a"]) {
-    const numbers = new Numbers();
-    channels.set(name, numbers);
-    (await client.join(name), client.pusher.channel(name))
-      .bind("n", numbers.add);
-  }
-  const own = new Numbers();
-  channels.set("user", own);
-  client.pusher.user.bind("n", own.add);
-  const signedIn = Promise.withResolvers<void>();
-  client.pusher.connection.bind(
-    "message",
-    ({ event }: { event: string }) => {
-      if (event === "pusher:signin_success") signedIn.resolve();
-    },
-  );
-  client.pusher.signin();
-  await within(DEADLINE_MS, "sign-in", signedIn.promise);
-  return { client, channels };
-}
-
-/** Publishes through several cuts; what arrived, and how much there was. */
-async function throughCuts(
-  server: TestServer,
-  options: StockOptions,
-): Promise<{ channels: Map<string, Numbers>; last: number }> {
-  await using proxy = new Proxy(server.port);
-  const { client, channels } = await follow(server, proxy, options);
-  using _ = client;
-  const news = channels.get("news") as Numbers;
-  const names = ["news", "private-a", "presence-a"];
-  const stop = publisher(async (n) => {
-    await server.pusher.trigger(names, "n", n);
-    await server.pusher.sendToUser("7", "n", n);
-  });
-  await client.connection.until("connected");
-  for (const cut of ["cut", "cut", "stall", "cut"] as const) {
-    await news.more(50);
-    proxy[cut]();
-    await client.connection.until("connected");
-  }
-  await news.more(50);
-  const last = await stop();
-  for (const numbers of channels.values()) await numbers.until(last);
-  return { channels, last };
-}
-
-Deno.test("pusher-js with a session in its path loses nothing over cuts and stalls", async () => {
-  await using server = serve();
-  const { channels, last } = await throughCuts(server, { wsPath: newPath() });
-  assertGreater(last, 300);
-  for (const [name, numbers] of channels) {
-    assertEquals(numbers.first, range(1, last), name);
-  }
-});
-
-Deno.test("pusher-js without a session loses what comes while it is away", async () => {
-  await using server = serve();
-  const { channels, last } = await throughCuts(server, {});
-  for (const [name, numbers] of channels) {
-    assertLess(numbers.first.length, last, name);
-    assertEquals(numbers.first, numbers.all, name);
-  }
-});
-
-Deno.test("pusher-js is told on its channel when something is gone", async () => {
-  await using server = serve({ history: { events: 2 } });
-  await using proxy = new Proxy(server.port);
-  using client = new StockClient(proxy, { wsPath: newPath() });
-  const news = await client.join("news");
-  await client.connection.until("connected");
-  proxy.cut();
-  await server.journal.next("disconnected");
-  await publish(server, "news", 1, 3);
-  const events = await news.until(FAILED);
-  assertEquals(events.at(-1), [FAILED, { channel: "news" }]);
-  await publish(server, "news", 4);
-  await news.until("n");
-});
-
-Deno.test("Laravel Echo passes a session on, and loses nothing over a cut", async () => {
-  await using server = serve();
-  await using proxy = new Proxy(server.port);
-  const echo = new LaravelEcho({
-    broadcaster: "pusher",
-    Pusher: pusherJs,
-    key: APP.key,
-    cluster: "none",
-    wsHost: "127.0.0.1",
-    wsPort: proxy.port,
-    wsPath: newPath(),
-    forceTLS: false,
-    enabledTransports: ["ws"],
-  });
-  const numbers = new Numbers();
-  const subscribed = Promise.withResolvers<void>();
-  echo.channel("orders").subscribed(subscribed.resolve)
-    .listen(".n", numbers.add);
-  await within(DEADLINE_MS, "subscription", subscribed.promise);
-  const stop = publisher((n) => server.pusher.trigger("orders", "n", n));
-  for (let cuts = 0; cuts < 2; cuts++) {
-    await numbers.more(50);
-    proxy.cut();
-    await server.journal.next("connected");
-    await server.journal.next("disconnected");
-  }
-  await numbers.more(50);
-  const last = await stop();
-  await numbers.until(last);
-  echo.disconnect();
-  assertEquals(numbers.first, range(1, last));
 });
