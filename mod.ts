@@ -36,26 +36,23 @@
  * @module
  */
 
-import { createHash } from "node:crypto";
-import { setImmediate } from "node:timers";
-import {
-  CLIENT_BUNDLE,
-  CLIENT_ETAG,
-  CLIENT_FALLBACK_BUNDLE,
-  CLIENT_FALLBACK_ETAG,
-} from "./client_bundle.ts";
-import {
-  type Backplane,
-  DEFAULT_HISTORY,
-  type History,
-  type JoiningMember,
-  type JoinResult,
-  type KnownMember,
-  type LogRequest,
-  type Message,
-  type Peer,
-  type Replay,
-  type Transport,
+import { checkRequestSignature, readApiBody } from "./core/api_requests.ts";
+import type {
+  Backplane,
+  BackplaneNode,
+  Departure,
+  Held,
+  History,
+  HistoryRequest,
+  Holding,
+  JoiningMember,
+  JoinResult,
+  KnownMember,
+  Message,
+  Peer,
+  Position,
+  Transition,
+  Transport,
 } from "./core/backplane.ts";
 import type {
   AnyEvents,
@@ -66,27 +63,27 @@ import type {
   ChannelAuth,
   ChannelCounts,
   ChannelDescription,
-  ChannelInfoName,
   ChannelName,
   ChannelsFilter,
   Encryption,
   EventData,
   EventName,
-  InfoName,
+  Hooks,
   Member,
   MemberOf,
   PublishResult,
+  Stats,
   TriggerParams,
   TriggerResponse,
   UserAuth,
   UserData,
 } from "./core/calls.ts";
-import { HookQueue, type Hooks } from "./core/hooks.ts";
+import { Delivery, forgetBatches } from "./core/deliveries.ts";
+import { HookQueue } from "./core/hooks.ts";
 import {
   compileOrigins,
   corsHeaders,
   decodeUtf8,
-  escapeUnit,
   lowerCaseNames,
   notFound,
   type OriginCheck,
@@ -94,171 +91,126 @@ import {
   readBody,
   refuse,
   refuseMethod,
-  serveScript,
 } from "./core/http.ts";
+import { Inbox, type InboxOwner } from "./core/inbox.ts";
 import {
   accepted,
   DEFAULT_LIMITS,
-  exceedsBytes,
   isRefusal,
   type Limits,
   overLimit,
   quote,
   Refusal,
 } from "./core/limits.ts";
-import { Liveness, type Watched } from "./core/liveness.ts";
+import { Liveness, Pulse, type PulseOwner } from "./core/liveness.ts";
 import { MemoryBackplane, NO_MEMBERS } from "./core/memory_backplane.ts";
 import {
   type AppOptions,
   checkOptions,
+  clockOf,
+  DEFAULT_HISTORY,
   defaultApp,
   type PusherOptions,
   readEnvironment,
 } from "./core/options.ts";
 import {
-  type Batch,
-  Delivery,
-  deliveryOf,
-  EMPTY_BATCH,
-  ReplayQueue,
+  Outbox,
+  type OutboxOwner,
+  type OutboxServices,
 } from "./core/outbox.ts";
 import {
+  announceUser,
   type ChannelKind,
   checkVersion,
   CLIENT_EVENT_PREFIX,
   CLOSE,
   type Close,
   decodeData,
-  decodeFrame,
   encodeError,
   encodeFrame,
   encodeMessage,
   encodeSubscribed,
-  encodeWatchlist,
   ERROR,
   type Frame,
   INBOUND,
   isObject,
   isOwnChannel,
   isSocketId,
+  kindOf,
   memberAdded,
   memberRemoved,
+  type NamedChannel,
   OUTBOUND,
   OWN_CHANNEL,
   parseChannelName,
   parseJson,
   PING_FRAME,
   PONG_FRAME,
+  randomSocketId,
   REFUSAL,
   type ReplayFields,
-  transitionOf,
 } from "./core/protocol.ts";
+import {
+  type Asking,
+  checkChannelInfo,
+  checkListInfo,
+  countChannels,
+  describeChannel,
+  listChannels,
+  listUsers,
+} from "./core/queries.ts";
+import { serveClient, serveFallback } from "./core/served_client.ts";
 import {
   type Extensions,
   hasGap,
-  NO_WISHES,
-  readCount,
+  NO_HISTORY,
   readExtensions,
-  readPosition,
+  readHistoryRequest,
   type Resumable,
   type Session,
-  SESSION_ID,
-  SESSION_PREFIX,
   Sessions,
+  splitSession,
 } from "./core/sessions.ts";
 import {
   channelText,
   decodePart,
   equalsInConstantTime,
   hmac,
-  requestTexts,
   userText,
   Webhook,
   type WebhookRequest,
 } from "./core/signatures.ts";
 import {
+  afterThisTurn,
   all,
   attempt,
   type Awaitable,
   chain,
+  type Clock,
+  CountThrottle,
+  Later,
   MAX_TIMER_MS,
   TokenBucket,
 } from "./core/time.ts";
 import {
-  checkChannelInfo,
   checkChannelName,
-  checkEventData,
-  checkEventName,
-  checkListInfo,
+  checkClientEvent,
   checkMember,
   checkPresenceName,
   checkSocketId,
   checkUser,
   checkUserId,
   checkUserInfoSize,
-  countsOf,
   type KnownUser,
   parseBatch,
   parsePublish,
   type Publish,
+  type Seal,
 } from "./core/validation.ts";
-export type {
-  Announcement,
-  Backplane,
-  BackplaneNode,
-  CachedMessage,
-  History,
-  JoiningMember,
-  JoinOptions,
-  JoinResult,
-  LeaveOptions,
-  LeaveResult,
-  LeavingMember,
-  LoggedMessage,
-  LogRequest,
-  Message,
-  Occupancy,
-  Peer,
-  Position,
-  Replay,
-  Transport,
-} from "./core/backplane.ts";
-export type {
-  AnyEvents,
-  Authenticate,
-  AuthenticateContext,
-  Authorize,
-  AuthorizeContext,
-  BatchEvent,
-  ChannelAuth,
-  ChannelCounts,
-  ChannelDescription,
-  ChannelName,
-  ChannelsFilter,
-  DeclaredUserInfo,
-  Encryption,
-  EventData,
-  EventName,
-  Member,
-  MemberOf,
-  PublishResult,
-  TriggerParams,
-  TriggerResponse,
-  UserAuth,
-  UserData,
-} from "./core/calls.ts";
-export type {
-  AppEvent,
-  ChannelEvent,
-  ClientEvent,
-  ConnectionEvent,
-  DisconnectedEvent,
-  ErrorEvent,
-  Hooks,
-  MemberEvent,
-  PublishedEvent,
-  SubscriptionCountEvent,
-} from "./core/hooks.ts";
+import { Watchlist, type WatchlistOwner } from "./core/watchlist.ts";
+
+export type * from "./core/backplane.ts";
+export type * from "./core/calls.ts";
 export type { OriginRule } from "./core/http.ts";
 export type { Limits } from "./core/limits.ts";
 export { MemoryBackplane } from "./core/memory_backplane.ts";
@@ -270,7 +222,7 @@ export {
   type WebhookEvent,
   type WebhookRequest,
 } from "./core/signatures.ts";
-export type { Awaitable } from "./core/time.ts";
+export type { Awaitable, Clock } from "./core/time.ts";
 
 /** A request handler; one that answers `undefined` or `null` passes. */
 export type Handler = (
@@ -330,9 +282,9 @@ export type Handler = (
  */
 export class Pusher<Events extends object = AnyEvents> {
   static #default: Pusher | undefined;
-  #app: App;
+  readonly #app: App;
   /** The app whose hooks are heard, or null for all. */
-  #hears: string | null = null;
+  readonly #hears: string | null;
 
   /**
    * Answers what belongs to Pusher, and everything else with 404 and its body
@@ -350,18 +302,18 @@ export class Pusher<Events extends object = AnyEvents> {
    * @throws {TypeError} If an option is unknown or of the wrong kind.
    * @throws {RangeError} If a figure is outside its range.
    */
-  constructor(options?: PusherOptions<Events>);
-  // `app()` passes an app of a server that is there already.
-  constructor(options: PusherOptions<Events> | App = {}) {
-    if (options instanceof App) {
-      this.#app = options;
-      this.#hears = options.id;
-    } else {
-      // What `authorize` answers is checked as it comes, whatever `Events` says.
-      const untyped = options as unknown as PusherOptions;
-      this.#app = new Server(untyped).defaultApp;
-    }
-    this.handler = (request) => this.#app.server.handle(request);
+  constructor(options: PusherOptions<Events> = {}) {
+    const { [VIEWED]: viewed } = options as ViewOptions;
+    this.#hears = viewed?.id ?? null;
+    // What `authorize` answers is checked as it comes, whatever `Events` says.
+    const untyped = options as unknown as PusherOptions;
+    this.#app = viewed ?? new Server(untyped).defaultApp;
+    this.handler = (request) => handle(this.#app.server, request);
+  }
+
+  /** What the server goes by, for parts that belong to it. */
+  get clock(): Clock {
+    return this.#app.server.clock;
   }
 
   /** The prefix of every route, see {@linkcode PusherOptions.path}. */
@@ -401,10 +353,11 @@ export class Pusher<Events extends object = AnyEvents> {
     data: EventData<Events, C, N>,
     params: TriggerParams = {},
   ): Promise<TriggerResponse> {
+    const { limits, seal } = this.#app;
     const list = typeof channels === "string" ? [channels] : channels;
     const fields = { ...params, channels: list, name: event, data };
     const publish = accepted(
-      parsePublish(encrypted(fields, this.#app), this.#app.limits),
+      parsePublish(fields, limits, seal),
       `Cannot trigger "${event}"`,
     );
     return respond(this.#app, this.#app.server.publish(this.#app, publish));
@@ -421,11 +374,9 @@ export class Pusher<Events extends object = AnyEvents> {
   triggerBatch(
     batch: readonly BatchEvent<Events>[],
   ): Promise<TriggerResponse> {
-    const fields = Array.isArray(batch)
-      ? batch.map((item) => encrypted(item, this.#app))
-      : batch;
+    const { limits, seal } = this.#app;
     const publishes = accepted(
-      parseBatch(fields, this.#app.limits),
+      parseBatch(batch, limits, seal),
       "Cannot trigger a batch",
     );
     return respond(
@@ -523,7 +474,7 @@ export class Pusher<Events extends object = AnyEvents> {
     if (kind.presence && member !== undefined) {
       accepted(checkMember(member, limits), what);
     }
-    return this.#app.authorize(socketId, channel, member);
+    return this.#app.authorize(socketId, { name: channel, kind }, member);
   }
 
   /**
@@ -547,6 +498,10 @@ export class Pusher<Events extends object = AnyEvents> {
     return new Webhook(this.#app, request);
   }
 
+  get #asking(): Asking {
+    return this.#app.server.asking(this.#app);
+  }
+
   /**
    * Lists the channels that somebody is subscribed to.
    *
@@ -557,14 +512,10 @@ export class Pusher<Events extends object = AnyEvents> {
   async channels(
     filter: ChannelsFilter = {},
   ): Promise<{ channels: Record<string, ChannelCounts> }> {
-    return await this.#app.server.listChannels(
-      this.#app,
-      filter.filter_by_prefix ?? "",
-      accepted(
-        checkListInfo(filter.filter_by_prefix ?? "", filter.info),
-        "Cannot list channels",
-      ),
-    );
+    const { filter_by_prefix: prefix = "" } = filter;
+    const what = "Cannot list channels";
+    const info = accepted(checkListInfo(prefix, filter.info), what);
+    return await listChannels(this.#asking, prefix, info);
   }
 
   /**
@@ -582,11 +533,8 @@ export class Pusher<Events extends object = AnyEvents> {
   ): Promise<ChannelDescription> {
     const what = `Cannot look up channel ${quote(name)}`;
     const kind = accepted(checkChannelName(name, this.#app.limits), what);
-    return await this.#app.server.describeChannel(
-      this.#app,
-      name,
-      accepted(checkChannelInfo(kind, params.info), what),
-    );
+    const info = accepted(checkChannelInfo(kind, params.info), what);
+    return await describeChannel(this.#asking, { name, kind }, info);
   }
 
   /**
@@ -601,7 +549,17 @@ export class Pusher<Events extends object = AnyEvents> {
       checkPresenceName(name, this.#app.limits),
       `Cannot list users of ${quote(name)}`,
     );
-    return await this.#app.server.listUsers(this.#app, name);
+    return await listUsers(this.#asking, name);
+  }
+
+  /**
+   * Says how the whole server is doing, all apps together. It is cheap enough to
+   * be called each second with ten thousand connections.
+   *
+   * @returns The figures of this moment.
+   */
+  stats(): Stats {
+    return this.#app.server.stats();
   }
 
   /**
@@ -636,8 +594,8 @@ export class Pusher<Events extends object = AnyEvents> {
     if (app === undefined) {
       throw new RangeError(`Cannot find app ${quote(id)}: no app has that id`);
     }
-    // The constructor's second, private form.
-    return new Pusher<Others>(app as unknown as PusherOptions<Others>);
+    const view: PusherOptions<Others> & ViewOptions = { [VIEWED]: app };
+    return new Pusher<Others>(view);
   }
 
   /**
@@ -688,6 +646,11 @@ export class Pusher<Events extends object = AnyEvents> {
 
   static get #instance(): Pusher {
     return Pusher.#default ??= new Pusher(readEnvironment());
+  }
+
+  /** {@linkcode Pusher.clock} of the default instance. */
+  static get clock(): Clock {
+    return Pusher.#instance.clock;
   }
 
   /** {@linkcode Pusher.path} of the default instance. */
@@ -782,6 +745,11 @@ export class Pusher<Events extends object = AnyEvents> {
     return Pusher.#instance.users(name);
   }
 
+  /** {@linkcode Pusher.stats} of the default instance. */
+  static stats(): Stats {
+    return Pusher.#instance.stats();
+  }
+
   /** {@linkcode Pusher.on} of the default instance. */
   static on<Name extends keyof Hooks>(
     name: Name,
@@ -801,34 +769,11 @@ export class Pusher<Events extends object = AnyEvents> {
   }
 }
 
-/**
- * The fields of an event that the program triggers, encrypted where its channel
- * promises that. What would go out in the clear is a mistake to be told of.
- */
-function encrypted(
-  fields: Record<string, unknown>,
-  app: App,
-): Record<string, unknown> {
-  const channels = [fields.channels ?? fields.channel].flat();
-  const channel = channels.find((name): name is string =>
-    typeof name === "string" && parseChannelName(name)?.encrypted === true
-  );
-  if (channel === undefined) return fields;
-  const what = `Cannot trigger ${quote(fields.name)} on "${channel}"`;
-  if (app.encryption === undefined) {
-    throw new TypeError(
-      `${what}: its data must be encrypted, and there is no encryption option`,
-    );
-  }
-  if (channels.length > 1) {
-    throw new TypeError(
-      `${what}: an event for an encrypted channel is for that channel alone`,
-    );
-  }
-  const json = JSON.stringify(fields.data);
-  // What is missing is refused later on.
-  if (json === undefined) return fields;
-  return { ...fields, data: app.encryption.encrypt(channel, json) };
+// How a view of one app says so to the constructor: nobody else has the symbol.
+const VIEWED = Symbol("viewed");
+
+interface ViewOptions {
+  [VIEWED]?: App;
 }
 
 /** Makes the answer of a publish out of the body that the API would send. */
@@ -874,41 +819,67 @@ function cascade(
 // Which request is whose, the upgrade to a WebSocket, and the client that is
 // served to browsers.
 
-/** Answers a request, or says with 404 that it is not ours. */
-function route(server: Server, request: Request): Awaitable<Response> {
+/** Answers any request; an exception inside is a 500 and an `error`. */
+function handle(server: Server, request: Request): Awaitable<Response> {
+  const response = attempt(() => findRoute(server, request)?.() ?? notFound());
+  if (!(response instanceof Promise)) return response;
+  return response.catch((error) => {
+    server.fail(error, "serving a request");
+    return refuse(REFUSAL.Crashed);
+  });
+}
+
+/** What serves a request; null for a request that is not ours. */
+function findRoute(
+  server: Server,
+  request: Request,
+): (() => Awaitable<Response>) | null {
   // The host in it is the client's word, and may be none.
   const url = URL.parse(request.url);
-  if (url === null || !url.pathname.startsWith(`${server.path}/`)) {
-    return notFound();
-  }
+  if (url === null || !url.pathname.startsWith(`${server.path}/`)) return null;
   const path = url.pathname.slice(server.path.length);
-  const [, first, second, ...rest] = path.split("/");
-  if (first === "app" && second && rest.length === 0) {
-    return serveSocket(server, request, decodePart(second));
+  const { sessionId, rest } = splitSession(path);
+  const [, first, second, ...more] = rest.split("/");
+  if (first === "app" && second && more.length === 0) {
+    const key = decodePart(second);
+    return () => serveSocket(server, request, key);
   }
-  // The session itself is read where the connection is opened.
-  if (first === SESSION_PREFIX && second && SESSION_ID.test(second)) {
-    const [app, key, ...more] = rest;
-    if (app === "app" && key && more.length === 0) {
-      return serveSocket(server, request, decodePart(key));
-    }
-  }
+  if (sessionId !== null) return null;
   if (first === "apps" && second) {
-    return serveApi(server, request, url, decodePart(second), rest);
+    const appId = decodePart(second);
+    return () => serveApi(server, request, url, appId, more);
   }
-  if (path === "/pusher/auth" && server.authorize !== undefined) {
-    return serveAuth(server, server.authorize, request);
-  }
-  if (path === "/pusher/user-auth" && server.authenticate !== undefined) {
-    return serveUserAuth(server, server.authenticate, request);
+  if (first === "pusher" && more.length <= 1) {
+    return findAuthRoute(server, request, second, more[0]);
   }
   if (path === "/pusher.js" || path === "/pusher.mjs") {
-    return serveClient(server, request, url, path === "/pusher.mjs");
+    const { defaultApp: { key }, path: prefix } = server;
+    const config = { key, host: url.host, path: prefix };
+    return () => serveClient(request, config, path === "/pusher.mjs");
   }
-  if (path === "/pusher-fallback.mjs") {
-    return serveScript(request, CLIENT_FALLBACK_BUNDLE, CLIENT_FALLBACK_ETAG);
-  }
-  return notFound();
+  return path === "/pusher-fallback.mjs" ? () => serveFallback(request) : null;
+}
+
+/** How long a request may wait for the backplane to start. */
+const START_WAIT_MS = 10_000;
+
+/** Serves a request at once, or when the backplane has started, or refuses it. */
+function whenStarted(
+  server: Server,
+  serve: () => Awaitable<Response>,
+): Awaitable<Response> {
+  if (server.starting === null) return serve();
+  let cancel = () => {};
+  const late = new Promise<Refusal>((resolve) => {
+    const refuse = () => resolve(REFUSAL.Starting);
+    cancel = server.clock.after(START_WAIT_MS, refuse);
+  });
+  const started = server.starting.then(() => null, () => REFUSAL.NotStarted);
+  return Promise.race([started, late]).then((refusal) => {
+    cancel();
+    if (refusal === null) return serve();
+    return refuse(refusal, { "retry-after": "1" });
+  });
 }
 
 /** `GET /app/{key}`: upgrades to a WebSocket. */
@@ -916,13 +887,21 @@ function serveSocket(
   server: Server,
   request: Request,
   key: string | null,
-): Response {
+): Awaitable<Response> {
   if (request.headers.get("upgrade")?.toLowerCase() !== "websocket") {
     const known = key !== null && server.appsByKey.has(key);
     return known && request.method === "GET"
       ? refuse(REFUSAL.UpgradeRequired, { upgrade: "websocket" })
       : notFound();
   }
+  return whenStarted(server, () => upgrade(server, request, key));
+}
+
+function upgrade(
+  server: Server,
+  request: Request,
+  key: string | null,
+): Response {
   const admission = server.admit(key ?? "", request);
   if (server.isOverrun(admission)) return refuse(REFUSAL.OverCapacity);
   let upgraded;
@@ -963,28 +942,6 @@ function socketOnMessage(this: PusherSocket, event: MessageEvent): void {
 
 function socketOnClose(this: PusherSocket, event: CloseEvent): void {
   this[PEER]?.closed(event.code || 1006);
-}
-
-/** `GET /pusher.js` and `/pusher.mjs`: the client, ready to use. */
-function serveClient(
-  server: Server,
-  request: Request,
-  url: URL,
-  asModule: boolean,
-): Response {
-  const config = {
-    key: server.defaultApp.key,
-    host: url.host,
-    path: server.path,
-  };
-  // The host is the sender's word: nothing of it may end the string or a tag.
-  const json = JSON.stringify(config).replace(/[<>\u2028\u2029]/g, escapeUnit);
-  const script = asModule
-    ? `${CLIENT_BUNDLE}export{Pusher,Pusher as default};export const pusher=preset(${json},import.meta.url);`
-    : `(()=>{${CLIENT_BUNDLE}globalThis.Pusher=Pusher;globalThis.pusher=preset(${json},globalThis.document?.currentScript?.src)})();`;
-  const variant = createHash("sha256").update(`${asModule}${json}`)
-    .digest("hex").slice(0, 16);
-  return serveScript(request, script, `${CLIENT_ETAG}-${variant}`);
 }
 
 // ---- HTTP: API -----------------------------------------------------------
@@ -1035,20 +992,39 @@ async function serveApi(
     return refuseMethod(apiRoute.method);
   }
   if (server.closed) return refuse(REFUSAL.ShuttingDown);
-  if (!app.enabled) return refuse(REFUSAL.AppDisabled);
+  return await whenStarted(server, async () => {
+    const answer = await answerCall(app, apiRoute, request, url, rest[1] ?? "");
+    if (!isRefusal(answer)) return Response.json(answer);
+    const { error: reason, status: code } = answer;
+    const event = { app: app.id, what: "request", reason, code } as const;
+    server.hooks.emit("refused", event);
+    return refuse(answer);
+  });
+}
+
+/** Checks a call and serves it. */
+async function answerCall(
+  app: App,
+  { method, serve }: ApiRoute,
+  request: Request,
+  url: URL,
+  part: string,
+): Promise<object | Refusal> {
+  const { server } = app;
+  if (!app.enabled) return REFUSAL.AppDisabled;
   const query = lowerCaseNames(url.searchParams);
-  const unsigned = checkRequestSignature(app, request.method, url, query);
-  if (unsigned !== null) return refuse(unsigned);
-  const body = await readApiBody(app, request, query);
-  if (isRefusal(body)) return refuse(body);
-  const name = decodePart(rest[1] ?? "");
-  if (name === null) return refuse(REFUSAL.BadPath);
+  const now = server.clock.now();
+  const unsigned = checkRequestSignature(app, method, url, query, now);
+  if (unsigned !== null) return unsigned;
+  const body = await readApiBody(request, query, app.limits);
+  if (isRefusal(body)) return body;
+  const name = decodePart(part);
+  if (name === null) return REFUSAL.BadPath;
   try {
-    const answer = await apiRoute.serve({ server, app, name, query, body });
-    return isRefusal(answer) ? refuse(answer) : Response.json(answer);
+    return await serve({ server, app, name, query, body });
   } catch (error) {
-    server.hooks.fail(error, `serving ${request.method} ${pattern}`, app.id);
-    return refuse(REFUSAL.Unavailable);
+    server.fail(error, `serving ${method} ${url.pathname}`, app.id);
+    return REFUSAL.Unavailable;
   }
 }
 
@@ -1069,7 +1045,9 @@ function serveBatchEvents({ server, app, body }: ApiCall): Awaitable<object> {
 function serveChannels({ server, app, query }: ApiCall): Awaitable<object> {
   const prefix = query.get("filter_by_prefix") ?? "";
   const info = checkListInfo(prefix, query.get("info"));
-  return isRefusal(info) ? info : server.listChannels(app, prefix, info);
+  return isRefusal(info)
+    ? info
+    : listChannels(server.asking(app), prefix, info);
 }
 
 /** `GET /apps/{id}/channels/{name}`: how many are on a channel, if anybody. */
@@ -1079,13 +1057,15 @@ function serveChannel(
   const kind = checkChannelName(name, app.limits);
   if (isRefusal(kind)) return kind;
   const info = checkChannelInfo(kind, query.get("info"));
-  return isRefusal(info) ? info : server.describeChannel(app, name, info);
+  return isRefusal(info)
+    ? info
+    : describeChannel(server.asking(app), { name, kind }, info);
 }
 
 /** `GET /apps/{id}/channels/{name}/users`: who is on a presence channel. */
 function serveUsers({ server, app, name }: ApiCall): Awaitable<object> {
   const kind = checkPresenceName(name, app.limits);
-  return isRefusal(kind) ? kind : server.listUsers(app, name);
+  return isRefusal(kind) ? kind : listUsers(server.asking(app), name);
 }
 
 /** `POST /apps/{id}/users/{id}/terminate_connections`. */
@@ -1094,82 +1074,30 @@ function serveTerminate({ server, app, name }: ApiCall): Awaitable<object> {
   return isRefusal(id) ? id : server.terminate(app, id);
 }
 
-/** Checks everything about a request that its body does not say. */
-function checkRequestSignature(
-  app: App,
-  method: string,
-  url: URL,
-  query: URLSearchParams,
-): Refusal | null {
-  if (query.get("auth_key") !== app.key) {
-    return new Refusal(401, "auth_key is not the key of the app");
-  }
-  if (query.get("auth_version") !== "1.0") {
-    return new Refusal(401, "auth_version is not 1.0");
-  }
-  const timestamp = query.get("auth_timestamp") ?? "";
-  const now = Math.floor(app.server.now() / 1000);
-  if (
-    !/^\d{1,15}$/.test(timestamp) ||
-    Math.abs(now - Number(timestamp)) > TIMESTAMP_TOLERANCE_S
-  ) {
-    return new Refusal(
-      401,
-      `auth_timestamp is not within ${TIMESTAMP_TOLERANCE_S} s of the server's time, ${now}`,
-    );
-  }
-  const signature = query.get("auth_signature") ?? "";
-  for (const text of requestTexts(method, url, query)) {
-    if (app.verifies(text, signature)) return null;
-  }
-  return new Refusal(401, "auth_signature does not match the request");
-}
-
-const TIMESTAMP_TOLERANCE_S = 600;
-
-/** Reads the body, checks it against the signed digest and parses it. */
-async function readApiBody(
-  app: App,
-  request: Request,
-  query: URLSearchParams,
-): Promise<Record<string, unknown> | Refusal> {
-  const { limits } = app;
-  const bytes = await readBody(request, limits.bodyBytes);
-  if (bytes === "too large") {
-    return overLimit("bodyBytes", limits, "The body is too large", 413);
-  }
-  if (bytes === "broken off") {
-    return new Refusal(400, "The body did not arrive whole");
-  }
-  const digest = query.get("body_md5");
-  if (bytes.length === 0) {
-    return digest === null || digest === EMPTY_MD5
-      ? bodyFromQuery(query)
-      : new Refusal(401, "body_md5 is not that of an empty body");
-  }
-  if (digest !== createHash("md5").update(bytes).digest("hex")) {
-    return new Refusal(401, "body_md5 is not that of the body");
-  }
-  const body = parseJson(decodeUtf8(bytes) ?? "");
-  return isObject(body)
-    ? body
-    : new Refusal(400, "The body is not a JSON object");
-}
-
-const EMPTY_MD5 = "d41d8cd98f00b204e9800998ecf8427e";
-
-/** Without a body, its fields may come in the query. */
-function bodyFromQuery(query: URLSearchParams): Record<string, unknown> {
-  const channels = query.getAll("channels[]");
-  return {
-    ...Object.fromEntries(query),
-    channels: channels.length > 0 ? channels : undefined,
-  };
-}
-
 // ---- HTTP: auth endpoints -------------------------------------------------
 // Where clients ask the program for permission to join a channel, and for who
 // they are.
+
+/**
+ * The auth endpoints, where the program answers them; null elsewhere. A last part
+ * of the path may name the app by its key or id.
+ */
+function findAuthRoute(
+  server: Server,
+  request: Request,
+  name: string | undefined,
+  appName: string | undefined,
+): (() => Awaitable<Response>) | null {
+  const { authorize, authenticate } = server;
+  const app = appName === undefined ? undefined : decodePart(appName) ?? "";
+  if (name === "auth" && authorize !== undefined) {
+    return () => serveAuth(server, authorize, request, app);
+  }
+  if (name === "user-auth" && authenticate !== undefined) {
+    return () => serveUserAuth(server, authenticate, request, app);
+  }
+  return null;
+}
 
 /** What a client has posted to an auth endpoint. */
 interface AuthForm {
@@ -1186,6 +1114,7 @@ const AUTH_BODY_BYTES = 65_536;
 async function readAuthForm(
   server: Server,
   request: Request,
+  appName: string | undefined,
 ): Promise<AuthForm | Response> {
   const verdict = server.judgeOrigin(server.origins, request);
   if (verdict === false) return refuse(REFUSAL.Origin);
@@ -1200,11 +1129,27 @@ async function readAuthForm(
   const params = new URLSearchParams(text ?? "");
   const socketId = params.get("socket_id");
   if (!isSocketId(socketId)) return refuse(REFUSAL.BadAuthForm, cors);
-  // Whose socket it is says whose secret signs.
-  const app = server.connections.get(socketId)?.app ??
-    (server.appsById.size === 1 ? server.defaultApp : undefined);
-  if (app === undefined) return refuse(REFUSAL.UnknownSocket, cors);
+  const app = findAuthApp(server, socketId, params, appName);
+  if (isRefusal(app)) return refuse(app, cors);
   return { app, socketId, params, cors };
+}
+
+/** The app whose secret signs: the one that is named, else that of the socket. */
+function findAuthApp(
+  { appsByKey, appsById, connections, defaultApp }: Server,
+  socketId: string,
+  params: URLSearchParams,
+  appName: string | undefined,
+): App | Refusal {
+  const name = appName ?? params.get("app_key") ?? params.get("app_id");
+  if (name !== null) {
+    const named = appsByKey.get(name) ?? appsById.get(name);
+    return named ?? REFUSAL.UnknownAuthApp;
+  }
+  // Behind a load balancer the socket may be one of another server's.
+  const app = connections.get(socketId)?.app ??
+    (appsById.size === 1 ? defaultApp : undefined);
+  return app ?? REFUSAL.UnknownSocket;
 }
 
 /** `POST /pusher/user-auth`: has the program say who a client is. */
@@ -1212,8 +1157,9 @@ async function serveUserAuth(
   server: Server,
   authenticate: Authenticate,
   request: Request,
+  appName: string | undefined,
 ): Promise<Response> {
-  const form = await readAuthForm(server, request);
+  const form = await readAuthForm(server, request, appName);
   if (form instanceof Response) return form;
   const { app, socketId, params, cors } = form;
   try {
@@ -1244,8 +1190,9 @@ async function serveAuth(
   server: Server,
   authorize: Authorize,
   request: Request,
+  appName: string | undefined,
 ): Promise<Response> {
-  const form = await readAuthForm(server, request);
+  const form = await readAuthForm(server, request, appName);
   if (form instanceof Response) return form;
   const { app, socketId, params, cors } = form;
   const several = params.getAll("channel_name[]");
@@ -1289,12 +1236,13 @@ async function authorizeOne(
   const kind = checkChannelName(channel, app.limits);
   if (isRefusal(kind)) return kind;
   if (!kind.auth) return REFUSAL.PublicChannel;
+  const named = { name: channel, kind };
   try {
     const decision = await authorize(request, context);
     // Where users sign in, one may join a presence channel as who it is.
     const { authenticate } = app.server;
     if (decision === true && (!kind.presence || authenticate !== undefined)) {
-      return app.authorize(socketId, channel);
+      return app.authorize(socketId, named);
     }
     // Only a clear yes is one: a function that forgot to return says no.
     if (decision !== true && !isObject(decision)) {
@@ -1308,20 +1256,21 @@ async function authorizeOne(
     }
     // As checkMember has just found.
     const data = kind.presence ? decision as unknown as Member : undefined;
-    return app.authorize(socketId, channel, data);
+    return app.authorize(socketId, named, data);
   } catch (error) {
     app.server.hooks.fail(error, "authorizing a channel", app.id);
     return REFUSAL.AuthorizeFailed;
   }
 }
 
-// ---- Server -----------------------------------------------------------------
+// ---- Server and App ---------------------------------------------------------
 // What all apps share: connections, backplane, hooks, liveness and the way down.
-// Every event goes out through publish and comes back through #deliver; every
-// join and leave goes through one function that also tells the others of it.
+// Every event goes out through publish and comes back through deliver; every join
+// and leave is stated to the backplane and comes back through changed.
 
 /** A Pusher server without its public face. */
-class Server {
+class Server implements BackplaneNode, OutboxServices {
+  readonly id: string = crypto.randomUUID();
   readonly appsById = new Map<string, App>();
   readonly appsByKey = new Map<string, App>();
   readonly defaultApp: App;
@@ -1331,7 +1280,7 @@ class Server {
   readonly liveness: Liveness;
   readonly backplane: Backplane;
   readonly limits: Readonly<Limits>;
-  readonly now: () => number;
+  readonly clock: Clock;
   readonly authorize: Authorize | undefined;
   readonly authenticate: Authenticate | undefined;
   readonly cacheTtlMs: number;
@@ -1342,41 +1291,36 @@ class Server {
   readonly history: Readonly<History> | null;
   /** Sessions of stock clients, where something is kept for them. */
   readonly sessions: Sessions | null;
+  readonly flushing: Later<Outbox>;
+  readonly judging: Later<Outbox>;
+  readonly replaying: Later<Outbox>;
+  /** Settles when the backplane has started; null once it has. */
+  starting: Promise<void> | null = null;
+  /** Incoming frames that were dropped for a limit. */
+  droppedFrames = 0;
   readonly #strictProtocol: boolean;
-  /** Connections to be judged in the next turn of the event loop. */
-  readonly #suspects = new Set<Connection>();
-  #judgeTimer: ReturnType<typeof setTimeout> | undefined;
-  /** Connections that have a batch for the end of this turn. */
-  #batching: Connection[] = [];
-  /** Connections that get what they have missed bit by bit. */
-  readonly #replaying = new Set<Connection>();
-  #replayTimer: ReturnType<typeof setTimeout> | undefined;
-  /** Joins and leaves that the backplane has not answered yet. */
+  /** Calls of the backplane that have not been answered yet. */
   readonly #unsettled = new Set<Promise<unknown>>();
   #sockets = 0;
-  /** Sockets of clients that were turned away and have not gone yet. */
+  /** Sockets of refused clients that have not gone yet. */
   #refused = 0;
+  #isBackplaneUp = false;
   #onEmpty: (() => void) | null = null;
   #closing: Promise<void> | null = null;
   #closed = false;
 
   constructor(options: PusherOptions) {
     checkOptions(options);
-    const activityTimeoutMs = options.activityTimeoutMs ?? 120_000;
-    const pongTimeoutMs = options.pongTimeoutMs ?? 30_000;
+    const clock = clockOf(options);
+    this.clock = clock;
     this.path = options.path ?? "";
     this.limits = { ...DEFAULT_LIMITS, ...options.limits };
-    this.now = options.now ?? (() => Date.now());
     this.authorize = options.authorize;
     this.authenticate = options.authenticate;
     this.cacheTtlMs = options.cacheTtlMs ?? 1_800_000;
     this.origins = compileOrigins(options.origins);
-    this.activityTimeoutS = activityTimeoutMs / 1000;
-    this.liveness = new Liveness(
-      activityTimeoutMs,
-      pongTimeoutMs,
-      options.authorizationTimeoutMs ?? Infinity,
-    );
+    this.activityTimeoutS = (options.activityTimeoutMs ?? 120_000) / 1000;
+    this.liveness = new Liveness(clock, options);
     this.#strictProtocol = options.strictProtocol ?? false;
     for (const app of options.apps ?? [defaultApp(options)]) {
       const made = new App(this, app, options);
@@ -1385,15 +1329,49 @@ class Server {
     }
     // checkOptions has made sure that `apps` is not empty.
     this.defaultApp = this.appsById.values().next().value!;
+    this.flushing = new Later((run) =>
+      afterThisTurn(() => {
+        run();
+        forgetBatches();
+      }), (outbox) => outbox.flush());
+    // Not at once: frames of this turn cannot be written before the next, so a
+    // burst of the program's own says nothing about the client. And leaves must
+    // not interrupt a fan-out.
+    this.judging = new Later(
+      (run) => clock.after(0, run),
+      (outbox) => outbox.judge(),
+    );
+    this.replaying = new Later(
+      (run) => clock.after(REPLAY_TICK_MS, run),
+      (outbox) => outbox.continueReplays(),
+    );
     this.history = options.history === false
       ? null
       : { ...DEFAULT_HISTORY, ...options.history };
-    this.sessions = this.history && new Sessions(this.history);
     this.backplane = options.backplane ?? new MemoryBackplane();
-    this.backplane.start({
+    this.sessions = this.history && new Sessions({
+      store: this.backplane.sessions,
       history: this.history,
-      deliver: (appId, channel, message, offset) =>
-        this.#deliver(appId, channel, message, offset),
+      clock,
+      // A returning client first subscribes, and then is known to want no more.
+      maxChannels: 2 * this.limits.channelsPerConnection,
+      onError: (error) => this.hooks.fail(error, "keeping a session"),
+    });
+    this.#start();
+  }
+
+  #start(): void {
+    const started = this.backplane.start(this);
+    if (!(started instanceof Promise)) {
+      this.#isBackplaneUp = true;
+      return;
+    }
+    this.starting = started.then(() => {
+      this.starting = null;
+      this.health(true);
+    });
+    this.starting.catch((error) => {
+      this.hooks.fail(error, "starting the backplane");
     });
   }
 
@@ -1402,15 +1380,7 @@ class Server {
     return this.#closed;
   }
 
-  /** Answers any request; what goes wrong inside is a 500 and an `error`. */
-  handle(request: Request): Awaitable<Response> {
-    const response = attempt(() => route(this, request));
-    if (!(response instanceof Promise)) return response;
-    return response.catch((error) => {
-      this.hooks.fail(error, "serving a request");
-      return refuse(REFUSAL.Crashed);
-    });
-  }
+  // ---- Connections
 
   /** Judges what can be judged before the transport is open. */
   admit(key: string, request: Request): Admission {
@@ -1422,21 +1392,22 @@ class Server {
       ? CLOSE.AppDisabled
       : checkVersion(url.searchParams.get("protocol"), this.#strictProtocol) ??
         (this.judgeOrigin(app.origins, request) ? null : CLOSE.OriginRefused);
-    return {
-      app,
-      refusal,
-      extensions: readExtensions(url, this.path, this.history !== null),
-    };
+    const hasHistory = this.history !== null;
+    const extensions = readExtensions(url, this.path, hasHistory);
+    return { app, refusal, extensions };
   }
 
   /** Opens an admitted connection on a transport that is ready to send. */
-  open(transport: Transport, admission: Admission): Peer {
-    const { app, refusal, extensions } = admission;
+  open(transport: Transport, { app, refusal, extensions }: Admission): Peer {
     this.#sockets++;
     const close = refusal ?? this.#capacity(app);
     if (app === null || close !== null) {
       this.#refused++;
-      return new RefusedPeer(this, transport, close ?? CLOSE.UnknownApp);
+      const { code, message } = close ?? CLOSE.UnknownApp;
+      const known = app && { app: app.id };
+      const event = { ...known, what: "connection", reason: message } as const;
+      this.hooks.emit("refused", { ...event, code });
+      return new RefusedPeer(this, transport, { code, message });
     }
     const socketId = this.#socketId();
     const connection = new Connection(
@@ -1444,14 +1415,14 @@ class Server {
     );
     this.connections.set(connection.socketId, connection);
     app.connectionCount++;
-    this.liveness.watch(connection);
+    this.liveness.watch(connection.pulse);
     connection.establish();
     return connection;
   }
 
   /**
-   * Whether even a polite refusal would be too much. A peer that does not answer
-   * a close frame keeps its socket, and the runtime cannot end it.
+   * Whether to refuse before the upgrade. A client that does not answer a close
+   * frame keeps its socket, and the runtime cannot end it.
    */
   isOverrun({ refusal }: Admission): boolean {
     return this.#sockets >= 2 * this.limits.sockets ||
@@ -1466,12 +1437,8 @@ class Server {
   }
 
   #socketId(): string {
-    const halves = new Uint32Array(2);
     for (;;) {
-      crypto.getRandomValues(halves);
-      // 1 to 2^31 - 1 each: some clients read the halves as signed integers.
-      const [a = 0, b = 0] = halves.map((half) => half % 0x7fff_ffff + 1);
-      const socketId = `${a}.${b}`;
+      const socketId = randomSocketId();
       if (!this.connections.has(socketId)) return socketId;
     }
   }
@@ -1480,67 +1447,14 @@ class Server {
   forget(connection: Connection): void {
     this.connections.delete(connection.socketId);
     connection.app.connectionCount--;
-    this.liveness.forget(connection);
-    this.#suspects.delete(connection);
-    if (this.#suspects.size === 0) clearTimeout(this.#judgeTimer);
-    this.#replaying.delete(connection);
-    if (this.#replaying.size === 0) clearTimeout(this.#replayTimer);
+    this.liveness.wheel.remove(connection.pulse);
   }
 
-  /**
-   * Has a batch sent when the event loop turns, with all that has come until
-   * then: the events of several requests that arrive together, for one.
-   */
-  flushSoon(connection: Connection): void {
-    if (this.#batching.length === 0) setImmediate(() => this.#flush());
-    this.#batching.push(connection);
-  }
-
-  #flush(): void {
-    const connections = this.#batching;
-    this.#batching = [];
-    for (const connection of connections) connection.flush();
-    EMPTY_BATCH.forget();
-  }
-
-  /** Has a connection go on with what it has missed, once it had time to read. */
-  replaySoon(connection: Connection): void {
-    if (this.#replaying.size === 0) {
-      this.#replayTimer = setTimeout(() => this.#replay(), REPLAY_TICK_MS);
-    }
-    this.#replaying.add(connection);
-  }
-
-  #replay(): void {
-    const connections = [...this.#replaying];
-    this.#replaying.clear();
-    for (const connection of connections) connection.continueReplay();
-  }
-
-  /** A transport has closed for good; called once for each. */
-  released(wasRefused: boolean): void {
+  /** Counts a transport that has closed for good; called once for each. */
+  release(wasRefused: boolean): void {
     this.#sockets--;
     if (wasRefused) this.#refused--;
     if (this.#sockets === 0) this.#onEmpty?.();
-  }
-
-  /**
-   * Has a connection judged that does not take its frames. Not at once: what is
-   * sent in one turn of the event loop cannot be written before the next, so a
-   * burst of the program's own says nothing about the peer; and a fan-out must
-   * not be interrupted by leaves.
-   */
-  suspect(connection: Connection): void {
-    if (this.#suspects.size === 0) {
-      this.#judgeTimer = setTimeout(() => this.#judge(), 0);
-    }
-    this.#suspects.add(connection);
-  }
-
-  #judge(): void {
-    const suspects = [...this.#suspects];
-    this.#suspects.clear();
-    for (const connection of suspects) connection.endIfStuck();
   }
 
   /** Whether a page may come in; a rule that throws says no. */
@@ -1553,58 +1467,24 @@ class Server {
     }
   }
 
-  #deliver(
-    appId: string,
-    channelName: string,
-    message: Message,
-    offset: number,
-  ): void {
-    const channel = this.appsById.get(appId)?.channels.get(channelName);
-    if (channel === undefined) return;
-    if (message.control !== undefined) {
-      return this.#obey(message.control, channel, channelName);
-    }
-    channel.deliver(new Delivery(channelName, message, offset));
-  }
-
-  /** Does what another server, or this one, has said. */
-  #obey(
-    control: NonNullable<Message["control"]>,
-    channel: Channel,
-    channelName: string,
-  ): void {
-    for (const connection of channel.connections) {
-      if (control === "terminate") {
-        connection.close(CLOSE.Terminated);
-      } else {
-        const userId = channelName.slice(OWN_CHANNEL.Watchers.length);
-        connection.tellTransition(userId, control === "online");
-      }
-    }
-  }
-
-  /** Closes what is signed in as a user. */
-  terminate(app: App, userId: string): Awaitable<PublishResult> {
-    const channel = OWN_CHANNEL.User + userId;
-    const message = { event: "terminate", control: "terminate" } as const;
-    const told = attempt(() =>
-      this.backplane.publish(app.id, channel, message)
-    );
-    return chain(told, () => ({}));
-  }
+  // ---- Publishing and queries
 
   /** Publishes one event to each of its channels. */
   publish(app: App, publish: Publish): Awaitable<PublishResult> {
-    const accepted = publish.channels.map((channel) => {
-      const message = parseChannelName(channel)?.cache
+    const published = publish.channels.map(({ name, kind }) => {
+      const message = kind.cache
         ? { ...publish.message, cacheMs: this.cacheTtlMs }
         : publish.message;
       return chain(
-        attempt(() => this.backplane.publish(app.id, channel, message)),
-        () => this.#published(app, channel, message),
+        this.ask((backplane) => backplane.publish(app.id, name, message)),
+        () => this.#emitPublished(app, name, message),
       );
     });
-    return chain(all(accepted), () => this.#publishResult(app, publish));
+    const { channels, info } = publish;
+    return chain(all(published), () => {
+      if (info.length === 0) return {};
+      return countChannels(this.asking(app), channels, info);
+    });
   }
 
   /** Publishes several events in order. */
@@ -1618,7 +1498,19 @@ class Server {
     }));
   }
 
-  #published(app: App, channel: string, message: Message): void {
+  /** Publishes a message of the server's own, or of a client. */
+  send(app: App, channel: string, message: Message): Awaitable<void> {
+    return this.ask((backplane) => backplane.publish(app.id, channel, message));
+  }
+
+  /** Closes every connection that is signed in as a user. */
+  terminate(app: App, userId: string): Awaitable<PublishResult> {
+    const message = { event: "terminate", control: "terminate" } as const;
+    const sent = this.send(app, OWN_CHANNEL.User + userId, message);
+    return chain(sent, () => ({}));
+  }
+
+  #emitPublished(app: App, channel: string, message: Message): void {
     if (!this.hooks.has("published") || isOwnChannel(channel)) return;
     const { event, data = "", exceptSocketId } = message;
     this.hooks.emit("published", {
@@ -1630,177 +1522,178 @@ class Server {
     });
   }
 
-  #publishResult(app: App, publish: Publish): Awaitable<PublishResult> {
-    if (publish.info.length === 0) return {};
-    const entries = publish.channels.map((name) =>
-      chain(
-        this.backplane.occupancy(app.id, name),
-        (occupancy) => [name, countsOf(name, occupancy, publish.info)] as const,
-      )
-    );
-    return chain(
-      all(entries),
-      (list) => ({ channels: Object.fromEntries(list) }),
-    );
+  /** Calls the backplane, once it has started. */
+  ask<T>(call: (backplane: Backplane) => Awaitable<T>): Awaitable<T> {
+    const { backplane, starting } = this;
+    if (starting === null) return attempt(() => call(backplane));
+    return starting.then(() => call(backplane));
   }
 
-  /** Body of `GET /channels`. */
-  listChannels(
-    app: App,
-    prefix: string,
-    info: readonly InfoName[],
-  ): Awaitable<{ channels: Record<string, ChannelCounts> }> {
-    return chain(this.backplane.occupied(app.id, prefix), (occupied) => ({
-      channels: Object.fromEntries(
-        [...occupied].filter(([name]) => !isOwnChannel(name)).map(
-          ([name, occupancy]) => [name, countsOf(name, occupancy, info)],
-        ),
-      ),
-    }));
+  /** Asks about the channels of an app. */
+  asking({ id }: App): Asking {
+    return (question) => this.ask((backplane) => question(backplane, id));
   }
 
-  /** Body of `GET /channels/{name}`. */
-  describeChannel(
-    app: App,
-    name: string,
-    info: readonly ChannelInfoName[],
-  ): Awaitable<ChannelDescription> {
-    const described = chain(
-      this.backplane.occupancy(app.id, name),
-      (occupancy) => ({
-        occupied: occupancy.subscriptions > 0,
-        ...countsOf(name, occupancy, info),
-      }),
-    );
-    if (!info.includes("cache")) return described;
-    return chain(
-      described,
-      (body) =>
-        chain(this.backplane.cached(app.id, name), (cached) => ({
-          ...body,
-          cache: cached && {
-            data: cached.message.data ?? "",
-            ttl: Math.floor(cached.ttlMs / 1000),
-          },
-        })),
-    );
-  }
-
-  /** Body of `GET /channels/{name}/users`. */
-  listUsers(app: App, name: string): Awaitable<{ users: { id: string }[] }> {
-    return chain(this.backplane.members(app.id, name), (members) => ({
-      users: Array.from(members.keys(), (id) => ({ id })),
-    }));
-  }
-
-  /**
-   * Joins a channel for one connection; the others on it are told of a new user.
-   * `null` when the channel has no room for the user.
-   */
-  join(
-    app: App,
-    channel: string,
-    member: JoiningMember | undefined,
-    log: LogRequest | undefined,
-  ): Awaitable<JoinResult | null> {
-    const first = transitionOf(channel, "online");
-    const joining = attempt(() =>
-      this.backplane.join(app.id, channel, { member, first, log })
-    );
-    return this.#settling(chain(joining, (joined) => {
-      if (isOwnChannel(channel)) return joined;
-      if (joined?.subscriptions === 1) {
-        this.hooks.emit("channel_occupied", { app: app.id, channel });
-      }
-      if (joined?.memberAdded && member !== undefined) {
-        const { userId } = member;
-        this.hooks.emit("member_added", { app: app.id, channel, userId });
-      }
-      return joined;
-    }));
-  }
-
-  /** Leaves a channel for one connection; failing is the backplane's affair. */
-  leave(
-    app: App,
-    channel: string,
-    userId: string | undefined,
-    log: boolean,
-  ): void {
-    const member = userId === undefined
-      ? undefined
-      : { userId, removed: memberRemoved(userId) };
-    const last = transitionOf(channel, "offline");
-    const leaving = attempt(() =>
-      this.backplane.leave(app.id, channel, { member, last, log })
-    );
-    const left = chain(leaving, ({ subscriptions, memberRemoved }) => {
-      if (isOwnChannel(channel)) return;
-      if (memberRemoved && userId !== undefined) {
-        this.hooks.emit("member_removed", { app: app.id, channel, userId });
-      }
-      this.counted(app, channel, subscriptions);
-      if (subscriptions === 0) {
-        this.hooks.emit("channel_vacated", { app: app.id, channel });
-      }
-    });
-    this.#unawaited(left, "leaving a channel", app);
-  }
-
-  /**
-   * Tells the subscribers of a channel how many they are now. With many of them
-   * not each time, but the last change is always told.
-   */
-  counted(app: App, channel: string, count: number): void {
-    if (!app.subscriptionCounts || parseChannelName(channel)?.presence) return;
-    const waiting = app.waitingCounts.get(channel);
-    if (waiting !== undefined && count > COUNT_THROTTLE.above) {
-      waiting.latest = count;
-      return;
+  /** See {@linkcode Pusher.stats}. */
+  stats(): Stats {
+    const transports: Record<string, number> = {};
+    let bufferedBytes = 0;
+    for (const { outbox } of this.connections.values()) {
+      const name = outbox.transport.name ?? "ws";
+      transports[name] = (transports[name] ?? 0) + 1;
+      bufferedBytes += outbox.pendingBytes;
     }
-    clearTimeout(waiting?.timer);
-    app.waitingCounts.delete(channel);
-    this.#tellCount(app, channel, count);
-    if (count <= COUNT_THROTTLE.above) return;
-    const timer = setTimeout(() => {
-      const { latest } = app.waitingCounts.get(channel) ?? {};
-      app.waitingCounts.delete(channel);
-      // Whoever came meanwhile has not heard even of the number told before.
-      if (latest !== undefined) this.counted(app, channel, latest);
-    }, COUNT_THROTTLE.everyMs);
-    app.waitingCounts.set(channel, { latest: undefined, timer });
+    let channels = 0;
+    for (const app of this.appsById.values()) channels += app.channelCount;
+    const usage = this.backplane.usage?.();
+    return {
+      ready: this.#isBackplaneUp && this.#closing === null,
+      connections: this.connections.size,
+      transports,
+      channels,
+      sessions: this.sessions?.size ?? 0,
+      sessionsAway: usage?.sessionsAway ?? 0,
+      historyBytes: usage?.historyBytes ?? 0,
+      bufferedBytes,
+      droppedFrames: this.droppedFrames,
+    };
   }
 
-  #tellCount(app: App, channel: string, subscriptionCount: number): void {
-    this.hooks.emit("subscription_count", {
-      app: app.id,
-      channel,
-      subscriptionCount,
+  // ---- Joining and leaving
+
+  /** Joins a channel for one connection; null if there is no room for the user. */
+  join(
+    channel: Channel,
+    member: JoiningMember | undefined,
+    history: HistoryRequest | undefined,
+  ): Awaitable<JoinResult | null> {
+    const { app, name } = channel;
+    const holding = channel.count(member?.userId, 1, history !== undefined);
+    const first = announceUser(name, "online");
+    const options = { ...holding, member, first, history };
+    return this.#await(
+      this.ask((backplane) => backplane.join(app.id, name, options)),
+    );
+  }
+
+  /**
+   * Leaves a channel for one connection. It also follows a join that was refused
+   * or that failed, as the backplane may have carried that out.
+   */
+  leave(channel: Channel, userId: string | undefined, recovers: boolean): void {
+    const { app, name } = channel;
+    const holding = channel.count(userId, -1, recovers);
+    const left = this.ask((backplane) =>
+      backplane.leave(app.id, name, { ...holding, userId })
+    );
+    this.#watch(left, "leaving a channel", app);
+  }
+
+  /** Announces to subscribers how many they are now. */
+  announceCount(app: App, channel: string, subscriptionCount: number): void {
+    const event = { app: app.id, channel, subscriptionCount };
+    this.hooks.emit("subscription_count", event);
+    const sent = this.send(app, channel, {
+      event: OUTBOUND.SubscriptionCount,
+      data: JSON.stringify({ subscription_count: subscriptionCount }),
     });
-    const told = attempt(() =>
-      this.backplane.publish(app.id, channel, {
-        event: OUTBOUND.SubscriptionCount,
-        data: JSON.stringify({ subscription_count: subscriptionCount }),
-      })
-    );
-    this.#unawaited(told, "counting subscribers", app);
+    this.#watch(sent, "counting subscribers", app);
   }
 
-  /** Lets something end that nobody waits for but {@linkcode close}. */
-  #unawaited(value: Awaitable<void>, during: string, app: App): void {
+  fail(error: unknown, during: string, appId?: string): void {
+    this.hooks.fail(error, during, appId);
+  }
+
+  // ---- Called by the backplane
+
+  /** See {@linkcode BackplaneNode.deliver}. */
+  deliver(
+    appId: string,
+    channelName: string,
+    message: Message,
+    position: Position,
+  ): void {
+    const channel = this.appsById.get(appId)?.channels.get(channelName);
+    if (channel === undefined) return;
+    const { epoch, offset } = position;
+    if (channel.epoch !== epoch) {
+      channel.enterEpoch({ epoch, offset: offset - 1 });
+    }
+    channel.deliver(new Delivery(channelName, message, offset));
+  }
+
+  /** See {@linkcode BackplaneNode.changed}. */
+  changed(appId: string, channel: string, change: Transition): void {
+    const app = this.appsById.get(appId);
+    if (app === undefined || isOwnChannel(channel)) return;
+    const { occupancy, memberAdded, memberRemoved, subscriptions } = change;
+    const event = { app: appId, channel };
+    if (occupancy === "occupied") this.hooks.emit("channel_occupied", event);
+    if (memberAdded !== undefined) {
+      this.hooks.emit("member_added", { ...event, userId: memberAdded });
+    }
+    if (memberRemoved !== undefined) {
+      this.hooks.emit("member_removed", { ...event, userId: memberRemoved });
+    }
+    if (app.subscriptionCounts && !kindOf(channel).presence) {
+      app.counts.change(channel, subscriptions);
+    }
+    if (occupancy === "vacated") this.hooks.emit("channel_vacated", event);
+  }
+
+  /** See {@linkcode BackplaneNode.lost}. */
+  lost(appId: string, channelName: string, now: Position): void {
+    this.appsById.get(appId)?.channels.get(channelName)?.lose(now);
+  }
+
+  /** See {@linkcode BackplaneNode.taken}. */
+  taken(appId: string, sessionId: string): void {
+    this.sessions?.taken(appId, sessionId);
+  }
+
+  /** See {@linkcode BackplaneNode.held}. */
+  *held(): Iterable<Held> {
+    for (const app of this.appsById.values()) {
+      for (const channel of app.channels.values()) yield* channel.held();
+    }
+  }
+
+  /** See {@linkcode BackplaneNode.departure}. */
+  departure(channel: string, userId: string | undefined): Departure {
+    return {
+      removed: userId === undefined ? undefined : memberRemoved(userId),
+      last: announceUser(channel, "offline"),
+    };
+  }
+
+  /** See {@linkcode BackplaneNode.health}. */
+  health(isUp: boolean, error?: unknown): void {
+    if (isUp === this.#isBackplaneUp) return;
+    this.#isBackplaneUp = isUp;
+    if (!isUp) this.hooks.fail(error, "reaching the backplane");
+    const cause = error === undefined ? {} : { error };
+    this.hooks.emit("backplane", { up: isUp, ...cause });
+  }
+
+  // ---- Calls and the way down
+
+  /** Watches over a call whose answer only {@linkcode close} waits for. */
+  #watch(value: Awaitable<void>, during: string, app: App): void {
     if (!(value instanceof Promise)) return;
-    this.#settling(
-      value.catch((error) => this.hooks.fail(error, during, app.id)),
-    );
+    this.#await(value.catch((error) => this.fail(error, during, app.id)));
   }
 
-  /** Remembers what {@linkcode close} has to wait for. */
-  #settling<T>(value: Awaitable<T>): Awaitable<T> {
+  /** Lets {@linkcode close} wait for a call. */
+  #await<T>(value: Awaitable<T>): Awaitable<T> {
     if (!(value instanceof Promise)) return value;
     this.#unsettled.add(value);
-    const settled = () => this.#unsettled.delete(value);
-    value.then(settled, settled);
+    const settle = () => this.#unsettled.delete(value);
+    value.then(settle, settle);
     return value;
+  }
+
+  #wait(ms: number): Promise<void> {
+    return new Promise((resolve) => this.clock.after(ms, resolve));
   }
 
   /** See {@linkcode Pusher.close}. A second call joins the first. */
@@ -1816,22 +1709,20 @@ class Server {
         if (share-- === 0) break;
         connection.close(CLOSE.Reconnect);
       }
-      if (left > 1) {
-        await new Promise((next) => setTimeout(next, DRAIN_TICK_MS));
-      }
+      if (left > 1) await this.#wait(DRAIN_TICK_MS);
     }
-    let timer;
-    const late = new Promise((resolve) => {
-      timer = setTimeout(resolve, CLOSE_GRACE_MS);
+    let cancel;
+    const late = new Promise<void>((resolve) => {
+      cancel = this.clock.after(CLOSE_GRACE_MS, resolve);
     });
-    await Promise.race([this.#settled(), late]);
-    clearTimeout(timer);
+    await Promise.race([this.#settle(), late]);
+    (cancel as (() => void) | undefined)?.();
     this.#closed = true;
     await this.backplane.close();
   }
 
-  /** Waits for the peers to answer the close, and for the backplane. */
-  async #settled(): Promise<void> {
+  /** Waits for the clients to answer the close, and for the backplane. */
+  async #settle(): Promise<void> {
     if (this.#sockets > 0) {
       await new Promise<void>((resolve) => this.#onEmpty = resolve);
     }
@@ -1842,17 +1733,14 @@ class Server {
   }
 }
 
-// Above so many subscribers, counts are sent this often at most.
-const COUNT_THROTTLE = Object.freeze({ above: 100, everyMs: 5_000 });
-
-// Clients that were turned away are told why as long as there are fewer sockets
-// of theirs; beyond it they get a plain HTTP refusal.
+// Refused clients are told why as long as they have fewer sockets than this; above
+// it they get a plain HTTP refusal.
 const MAX_REFUSED_SOCKETS = 1_000;
 
 // Closing every tenth of a second is even enough for clients, and cheap.
 const DRAIN_TICK_MS = 100;
 
-// How long peers and backplane may take on close; dead ones never answer.
+// How long clients and backplane may take on close; dead ones never answer.
 const CLOSE_GRACE_MS = 1000;
 
 // A socket has no event for having been written to, so it is looked after.
@@ -1869,13 +1757,11 @@ class App {
   readonly encryption: Encryption | undefined;
   readonly limits: Readonly<Limits>;
   readonly origins: OriginCheck;
-  /** Counts of large channels that were told a short while ago. */
-  readonly waitingCounts = new Map<
-    string,
-    { latest: number | undefined; timer: ReturnType<typeof setTimeout> }
-  >();
-  /** Channels that a connection of this server is subscribed to. */
+  readonly counts: CountThrottle;
+  /** Channels that a connection of this server is on, or is joining. */
   readonly channels = new Map<string, Channel>();
+  /** How many of them are clients' channels. */
+  channelCount = 0;
   /** Live connections of this server. */
   connectionCount = 0;
   readonly secret: string;
@@ -1891,20 +1777,28 @@ class App {
       shared.subscriptionCounts ?? false;
     this.encryption = own.encryption ?? shared.encryption;
     this.limits = { ...DEFAULT_LIMITS, ...shared.limits, ...own.limits };
-    // Sockets may come from anywhere unless something was said of origins.
+    // Sockets may come from anywhere unless `origins` is given.
     this.origins = compileOrigins(own.origins ?? shared.origins ?? "*");
+    this.counts = new CountThrottle(
+      server.clock,
+      (channel, count) => server.announceCount(this, channel, count),
+    );
   }
 
   /** The channel of a name, made where there is none. */
-  channel(name: string): Channel {
-    const channel = this.channels.get(name) ?? new Channel();
+  channel({ name, kind }: NamedChannel): Channel {
+    const known = this.channels.get(name);
+    if (known !== undefined) return known;
+    const channel = new Channel(this, name, kind);
     this.channels.set(name, channel);
+    if (!isOwnChannel(name)) this.channelCount++;
     return channel;
   }
 
-  /** Forgets a channel that nobody is on. */
-  dropIfEmpty(name: string): void {
-    if (this.channels.get(name)?.isEmpty) this.channels.delete(name);
+  /** Forgets a channel that no connection is on, nor is joining. */
+  dropIfEmpty(channel: Channel): void {
+    if (!channel.isEmpty || !this.channels.delete(channel.name)) return;
+    if (!isOwnChannel(channel.name)) this.channelCount--;
   }
 
   /** HMAC-SHA256 of a text with the app's secret, in lower-case hex. */
@@ -1912,18 +1806,28 @@ class App {
     return hmac(this.secret, text);
   }
 
-  /** Checks a webhook or request signature without telling how it differs. */
+  /** Checks a webhook or request signature in constant time. */
   verifies(text: string, signature: string): boolean {
     return equalsInConstantTime(this.sign(text), signature);
   }
 
+  /** Whether `auth` is the app's signature of a text. */
+  permits(auth: unknown, text: string): boolean {
+    const prefix = `${this.key}:`;
+    return typeof auth === "string" && auth.startsWith(prefix) &&
+      this.verifies(text, auth.slice(prefix.length));
+  }
+
   /** Signs a permission to subscribe. The arguments have been checked. */
-  authorize(socketId: string, channel: string, member?: Member): ChannelAuth {
+  authorize(
+    socketId: string,
+    { name, kind }: NamedChannel,
+    member?: Member,
+  ): ChannelAuth {
     const data = member && JSON.stringify(member);
-    const signature = this.sign(channelText(socketId, channel, data));
-    const encrypted = parseChannelName(channel)?.encrypted;
-    const secret = encrypted
-      ? this.encryption?.sharedSecret(channel)
+    const signature = this.sign(channelText(socketId, name, data));
+    const secret = kind.encrypted
+      ? this.encryption?.sharedSecret(name)
       : undefined;
     return {
       auth: `${this.key}:${signature}`,
@@ -1939,18 +1843,38 @@ class App {
     return { auth: `${this.key}:${signature}`, user_data: data };
   }
 
-  /** Whether `auth` is the app's signature of a text. */
-  permits(auth: unknown, text: string): boolean {
-    const prefix = `${this.key}:`;
-    return typeof auth === "string" && auth.startsWith(prefix) &&
-      this.verifies(text, auth.slice(prefix.length));
-  }
+  /**
+   * Encrypts the data of an event of the program, where its channel promises that.
+   * Data that would go out in the clear is a mistake of the program's.
+   */
+  readonly seal: Seal = (channels, data, event) => {
+    const channel = channels.find(({ kind }) => kind.encrypted);
+    if (channel === undefined) return data;
+    const what = `Cannot trigger ${quote(event)} on "${channel.name}"`;
+    if (this.encryption === undefined) {
+      throw new TypeError(
+        `${what}: its data must be encrypted, and there is no encryption option`,
+      );
+    }
+    if (channels.length > 1) {
+      throw new TypeError(
+        `${what}: an event for an encrypted channel is for that channel alone`,
+      );
+    }
+    const json = JSON.stringify(data);
+    // Data that is no JSON is refused afterwards.
+    return json && this.encryption.encrypt(channel.name, json);
+  };
 }
 
 // ---- Connection -------------------------------------------------------------
 // One client, from the established frame to its last. Owns its state and its
-// subscriptions and knows nothing of HTTP. Invariant: `#channels` names exactly
-// the channels that hold this connection, as #enter and #exit change both sides.
+// subscriptions and knows nothing of HTTP. Frames come in through an Inbox and go
+// out through an Outbox. Invariant: `#subscriptions` names exactly the channels
+// that hold this connection: both sides change together, in Channel.
+
+/** Takes the result of a join, and what was wanted of the history. */
+type Answer = (result: JoinResult | null, request?: HistoryRequest) => void;
 
 /** What is known of a client before its transport is open. */
 interface Admission {
@@ -1965,87 +1889,65 @@ interface Admission {
  * ```text
  * open ──> gone ──> released
  *   gone: out of every channel and count, told to close, nothing more is sent
- *   released: the transport has closed, which a dead peer can put off for long
+ *   released: the transport has closed, which a dead client can put off for long
  * ```
  */
-class Connection implements Peer, Watched, Resumable {
+class Connection
+  implements
+    Peer,
+    Resumable,
+    InboxOwner,
+    OutboxOwner,
+    PulseOwner,
+    WatchlistOwner {
   readonly app: App;
   readonly socketId: string;
-  /** When it is due, in {@linkcode Liveness}; only that one writes it. */
-  due: Set<Watched> | null = null;
+  readonly outbox: Outbox;
   readonly #server: Server;
-  readonly #transport: Transport;
+  readonly #inbox: Inbox;
+  readonly pulse: Pulse;
   #state: "open" | "gone" | "released" = "open";
-  /** Tick of the last incoming frame. */
-  #heardAt: number;
-  /** Tick of a ping that has not been answered, or -1. */
-  #pingedAt = -1;
-  /** Whether it is told positions, and so can say where it was. */
-  readonly #hasPositions: boolean;
-  /** Frames for the end of this turn; null for a client that takes no batches. */
-  #batch: Batch | null;
-  /** What a stock client has got, where it asked for that to be remembered. */
-  #session: Session | null = null;
-  /** Ids that this client has and has had: what leaves out one of them. */
-  #ownIds: readonly string[];
-  /** What it has missed, while it is getting that. */
-  #replay: ReplayQueue | null = null;
-  /** Whether the logs of its channels are kept, as it may come back for them. */
+  /** Whether the history of its channels is kept, as it may come back for that. */
   readonly #canRecover: boolean;
-  /** Channel name to the user id on a presence channel; own channels, too. */
-  #channels: Map<string, string | undefined> | null = null;
+  /** The session of a stock client that it came with, and may go on with. */
+  #session: Session | null = null;
+  /** By channel; the server's own channels, too. */
+  #subscriptions: Map<string, Subscription> | null = null;
   /** How many of them are the server's own. */
   #ownChannels = 0;
-  /** Who has signed in. */
+  /** The user who has signed in. */
   #user: KnownUser | null = null;
-  /** Users it watches, and whether they were online when it last heard. */
-  #watched: Map<string, boolean | undefined> | null = null;
-  /** Whether it is still to be told how they all are. */
-  #isAskingWatched = false;
-  /** Whether it has signed in or joined a private or presence channel. */
-  #authorized = false;
-  readonly #bornAt: number;
-  readonly #frames: TokenBucket;
+  #watchlist: Watchlist | null = null;
   #clientEvents: TokenBucket | null = null;
-  /** How many more frames may be dropped for coming too fast. */
-  #drops: TokenBucket | null = null;
-  /** When it was last told of that. */
-  #warnedAt = 0;
-  /** Whether the transport has failed to send. */
-  #failed = false;
-  /** Incoming frames that wait for one that is being served. */
-  #backlog: string[] | null = null;
-  /** UTF-16 units of all frames that wait for the backplane, either way. */
-  #waitingUnits = 0;
 
   constructor(
     server: Server,
     app: App,
     transport: Transport,
     socketId: string,
-    extensions: Extensions,
+    { batch, recover, formerIds, sessionId }: Extensions,
   ) {
-    const { batch, recover, formerIds, sessionId } = extensions;
     this.#server = server;
     this.app = app;
-    this.#transport = transport;
     this.socketId = socketId;
-    this.#hasPositions = recover;
-    this.#batch = batch ? EMPTY_BATCH : null;
+    const ids = [socketId, ...formerIds];
+    this.outbox = new Outbox(transport, server, this, { batch, recover, ids });
+    this.#inbox = new Inbox(this, app.limits, server.clock);
+    this.pulse = new Pulse(server.liveness, this);
     if (sessionId !== null && server.sessions !== null) {
       this.#session = server.sessions.join(app.id, sessionId, this);
     }
     this.#canRecover = recover || this.#session !== null;
-    this.#ownIds = [socketId, ...formerIds];
-    this.#heardAt = server.liveness.tick;
-    this.#bornAt = this.#heardAt;
-    this.#frames = new TokenBucket(app.limits.framesBurst);
   }
 
-  /** Sends the first frame that a client waits for. */
+  get isOpen(): boolean {
+    return this.#state === "open";
+  }
+
+  /** Sends the first frame, which a client waits for. */
   establish(): void {
     // By itself: it is what says whether there will be batches.
-    this.#write(encodeFrame({
+    this.outbox.sendAlone(encodeFrame({
       event: OUTBOUND.Established,
       data: JSON.stringify({
         socket_id: this.socketId,
@@ -2053,246 +1955,49 @@ class Connection implements Peer, Watched, Resumable {
         ...this.#grants(),
       }),
     }));
-    const { app, socketId } = this;
-    this.#server.hooks.emit("connected", { app: app.id, socketId });
+    this.#emit("connected", {});
   }
 
-  /** What a client that asked for extensions is told of them. */
+  /** What a client hears of the extensions that it asked for. */
   #grants(): { extensions?: string[] } {
-    const granted = {
-      batch: this.#batch !== null,
-      recover: this.#hasPositions,
-    };
-    if (!granted.batch && !granted.recover) return {};
+    const { takesBatches: batch, hasPositions: recover } = this.outbox;
+    if (!batch && !recover) return {};
     const auth = this.#server.authorize !== undefined;
-    const list = Object.entries({ ...granted, auth });
+    const list = Object.entries({ batch, recover, auth });
     return { extensions: list.filter(([, is]) => is).map(([name]) => name) };
   }
 
-  /** Sends one encoded frame, unless the connection is gone. */
-  send(frame: string): void {
-    if (this.#state !== "open" || this.#failed) return;
-    if (this.#batch === null) return this.#write(frame);
-    if (this.#batch === EMPTY_BATCH) this.#server.flushSoon(this);
-    this.#batch = this.#batch.with(frame);
-  }
-
-  /** Sends what has come together. */
-  flush(): void {
-    const batch = this.#batch;
-    if (batch === null || batch === EMPTY_BATCH) return;
-    this.#batch = EMPTY_BATCH;
-    if (this.#state === "open" && !this.#failed) this.#write(batch.frame);
-  }
-
-  #write(frame: string): void {
-    try {
-      this.#transport.send(frame);
-      if (!this.#isBehind()) return;
-    } catch (error) {
-      this.#failed = true;
-      this.#server.hooks.fail(error, "sending a frame", this.app.id);
-    }
-    this.#server.suspect(this);
-  }
-
-  /** Takes a message of a channel, in its order. */
-  deliver(delivery: Delivery): void {
-    if (this.#replay === null) return this.#sendDelivery(delivery);
-    this.#replay.add(delivery);
-    const isTooMuch = this.#replay.units > this.app.limits.bufferedBytes;
-    if (isTooMuch) this.close(CLOSE.SlowPeer);
-  }
-
-  #sendDelivery(delivery: Delivery): void {
-    // What the client has caused may be served on an earlier connection of its
-    // own, may come late from there, or may be replayed.
-    const { exceptSocketId } = delivery;
-    if (exceptSocketId !== "" && this.#ownIds.includes(exceptSocketId)) return;
-    if (this.#hasPositions) return this.send(delivery.positioned);
-    this.send(delivery.frame);
-    if (delivery.isLogged) this.#ownSession?.sent(delivery);
-  }
-
-  /** Keeps a delivery for after a join, among those that are kept already. */
-  keep(delivery: Delivery, waiting: Delivery[]): void {
-    waiting.push(delivery);
-    this.#waitingUnits += delivery.frame.length;
-    if (this.#waitingUnits <= this.app.limits.bufferedBytes) return;
-    this.close(CLOSE.ServerFull);
-    waiting.length = 0;
-  }
-
-  /**
-   * Sends what the client has missed. Not all at once: a client that reads as
-   * fast as it can is not to be taken for one that does not read.
-   */
-  #follow(
-    channel: string,
-    replay: Replay | undefined,
-    log: LogRequest | undefined,
-  ): void {
-    if (replay === undefined || this.#state !== "open") return;
-    // Twice as many: it has not said yet which of the former ones it still wants.
-    const max = 2 * this.app.limits.channelsPerConnection;
-    const { position } = replay;
-    this.#ownSession?.begin(channel, position, hasGap(replay, log), max);
-    if (replay.messages.length === 0) return;
-    this.#replay ??= new ReplayQueue();
-    this.#replay.addMissed(
-      replay.messages.map((logged) => deliveryOf(channel, logged)),
-    );
-    this.continueReplay();
-  }
-
-  /** Goes on with what the client has missed, as far as it has read. */
-  continueReplay(): void {
-    const replay = this.#replay;
-    if (replay === null) return;
-    const roomBytes = Math.min(REPLAY_BYTES, this.app.limits.bufferedBytes / 2);
-    while (this.#pendingBytes() <= roomBytes) {
-      const delivery = replay.take();
-      if (delivery === null) {
-        this.#replay = null;
-        return;
-      }
-      this.#sendDelivery(delivery);
-    }
-    this.#server.replaySoon(this);
-  }
-
-  /** What the client is told of its position, where it is told any. */
-  #replayFields(
-    replay: Replay | undefined,
-    log: LogRequest | undefined,
-  ): ReplayFields {
-    if (!this.#hasPositions || replay === undefined) return {};
-    const { position, recovered } = replay;
-    return log?.since === undefined ? { position } : { position, recovered };
-  }
-
-  /** Never leaves a client in the belief that it has missed nothing. */
-  #tellFailure(
-    channel: string,
-    replay: Replay | undefined,
-    log: LogRequest | undefined,
-  ): void {
-    if (!hasGap(replay, log)) return;
-    const data = JSON.stringify({ channel });
-    this.send(encodeFrame({ event: OUTBOUND.RecoveryFailed, channel, data }));
-  }
-
-  /** Whether the peer has left too much unread. */
-  #isBehind(): boolean {
-    return this.#transport.bufferedAmount > this.app.limits.bufferedBytes;
-  }
-
-  /** What has been sent to the client, and is still here. */
-  #pendingBytes(): number {
-    return this.#transport.bufferedAmount + (this.#batch?.units ?? 0);
-  }
-
-  /** Tells the client why, and closes. */
-  close(close: Close): void {
-    if (this.#state !== "open") return;
-    if (close.code >= 4000) this.send(encodeError(close.code, close.message));
-    this.flush();
-    this.#end(close);
-  }
-
-  /** Gives up on a peer that does not take what it is sent. */
-  endIfStuck(): void {
-    // No error frame: it would wait behind what is not being read.
-    if (this.#failed) this.#end(CLOSE.SendFailed);
-    else if (this.#isBehind()) this.#end(CLOSE.SlowPeer);
-  }
-
-  closed(code: number): void {
-    if (this.#state === "released") return;
-    this.#leaveAll(code);
-    this.#state = "released";
-    this.#server.released(false);
-  }
-
-  heard(): void {
-    this.#heardAt = this.#server.liveness.tick;
-  }
+  // ---- Frames in
 
   receive(frame: unknown): void {
     if (this.#state !== "open") return;
-    this.heard();
-    // A peer that does not read the answers gets no more of them.
-    this.endIfStuck();
+    this.pulse.heard();
+    // A client that does not read the answers gets no more of them.
+    this.outbox.judge();
     if (this.#state !== "open") return;
     if (typeof frame !== "string") return this.close(CLOSE.BinaryFrame);
-    const { limits } = this.app;
-    if (!this.#frames.take(limits.framesBurst, limits.framesPerSecond)) {
-      return this.#dropFrame();
-    }
-    if (exceedsBytes(frame, limits.frameBytes)) {
-      const found = "Frame is too large";
-      return this.#sendError(overLimit("frameBytes", limits, found).error);
-    }
-    if (this.#backlog !== null) return this.#queue(frame);
-    const served = this.#serve(frame);
-    if (served instanceof Promise) {
-      this.#backlog = [];
-      this.#serveBacklog(served);
-    }
+    this.#inbox.receive(frame);
   }
 
-  /** An error for each frame of a flood would be a flood of our own. */
-  #dropFrame(): void {
-    const { limits } = this.app;
-    const { framesBurst, framesPerSecond } = limits;
-    this.#drops ??= new TokenBucket(framesBurst);
-    if (!this.#drops.take(framesBurst, framesPerSecond)) {
-      return this.close(CLOSE.Flood);
-    }
-    const now = Date.now();
-    if (Math.abs(now - this.#warnedAt) < FLOOD_WARNING_MS) return;
-    this.#warnedAt = now;
-    const found = "Frames come too fast";
-    this.#sendError(overLimit("framesPerSecond", limits, found).error);
+  heard(): void {
+    this.pulse.heard();
   }
 
-  /** Frames of one connection are served strictly in order. */
-  #queue(frame: string): void {
-    this.#waitingUnits += frame.length;
-    if (this.#waitingUnits > this.app.limits.bufferedBytes) {
-      return this.close(CLOSE.Flood);
-    }
-    this.#backlog?.push(frame);
+  countDropped(): void {
+    this.#server.droppedFrames++;
   }
 
-  async #serveBacklog(first: Promise<void>): Promise<void> {
-    await first;
-    for (let frame; (frame = this.#backlog?.shift()) !== undefined;) {
-      this.#waitingUnits -= frame.length;
-      await this.#serve(frame);
-    }
-    this.#backlog = null;
+  fail(error: unknown): void {
+    this.#server.fail(error, "serving a frame", this.app.id);
   }
 
-  /** Serves one frame; whatever fails inside is answered on this connection. */
-  #serve(text: string): Awaitable<void> {
-    const frame = decodeFrame(text);
-    if (isRefusal(frame)) return this.#sendError(frame.error);
-    const served = attempt(() => this.#dispatch(frame));
-    if (!(served instanceof Promise)) return served;
-    return served.catch((error) => {
-      this.#server.hooks.fail(error, "serving a frame", this.app.id);
-      this.#sendError("The server could not serve the frame", frame.channel);
-    });
-  }
-
-  #dispatch(frame: Frame): Awaitable<void> {
+  dispatch(frame: Frame): Awaitable<void> {
     switch (frame.event) {
       case INBOUND.Ping:
-        return this.send(PONG_FRAME);
+        return this.outbox.send(PONG_FRAME);
       case INBOUND.Pong:
         // Any frame is a sign of life. This one says what has arrived, too.
-        return this.#ownSession?.acknowledge();
+        return this.outbox.session?.acknowledge();
       case INBOUND.Subscribe:
         return this.#handleSubscribe(decodeData(frame.data));
       case INBOUND.Unsubscribe:
@@ -2303,8 +2008,10 @@ class Connection implements Peer, Watched, Resumable {
     if (frame.event.startsWith(CLIENT_EVENT_PREFIX)) {
       return this.#handleClientEvent(frame);
     }
-    this.#sendError("Event is not supported");
+    this.sendError("Event is not supported");
   }
+
+  // ---- Subscribing
 
   /**
    * Accepts `pusher:subscribe` with `channel`, and `auth` and `channel_data`
@@ -2314,12 +2021,13 @@ class Connection implements Peer, Watched, Resumable {
   #handleSubscribe(data: Record<string, unknown> | null): Awaitable<void> {
     const name = data?.channel;
     if (data === null || typeof name !== "string") {
-      return this.#sendError("Subscribing takes data with a channel");
+      return this.sendError("Subscribing takes data with a channel");
     }
     if (name.startsWith(OWN_CHANNEL.User)) return this.#confirmUser(name);
     const { limits } = this.app;
     const kind = checkChannelName(name, limits);
     if (isRefusal(kind)) return this.#refuse(name, "InvalidChannel", kind);
+    const channel = { name, kind };
     const channelData = typeof data.channel_data === "string"
       ? data.channel_data
       : undefined;
@@ -2332,36 +2040,14 @@ class Connection implements Peer, Watched, Resumable {
       const type = member.status === 401 ? "AuthError" : "InvalidChannelData";
       return this.#refuse(name, type, member);
     }
-    if (this.#channels?.has(name)) return this.#confirmAgain(name, kind);
-    const count = (this.#channels?.size ?? 0) - this.#ownChannels;
+    if (this.#subscriptions?.has(name)) return this.#confirmAgain(channel);
+    const count = (this.#subscriptions?.size ?? 0) - this.#ownChannels;
     if (count >= limits.channelsPerConnection) {
-      return this.#refuse(
-        name,
-        "LimitReached",
-        overLimit("channelsPerConnection", limits, "Too many channels", 403),
-      );
+      const found = "Too many channels";
+      const refusal = overLimit("channelsPerConnection", limits, found, 403);
+      return this.#refuse(name, "LimitReached", refusal);
     }
-    return this.#subscribe(name, kind, member, this.#logRequest(name, data));
-  }
-
-  /** What the client wants of a channel's log, if it can recover. */
-  #logRequest(
-    channel: string,
-    { recover, rewind }: Record<string, unknown>,
-  ): LogRequest | undefined {
-    if (!this.#canRecover) return undefined;
-    if (this.#hasPositions) {
-      return { since: readPosition(recover), rewind: readCount(rewind) };
-    }
-    if (this.#session === null) return NO_WISHES;
-    this.#session.claim(this);
-    this.#ownIds = this.#session.ids;
-    return this.#session.request(channel);
-  }
-
-  /** The session, if it is this connection that it goes on with. */
-  get #ownSession(): Session | null {
-    return this.#session?.connection === this ? this.#session : null;
+    return this.#subscribe(channel, member, data);
   }
 
   /** Who joins a presence channel: who the data says, or who has signed in. */
@@ -2376,118 +2062,134 @@ class Connection implements Peer, Watched, Resumable {
   }
 
   #subscribe(
-    name: string,
-    kind: ChannelKind,
+    channel: NamedChannel,
     member: KnownMember | undefined,
-    log: LogRequest | undefined,
+    data: Record<string, unknown>,
   ): Awaitable<void> {
+    const { name, kind } = channel;
     const { limits } = this.app;
-    const joining = member && {
-      ...member,
-      maxMembers: limits.presenceMembers,
-      added: memberAdded(member, this.socketId),
-    };
-    const joined = this.#join(name, joining, log, (result) => {
-      if (result === null) {
-        const full = "The channel is full";
-        const refusal = overLimit("presenceMembers", limits, full, 403);
-        return this.#refuse(name, "LimitReached", refusal);
-      }
-      this.#authorized ||= kind.auth;
-      this.#confirm(name, kind, result, log);
-      this.#server.counted(this.app, name, result.subscriptions);
-    });
+    const joining = member &&
+      joiningMember(member, limits.presenceMembers, this.socketId);
+    const joined = attempt(() =>
+      this.#join(channel, joining, data, (result, request) => {
+        if (result === null) {
+          const full = "The channel is full";
+          const refusal = overLimit("presenceMembers", limits, full, 403);
+          return this.#refuse(name, "LimitReached", refusal);
+        }
+        this.pulse.isAuthorized ||= kind.auth;
+        this.#confirm(channel, result, request);
+      })
+    );
     if (!(joined instanceof Promise)) return;
     return joined.catch((error) => {
-      this.#server.hooks.fail(error, "joining a channel", this.app.id);
+      this.#server.fail(error, "joining a channel", this.app.id);
       this.#refuse(name, "ServerError", REFUSAL.SubscribeFailed);
     });
   }
 
-  /**
-   * Joins a channel. `answer` is told what came of it, unless the client is gone
-   * by then, and before the client gets what was published meanwhile.
-   */
-  #join(
-    name: string,
-    member: JoiningMember | undefined,
-    log: LogRequest | undefined,
-    answer: (joined: JoinResult | null) => void,
-  ): Awaitable<void> {
-    const joined = this.#server.join(this.app, name, member, log);
-    const enter = (result: JoinResult | null) => {
-      if (this.#state === "open") {
-        if (result !== null) this.#enter(name, member?.userId);
-        answer(result);
-        this.#follow(name, result?.replay, log);
-      } else if (result !== null) {
-        const hasLog = log !== undefined;
-        this.#server.leave(this.app, name, member?.userId, hasLog);
-      }
-    };
-    if (!(joined instanceof Promise)) return enter(joined);
-    const channel = this.app.channel(name);
-    channel.hold(this);
-    const release = () => {
-      const held = channel.release(this);
-      this.app.dropIfEmpty(name);
-      for (const { frame } of held) this.#waitingUnits -= frame.length;
-      return held;
-    };
-    return joined.then((result) => {
-      const held = release();
-      enter(result);
-      if (result === null || !this.#channels?.has(name)) return;
-      // What came before the join is in its result, if anywhere.
-      for (const delivery of held) {
-        if (delivery.offset > result.offset) this.deliver(delivery);
-      }
-    }, (error) => {
-      release();
-      throw error;
+  /** What the client wants of a channel's history, if it can recover. */
+  #historyRequest(
+    channel: string,
+    data: Record<string, unknown>,
+  ): Awaitable<HistoryRequest | undefined> {
+    if (!this.#canRecover) return undefined;
+    if (this.outbox.hasPositions) return readHistoryRequest(data);
+    const session = this.#session;
+    if (session === null) return NO_HISTORY;
+    return chain(session.claim(this), () => {
+      // Meanwhile another connection may have claimed it.
+      if (this.#session !== session) return NO_HISTORY;
+      this.outbox.session = session;
+      this.outbox.ownIds = session.ids;
+      return session.request(channel);
     });
   }
 
-  /** A repeated subscription is confirmed, and nothing else happens. */
-  #confirmAgain(name: string, kind: ChannelKind): Awaitable<void> {
-    const { backplane } = this.#server;
+  /** Joins a channel, once it is known what the client wants of its history. */
+  #join(
+    named: NamedChannel,
+    member: JoiningMember | undefined,
+    data: Record<string, unknown> | null,
+    answer: Answer,
+  ): Awaitable<void> {
+    const asked = data === null
+      ? undefined
+      : this.#historyRequest(named.name, data);
+    return chain(asked, (request) => {
+      if (this.#state !== "open") return;
+      return this.app.channel(named).join(this, member, request, answer);
+    });
+  }
+
+  /** Confirms a repeated subscription; nothing else happens. */
+  #confirmAgain(channel: NamedChannel): Awaitable<void> {
+    const { name, kind } = channel;
     const members = kind.presence
-      ? backplane.members(this.app.id, name)
+      ? this.#server.ask((one) => one.members(this.app.id, name))
       : NO_MEMBERS;
-    const cached = kind.cache ? backplane.cached(this.app.id, name) : null;
+    const cached = kind.cache
+      ? this.#server.ask((one) => one.cached(this.app.id, name))
+      : null;
     return chain(members, (list) =>
-      chain(
-        cached,
-        (last) =>
-          this.#confirm(name, kind, { members: list, cached: last?.message }),
-      ));
+      chain(cached, (last) => {
+        this.#confirm(channel, { members: list, cached: last ?? undefined });
+      }));
   }
 
   #confirm(
-    channel: string,
-    kind: ChannelKind,
-    { members, cached, replay }: Pick<
-      JoinResult,
-      "members" | "cached" | "replay"
-    >,
-    log?: LogRequest,
+    { name, kind }: NamedChannel,
+    result: Pick<JoinResult, "members" | "cached"> & Partial<JoinResult>,
+    request?: HistoryRequest,
   ): void {
+    const { members, cached, replay } = result;
     const list = kind.presence ? members : null;
-    this.send(encodeSubscribed(channel, list, this.#replayFields(replay, log)));
-    this.#tellFailure(channel, replay, log);
-    // Whoever has recovered has had the last event, or is about to get it.
-    const hasLast = replay?.recovered ||
-      replay?.messages.some(({ message }) => message.cacheMs !== undefined);
-    if (!kind.cache || hasLast) return;
-    if (cached !== undefined) return this.send(encodeMessage(channel, cached));
-    this.send(encodeFrame({ event: OUTBOUND.CacheMiss, channel }));
-    this.#server.hooks.emit("cache_miss", { app: this.app.id, channel });
+    const fields = this.outbox.positionFields(replay, request);
+    this.outbox.send(encodeSubscribed(name, list, fields));
+    if (request !== undefined) this.#begin(name, result, request);
+    if (!kind.cache) return;
+    // A client that recovers has had the last event, or gets it with the replay.
+    const { position } = cached ?? {};
+    const isReplayed = replay !== undefined && position !== undefined &&
+      position.epoch === replay.from.epoch &&
+      position.offset > replay.from.offset;
+    if (replay?.recovered || isReplayed) return;
+    if (cached !== undefined) {
+      return this.outbox.send(encodeMessage(name, cached.message));
+    }
+    this.outbox.send(encodeFrame({ event: OUTBOUND.CacheMiss, channel: name }));
+    this.#server.hooks.emit("cache_miss", { app: this.app.id, channel: name });
   }
 
-  /** Events for a user come without a subscription; one to ask for is fine. */
+  #begin(
+    channel: string,
+    result: Partial<JoinResult>,
+    request: HistoryRequest,
+  ): void {
+    this.outbox.begin(channel, result, request);
+    if (request.since === undefined) return;
+    const recovered = !hasGap(result.replay, request);
+    this.#emit("recovered", { channel, recovered });
+  }
+
+  /** Accepts `pusher:unsubscribe` with `channel`. Answers nothing. */
+  #handleUnsubscribe(data: Record<string, unknown> | null): void {
+    const name = data?.channel;
+    if (typeof name !== "string") {
+      return this.sendError("Unsubscribing takes data with a channel");
+    }
+    const subscription = this.#subscriptions?.get(name);
+    if (subscription === undefined || isOwnChannel(name)) return;
+    this.#leave(subscription);
+    this.outbox.session?.end(name);
+  }
+
+  // ---- Users
+
+  /** Events for a user come without a subscription; asking for one is fine. */
   #confirmUser(channel: string): void {
     if (this.#user !== null && channel === OWN_CHANNEL.User + this.#user.id) {
-      return this.send(encodeSubscribed(channel, null));
+      return this.outbox.send(encodeSubscribed(channel, null));
     }
     this.#refuse(channel, "AuthError", REFUSAL.ForeignUser);
   }
@@ -2499,153 +2201,119 @@ class Connection implements Peer, Watched, Resumable {
    */
   #handleSignIn(data: Record<string, unknown> | null): Awaitable<void> {
     const userData = data?.user_data;
-    const refuse = (why: string) =>
-      this.send(encodeError(ERROR.SignIn, `Signing in failed: ${why}`));
-    if (typeof userData !== "string") return refuse("there is no user_data");
+    if (typeof userData !== "string") {
+      return this.#refuseSignIn("there is no user_data");
+    }
     if (!this.app.permits(data?.auth, userText(this.socketId, userData))) {
-      return refuse("the signature is not made for this connection and user");
+      const why = "the signature is not made for this connection and user";
+      return this.#refuseSignIn(why);
     }
     const user = checkUser(parseJson(userData), this.app.limits);
-    if (isRefusal(user)) return refuse(user.error);
-    const channel = OWN_CHANNEL.User + user.id;
-    const succeed = (replay?: Replay, log?: LogRequest) => {
-      this.#user = user;
-      this.#authorized = true;
-      this.send(encodeFrame({
-        event: OUTBOUND.SignedIn,
-        data: JSON.stringify({ user_data: userData }),
-        ...this.#replayFields(replay, log),
-      }));
-      this.#tellFailure(channel, replay, log);
-    };
-    if (this.#user === null) {
-      const log = this.#logRequest(channel, data ?? {});
-      const joined = this.#join(
-        channel,
-        undefined,
-        log,
-        (result) => succeed(result?.replay, log),
-      );
-      return chain(joined, () => {
-        if (this.#state === "open") return this.#watch(user.watchlist);
-      });
+    if (isRefusal(user)) return this.#refuseSignIn(user.error);
+    if (this.#user !== null) {
+      if (this.#user.id !== user.id) {
+        const why = "the connection is signed in as another user";
+        return this.#refuseSignIn(why);
+      }
+      this.#confirmSignIn(user, userData);
+      return this.#watch(user);
     }
-    if (this.#user.id !== user.id) {
-      return refuse("the connection is signed in as another user");
-    }
-    succeed();
-    return this.#watch(user.watchlist);
-  }
-
-  /** Watches these users and no others, and tells the client how they are. */
-  #watch(watchlist: readonly string[]): Awaitable<void> {
-    const { app } = this;
-    const ids = watchlist.slice(0, app.limits.watchedUsers);
-    for (const id of this.#watched?.keys() ?? []) {
-      if (!ids.includes(id)) this.#leave(OWN_CHANNEL.Watchers + id);
-    }
-    this.#watched = new Map(ids.map((id) => [id, undefined]));
-    this.#isAskingWatched = true;
-    const joined = ids.map((id) => OWN_CHANNEL.Watchers + id)
-      .filter((name) => !this.#channels?.has(name))
-      .map((name) => this.#join(name, undefined, undefined, () => {}));
-    // Asked for once it would hear of a change.
-    return chain(all(joined), () => {
-      const states = ids.map((id) =>
-        this.#server.backplane.occupancy(app.id, OWN_CHANNEL.User + id)
-      );
-      return chain(all(states), (list) => {
-        const online = list.map(({ subscriptions }) => subscriptions > 0);
-        this.#tellWatched(ids, online, watchlist.length);
-      });
+    const name = OWN_CHANNEL.User + user.id;
+    const channel = { name, kind: kindOf(name) };
+    const joined = this.#join(channel, undefined, data, (result, request) => {
+      const fields = this.outbox.positionFields(result?.replay, request);
+      this.#confirmSignIn(user, userData, fields);
+      if (result && request) this.outbox.begin(name, result, request);
+    });
+    return chain(joined, () => {
+      if (this.#state === "open") return this.#watch(user);
     });
   }
 
-  #tellWatched(
-    ids: readonly string[],
-    online: readonly boolean[],
-    wanted: number,
+  #confirmSignIn(
+    user: KnownUser,
+    userData: string,
+    fields: ReplayFields = {},
   ): void {
-    const events = [
-      { name: "online", user_ids: ids.filter((_, i) => online[i]) },
-      { name: "offline", user_ids: ids.filter((_, i) => !online[i]) },
-    ].filter(({ user_ids }) => user_ids.length > 0);
-    if (events.length > 0) this.send(encodeWatchlist(events));
-    const changed = this.#watched;
-    this.#watched = new Map(ids.map((id, i) => [id, online[i]]));
-    this.#isAskingWatched = false;
-    // What has changed while they were asked for may be newer than the answer.
-    for (const [id, isOnline] of changed ?? []) {
-      if (isOnline !== undefined) this.tellTransition(id, isOnline);
-    }
-    if (wanted <= ids.length) return;
-    const found = `The watchlist has ${wanted} users`;
-    const { error } = overLimit("watchedUsers", this.app.limits, found);
-    const accepted = `watched are ${ids.join(", ")}`;
-    this.send(encodeError(ERROR.Watchlist, `${error}, ${accepted}`));
+    this.#user = user;
+    this.pulse.isAuthorized = true;
+    this.outbox.send(encodeFrame({
+      event: OUTBOUND.SignedIn,
+      data: JSON.stringify({ user_data: userData }),
+      ...fields,
+    }));
   }
 
-  /** Tells the client that a user came or went, unless it knows. */
-  tellTransition(userId: string, isOnline: boolean): void {
-    if (!this.#watched?.has(userId)) return;
-    if (this.#watched.get(userId) === isOnline) return;
-    this.#watched.set(userId, isOnline);
-    if (this.#isAskingWatched) return;
-    const name = isOnline ? "online" : "offline";
-    this.send(encodeWatchlist([{ name, user_ids: [userId] }]));
+  #refuseSignIn(why: string): void {
+    const reason = `Signing in failed: ${why}`;
+    this.outbox.send(encodeError(ERROR.SignIn, reason));
+    this.#emit("refused", { what: "signin", reason, code: ERROR.SignIn });
   }
 
-  /** Accepts `pusher:unsubscribe` with `channel`. Answers nothing. */
-  #handleUnsubscribe(data: Record<string, unknown> | null): void {
-    const name = data?.channel;
-    if (typeof name !== "string") {
-      return this.#sendError("Unsubscribing takes data with a channel");
-    }
-    if (!this.#channels?.has(name) || isOwnChannel(name)) return;
-    this.#leave(name);
-    this.#ownSession?.left(name);
-    this.#replay?.drop(name);
+  #watch({ watchlist }: KnownUser): Awaitable<void> {
+    this.#watchlist ??= new Watchlist(this);
+    return this.#watchlist.watch(watchlist);
   }
+
+  joinWatchers(userId: string): Awaitable<void> {
+    const name = OWN_CHANNEL.Watchers + userId;
+    if (this.#subscriptions?.has(name)) return;
+    const channel = { name, kind: kindOf(name) };
+    return this.#join(channel, undefined, null, () => {});
+  }
+
+  leaveWatchers(userId: string): void {
+    const known = this.#subscriptions?.get(OWN_CHANNEL.Watchers + userId);
+    if (known !== undefined) this.#leave(known);
+  }
+
+  isOnline(userId: string): Awaitable<boolean> {
+    const { id } = this.app;
+    const name = OWN_CHANNEL.User + userId;
+    const asked = this.#server.ask((one) => one.occupancy(id, name));
+    return chain(asked, ({ subscriptions }) => subscriptions > 0);
+  }
+
+  /** Does what a server has said to the connections on one of its own channels. */
+  obey(control: NonNullable<Message["control"]>, channel: string): void {
+    if (control === "terminate") return this.close(CLOSE.Terminated);
+    const userId = channel.slice(OWN_CHANNEL.Watchers.length);
+    this.#watchlist?.change(userId, control === "online");
+  }
+
+  // ---- Client events
 
   /**
    * Accepts `client-…` with `channel`, and `data` of any kind. It is relayed to
-   * the channel's other subscribers, as a frame of our own making: nothing of
-   * the sender's is passed on but name and data.
+   * the channel's other subscribers, as a frame of our own making: only name and
+   * data of the sender's frame are passed on.
    */
   #handleClientEvent(frame: Frame): Awaitable<void> {
     const { channel, event } = frame;
     if (typeof channel !== "string") {
-      return this.#sendError("Client events take a channel");
+      return this.sendError("Client events take a channel");
     }
     const data = frame.data === undefined || typeof frame.data === "string"
       ? frame.data
       : JSON.stringify(frame.data);
     const refusal = this.#checkClientEvent(channel, event, data);
     if (refusal !== null) {
-      const { ClientEvent } = ERROR;
-      return this.send(encodeError(ClientEvent, refusal, channel));
+      const { ClientEvent: code } = ERROR;
+      this.outbox.send(encodeError(code, refusal, channel));
+      const what = "client_event";
+      return this.#emit("refused", { what, reason: refusal, code, channel });
     }
-    const userId = this.#channels?.get(channel);
+    const userId = this.#subscriptions?.get(channel)?.member?.userId;
     const details = {
       event,
       ...(data !== undefined && { data }),
       ...(userId !== undefined && { userId }),
     };
     const { app, socketId } = this;
-    return chain(
-      this.#server.backplane.publish(app.id, channel, {
-        ...details,
-        exceptSocketId: socketId,
-        logged: true,
-      }),
-      () =>
-        this.#server.hooks.emit("client_event", {
-          app: app.id,
-          channel,
-          socketId,
-          ...details,
-        }),
-    );
+    const message = { ...details, exceptSocketId: socketId, logged: true };
+    return chain(this.#server.send(app, channel, message), () => {
+      this.#emit("client_event", { channel, ...details });
+    });
   }
 
   /** Why a client event is not relayed, or null. Takes from the rate last. */
@@ -2655,137 +2323,149 @@ class Connection implements Peer, Watched, Resumable {
     data: string | undefined,
   ): string | null {
     const { limits } = this.app;
-    if (!this.app.clientEvents) return "Client events are not enabled";
-    if (!parseChannelName(channel)?.auth) {
-      return "Client events are for private and presence channels";
-    }
-    if (!this.#channels?.has(channel)) {
-      return "Client events are for subscribers of the channel";
-    }
-    const refusal = checkEventName(event, limits) ??
-      (data === undefined ? null : checkEventData(data, limits));
-    if (refusal !== null) return refusal.error;
+    const isSubscribed = this.#subscriptions?.has(channel) ?? false;
+    const fields = { name: event, data, isSubscribed };
+    const kind = parseChannelName(channel);
+    const refusal = checkClientEvent(fields, kind, this.app);
+    if (refusal !== null) return refusal;
     const rate = limits.clientEventsPerSecond;
-    this.#clientEvents ??= new TokenBucket(rate);
-    if (this.#clientEvents.take(rate, rate)) return null;
+    const elapsed = this.#server.clock.elapsed();
+    this.#clientEvents ??= new TokenBucket(rate, elapsed);
+    if (this.#clientEvents.take(elapsed, rate, rate)) return null;
     const found = "Client events come too fast";
     return overLimit("clientEventsPerSecond", limits, found).error;
   }
 
-  /**
-   * Looks after a connection that is due: asks a silent one for a sign of life,
-   * and closes one that gave none, or that has not authorized in time.
-   *
-   * @returns Ticks until it is due again; 0 once it is gone.
-   */
-  checkLife(liveness: Liveness): number {
-    const { tick, idleTicks, pongTicks, authorizationTicks } = liveness;
-    const leftTicks = this.#authorized
-      ? Infinity
-      : this.#bornAt + authorizationTicks - tick;
-    if (leftTicks <= 0) this.close(CLOSE.NotAuthorized);
-    if (this.#heardAt < this.#pingedAt) {
-      // It may be due for the other reason before the answer is.
-      const waitedTicks = tick - this.#pingedAt;
-      if (waitedTicks >= pongTicks) this.close(CLOSE.NoPong);
-      if (this.#state !== "open") return 0;
-      return Math.min(leftTicks, pongTicks - waitedTicks);
-    }
-    if (this.#state !== "open") return 0;
-    this.#pingedAt = -1;
-    const silentTicks = tick - this.#heardAt;
-    if (silentTicks < idleTicks) {
-      return Math.min(leftTicks, idleTicks - silentTicks);
-    }
-    this.#pingedAt = tick;
-    // One that a session waits for the answer to is as good.
-    if (this.#ownSession?.startPing() ?? true) this.send(PING_FRAME);
-    return Math.min(leftTicks, pongTicks, idleTicks);
-  }
+  // ---- Liveness
 
-  /** Asks a session's client for what it has got. */
   ping(): void {
-    this.send(PING_FRAME);
+    this.outbox.send(PING_FRAME);
   }
 
-  /** Forgets the session: another connection has it now. */
+  askForLife(): void {
+    // A session's outstanding ping doubles as the liveness ping.
+    if (this.outbox.session?.startPing() ?? true) this.ping();
+  }
+
   dropSession(): void {
-    this.#session = null;
+    this.#session = this.outbox.session = null;
   }
 
-  #leave(name: string): void {
-    const userId = this.#exit(name);
-    const hadLog = this.#canRecover && !name.startsWith(OWN_CHANNEL.Watchers);
-    this.#server.leave(this.app, name, userId, hadLog);
-  }
+  // ---- Channels and the end
 
-  /** Changes both indexes. */
-  #enter(name: string, userId: string | undefined): void {
-    this.#channels ??= new Map();
-    this.#channels.set(name, userId);
+  /** Called by a channel that this connection has joined. */
+  enter(subscription: Subscription): void {
+    const { name } = subscription.channel;
+    this.#subscriptions ??= new Map();
+    this.#subscriptions.set(name, subscription);
     if (isOwnChannel(name)) this.#ownChannels++;
-    this.app.channel(name).connections.add(this);
   }
 
-  /** Changes both indexes; returns the user id on a presence channel. */
-  #exit(name: string): string | undefined {
-    const userId = this.#channels?.get(name);
-    this.#channels?.delete(name);
+  #leave(subscription: Subscription): void {
+    const { name } = subscription.channel;
+    this.#subscriptions?.delete(name);
     if (isOwnChannel(name)) this.#ownChannels--;
-    this.app.channels.get(name)?.connections.delete(this);
-    this.app.dropIfEmpty(name);
-    return userId;
+    this.outbox.endReplay(name);
+    subscription.channel.leave(subscription);
   }
 
-  #end({ code, message }: Close): void {
+  /** Tells the client why, and closes. */
+  close(close: Close): void {
+    if (this.#state !== "open") return;
+    if (close.code >= 4000) {
+      this.outbox.send(encodeError(close.code, close.message));
+    }
+    this.outbox.flush();
+    this.giveUp(close);
+  }
+
+  /** Closes without a frame. */
+  giveUp({ code, message }: Close): void {
+    if (this.#state !== "open") return;
     this.#leaveAll(code);
-    closeTransport(this.#transport, code, message);
+    closeTransport(this.outbox.transport, code, message);
+  }
+
+  closed(code: number): void {
+    if (this.#state === "released") return;
+    this.#leaveAll(code);
+    this.#state = "released";
+    this.#server.release(false);
   }
 
   #leaveAll(code: number): void {
     if (this.#state !== "open") return;
     this.#state = "gone";
     this.#server.forget(this);
-    for (const name of this.#channels?.keys() ?? []) this.#leave(name);
+    this.#inbox.clear();
+    this.outbox.close();
+    for (const subscription of this.#subscriptions?.values() ?? []) {
+      this.#leave(subscription);
+    }
     if (this.#session !== null) {
       this.#server.sessions?.release(this.#session, this);
     }
-    this.#session = null;
-    this.#replay = null;
-    this.#backlog = this.#backlog && [];
-    const { app, socketId } = this;
-    this.#server.hooks.emit("disconnected", { app: app.id, socketId, code });
+    this.dropSession();
+    this.#emit("disconnected", { code });
   }
 
-  #sendError(message: string, channel?: unknown): void {
+  sendError(message: string, channel?: unknown): void {
     const named = typeof channel === "string" ? channel : undefined;
-    this.send(encodeError(ERROR.Generic, message, named));
+    this.outbox.send(encodeError(ERROR.Generic, message, named));
   }
 
-  /** A refused subscription, in the shape that clients know per channel. */
-  #refuse(channel: string, type: string, refusal: Refusal): void {
-    this.send(encodeFrame({
+  // ---- Refusals and hooks
+
+  /** Refuses a subscription, in the shape that clients know per channel. */
+  #refuse(name: string, type: string, refusal: Refusal): void {
+    const channel = name.slice(0, MAX_ECHOED_UNITS);
+    const { error, status, limit } = refusal;
+    this.outbox.send(encodeFrame({
       event: OUTBOUND.SubscriptionError,
-      channel: channel.slice(0, MAX_ECHOED_UNITS),
+      channel,
       data: {
-        type: refusal.limit === undefined ? type : "LimitReached",
-        error: refusal.error,
-        status: refusal.status,
+        type: limit === undefined ? type : "LimitReached",
+        error,
+        status,
       },
     }));
+    const refused = { what: "subscription", reason: error, channel } as const;
+    this.#emit("refused", { ...refused, code: status });
+  }
+
+  /** Emits a lifecycle event of this connection. */
+  #emit<Name extends ConnectionHook>(
+    name: Name,
+    fields: Omit<Hooks[Name], "app" | "socketId">,
+  ): void {
+    const { hooks } = this.#server;
+    if (!hooks.has(name)) return;
+    // With the two fields it is whole, which the compiler cannot see of a generic.
+    const event = { app: this.app.id, socketId: this.socketId, ...fields };
+    hooks.emit(name, event as unknown as Hooks[Name]);
   }
 }
 
-// How often a client is told that its frames come too fast.
-const FLOOD_WARNING_MS = 1_000;
+type ConnectionHook =
+  | "connected"
+  | "disconnected"
+  | "recovered"
+  | "refused"
+  | "client_event";
 
-// How far a replay may be ahead of what the client has read.
-const REPLAY_BYTES = 262_144;
-
-// Nobody waits for a longer channel, and a large name is not to be sent back.
+// Nobody waits for a longer channel, and a large name must not be sent back.
 const MAX_ECHOED_UNITS = 1_000;
 
-/** A client that was turned away, until its transport has closed. */
+/** A member, with what the channel's others are told. */
+function joiningMember(
+  member: KnownMember,
+  maxMembers: number,
+  socketId: string,
+): JoiningMember {
+  return { ...member, maxMembers, added: memberAdded(member, socketId) };
+}
+
+/** A client that was refused, until its transport has closed. */
 class RefusedPeer implements Peer {
   readonly #server: Server;
   #released = false;
@@ -2801,17 +2481,17 @@ class RefusedPeer implements Peer {
   }
 
   receive(): void {
-    // What it may have sent before it heard of the refusal is not served.
+    // Frames that it sent before it heard of the refusal are not served.
   }
 
   heard(): void {
-    // Nobody is waiting for it to say something.
+    // Nothing waits for a sign of life.
   }
 
   closed(): void {
     if (this.#released) return;
     this.#released = true;
-    this.#server.released(true);
+    this.#server.release(true);
   }
 }
 
@@ -2828,39 +2508,206 @@ function closeTransport(
   }
 }
 
-// ---- Channel --------------------------------------------------------------
-// Who on this server is subscribed to a channel.
+// ---- Channel ----------------------------------------------------------------
+// Who on this server is subscribed to a channel, and what each of them gets.
 
-/** The subscribers of a channel on this server; there is none without any. */
-class Channel {
-  readonly connections = new Set<Connection>();
-  /** For connections whose join the backplane has not answered yet. */
-  #held: Map<Connection, Delivery[]> | null = null;
+/** One connection's subscription to one channel. */
+class Subscription {
+  readonly channel: Channel;
+  readonly connection: Connection;
+  /** Who it is, on a presence channel. */
+  readonly member: KnownMember | undefined;
+  /** Whether the client may come back for what it has missed. */
+  readonly recovers: boolean;
+  /** The offset at which it began: what is not later has been covered. */
+  from = 0;
 
-  get isEmpty(): boolean {
-    return this.connections.size === 0 && this.#held === null;
+  constructor(
+    channel: Channel,
+    connection: Connection,
+    member: KnownMember | undefined,
+    recovers: boolean,
+  ) {
+    this.channel = channel;
+    this.connection = connection;
+    this.member = member;
+    this.recovers = recovers;
   }
 
-  /** Hands a message to all of them. */
+  /** Takes a message of the channel, unless the join has covered it. */
+  take(delivery: Delivery): void {
+    if (delivery.offset <= this.from) return;
+    if (delivery.control === undefined) {
+      this.connection.outbox.deliver(delivery);
+    } else this.connection.obey(delivery.control, this.channel.name);
+  }
+}
+
+/** A channel as far as this server's connections are concerned. */
+class Channel {
+  readonly app: App;
+  readonly name: string;
+  readonly kind: ChannelKind;
+  readonly subscriptions = new Set<Subscription>();
+  /** Whose positions the deliveries have; null before there was any. */
+  epoch: string | null = null;
+  /** Outboxes of connections that are joining, and deliveries for afterwards. */
+  readonly #joining = new Map<Outbox, Delivery[]>();
+  /** Connections that have joined or are joining. */
+  #connections = 0;
+  /** How many of them can recover. */
+  #recovering = 0;
+  /** By user, on a presence channel. */
+  #users: Map<string, number> | null = null;
+
+  constructor(app: App, name: string, kind: ChannelKind) {
+    this.app = app;
+    this.name = name;
+    this.kind = kind;
+  }
+
+  /**
+   * Joins a connection. `answer` gets the result before the client gets what was
+   * published meanwhile; it is not called if the client is gone by then.
+   */
+  join(
+    connection: Connection,
+    member: JoiningMember | undefined,
+    request: HistoryRequest | undefined,
+    answer: Answer,
+  ): Awaitable<void> {
+    const { outbox } = connection;
+    const recovers = request !== undefined;
+    // Before the call: what is delivered from now on may be later than its answer.
+    const waiting: Delivery[] = [];
+    this.#joining.set(outbox, waiting);
+    const settle = () => {
+      this.#joining.delete(outbox);
+      outbox.unhold(waiting);
+    };
+    const undo = () => this.#undo(member?.userId, recovers);
+    const enter = (result: JoinResult | null): Awaitable<void> => {
+      settle();
+      if (result === null || !connection.isOpen) undo();
+      if (!connection.isOpen) return;
+      if (result === null) return answer(null);
+      const subscription = new Subscription(this, connection, member, recovers);
+      this.#add(subscription, result.position);
+      answer(result, request);
+      const { replay, position } = result;
+      const replayed = replay &&
+        outbox.replay(this.name, replay.from, position.offset);
+      for (const delivery of waiting) subscription.take(delivery);
+      return replayed;
+    };
+    const joined = this.app.server.join(this, member, request);
+    if (!(joined instanceof Promise)) return enter(joined);
+    return joined.then(enter, (error) => {
+      settle();
+      undo();
+      throw error;
+    });
+  }
+
+  /** Adds a subscription that begins at a position. Changes both indexes. */
+  #add(subscription: Subscription, position: Position): void {
+    this.enterEpoch(position);
+    subscription.from = position.offset;
+    this.subscriptions.add(subscription);
+    subscription.connection.enter(subscription);
+    this.#emit("subscribed", subscription);
+  }
+
+  /** Ends a subscription; its connection has forgotten it. */
+  leave(subscription: Subscription): void {
+    this.subscriptions.delete(subscription);
+    this.#emit("unsubscribed", subscription);
+    this.#undo(subscription.member?.userId, subscription.recovers);
+  }
+
+  #undo(userId: string | undefined, recovers: boolean): void {
+    this.app.server.leave(this, userId, recovers);
+    this.app.dropIfEmpty(this);
+  }
+
+  #emit(
+    hook: "subscribed" | "unsubscribed",
+    { connection: { socketId }, member }: Subscription,
+  ): void {
+    const { app: { id: app, server: { hooks } }, name: channel } = this;
+    if (!hooks.has(hook) || isOwnChannel(channel)) return;
+    const user = member === undefined ? {} : { userId: member.userId };
+    hooks.emit(hook, { app, channel, socketId, ...user });
+  }
+
+  get isEmpty(): boolean {
+    return this.subscriptions.size === 0 && this.#joining.size === 0;
+  }
+
+  /** Hands a message to all subscribers. */
   deliver(delivery: Delivery): void {
-    for (const connection of this.connections) connection.deliver(delivery);
-    if (this.#held === null) return;
-    for (const [connection, waiting] of this.#held) {
-      connection.keep(delivery, waiting);
+    for (const subscription of this.subscriptions) subscription.take(delivery);
+    for (const [outbox, waiting] of this.#joining) {
+      outbox.hold(delivery, waiting, CLOSE.ServerFull);
     }
   }
 
-  /** Keeps what is delivered for a connection that is joining. */
-  hold(connection: Connection): void {
-    this.#held ??= new Map();
-    this.#held.set(connection, []);
+  /** Counts a connection that joins or leaves; returns what there is then. */
+  count(userId: string | undefined, by: 1 | -1, recovers: boolean): Holding {
+    this.#connections += by;
+    if (recovers) this.#recovering += by;
+    const recovering = this.#recovering;
+    if (userId === undefined) {
+      return { connections: this.#connections, recovering };
+    }
+    this.#users ??= new Map();
+    const connections = (this.#users.get(userId) ?? 0) + by;
+    if (connections > 0) this.#users.set(userId, connections);
+    else this.#users.delete(userId);
+    return { connections, recovering };
   }
 
-  /** Hands over what was kept, and keeps no more. */
-  release(connection: Connection): Delivery[] {
-    const waiting = this.#held?.get(connection) ?? [];
-    this.#held?.delete(connection);
-    if (this.#held?.size === 0) this.#held = null;
-    return waiting;
+  /** Where a new epoch begins, subscribers have lost what was before. */
+  enterEpoch(now: Position): void {
+    if (this.epoch !== null && this.epoch !== now.epoch) this.lose(now);
+    this.epoch = now.epoch;
+  }
+
+  /** Tells all subscribers that messages before a position are lost. */
+  lose(now: Position): void {
+    this.epoch = now.epoch;
+    for (const subscription of this.subscriptions) {
+      this.#lose(subscription, now);
+    }
+  }
+
+  #lose(subscription: Subscription, now: Position): void {
+    subscription.from = now.offset;
+    const { outbox } = subscription.connection;
+    outbox.endReplay(this.name);
+    const isUser = this.name.startsWith(OWN_CHANNEL.User);
+    if (isUser || !isOwnChannel(this.name)) outbox.tellLost(this.name, now);
+  }
+
+  /** What this server holds, for a backplane that has forgotten it. */
+  *held(): Iterable<Held> {
+    const { app: { id: app, limits }, name: channel } = this;
+    const about = { app, channel, recovering: this.#recovering };
+    const first = announceUser(channel, "online");
+    if (this.#users === null) {
+      yield { ...about, connections: this.#connections, first };
+      return;
+    }
+    const members = new Map<string, KnownMember>();
+    for (const { member } of this.subscriptions) {
+      if (member !== undefined) members.set(member.userId, member);
+    }
+    for (const [userId, connections] of this.#users) {
+      const known = members.get(userId);
+      // A user who is only joining is registered by that.
+      if (known === undefined) continue;
+      const member = joiningMember(known, limits.presenceMembers, "");
+      yield { ...about, connections, member };
+    }
   }
 }

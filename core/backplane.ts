@@ -5,9 +5,9 @@
  * @module
  */
 
-import type { Awaitable } from "./time.ts";
+import type { Awaitable, Clock } from "./time.ts";
 
-// ---- Messages and positions
+// ---- Messages and positions -------------------------------------------------
 
 /** An event on its way from a publisher to the subscribers of a channel. */
 export interface Message {
@@ -21,10 +21,32 @@ export interface Message {
   readonly exceptSocketId?: string;
   /** How long it stays the channel's last event, in milliseconds. */
   readonly cacheMs?: number;
-  /** Whether logs keep it: they do so with events of programs and clients. */
+  /** Whether the history keeps it, as it does events of programs and clients. */
   readonly logged?: boolean;
-  /** What the servers tell each other in this way; clients do not see it. */
+  /** What servers say to each other in this way; clients do not see it. */
   readonly control?: "terminate" | "online" | "offline";
+}
+
+/** A place in the messages of a channel. */
+export interface Position {
+  /**
+   * Positions of different epochs cannot be compared. A new epoch begins where
+   * positions that clients know were forgotten.
+   */
+  readonly epoch: string;
+  /**
+   * Grows with each message of the channel. Clients are given the offsets of
+   * logged messages only, and the history holds no others.
+   */
+  readonly offset: number;
+}
+
+/** A message that a channel's history has kept. */
+export interface LoggedMessage {
+  /** The message. */
+  readonly message: Message;
+  /** Its offset. */
+  readonly offset: number;
 }
 
 /** The last event of a cache channel. */
@@ -33,97 +55,52 @@ export interface CachedMessage {
   readonly message: Message;
   /** How long it will still be kept, in milliseconds. */
   readonly ttlMs: number;
-}
-
-/** A place in the messages of a channel. */
-export interface Position {
-  /** Positions of different epochs cannot be compared: something was forgotten. */
-  readonly epoch: string;
-  /** Grows with each message of the channel; not every one is there. */
-  readonly offset: number;
-}
-
-/** A message that a channel's log has kept. */
-export interface LoggedMessage {
-  /** The message. */
-  readonly message: Message;
-  /** Its offset. */
-  readonly offset: number;
-}
-
-/** What a client that can recover wants of a channel's log as it joins. */
-export interface LogRequest {
-  /** The last position it knows: everything later is wanted. */
-  readonly since?: Position | undefined;
-  /** How many of the last messages are wanted where `since` is of no use. */
-  readonly rewind: number;
-}
-
-/** What a channel's log had for a client that joins. */
-export interface Replay {
-  /** Whether everything later than `since` is here; false without a `since`. */
-  readonly recovered: boolean;
-  /** Where the messages begin: whatever is later follows, here or delivered. */
-  readonly position: Position;
-  /** In their order. */
-  readonly messages: readonly LoggedMessage[];
+  /** Where it stands; absent where the channel had no positions at that time. */
+  readonly position?: Position | undefined;
 }
 
 /**
- * How much is kept so that clients lose nothing while they are away. It is kept
- * for channels that a client which can recover has subscribed to, and for no
- * others.
+ * How much is kept so that clients lose nothing while they are away. The history
+ * of a channel is kept while a client that can recover is subscribed to it, and
+ * for `ageMs` after the last of them has left.
  */
 export interface History {
   /** Events of one channel. @default {5000} */
   events: number;
   /**
-   * How long an event is kept, and so how long a client may be away, in
+   * How long an event is kept, and how long a client may be away, in
    * milliseconds. @default {300000}
    */
   ageMs: number;
   /**
-   * Bytes of all events of all channels, with what their keeping takes. Past it
-   * the channel that was not used for longest loses its own. @default {67108864}
+   * Bytes of all events of all channels, bookkeeping included. Above it the least
+   * recently used channel loses its history. @default {67108864}
    */
   bytes: number;
   /**
-   * Sessions of stock clients that are away. Past it the one that has been away
-   * for longest is forgotten, and told so if it comes back. @default {10000}
+   * Sessions of stock clients that are away. Above it the session that has been
+   * away for longest is forgotten; its client gets `pusher:recovery_failed` when
+   * it returns. @default {10000}
    */
   sessions: number;
 }
 
-export const DEFAULT_HISTORY: Readonly<History> = Object.freeze({
-  events: 5_000,
-  ageMs: 300_000,
-  bytes: 67_108_864,
-  sessions: 10_000,
-});
+// ---- Membership -------------------------------------------------------------
 
-// ---- Membership
-
-/** A user about to join a presence channel. */
-export interface JoiningMember {
+/** A member as it is kept and announced. */
+export interface KnownMember {
   /** The user. */
   readonly userId: string;
   /** The user's `user_info` as JSON text. */
   readonly userInfo: string;
+}
+
+/** A user about to join a presence channel. */
+export interface JoiningMember extends KnownMember {
   /** How many distinct users the channel may have. */
   readonly maxMembers: number;
   /** What to publish to the channel if the user was not there before. */
   readonly added: Message;
-}
-
-/** A member as it is kept and announced. */
-export type KnownMember = Pick<JoiningMember, "userId" | "userInfo">;
-
-/** A user about to leave a presence channel. */
-export interface LeavingMember {
-  /** The user. */
-  readonly userId: string;
-  /** What to publish to the channel if it was the user's last connection. */
-  readonly removed: Message;
 }
 
 /** A message that goes with a transition, perhaps to another channel. */
@@ -134,54 +111,106 @@ export interface Announcement {
   readonly message: Message;
 }
 
+/**
+ * What a server holds on a channel from now on. The figures are absolute: to say
+ * the same again changes nothing, and a later call mends one that failed.
+ */
+export interface Holding {
+  /**
+   * Connections of this server that are subscribed: those of one user on a
+   * presence channel, all of them elsewhere.
+   */
+  readonly connections: number;
+  /** Connections of this server on the channel that can recover, of any user. */
+  readonly recovering: number;
+}
+
+/** What a client that can recover wants of a channel's history. */
+export interface HistoryRequest {
+  /** The last position that it knows: everything later is wanted. */
+  readonly since?: Position | undefined;
+  /** How many of the last messages are wanted where there is no `since`. */
+  readonly rewind: number;
+}
+
 /** What goes with a join. */
-export interface JoinOptions {
+export interface JoinOptions extends Holding {
   /** Who joins, on a presence channel. */
   readonly member?: JoiningMember | undefined;
-  /** What is published if nobody was there. */
+  /** What is published if nobody was subscribed. */
   readonly first?: Announcement | undefined;
-  /**
-   * Given by clients that can recover: has the channel's log kept from now on,
-   * and asks for what is in it.
-   */
-  readonly log?: LogRequest | undefined;
+  /** What the client wants of the history, where it can recover. */
+  readonly history?: HistoryRequest | undefined;
 }
 
 /** What goes with a leave. */
-export interface LeaveOptions {
+export interface LeaveOptions extends Holding {
   /** Who leaves, on a presence channel. */
-  readonly member?: LeavingMember | undefined;
-  /** What is published if nobody is there any more. */
-  readonly last?: Announcement | undefined;
-  /** Whether the join that is undone had a `log`. */
-  readonly log?: boolean | undefined;
+  readonly userId?: string | undefined;
 }
 
-/** What a join changed. */
+/** What a client finds on a channel that it joins. */
 export interface JoinResult {
-  /** Connections subscribed, this one included: 1 says that the channel was empty. */
-  readonly subscriptions: number;
-  /** Whether the user was not there before. */
-  readonly memberAdded: boolean;
   /**
-   * User ids and their `user_info` as JSON text, this one included. A map that
-   * was handed out does not change any more.
+   * User ids and their `user_info` as JSON text, the joining user included. A map
+   * that was handed out does not change any more.
    */
   readonly members: ReadonlyMap<string, string>;
   /** The last event, if the channel has kept one. */
-  readonly cached?: Message | undefined;
-  /** Offset of the last message that this result knows of. */
-  readonly offset: number;
-  /** What was asked of the log, where one is kept. */
-  readonly replay?: Replay | undefined;
+  readonly cached?: CachedMessage | undefined;
+  /**
+   * Where the subscription begins. This result covers the messages up to here;
+   * later messages are delivered.
+   */
+  readonly position: Position;
+  /** What the history has for the client; absent where none is kept. */
+  readonly replay?: ReplayStart | undefined;
 }
 
-/** What a leave changed. */
-export interface LeaveResult {
-  /** Connections still subscribed: 0 says that the channel is empty now. */
+/** Where the replay of a client begins that joins. */
+export interface ReplayStart {
+  /** Whether the history reaches back to `since`; false where there was none. */
+  readonly recovered: boolean;
+  /**
+   * The client gets the logged messages later than this, up to the position of
+   * the {@linkcode JoinResult}, with {@linkcode Backplane.read}.
+   */
+  readonly from: Position;
+}
+
+/** Which part of a channel's history is wanted. */
+export interface PageRequest {
+  /** Only messages later than this. */
+  readonly after: Position;
+  /** Only messages up to this offset. */
+  readonly until: number;
+  /** At most so many messages. */
+  readonly events: number;
+  /** At most so many bytes of data, about; a page has at least one message. */
+  readonly bytes: number;
+}
+
+/** A part of a channel's history. */
+export interface Page {
+  /** In their order. */
+  readonly messages: readonly LoggedMessage[];
+  /** The page covers everything up to this offset; the next one begins here. */
+  readonly reaches: number;
+}
+
+/**
+ * A change in who is subscribed to a channel. Each change is told to one server,
+ * once: to the server that caused it, or to another one where that has died.
+ */
+export interface Transition {
+  /** Connections that are subscribed now, of all servers. */
   readonly subscriptions: number;
-  /** Whether it was the user's last connection. */
-  readonly memberRemoved: boolean;
+  /** The channel got its first subscriber, or lost its last. */
+  readonly occupancy?: "occupied" | "vacated" | undefined;
+  /** The user whose first connection came. */
+  readonly memberAdded?: string | undefined;
+  /** The user whose last connection left. */
+  readonly memberRemoved?: string | undefined;
 }
 
 /** How many are on a channel. */
@@ -192,66 +221,174 @@ export interface Occupancy {
   readonly users: number;
 }
 
-// ---- The joints
+// ---- Sessions ---------------------------------------------------------------
 
-/** What a {@linkcode Backplane} is told by, and calls on, the server that uses it. */
-export interface BackplaneNode {
-  /** The bounds of the logs; null where none are to be kept. */
-  readonly history: Readonly<History> | null;
+/** What a stock client has acknowledged, over all of its connections. */
+export interface SessionState {
+  /** Socket ids that the client has had, the latest first. */
+  readonly formerIds: readonly string[];
+  /** By channel, the last position that the client is known to have got. */
+  readonly positions: ReadonlyMap<string, Position>;
+}
+
+/**
+ * Sessions of stock clients, so that any server can go on with one. One server
+ * owns a session at a time.
+ */
+export interface SessionStore {
   /**
-   * Hands a message to this server's own subscribers of a channel. Offsets grow
-   * with each message of a channel that somebody is on, or that has a log.
+   * Makes this server the owner of a session. The server that owned it until now
+   * gets {@linkcode BackplaneNode.taken}.
+   *
+   * @returns What was kept of the session last; `"forgotten"` if there was
+   * something once, but it has been forgotten; `null` if the session is new.
+   */
+  take(
+    app: string,
+    id: string,
+  ): Awaitable<SessionState | "forgotten" | null>;
+  /**
+   * Keeps the state of a session that this server owns.
+   *
+   * @param isAway Whether the client is gone. The session ages from then on, and
+   * nobody owns it.
+   */
+  keep(
+    app: string,
+    id: string,
+    state: SessionState,
+    isAway: boolean,
+  ): Awaitable<void>;
+  /** Drops a session that this server owns and that has nothing to remember. */
+  forget(app: string, id: string): Awaitable<void>;
+}
+
+// ---- The joints -------------------------------------------------------------
+
+/** What a server holds on one channel, to be registered again. */
+export interface Held extends JoinOptions {
+  /** Id of the app. */
+  readonly app: string;
+  /** The channel. */
+  readonly channel: string;
+}
+
+/** What is published when a user's, or the channel's, last connection is gone. */
+export interface Departure {
+  /** To the channel itself, when a user's last connection has left it. */
+  readonly removed?: Message | undefined;
+  /** When the channel has lost its last subscriber. */
+  readonly last?: Announcement | undefined;
+}
+
+/** What a {@linkcode Backplane} calls: the server that uses it. */
+export interface BackplaneNode {
+  /** Names this run of the server among all that share the backplane. */
+  readonly id: string;
+  /** The bounds of the history; null where none is to be kept. */
+  readonly history: Readonly<History> | null;
+  /** What ages and timers go by. */
+  readonly clock: Clock;
+  /**
+   * Hands a message to this server's own subscribers of a channel: each message
+   * once, in the order of their offsets. The server drops what a subscriber has
+   * from its join, so messages may come before or after the answer to a join.
    */
   deliver(
     app: string,
     channel: string,
     message: Message,
-    offset: number,
+    position: Position,
   ): void;
+  /** Says that somebody came or left. Hooks and webhooks are fed by this alone. */
+  changed(app: string, channel: string, transition: Transition): void;
+  /**
+   * Says that messages of a channel before `now` are lost to this server. Its
+   * subscribers get `pusher:recovery_failed` and go on from there. A delivery of
+   * another epoch than the one before says the same.
+   */
+  lost(app: string, channel: string, now: Position): void;
+  /** Says that another server has taken a session that this one owned. */
+  taken(app: string, sessionId: string): void;
+  /** What this server holds, for a backplane that has forgotten it. */
+  held(): Iterable<Held>;
+  /**
+   * What to publish when the last connection of a user, or of a channel, is gone.
+   * It is the same on each server, so that one can speak for another that died.
+   */
+  departure(channel: string, userId: string | undefined): Departure;
+  /**
+   * Says whether the backplane can be reached: once at each change, after
+   * {@linkcode Backplane.start} has succeeded, when it is up.
+   */
+  health(isUp: boolean, cause?: unknown): void;
 }
 
 /**
- * Keeps what all servers of a deployment share, and carries every event from
- * its publisher to each server. A method that answers without a promise is
- * taken at once, in the same turn of the event loop.
+ * Keeps what all servers of a deployment share, and carries every event from its
+ * publisher to each server. A method that answers without a promise answers in
+ * the same turn of the event loop. A call that rejects may have been carried out
+ * or not: the server says the truth again with its next call.
  *
- * - Each join and leave reports its transition to exactly one caller, and
- *   publishes the announcement that goes with it in the same step: whoever sees
- *   the member lists and the announcements sees them agree.
- * - Messages of one server reach a channel in the order of its calls, answered
- *   or not.
- * - Channels whose name starts with `#` are the server's own: who is signed in,
- *   and who watches whom.
- * - A leave that fails is not tried again: a backplane that can fail lets what a
- *   server holds run out.
- * - A log holds the messages that say they are to be `logged`. What a join gets
- *   of it and what is delivered from then on have nothing in common and nothing
- *   between them.
+ * To write one:
+ * - *Order.* Messages of one channel have increasing offsets, and each server
+ *   delivers them in that order. Messages of one server reach a channel in the
+ *   order of its calls, answered or not.
+ * - *Transitions.* A join or leave changes the figures, publishes what goes with
+ *   the transition, and has one server told with
+ *   {@linkcode BackplaneNode.changed}, all in one atomic step.
+ * - *Joins and messages.* The answer to a join covers every message up to its
+ *   position. The server keeps later messages that are delivered before the
+ *   answer, and drops earlier ones that are delivered after it, so no fence
+ *   between the two is needed.
+ * - *History.* It holds messages that are `logged`, of channels with subscribers
+ *   that can recover, within the bounds of {@linkcode BackplaneNode.history}. It
+ *   is read in pages: nobody holds a copy of what a slow client has not read.
+ * - *Loss.* A gap that cannot be filled is told with
+ *   {@linkcode BackplaneNode.lost}, never passed over.
+ * - *Death.* What a dead server held is let go as if it had left, after some
+ *   time. What a server holds can be asked for, to be registered again.
+ * - *Names.* Channels whose name starts with `#` are the servers' own: who is
+ *   signed in, and who watches whom.
+ *
+ * The contract suite in `tests/support/backplane_contract.ts` checks all of it.
  */
 export interface Backplane {
-  /** Called once, before anything else. */
-  start(node: BackplaneNode): void;
+  /** Where sessions of stock clients are kept. */
+  readonly sessions: SessionStore;
   /**
-   * Accepts a message and has every server deliver it, in one order a channel.
-   * One with `cacheMs` becomes the channel's last event, whether or not anybody
-   * is there.
+   * Called once, before anything else. It may take time: until it is done, the
+   * server lets requests wait. If it rejects, the server serves none.
+   */
+  start(node: BackplaneNode): Awaitable<void>;
+  /**
+   * Accepts a message and has every server deliver it. A message with `cacheMs`
+   * becomes the channel's last event, whether or not anybody is there.
    */
   publish(app: string, channel: string, message: Message): Awaitable<void>;
   /**
-   * Adds one connection to a channel; `null` when a new user would be one more
-   * than the channel may have, and then nothing has changed.
+   * Says that one more connection of this server is subscribed.
+   *
+   * @returns Null when the user would be one more than the channel may have; then
+   * nothing has changed.
    */
   join(
     app: string,
     channel: string,
-    options?: JoinOptions,
+    options: JoinOptions,
   ): Awaitable<JoinResult | null>;
-  /** Takes one connection off a channel again. */
-  leave(
+  /** Says that fewer connections of this server are subscribed. */
+  leave(app: string, channel: string, options: LeaveOptions): Awaitable<void>;
+  /**
+   * Reads logged messages of a channel.
+   *
+   * @returns Null if the history does not reach back to `after` any more.
+   */
+  read(
     app: string,
     channel: string,
-    options?: LeaveOptions,
-  ): Awaitable<LeaveResult>;
+    request: PageRequest,
+  ): Awaitable<Page | null>;
   /** User ids and their `user_info` as JSON text. */
   members(
     app: string,
@@ -266,8 +403,18 @@ export interface Backplane {
     app: string,
     prefix: string,
   ): Awaitable<ReadonlyMap<string, Occupancy>>;
-  /** Lets go of everything. */
+  /** How much is kept in this process; absent where that is not known. */
+  usage?(): BackplaneUsage;
+  /** Releases everything. What this server still holds is let go. */
   close(): Awaitable<void>;
+}
+
+/** What a backplane keeps in the memory of this process. */
+export interface BackplaneUsage {
+  /** Bytes of the history of all channels, about. */
+  readonly historyBytes: number;
+  /** Sessions of clients that are away. */
+  readonly sessionsAway: number;
 }
 
 /**
@@ -275,23 +422,25 @@ export interface Backplane {
  * ways to a client come with {@linkcode Pusher.open}.
  */
 export interface Transport {
-  /** Bytes handed to `send` that the peer has not taken yet. */
+  /** What the transport is called in {@linkcode Stats}. @default {"ws"} */
+  readonly name?: string;
+  /** Bytes handed to `send` that the client has not taken yet. */
   readonly bufferedAmount: number;
   /** Sends one text frame. */
   send(frame: string): void;
   /**
    * Ends the connection with a close code and a reason of at most 123 bytes. The
-   * {@linkcode Peer} is told afterwards, when it has ended.
+   * {@linkcode Peer} hears of it afterwards, when the transport has closed.
    */
   close(code: number, reason: string): void;
 }
 
-/** The server's end of a {@linkcode Transport}: what came from the client goes here. */
+/** The server's end of a {@linkcode Transport}: what comes from the client goes here. */
 export interface Peer {
-  /** Takes one frame: text, or anything else for a binary one. */
+  /** Takes one frame: text, or anything else for a binary frame. */
   receive(frame: unknown): void;
   /** Says that the client is alive, where that is known without a frame. */
   heard(): void;
-  /** Says that the transport has closed. More than once does no harm. */
+  /** Says that the transport has closed. A second call does nothing. */
   closed(code: number): void;
 }

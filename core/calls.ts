@@ -98,14 +98,6 @@ export interface PublishResult {
   batch?: ChannelCounts[];
 }
 
-export type InfoName = typeof INFO_NAMES[number];
-
-export const INFO_NAMES = Object.freeze(
-  ["subscription_count", "user_count"] as const,
-);
-
-export type ChannelInfoName = InfoName | "cache";
-
 /** The counts of a channel that were asked for and that apply to it. */
 export interface ChannelCounts {
   /** Connections subscribed. */
@@ -120,6 +112,28 @@ export interface ChannelDescription extends ChannelCounts {
   occupied: boolean;
   /** The last event of a cache channel, and how many seconds it has left. */
   cache?: { data: string; ttl: number } | null;
+}
+
+/** What {@linkcode Pusher.stats} says of the whole server. */
+export interface Stats {
+  /** Whether it can serve: its backplane is up, and it is not closing. */
+  ready: boolean;
+  /** Live connections. */
+  connections: number;
+  /** The same by transport: `ws`, `xhr_streaming`, `xhr_polling`, …. */
+  transports: Record<string, number>;
+  /** Channels that a connection of this server is on. */
+  channels: number;
+  /** Sessions of stock clients that are connected to this server. */
+  sessions: number;
+  /** Sessions whose client is away, where the backplane keeps them here. */
+  sessionsAway: number;
+  /** Bytes of the history, where the backplane keeps it here. */
+  historyBytes: number;
+  /** Bytes that were sent, and that clients have not taken yet. */
+  bufferedBytes: number;
+  /** Incoming frames that were dropped for their size or rate, since the start. */
+  droppedFrames: number;
 }
 
 /** Which channels {@linkcode Pusher.channels} lists, and what it says of each. */
@@ -214,4 +228,158 @@ export interface Encryption {
   encrypt(channel: string, json: string): string;
   /** What clients of a channel decrypt with, in base64. */
   sharedSecret(channel: string): string;
+}
+
+// ---- Lifecycle events -------------------------------------------------------
+
+/** What every lifecycle event says. */
+export interface AppEvent {
+  /** Id of the app. */
+  app: string;
+}
+
+/** A lifecycle event of one connection. */
+export interface ConnectionEvent extends AppEvent {
+  /** The connection. */
+  socketId: string;
+}
+
+/** A connection is gone. */
+export interface DisconnectedEvent extends ConnectionEvent {
+  /** The WebSocket close code; 1006 for a connection that was lost. */
+  code: number;
+}
+
+/** A lifecycle event of one channel. */
+export interface ChannelEvent extends AppEvent {
+  /** The channel. */
+  channel: string;
+}
+
+/** A lifecycle event of one member of a presence channel. */
+export interface MemberEvent extends ChannelEvent {
+  /** The user. */
+  userId: string;
+}
+
+/** An event that the program or the HTTP API published to one channel. */
+export interface PublishedEvent extends ChannelEvent {
+  /** The name of the event. */
+  event: string;
+  /** Its data as a string. */
+  data: string;
+  /** The connection that was left out. */
+  socketId?: string;
+}
+
+/** How many are subscribed to a channel now. */
+export interface SubscriptionCountEvent extends ChannelEvent {
+  /** Connections subscribed. */
+  subscriptionCount: number;
+}
+
+/** An event that one client sent to the others. */
+export interface ClientEvent extends ChannelEvent {
+  /** The name of the event. */
+  event: string;
+  /** Its data as relayed, if it has any. */
+  data?: string;
+  /** The sender. */
+  socketId: string;
+  /** The sender's user, on presence channels. */
+  userId?: string;
+}
+
+/** Something of the program's failed. */
+export interface ErrorEvent {
+  /** Id of the app, where one is concerned. */
+  app?: string;
+  /** What was thrown. */
+  error: unknown;
+  /** What was being done. */
+  during: string;
+}
+
+/** A connection's subscription to a channel. */
+export interface SubscriptionEvent extends ChannelEvent {
+  /** The connection. */
+  socketId: string;
+  /** Its user, on presence channels. */
+  userId?: string;
+}
+
+/** A client that was there before has subscribed again. */
+export interface RecoveredEvent extends ChannelEvent {
+  /** Its connection. */
+  socketId: string;
+  /** Whether it gets everything that it has missed. */
+  recovered: boolean;
+}
+
+/** Something that a client or a backend asked for was refused. */
+export interface RefusedEvent {
+  /** Id of the app, where it is known. */
+  app?: string;
+  /** What was asked for; `request` is an HTTP request. */
+  what: "connection" | "subscription" | "signin" | "client_event" | "request";
+  /** Why it was refused, as the client is told. */
+  reason: string;
+  /** The close code, error code or HTTP status that says the same. */
+  code: number;
+  /** The connection, where there is one. */
+  socketId?: string | undefined;
+  /** The channel, where one was named. */
+  channel?: string | undefined;
+}
+
+/** The backplane has become reachable or unreachable. */
+export interface BackplaneEvent {
+  /** Always absent: the backplane is that of all apps. */
+  app?: undefined;
+  /** Whether it can be reached. */
+  up: boolean;
+  /** Why it cannot. */
+  error?: unknown;
+}
+
+/** Lifecycle events, by the name that {@linkcode Pusher.on} takes. */
+export interface Hooks {
+  /** A connection was established. */
+  connected: ConnectionEvent;
+  /** A connection is gone, and out of all of its channels. */
+  disconnected: DisconnectedEvent;
+  /** A channel got its first subscriber. */
+  channel_occupied: ChannelEvent;
+  /** A channel lost its last subscriber. */
+  channel_vacated: ChannelEvent;
+  /** A user's first connection joined a presence channel. */
+  member_added: MemberEvent;
+  /** A user's last connection left a presence channel. */
+  member_removed: MemberEvent;
+  /** A connection was subscribed to a channel. */
+  subscribed: SubscriptionEvent;
+  /** A connection left a channel, or is gone. */
+  unsubscribed: SubscriptionEvent;
+  /** A client that was there before has subscribed again, and can recover. */
+  recovered: RecoveredEvent;
+  /** A connection, a subscription, a sign-in, a client event or a request was refused. */
+  refused: RefusedEvent;
+  /** The backplane went up or down; see {@linkcode Stats.ready}. */
+  backplane: BackplaneEvent;
+  /** A client sent an event, and it was relayed. */
+  client_event: ClientEvent;
+  /** The program or the HTTP API published an event: once per channel. */
+  published: PublishedEvent;
+  /** Somebody subscribed to a cache channel that had nothing to give. */
+  cache_miss: ChannelEvent;
+  /**
+   * The number of subscribers changed, where `subscriptionCounts` is on: at most
+   * once in five seconds while there are more than a hundred.
+   */
+  subscription_count: SubscriptionCountEvent;
+  /**
+   * A listener, `authorize`, an origin rule or the backplane failed. While
+   * nobody listens it is printed.
+   */
+  error: ErrorEvent;
 }

@@ -1,112 +1,11 @@
 /**
- * Lifecycle events, and the queue that runs their listeners.
+ * The queue that runs the listeners of lifecycle events.
  *
  * @module
  */
 
+import type { Hooks } from "./calls.ts";
 import { quote } from "./limits.ts";
-
-/** What every lifecycle event says. */
-export interface AppEvent {
-  /** Id of the app. */
-  app: string;
-}
-
-/** A lifecycle event of one connection. */
-export interface ConnectionEvent extends AppEvent {
-  /** The connection. */
-  socketId: string;
-}
-
-/** A connection is gone. */
-export interface DisconnectedEvent extends ConnectionEvent {
-  /** The WebSocket close code; 1006 for a connection that was lost. */
-  code: number;
-}
-
-/** A lifecycle event of one channel. */
-export interface ChannelEvent extends AppEvent {
-  /** The channel. */
-  channel: string;
-}
-
-/** A lifecycle event of one member of a presence channel. */
-export interface MemberEvent extends ChannelEvent {
-  /** The user. */
-  userId: string;
-}
-
-/** An event that the program or the HTTP API published to one channel. */
-export interface PublishedEvent extends ChannelEvent {
-  /** The name of the event. */
-  event: string;
-  /** Its data as a string. */
-  data: string;
-  /** The connection that was left out. */
-  socketId?: string;
-}
-
-/** How many are subscribed to a channel now. */
-export interface SubscriptionCountEvent extends ChannelEvent {
-  /** Connections subscribed. */
-  subscriptionCount: number;
-}
-
-/** An event that one client sent to the others. */
-export interface ClientEvent extends ChannelEvent {
-  /** The name of the event. */
-  event: string;
-  /** Its data as relayed, if it has any. */
-  data?: string;
-  /** The sender. */
-  socketId: string;
-  /** The sender's user, on presence channels. */
-  userId?: string;
-}
-
-/** Something of the program's failed. */
-export interface ErrorEvent {
-  /** Id of the app, where one is concerned. */
-  app?: string;
-  /** What was thrown. */
-  error: unknown;
-  /** What was being done. */
-  during: string;
-}
-
-/** Lifecycle events, by the name that {@linkcode Pusher.on} takes. */
-export interface Hooks {
-  /** A connection was established. */
-  connected: ConnectionEvent;
-  /** A connection is gone, and out of all of its channels. */
-  disconnected: DisconnectedEvent;
-  /** A channel got its first subscriber. */
-  channel_occupied: ChannelEvent;
-  /** A channel lost its last subscriber. */
-  channel_vacated: ChannelEvent;
-  /** A user's first connection joined a presence channel. */
-  member_added: MemberEvent;
-  /** A user's last connection left a presence channel. */
-  member_removed: MemberEvent;
-  /** A client sent an event, and it was relayed. */
-  client_event: ClientEvent;
-  /** The program or the HTTP API published an event: once per channel. */
-  published: PublishedEvent;
-  /** Somebody subscribed to a cache channel that had nothing to give. */
-  cache_miss: ChannelEvent;
-  /**
-   * The number of subscribers changed, where `subscriptionCounts` is on: at most
-   * once in five seconds while there are more than a hundred.
-   */
-  subscription_count: SubscriptionCountEvent;
-  /**
-   * A listener, `authorize`, an origin rule or the backplane failed. While
-   * nobody listens it is printed.
-   */
-  error: ErrorEvent;
-}
-
-// ---- Listeners
 
 /** Keeps listeners, and runs them after the change that they are told of. */
 export class HookQueue {
@@ -187,6 +86,11 @@ const HOOK_NAMES: ReadonlySet<string> = new Set(
       channel_vacated: true,
       member_added: true,
       member_removed: true,
+      subscribed: true,
+      unsubscribed: true,
+      recovered: true,
+      refused: true,
+      backplane: true,
       client_event: true,
       published: true,
       cache_miss: true,

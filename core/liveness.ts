@@ -1,81 +1,107 @@
 /**
- * The checks for signs of life, of all connections on one timer.
+ * Signs of life: when a client is asked for one, and when it is given up.
  *
  * @module
  */
 
-/** What {@linkcode Liveness} looks after. */
-export interface Watched {
-  /** When it is due; only {@linkcode Liveness} writes it. */
-  due: Set<Watched> | null;
-  /** Does what is due; returns ticks until it is due again, 0 for never. */
-  checkLife(liveness: Liveness): number;
-}
+import type { PusherOptions } from "./options.ts";
+import { CLOSE, type Close } from "./protocol.ts";
+import { type Clock, type Ticking, TickWheel } from "./time.ts";
 
-/** Liveness checks of all connections on one timer, in slots of ticks. */
+/** A second is precise enough; short timeouts get a tenth of themselves. */
+const MAX_TICK_MS = 1_000;
+
+/** How long clients of a server may be silent, and the wheel that visits them. */
 export class Liveness {
-  /** Ticks so far. It stands still while there is nothing to watch. */
-  tick = 0;
-  /** Silence after which a connection is pinged. */
+  readonly wheel: TickWheel;
+  /** Silence after which a client is pinged. */
   readonly idleTicks: number;
-  /** How long an answer may take. */
+  /** How long its answer may take. */
   readonly pongTicks: number;
   /** How long a connection may stay without being authorized. */
   readonly authorizationTicks: number;
-  readonly #tickMs: number;
-  readonly #slots = new Map<number, Set<Watched>>();
-  #watched = 0;
-  #timer: ReturnType<typeof setInterval> | undefined;
 
-  constructor(
-    activityTimeoutMs: number,
-    pongTimeoutMs: number,
-    authorizationTimeoutMs: number,
-  ) {
-    // A second is precise enough for the defaults; short timeouts get a tenth.
-    const shortest = Math.min(
-      activityTimeoutMs,
-      pongTimeoutMs,
-      authorizationTimeoutMs,
-    );
-    this.#tickMs = Math.max(1, Math.min(1000, shortest / 10));
-    // A frame is heard during a tick, and the rest of that one does not count.
-    this.idleTicks = Math.ceil(activityTimeoutMs / this.#tickMs) + 1;
-    this.pongTicks = Math.ceil(pongTimeoutMs / this.#tickMs);
-    this.authorizationTicks = Math.ceil(authorizationTimeoutMs / this.#tickMs) +
-      1;
+  constructor(clock: Clock, options: PusherOptions) {
+    const {
+      activityTimeoutMs = 120_000,
+      pingAfterMs = Math.min(60_000, activityTimeoutMs),
+      pongTimeoutMs = 15_000,
+      authorizationTimeoutMs = Infinity,
+    } = options;
+    const times = [pingAfterMs, pongTimeoutMs, authorizationTimeoutMs];
+    this.wheel = new TickWheel(clock, Math.min(...times), MAX_TICK_MS);
+    this.idleTicks = this.wheel.ticks(pingAfterMs);
+    this.pongTicks = this.wheel.ticks(pongTimeoutMs);
+    // A connection is born during a tick, and the rest of that does not count.
+    this.authorizationTicks = this.wheel.ticks(authorizationTimeoutMs) + 1;
   }
 
-  watch(connection: Watched): void {
-    this.#watched++;
-    this.#place(connection, Math.min(this.idleTicks, this.authorizationTicks));
-    this.#timer ??= setInterval(() => this.#advance(), this.#tickMs);
+  /** Looks after a connection from now on. */
+  watch(pulse: Pulse): void {
+    const { idleTicks, authorizationTicks } = this;
+    this.wheel.add(pulse, Math.min(idleTicks, authorizationTicks));
+  }
+}
+
+/** Whose pulse it is. */
+export interface PulseOwner {
+  /** Asks the client for a sign of life. */
+  askForLife(): void;
+  close(close: Close): void;
+}
+
+/** What is known of one client's life. */
+export class Pulse implements Ticking {
+  slot: Set<Ticking> | null = null;
+  /** Whether the client has signed in, or joined a private or presence channel. */
+  isAuthorized = false;
+  readonly #liveness: Liveness;
+  readonly #owner: PulseOwner;
+  readonly #bornAt: number;
+  /** Tick of the last incoming frame. */
+  #heardAt: number;
+  /** Tick of a ping that has not been answered, or -1. */
+  #pingedAt = -1;
+
+  constructor(liveness: Liveness, owner: PulseOwner) {
+    this.#liveness = liveness;
+    this.#owner = owner;
+    this.#bornAt = this.#heardAt = liveness.wheel.tick;
   }
 
-  forget(connection: Watched): void {
-    connection.due?.delete(connection);
-    connection.due = null;
-    this.#watched--;
-    if (this.#watched > 0) return;
-    clearInterval(this.#timer);
-    this.#timer = undefined;
-    this.#slots.clear();
+  /** Takes a sign of life. */
+  heard(): void {
+    this.#heardAt = this.#liveness.wheel.tick;
   }
 
-  #place(connection: Watched, ticks: number): void {
-    const at = this.tick + ticks;
-    const slot = this.#slots.get(at) ?? new Set();
-    this.#slots.set(at, slot);
-    slot.add(connection);
-    connection.due = slot;
-  }
-
-  #advance(): void {
-    const slot = this.#slots.get(++this.tick);
-    this.#slots.delete(this.tick);
-    for (const connection of slot ?? []) {
-      const ticks = connection.checkLife(this);
-      if (ticks > 0) this.#place(connection, ticks);
+  /**
+   * Pings a silent client, and closes a client that has not answered, or that has
+   * not authorized in time.
+   */
+  visit(): number {
+    const { wheel: { tick }, idleTicks, pongTicks } = this.#liveness;
+    const leftTicks = this.isAuthorized
+      ? Infinity
+      : this.#bornAt + this.#liveness.authorizationTicks - tick;
+    if (leftTicks <= 0) return this.#close(CLOSE.NotAuthorized);
+    if (this.#heardAt < this.#pingedAt) {
+      // It may be due for the other reason before the answer is.
+      const waitedTicks = tick - this.#pingedAt;
+      if (waitedTicks >= pongTicks) return this.#close(CLOSE.NoPong);
+      return Math.min(leftTicks, pongTicks - waitedTicks);
     }
+    this.#pingedAt = -1;
+    const silentTicks = tick - this.#heardAt;
+    if (silentTicks < idleTicks) {
+      return Math.min(leftTicks, idleTicks - silentTicks);
+    }
+    this.#pingedAt = tick;
+    this.#owner.askForLife();
+    return Math.min(leftTicks, pongTicks, idleTicks);
+  }
+
+  #close(close: Close): 0 {
+    this.#owner.close(close);
+    return 0;
   }
 }

@@ -1,30 +1,39 @@
 /**
- * The backplane of a single server: channels, members, last events and history in
- * memory.
+ * The backplane of one process: who is on which channel, last events and history, all
+ * in memory.
  *
  * @module
  */
 
-import { Buffer } from "node:buffer";
 import type {
   Backplane,
   BackplaneNode,
+  BackplaneUsage,
   CachedMessage,
-  History,
-  JoiningMember,
   JoinOptions,
   JoinResult,
   LeaveOptions,
-  LeaveResult,
-  LoggedMessage,
-  LogRequest,
   Message,
   Occupancy,
-  Replay,
+  Page,
+  PageRequest,
+  Position,
+  SessionStore,
 } from "./backplane.ts";
+import {
+  type ChannelLog,
+  type LogOwner,
+  MemoryHistory,
+  MemorySessions,
+} from "./memory_history.ts";
+import { DEFAULT_HISTORY } from "./options.ts";
+import { type Clock, SYSTEM_CLOCK } from "./time.ts";
 
 /**
- * The backplane of a single server: everything in memory, every answer at once.
+ * The backplane of one process: everything in memory, every answer at once.
+ *
+ * Several servers of one process can share what it keeps, see
+ * {@linkcode MemoryBackplane.peer}.
  *
  * @example
  * ```ts
@@ -34,332 +43,352 @@ import type {
  * ```
  */
 export class MemoryBackplane implements Backplane {
-  #node: BackplaneNode | undefined;
-  /** By app and channel; channels that somebody is on or that have a log. */
-  readonly #apps = new Map<string, Map<string, ChannelState>>();
-  /** Last events by app and channel, the one that was kept longest first. */
-  readonly #cache = new Map<string, { message: Message; until: number }>();
-  readonly #maxCached: number;
-  /** Positions of another process are none of ours. */
-  readonly #epoch: string = crypto.randomUUID();
-  /** Channels that have a log, the one that was not used for longest first. */
-  readonly #logged = new Set<ChannelState>();
-  #logBytes = 0;
-  /** Above the offsets of all channels that were forgotten. */
-  #firstOffset = 0;
+  /** See {@linkcode Backplane.sessions}. */
+  readonly sessions: SessionStore;
+  #node: BackplaneNode | null = null;
+  #memory: Memory;
+  /** Connections of this server, by app, channel and user. */
+  readonly #held = new Map<string, number>();
+  /** Those of them that can recover, by app and channel. */
+  readonly #recovering = new Map<string, number>();
 
   /**
-   * Makes an empty one.
+   * Makes an empty backplane.
    *
    * @param options `maxCached`: how many cache channels keep their last event;
-   * past it the one that has kept its event longest forgets it. 10,000 by
-   * default.
+   * above it the channel whose event is oldest forgets it. 10,000 by default.
    */
   constructor(options: { maxCached?: number } = {}) {
-    this.#maxCached = options.maxCached ?? 10_000;
+    this.#memory = new Memory(options.maxCached ?? 10_000);
+    this.sessions = {
+      take: (app, id) => this.#memory.sessions.take(this.#own, app, id),
+      keep: (app, id, state, isAway) =>
+        this.#memory.sessions.keep(this.#own, app, id, state, isAway),
+      forget: (app, id) => this.#memory.sessions.forget(this.#own, app, id),
+    };
+  }
+
+  /**
+   * The door of another server to the same memory. It serves several servers in
+   * one process, as tests of a cluster need them. A door that is closed lets go of
+   * what its server held, and one of the others is told of it.
+   */
+  peer(): MemoryBackplane {
+    const peer = new MemoryBackplane();
+    peer.#memory = this.#memory;
+    return peer;
   }
 
   /** See {@linkcode Backplane.start}. */
   start(node: BackplaneNode): void {
-    if (this.#node !== undefined) {
+    if (this.#node !== null) {
       throw new TypeError(
-        "Cannot start: the backplane serves a Pusher already",
+        "Cannot start: the backplane serves a Pusher already; for a second " +
+          "server use its peer()",
       );
     }
     this.#node = node;
+    this.#memory.addServer(node);
+  }
+
+  get #own(): BackplaneNode {
+    if (this.#node === null) {
+      throw new TypeError("Cannot use the backplane: it has not been started");
+    }
+    return this.#node;
   }
 
   /** See {@linkcode Backplane.publish}. */
   publish(app: string, channel: string, message: Message): void {
-    if (message.cacheMs !== undefined) this.#keep(app, channel, message);
-    const state = this.#apps.get(app)?.get(channel);
-    if (state === undefined) return;
-    const offset = ++state.offset;
-    if (message.logged) this.#log(state, { message, offset });
-    this.#node?.deliver(app, channel, message, offset);
-  }
-
-  #keep(app: string, channel: string, message: Message): void {
-    const key = cacheKey(app, channel);
-    const now = Date.now();
-    this.#cache.delete(key);
-    this.#cache.set(key, { message, until: now + (message.cacheMs ?? 0) });
-    for (const [oldest, { until }] of this.#cache) {
-      if (until > now && this.#cache.size <= this.#maxCached) break;
-      this.#cache.delete(oldest);
-    }
+    this.#memory.publish(app, channel, message);
   }
 
   /** See {@linkcode Backplane.join}. */
   join(
     app: string,
     channel: string,
-    { member, first, log }: JoinOptions = {},
+    options: JoinOptions,
   ): JoinResult | null {
-    const channels = this.#apps.get(app) ?? new Map<string, ChannelState>();
-    const state = channels.get(channel) ??
-      new ChannelState(app, channel, this.#firstOffset);
-    const added = member === undefined ? false : state.addMember(member);
-    if (added === null) return null;
-    state.subscriptions++;
-    this.#apps.set(app, channels.set(channel, state));
-    if (added && member !== undefined) this.publish(app, channel, member.added);
-    const { subscriptions, members } = state;
-    if (first !== undefined && subscriptions === 1) {
-      this.publish(app, first.channel, first.message);
+    const memory = this.#memory;
+    const { member, first, history } = options;
+    const state = memory.get(app, channel) ?? memory.make(app, channel);
+    const isNew = member !== undefined && !state.hasUser(member.userId);
+    if (isNew && state.users >= member.maxMembers) {
+      memory.forgetIfEmpty(state);
+      return null;
     }
-    return {
-      subscriptions,
-      memberAdded: added,
-      members,
-      cached: this.cached(app, channel)?.message,
-      offset: state.offset,
-      replay: log && this.#replay(state, log),
+    const wasEmpty = state.subscriptions === 0;
+    const hasChanged = this.#hold(state, member?.userId, options);
+    if (isNew) state.addMember(member.userId, member.userInfo);
+    if (isNew) memory.publish(app, channel, member.added);
+    if (wasEmpty && first) memory.publish(app, first.channel, first.message);
+    const { epoch } = memory;
+    const replay = history && memory.history?.begin(state, history);
+    const result = {
+      members: state.snapshot(),
+      cached: memory.cached(app, channel) ?? undefined,
+      position: { epoch, offset: state.offset },
+      replay: replay && {
+        recovered: replay.recovered,
+        from: { epoch, offset: replay.offset },
+      },
     };
+    if (hasChanged) {
+      this.#own.changed(app, channel, {
+        subscriptions: state.subscriptions,
+        occupancy: wasEmpty ? "occupied" : undefined,
+        memberAdded: isNew ? member.userId : undefined,
+      });
+    }
+    return result;
   }
 
   /** See {@linkcode Backplane.leave}. */
-  leave(
+  leave(app: string, channel: string, options: LeaveOptions): void {
+    this.#leave(app, channel, options, this.#own);
+  }
+
+  /** Leaves, and tells a server: this one, or another if this one is gone. */
+  #leave(
     app: string,
     channel: string,
-    { member, last, log }: LeaveOptions = {},
-  ): LeaveResult {
-    const state = this.#apps.get(app)?.get(channel);
-    if (state === undefined || state.subscriptions === 0) {
-      return { subscriptions: 0, memberRemoved: false };
-    }
-    const removed = member !== undefined && state.removeMember(member.userId);
-    const subscriptions = --state.subscriptions;
-    if (log) state.lostRecovering(Date.now());
-    if (state.isForgettable) this.#forget(state);
-    if (removed) this.publish(app, channel, member.removed);
-    if (last !== undefined && subscriptions === 0) {
-      this.publish(app, last.channel, last.message);
-    }
-    return { subscriptions, memberRemoved: removed };
-  }
-
-  #forget({ app, channel, offset }: ChannelState): void {
-    const channels = this.#apps.get(app);
-    channels?.delete(channel);
-    if (channels?.size === 0) this.#apps.delete(app);
-    // A later channel of the same name begins where no position has been.
-    this.#firstOffset = Math.max(this.#firstOffset, offset + 1);
-  }
-
-  /** Keeps a message, where somebody may come back for it. */
-  #log(state: ChannelState, logged: LoggedMessage): void {
-    const history = this.#node?.history;
-    if (!history) return;
-    const now = Date.now();
-    const log = state.isWorthLogging(now, history)
-      ? this.#use(state, now)
-      : this.#dropLog(state);
-    state.loggable = logged.offset;
-    if (log === null) return;
-    this.#logBytes += log.add(logged, now) - log.trim(now, history);
-    this.#makeRoom(state, log, now, history);
-  }
-
-  /** The log of a channel, made where there is none, as the one used last. */
-  #use(state: ChannelState, now: number): ChannelLog {
-    if (state.log === null) {
-      state.log = new ChannelLog(state.channel, state.loggable);
-      this.#logBytes += state.log.bytes;
-    }
-    state.log.usedAt = now;
-    this.#logged.delete(state);
-    this.#logged.add(state);
-    return state.log;
-  }
-
-  /** Brings the logs back into their bounds; `current` loses last. */
-  #makeRoom(
-    current: ChannelState,
-    log: ChannelLog,
-    now: number,
-    { bytes, ageMs }: History,
+    options: LeaveOptions,
+    told: BackplaneNode,
   ): void {
-    for (const state of this.#logged) {
-      const isOver = this.#logBytes > bytes;
-      const isOld = now - (state.log?.usedAt ?? 0) > ageMs;
-      if (state === current || !(isOver || isOld)) break;
-      this.#dropLog(state);
-    }
-    while (this.#logBytes > bytes && !log.isEmpty) {
-      this.#logBytes -= log.dropFirst();
-    }
-    if (this.#logBytes > bytes) this.#dropLog(current);
+    const memory = this.#memory;
+    const state = memory.get(app, channel);
+    if (state === undefined) return;
+    const { userId } = options;
+    if (!this.#hold(state, userId, options)) return;
+    const isGone = userId !== undefined && !state.hasUser(userId);
+    const isEmpty = state.subscriptions === 0;
+    if (isGone) state.removeMember(userId);
+    const { removed, last } = told.departure(channel, userId);
+    if (isGone && removed) memory.publish(app, channel, removed);
+    if (isEmpty && last) memory.publish(app, last.channel, last.message);
+    memory.forgetIfEmpty(state);
+    told.changed(app, channel, {
+      subscriptions: state.subscriptions,
+      occupancy: isEmpty ? "vacated" : undefined,
+      memberRemoved: isGone ? userId : undefined,
+    });
   }
 
-  #dropLog(state: ChannelState): null {
-    this.#logBytes -= state.log?.bytes ?? 0;
-    this.#logged.delete(state);
-    state.log = null;
-    if (state.isForgettable) this.#forget(state);
-    return null;
+  /** Sets what this server holds; returns whether that changes anything. */
+  #hold(
+    state: ChannelState,
+    userId: string | undefined,
+    { connections, recovering }: LeaveOptions,
+  ): boolean {
+    const channelKey = `${state.app}\n${state.channel}`;
+    const key = `${channelKey}\n${userId ?? ""}`;
+    const more = connections - (this.#held.get(key) ?? 0);
+    if (connections > 0) this.#held.set(key, connections);
+    else this.#held.delete(key);
+    state.add(userId, more);
+    const moreRecovering = recovering -
+      (this.#recovering.get(channelKey) ?? 0);
+    if (recovering > 0) this.#recovering.set(channelKey, recovering);
+    else this.#recovering.delete(channelKey);
+    state.addRecovering(moreRecovering, this.#memory.clock.elapsed());
+    return more !== 0;
   }
 
-  /** Has a channel logged from now on, and finds what was missed. */
-  #replay(state: ChannelState, request: LogRequest): Replay | undefined {
-    const history = this.#node?.history;
-    if (!history) return undefined;
-    const now = Date.now();
-    state.recovering++;
-    const { since, rewind } = request;
-    const log = this.#use(state, now);
-    this.#logBytes -= log.trim(now, history);
-    const recovered = since?.epoch === this.#epoch &&
-      since.offset >= log.from && since.offset <= state.offset;
-    const messages = recovered ? log.after(since.offset) : log.last(rewind);
-    const offset = messages[0] ? messages[0].offset - 1 : state.offset;
-    const position = recovered ? since : { epoch: this.#epoch, offset };
-    this.#makeRoom(state, log, now, history);
-    return { recovered, position, messages };
+  /** See {@linkcode Backplane.read}. */
+  read(app: string, channel: string, request: PageRequest): Page | null {
+    const state = this.#memory.get(app, channel);
+    return state && this.#memory.history?.read(state, request) || null;
   }
 
   /** See {@linkcode Backplane.members}. */
   members(app: string, channel: string): ReadonlyMap<string, string> {
-    return this.#apps.get(app)?.get(channel)?.members ?? NO_MEMBERS;
+    return this.#memory.get(app, channel)?.snapshot() ?? NO_MEMBERS;
   }
 
   /** See {@linkcode Backplane.cached}. */
   cached(app: string, channel: string): CachedMessage | null {
-    const kept = this.#cache.get(cacheKey(app, channel));
-    const ttlMs = (kept?.until ?? 0) - Date.now();
-    return kept === undefined || ttlMs <= 0
-      ? null
-      : { message: kept.message, ttlMs };
+    return this.#memory.cached(app, channel);
   }
 
   /** See {@linkcode Backplane.occupancy}. */
   occupancy(app: string, channel: string): Occupancy {
-    return this.#apps.get(app)?.get(channel)?.occupancy ?? NOBODY;
+    return this.#memory.get(app, channel)?.occupancy ?? NOBODY;
   }
 
   /** See {@linkcode Backplane.occupied}. */
   occupied(app: string, prefix: string): ReadonlyMap<string, Occupancy> {
     const occupied = new Map<string, Occupancy>();
-    for (const [name, state] of this.#apps.get(app) ?? []) {
-      const isOccupied = state.subscriptions > 0;
-      if (isOccupied && name.startsWith(prefix)) {
+    for (const [name, state] of this.#memory.channels.get(app) ?? []) {
+      if (state.subscriptions > 0 && name.startsWith(prefix)) {
         occupied.set(name, state.occupancy);
       }
     }
     return occupied;
   }
 
+  /** See {@linkcode Backplane.usage}. */
+  usage(): BackplaneUsage {
+    return {
+      historyBytes: this.#memory.history?.bytes ?? 0,
+      sessionsAway: this.#memory.sessions.away,
+    };
+  }
+
   /** See {@linkcode Backplane.close}. */
   close(): void {
-    this.#apps.clear();
-    this.#cache.clear();
-    this.#logged.clear();
+    const node = this.#node;
+    if (node === null || !this.#memory.removeServer(node)) return;
+    const survivor = this.#memory.anyServer();
+    if (survivor === undefined) return this.#memory.clear();
+    this.#recovering.clear();
+    for (const key of [...this.#held.keys()]) {
+      const [app = "", channel = "", ...user] = key.split("\n");
+      const userId = user.join("\n") || undefined;
+      const nothing = { connections: 0, recovering: 0, userId };
+      this.#leave(app, channel, nothing, survivor);
+    }
+    this.#memory.sessions.releaseAll(node);
   }
 }
-
-/** One text for app and channel: no channel's name has a line break. */
-function cacheKey(app: string, channel: string): string {
-  return `${app}\n${channel}`;
-}
-
-const NOBODY: Occupancy = Object.freeze({ subscriptions: 0, users: 0 });
 
 export const NO_MEMBERS: ReadonlyMap<string, string> = new Map();
 
-/** The last events of one channel of {@linkcode MemoryBackplane}. */
-class ChannelLog {
-  /** Everything later than this is here. */
-  from: number;
-  /** What it takes up, about. */
-  bytes: number;
-  /** When something was added to it or read of it, in milliseconds. */
-  usedAt = 0;
-  readonly #entries: LogEntry[] = [];
+const NOBODY: Occupancy = Object.freeze({ subscriptions: 0, users: 0 });
 
-  constructor(channel: string, from: number) {
-    this.from = from;
-    this.bytes = LOG_BYTES + channel.length;
+/** What several backplanes of one process share. */
+class Memory {
+  /** By app and name: channels that somebody is on or that have a history. */
+  readonly channels = new Map<string, Map<string, ChannelState>>();
+  /** Positions of another process are in another epoch. */
+  readonly epoch: string = crypto.randomUUID();
+  clock: Clock = SYSTEM_CLOCK;
+  history: MemoryHistory<ChannelState> | null = null;
+  sessions = new MemorySessions(DEFAULT_HISTORY, SYSTEM_CLOCK);
+  readonly #servers = new Set<BackplaneNode>();
+  readonly #maxCached: number;
+  /** Last events by app and channel, the oldest first. */
+  readonly #cache = new Map<string, Cached>();
+  /** Above the offsets of all channels that were forgotten. */
+  #firstOffset = 0;
+
+  constructor(maxCached: number) {
+    this.#maxCached = maxCached;
   }
 
-  get isEmpty(): boolean {
-    return this.#entries.length === 0;
-  }
-
-  /** Adds a message; returns the bytes that it takes. */
-  add({ message, offset }: LoggedMessage, at: number): number {
-    const { event, data = "", userId = "" } = message;
-    const bytes = ENTRY_BYTES + event.length + userId.length +
-      Buffer.byteLength(data);
-    this.#entries.push({ message, offset, at, bytes });
-    this.bytes += bytes;
-    return bytes;
-  }
-
-  /** Drops the first one; returns the bytes that it took. */
-  dropFirst(): number {
-    const entry = this.#entries.shift();
-    if (entry === undefined) return 0;
-    this.from = entry.offset;
-    this.bytes -= entry.bytes;
-    return entry.bytes;
-  }
-
-  /** Drops what is too much or too old; returns the bytes that it took. */
-  trim(now: number, { events, ageMs }: History): number {
-    let bytes = 0;
-    for (let first; (first = this.#entries[0]) !== undefined;) {
-      const isTooMuch = this.#entries.length > events;
-      if (!isTooMuch && now - first.at <= ageMs) break;
-      bytes += this.dropFirst();
+  addServer(node: BackplaneNode): void {
+    // The bounds and the clock are those of the first server.
+    if (this.#servers.size === 0) {
+      const { clock, history } = node;
+      this.clock = clock;
+      this.history = history &&
+        new MemoryHistory(
+          history,
+          clock,
+          this.epoch,
+          (state) => this.forgetIfEmpty(state),
+        );
+      this.sessions = new MemorySessions(history ?? DEFAULT_HISTORY, clock);
     }
-    return bytes;
+    this.#servers.add(node);
   }
 
-  /** What is later than an offset. */
-  after(offset: number): readonly LoggedMessage[] {
-    const known = this.#entries.findLastIndex((entry) =>
-      entry.offset <= offset
-    );
-    return this.#entries.slice(known + 1);
+  /** Whether the server was there. */
+  removeServer(node: BackplaneNode): boolean {
+    return this.#servers.delete(node);
   }
 
-  /** The last ones. */
-  last(count: number): readonly LoggedMessage[] {
-    return count === 0 ? [] : this.#entries.slice(-count);
+  anyServer(): BackplaneNode | undefined {
+    return this.#servers.values().next().value;
+  }
+
+  get(app: string, channel: string): ChannelState | undefined {
+    return this.channels.get(app)?.get(channel);
+  }
+
+  make(app: string, channel: string): ChannelState {
+    const channels = this.channels.get(app) ?? new Map();
+    this.channels.set(app, channels);
+    const state = new ChannelState(app, channel, this.#firstOffset);
+    channels.set(channel, state);
+    return state;
+  }
+
+  /** Forgets a channel that nobody is on and that has no history. */
+  forgetIfEmpty({ app, channel, subscriptions, log, offset }: ChannelState) {
+    if (subscriptions > 0 || log !== null) return;
+    const channels = this.channels.get(app);
+    channels?.delete(channel);
+    if (channels?.size === 0) this.channels.delete(app);
+    // A later channel of the same name begins where no position has been.
+    this.#firstOffset = Math.max(this.#firstOffset, offset + 1);
+  }
+
+  publish(app: string, channel: string, message: Message): void {
+    const state = this.get(app, channel);
+    if (state === undefined) return this.#cacheIfAsked(app, channel, message);
+    state.offset++;
+    const position = { epoch: this.epoch, offset: state.offset };
+    this.#cacheIfAsked(app, channel, message, position);
+    if (message.logged) this.history?.add(state, message);
+    for (const server of this.#servers) {
+      server.deliver(app, channel, message, position);
+    }
+  }
+
+  #cacheIfAsked(
+    app: string,
+    channel: string,
+    message: Message,
+    position?: Position,
+  ): void {
+    if (message.cacheMs === undefined) return;
+    const key = `${app}\n${channel}`;
+    const now = this.clock.elapsed();
+    this.#cache.delete(key);
+    this.#cache.set(key, { message, position, until: now + message.cacheMs });
+    for (const [oldest, { until }] of this.#cache) {
+      if (until > now && this.#cache.size <= this.#maxCached) break;
+      this.#cache.delete(oldest);
+    }
+  }
+
+  cached(app: string, channel: string): CachedMessage | null {
+    if (this.#cache.size === 0) return null;
+    const kept = this.#cache.get(`${app}\n${channel}`);
+    if (kept === undefined) return null;
+    const { message, position, until } = kept;
+    const ttlMs = until - this.clock.elapsed();
+    return ttlMs > 0 ? { message, ttlMs, position } : null;
+  }
+
+  clear(): void {
+    this.channels.clear();
+    this.#cache.clear();
   }
 }
 
-interface LogEntry extends LoggedMessage {
-  /** When it came, in milliseconds. */
-  readonly at: number;
-  readonly bytes: number;
+interface Cached {
+  readonly message: Message;
+  readonly position: Position | undefined;
+  /** When it expires, see {@linkcode Clock.elapsed}. */
+  readonly until: number;
 }
 
-// What an empty log and a message take up besides their texts, about.
-const LOG_BYTES = 512;
-
-const ENTRY_BYTES = 256;
-
-/** Who is on one channel of {@linkcode MemoryBackplane}, and what was there. */
-class ChannelState {
+/** Who is on one channel, of all servers. */
+class ChannelState implements LogOwner {
   readonly app: string;
   readonly channel: string;
   subscriptions = 0;
-  /** How many of them can recover. */
-  recovering = 0;
-  /** Grows with every message. */
   offset: number;
-  /** Offset of the last message that a log would keep. */
   loggable: number;
-  /** What was there, for those that can recover. */
+  recovering = 0;
+  recoveringLeftAt = -Infinity;
   log: ChannelLog | null = null;
-  /** When the last of those left, in milliseconds; never, if none did. */
-  #recoveringLeftAt = -Infinity;
   /** User id to `user_info` as JSON text, once there was a member. */
   #members: Map<string, string> | null = null;
   /** User id to the number of the user's connections. */
   #connections: Map<string, number> | null = null;
-  /** A copy that was handed out and still holds. */
+  /** A copy of the members that was handed out and still holds. */
   #snapshot: ReadonlyMap<string, string> | null = null;
 
   constructor(app: string, channel: string, offset: number) {
@@ -368,56 +397,48 @@ class ChannelState {
     this.offset = this.loggable = offset;
   }
 
-  /** Whether there is nothing to be remembered. */
-  get isForgettable(): boolean {
-    return this.subscriptions === 0 && this.log === null;
+  get users(): number {
+    return this.#members?.size ?? 0;
   }
 
-  /** Whether somebody is there, or may come back, to whom a log is of use. */
-  isWorthLogging(now: number, { ageMs }: History): boolean {
-    return this.recovering > 0 || now - this.#recoveringLeftAt <= ageMs;
+  get occupancy(): Occupancy {
+    return { subscriptions: this.subscriptions, users: this.users };
   }
 
-  /** One of those that can recover has left. */
-  lostRecovering(now: number): void {
-    this.recovering--;
-    this.#recoveringLeftAt = now;
+  hasUser(userId: string): boolean {
+    return this.#connections?.has(userId) ?? false;
   }
 
-  get members(): ReadonlyMap<string, string> {
+  /** The members, in a map that does not change any more. */
+  snapshot(): ReadonlyMap<string, string> {
     if (this.#members === null) return NO_MEMBERS;
     return this.#snapshot ??= new Map(this.#members);
   }
 
-  get occupancy(): Occupancy {
-    const users = this.#members?.size ?? 0;
-    return { subscriptions: this.subscriptions, users };
-  }
-
-  /** Whether the user is new; null if there is no room for one. */
-  addMember({ userId, userInfo, maxMembers }: JoiningMember): boolean | null {
-    this.#members ??= new Map();
+  /** Counts connections that came, or left if there are less than none. */
+  add(userId: string | undefined, connections: number): void {
+    this.subscriptions += connections;
+    if (userId === undefined) return;
     this.#connections ??= new Map();
-    const count = this.#connections.get(userId) ?? 0;
-    if (count === 0 && this.#members.size >= maxMembers) return null;
-    // The info of a user's first connection stays until the user is gone.
-    if (count === 0) {
-      this.#members.set(userId, userInfo);
-      this.#snapshot = null;
-    }
-    this.#connections.set(userId, count + 1);
-    return count === 0;
+    const count = (this.#connections.get(userId) ?? 0) + connections;
+    if (count > 0) this.#connections.set(userId, count);
+    else this.#connections.delete(userId);
   }
 
-  /** Whether the user is gone with this connection. */
-  removeMember(userId: string): boolean {
-    const count = this.#connections?.get(userId) ?? 0;
-    if (count > 1) {
-      this.#connections?.set(userId, count - 1);
-      return false;
-    }
-    this.#connections?.delete(userId);
+  /** The info of a user's first connection stays until the user is gone. */
+  addMember(userId: string, userInfo: string): void {
+    this.#members ??= new Map();
+    this.#members.set(userId, userInfo);
     this.#snapshot = null;
-    return this.#members?.delete(userId) ?? false;
+  }
+
+  removeMember(userId: string): void {
+    this.#members?.delete(userId);
+    this.#snapshot = null;
+  }
+
+  addRecovering(connections: number, now: number): void {
+    this.recovering += connections;
+    if (connections < 0) this.recoveringLeftAt = now;
   }
 }

@@ -31,6 +31,7 @@ import {
 } from "./checks.ts";
 import { ORIGIN_RULE, type OriginRule } from "./http.ts";
 import { DEFAULT_LIMITS, type Limits } from "./limits.ts";
+import { type Clock, SYSTEM_CLOCK } from "./time.ts";
 
 /** One of several applications in {@linkcode PusherOptions.apps}. */
 export interface AppOptions {
@@ -117,11 +118,20 @@ export interface PusherOptions<Events = AnyEvents> {
   /** Limits that differ from the defaults. */
   limits?: Partial<Limits> | undefined;
   /**
-   * Silence after which the server pings a connection, in milliseconds; clients
-   * ping after the same time. @default {120000}
+   * What clients are told: silence after which a client pings the server, in
+   * milliseconds. @default {120000}
    */
   activityTimeoutMs?: number | undefined;
-  /** How long a client may take to answer, in milliseconds. @default {30000} */
+  /**
+   * Silence after which the server pings a client, in milliseconds.
+   * @default {60000, or activityTimeoutMs if that is less}
+   */
+  pingAfterMs?: number | undefined;
+  /**
+   * How long a client may take to answer a ping, in milliseconds. A client that
+   * disappears without a word leaves its channels after this and `pingAfterMs`.
+   * @default {15000}
+   */
   pongTimeoutMs?: number | undefined;
   /** Whether clients that name no protocol version are refused. @default {false} */
   strictProtocol?: boolean | undefined;
@@ -140,7 +150,15 @@ export interface PusherOptions<Events = AnyEvents> {
    * @default {MemoryBackplane}
    */
   backplane?: Backplane | undefined;
-  /** The wall clock in milliseconds, for signed timestamps. @default {Date.now} */
+  /**
+   * What every timestamp, age, rate and timer goes by, for tests that turn the
+   * time. @default {the clocks and timers of the runtime}
+   */
+  clock?: Clock | undefined;
+  /**
+   * Replaces {@linkcode Clock.now} of `clock`: the time in milliseconds that signed
+   * timestamps are checked against. @default {Date.now}
+   */
   now?: (() => number) | undefined;
   /** Ignored: an option of the official SDK, which has a host to call. */
   cluster?: string | undefined;
@@ -158,6 +176,25 @@ export interface PusherOptions<Events = AnyEvents> {
   timeout?: number | undefined;
   /** Ignored, see `cluster`. */
   agent?: unknown | undefined;
+}
+
+// ---- Defaults ---------------------------------------------------------------
+
+export const DEFAULT_HISTORY: Readonly<History> = Object.freeze({
+  events: 5_000,
+  ageMs: 300_000,
+  bytes: 67_108_864,
+  sessions: 10_000,
+});
+
+/** The clock of a server. */
+export function clockOf({ clock = SYSTEM_CLOCK, now }: PusherOptions): Clock {
+  if (now === undefined) return clock;
+  return {
+    now,
+    elapsed: () => clock.elapsed(),
+    after: (delayMs, run) => clock.after(delayMs, run),
+  };
 }
 
 // ---- Checks -----------------------------------------------------------------
@@ -203,10 +240,12 @@ const checkAll = objectOf<PusherOptions>({
   origins: checkOrigins,
   limits: objectOf(LIMITS),
   activityTimeoutMs: checkDuration,
+  pingAfterMs: checkDuration,
   pongTimeoutMs: checkDuration,
   strictProtocol: checkBoolean,
   history: checkHistory,
-  backplane: having(["publish"], "be a Backplane"),
+  backplane: having(["publish", "read", "sessions"], "be a Backplane"),
+  clock: having(["now", "elapsed", "after"], "be a Clock"),
   now: checkFunction,
   cluster: checkNothing,
   host: checkNothing,

@@ -1,142 +1,399 @@
 /**
- * What is on its way to clients: messages that are encoded once, what a client has
- * missed, and frames that go together.
+ * What is on its way to one client: deliveries, replays that go on as the client reads,
+ * and back-pressure.
  *
  * @module
  */
 
-import type { LoggedMessage, Message } from "./backplane.ts";
-import { encodeMessage } from "./protocol.ts";
+import type {
+  Backplane,
+  HistoryRequest,
+  JoinResult,
+  Page,
+  Position,
+  ReplayStart,
+  Transport,
+} from "./backplane.ts";
+import {
+  type Delivery,
+  deliveryOf,
+  EMPTY_BATCH,
+  type FrameBatch,
+} from "./deliveries.ts";
+import type { Limits } from "./limits.ts";
+import {
+  CLOSE,
+  type Close,
+  encodeRecoveryFailed,
+  type ReplayFields,
+} from "./protocol.ts";
+import { hasGap, type Session } from "./sessions.ts";
+import type { Awaitable, Clock, Later } from "./time.ts";
 
-/** A message on its way to the subscribers of a channel; encoded once at most. */
-export class Delivery {
+// ---- Replays ----------------------------------------------------------------
+
+/** A cursor into the history of one channel, for one client. */
+interface Replay {
   readonly channel: string;
-  readonly offset: number;
-  readonly #message: Message;
-  #frame: string | undefined;
-  #positioned: string | undefined;
-
-  constructor(channel: string, message: Message, offset: number) {
-    this.channel = channel;
-    this.#message = message;
-    this.offset = offset;
-  }
-
-  /** Whether a log keeps it, so that a client may come back for it. */
-  get isLogged(): boolean {
-    return this.#message.logged === true;
-  }
-
-  /** The connection that does not get it; "" if it is for all. */
-  get exceptSocketId(): string {
-    return this.#message.exceptSocketId ?? "";
-  }
-
-  /** As stock clients know it. */
-  get frame(): string {
-    return this.#frame ??= encodeMessage(this.channel, this.#message);
-  }
-
-  /** For a client that is told positions. */
-  get positioned(): string {
-    if (!this.isLogged) return this.frame;
-    return this.#positioned ??= `${
-      this.frame.slice(0, -1)
-    },"offset":${this.offset}}`;
-  }
+  readonly epoch: string;
+  /** Every logged message later than this is still to be sent. */
+  after: number;
+  /** Later messages are delivered as they come. */
+  until: number;
+  /** Messages that have been read, and how many of them are sent. */
+  page: Page;
+  taken: number;
+  /** Whether the next page has been asked for. */
+  isReading: boolean;
+  /** Deliveries that the history does not hold, to be sent in between. */
+  waiting: Delivery[];
+  /** Resolves what {@linkcode Outbox.replay} has returned. */
+  settle: () => void;
 }
 
-// Many clients come back at once and miss the same, which is to be encoded once.
-// Nothing is kept for it: what nobody is waiting for any more may go.
-const deliveries = new WeakMap<LoggedMessage, WeakRef<Delivery>>();
+const EMPTY_PAGE: Page = Object.freeze({ messages: [], reaches: -1 });
 
-/** A message of a log, on its way to those who have missed it. */
-export function deliveryOf(channel: string, logged: LoggedMessage): Delivery {
-  const known = deliveries.get(logged)?.deref();
-  if (known !== undefined) return known;
-  const delivery = new Delivery(channel, logged.message, logged.offset);
-  deliveries.set(logged, new WeakRef(delivery));
-  return delivery;
+// How far a replay may be ahead of what the client has read.
+const REPLAY_BYTES = 262_144;
+// A client that reads nothing of a replay for so long is given up.
+const REPLAY_STALL_MS = 10_000;
+/** What a page of the history may have; a backplane may hold it for a client. */
+const PAGE = Object.freeze({ events: 100, bytes: 65_536 });
+
+// ---- The outbox -------------------------------------------------------------
+
+/** What a server does for all of its outboxes. */
+export interface OutboxServices {
+  readonly clock: Clock;
+  /** Flushes batches at the end of this turn of the event loop. */
+  readonly flushing: Later<Outbox>;
+  /** Judges clients that do not read, in the next turn. */
+  readonly judging: Later<Outbox>;
+  /** Goes on with replays once clients had time to read. */
+  readonly replaying: Later<Outbox>;
+  /** Calls the backplane. */
+  ask<T>(call: (backplane: Backplane) => Awaitable<T>): Awaitable<T>;
+  fail(error: unknown, during: string, appId: string): void;
 }
 
-/** What a client has missed and, behind that, what was delivered meanwhile. */
-export class ReplayQueue {
-  /** UTF-16 units of what would be nowhere else: what was delivered meanwhile. */
-  units = 0;
-  #items: { delivery: Delivery; units: number }[] = [];
-  #taken = 0;
-
-  addMissed(missed: readonly Delivery[]): void {
-    for (const delivery of missed) this.#items.push({ delivery, units: 0 });
-  }
-
-  add(delivery: Delivery): void {
-    const units = delivery.frame.length;
-    this.#items.push({ delivery, units });
-    this.units += units;
-  }
-
-  /** The next one, or null at the end. */
-  take(): Delivery | null {
-    const next = this.#items[this.#taken];
-    if (next === undefined) return null;
-    this.#taken++;
-    this.units -= next.units;
-    return next.delivery;
-  }
-
-  /** Forgets what is for a channel that the client has left. */
-  drop(channel: string): void {
-    this.#items = this.#items.slice(this.#taken).filter((item) => {
-      if (item.delivery.channel !== channel) return true;
-      this.units -= item.units;
-      return false;
-    });
-    this.#taken = 0;
-  }
+/** Whose outbox it is. */
+export interface OutboxOwner {
+  readonly app: { readonly id: string; readonly limits: Readonly<Limits> };
+  /** Tells the client why, and ends the connection. */
+  close(close: Close): void;
+  /** Ends the connection without a frame, which the client would not read. */
+  giveUp(close: Close): void;
 }
 
-/**
- * Frames that a client gets in one. Clients that get the same ones share it, and
- * so the text that is made of them.
- */
-export class Batch {
-  /** UTF-16 units. */
-  readonly units: number;
-  readonly #frames: string;
-  readonly #isSingle: boolean;
-  #text: string | undefined;
-  /** What somebody has added to it last, and what came of that. */
-  #lastFrame: string | undefined;
-  #last: Batch | undefined;
+/** Sends to one client. */
+export class Outbox {
+  readonly transport: Transport;
+  /** Whether the client gets positions, and so can say where it was. */
+  readonly hasPositions: boolean;
+  /** Whether the client takes several frames in one. */
+  readonly takesBatches: boolean;
+  /** Socket ids of the client: messages that leave out one of them are skipped. */
+  ownIds: readonly string[];
+  /** What a stock client acknowledges, where it asked for that. */
+  session: Session | null = null;
+  readonly #services: OutboxServices;
+  readonly #owner: OutboxOwner;
+  /** Frames for the end of this turn; null for a client that takes no batches. */
+  #batch: FrameBatch | null;
+  /** By channel. */
+  #replays: Map<string, Replay> | null = null;
+  /** When a replay has last gone on, see {@linkcode Clock.elapsed}. */
+  #progressAt = 0;
+  /** UTF-16 units of deliveries that are kept here alone. */
+  #heldUnits = 0;
+  #isOpen = true;
+  /** Whether the transport has failed to send. */
+  #hasFailed = false;
 
-  constructor(frames: string, isSingle: boolean) {
-    this.#frames = frames;
-    this.#isSingle = isSingle;
-    this.units = frames.length;
+  constructor(
+    transport: Transport,
+    services: OutboxServices,
+    owner: OutboxOwner,
+    extensions: { batch: boolean; recover: boolean; ids: readonly string[] },
+  ) {
+    this.transport = transport;
+    this.#services = services;
+    this.#owner = owner;
+    this.hasPositions = extensions.recover;
+    this.takesBatches = extensions.batch;
+    this.ownIds = extensions.ids;
+    this.#batch = extensions.batch ? EMPTY_BATCH : null;
   }
 
-  /** The batch with one more frame. */
-  with(frame: string): Batch {
-    if (this.#last !== undefined && this.#lastFrame === frame) {
-      return this.#last;
+  /** Sends one encoded frame, unless the connection is gone. */
+  send(frame: string): void {
+    if (!this.#isOpen || this.#hasFailed) return;
+    if (this.#batch === null) return this.#write(frame);
+    if (this.#batch === EMPTY_BATCH) this.#services.flushing.add(this);
+    this.#batch = this.#batch.with(frame);
+  }
+
+  /** Sends one encoded frame by itself and at once. */
+  sendAlone(frame: string): void {
+    this.flush();
+    if (this.#isOpen && !this.#hasFailed) this.#write(frame);
+  }
+
+  /** Sends the frames of this turn. */
+  flush(): void {
+    const batch = this.#batch;
+    if (batch === null || batch === EMPTY_BATCH) return;
+    this.#batch = EMPTY_BATCH;
+    if (this.#isOpen && !this.#hasFailed) this.#write(batch.frame);
+  }
+
+  #write(frame: string): void {
+    try {
+      this.transport.send(frame);
+      if (!this.#isBehind) return;
+    } catch (error) {
+      this.#hasFailed = true;
+      this.#services.fail(error, "sending a frame", this.#owner.app.id);
     }
-    this.#lastFrame = frame;
-    return this.#last = this === EMPTY_BATCH
-      ? new Batch(frame, true)
-      : new Batch(`${this.#frames},${frame}`, false);
+    this.#services.judging.add(this);
   }
 
-  /** The one frame that all of them make. */
-  get frame(): string {
-    return this.#text ??= this.#isSingle ? this.#frames : `[${this.#frames}]`;
+  /** Takes a message of a channel, in its order. */
+  deliver(delivery: Delivery): void {
+    const replay = this.#replays?.get(delivery.channel);
+    if (replay === undefined) return this.#sendDelivery(delivery);
+    // The replay comes to it.
+    if (delivery.isLogged) replay.until = delivery.offset;
+    else this.hold(delivery, replay.waiting, CLOSE.SlowPeer);
   }
 
-  /** Forgets what has been added to it. */
-  forget(): void {
-    this.#last = this.#lastFrame = undefined;
+  /**
+   * Keeps a delivery until something earlier has been sent.
+   *
+   * @param ifTooMuch Why the connection ends if too much waits.
+   */
+  hold(delivery: Delivery, waiting: Delivery[], ifTooMuch: Close): void {
+    waiting.push(delivery);
+    this.#heldUnits += delivery.frame.length;
+    if (this.#heldUnits <= this.#owner.app.limits.bufferedBytes) return;
+    waiting.length = 0;
+    this.#owner.close(ifTooMuch);
+  }
+
+  /** Counts deliveries no more that are kept no longer. */
+  unhold(waiting: readonly Delivery[]): void {
+    for (const { frame } of waiting) this.#heldUnits -= frame.length;
+  }
+
+  #sendDelivery(delivery: Delivery): void {
+    // The client may have caused it on an earlier connection of its own.
+    const { exceptSocketId } = delivery;
+    if (exceptSocketId !== "" && this.ownIds.includes(exceptSocketId)) return;
+    if (this.hasPositions) return this.send(delivery.positioned);
+    this.send(delivery.frame);
+    if (this.session !== null && delivery.isLogged) {
+      this.session.sent(delivery.channel, delivery.offset);
+    }
+  }
+
+  // ---- Positions
+
+  /** What the client hears of its position, if it takes positions. */
+  positionFields(
+    replay: ReplayStart | undefined,
+    request: HistoryRequest | undefined,
+  ): ReplayFields {
+    if (!this.hasPositions || replay === undefined) return {};
+    const { from: position, recovered } = replay;
+    return request?.since === undefined
+      ? { position }
+      : { position, recovered };
+  }
+
+  /** Notes where a subscription begins, and tells the client what it has lost. */
+  begin(
+    channel: string,
+    { replay, position }: Partial<JoinResult>,
+    request: HistoryRequest,
+  ): void {
+    const from = replay?.from ?? position;
+    if (from === undefined) return;
+    if (hasGap(replay, request)) this.tellLost(channel, from);
+    else this.session?.begin(channel, from, false);
+  }
+
+  // ---- Replaying
+
+  /**
+   * Sends the logged messages of a channel that are later than `from`, up to
+   * `until`, before everything that is delivered from now on. Not all at once: a
+   * client that reads as fast as it can must not be taken for a slow one.
+   *
+   * @returns Resolves when all is sent, or when the client has to read first.
+   */
+  replay(channel: string, from: Position, until: number): Awaitable<void> {
+    if (from.offset >= until) return;
+    const replay: Replay = {
+      ...{ channel, epoch: from.epoch, after: from.offset, until },
+      ...{ page: EMPTY_PAGE, taken: 0, isReading: false, waiting: [] },
+      settle: () => {},
+    };
+    if (this.#replays === null) {
+      this.#replays = new Map();
+      this.#progressAt = this.#services.clock.elapsed();
+    }
+    this.#replays.set(channel, replay);
+    this.continueReplays();
+    if (!replay.isReading) return;
+    return new Promise((resolve) => replay.settle = resolve);
+  }
+
+  /** Sends no more of a channel's replay. */
+  endReplay(channel: string): void {
+    const replay = this.#replays?.get(channel);
+    if (replay === undefined) return;
+    this.unhold(replay.waiting);
+    this.#remove(replay);
+  }
+
+  #remove({ channel, settle }: Replay): void {
+    this.#replays?.delete(channel);
+    if (this.#replays?.size === 0) this.#replays = null;
+    settle();
+  }
+
+  /** Goes on with the replays, as far as the client has read. */
+  continueReplays(): void {
+    for (const replay of this.#replays?.values() ?? []) {
+      if (this.#advance(replay)) continue;
+      replay.settle();
+      return this.#waitForRoom();
+    }
+  }
+
+  /** Goes on once the client had time to read, unless it does not read at all. */
+  #waitForRoom(): void {
+    const silentMs = this.#services.clock.elapsed() - this.#progressAt;
+    if (silentMs > REPLAY_STALL_MS) return this.#owner.giveUp(CLOSE.SlowPeer);
+    this.#services.replaying.add(this);
+  }
+
+  /** Goes on with one replay; false if the client has to read first. */
+  #advance(replay: Replay): boolean {
+    for (;;) {
+      if (!this.#isOpen) return true;
+      const next = replay.page.messages[replay.taken];
+      if (next === undefined && replay.after >= replay.until) {
+        this.#sendWaiting(replay, Infinity);
+        this.#remove(replay);
+        return true;
+      }
+      if (!this.#hasRoom) return false;
+      if (next !== undefined) {
+        this.#sendWaiting(replay, next.offset);
+        this.#sendDelivery(deliveryOf(replay.channel, next));
+        this.#progressAt = this.#services.clock.elapsed();
+        replay.taken++;
+        replay.after = replay.taken < replay.page.messages.length
+          ? next.offset
+          : replay.page.reaches;
+      } else if (replay.isReading || !this.#readPage(replay)) {
+        return true;
+      }
+    }
+  }
+
+  /** Reads the next page; false if it comes later. */
+  #readPage(replay: Replay): boolean {
+    const { channel, epoch, after, until } = replay;
+    const request = { after: { epoch, offset: after }, until, ...PAGE };
+    const { id } = this.#owner.app;
+    const page = this.#services.ask((one) => one.read(id, channel, request));
+    if (!(page instanceof Promise)) {
+      this.#takePage(replay, page);
+      return true;
+    }
+    replay.isReading = true;
+    page.catch((error) => {
+      this.#services.fail(error, "reading a channel's history", id);
+      return null;
+    }).then((answer) => {
+      replay.isReading = false;
+      // The client may have left the channel by now.
+      if (this.#replays?.get(channel) !== replay) return;
+      this.#takePage(replay, answer);
+      this.continueReplays();
+    });
+    return false;
+  }
+
+  #takePage(replay: Replay, page: Page | null): void {
+    const { channel, epoch, after, until } = replay;
+    const isGone = page === null ||
+      (page.messages.length === 0 && page.reaches <= after);
+    if (isGone) {
+      // The history has moved on: what it has lost, the client cannot get.
+      replay.after = until;
+      return this.tellLost(channel, { epoch, offset: until });
+    }
+    replay.page = page;
+    replay.taken = 0;
+    if (page.messages.length === 0) replay.after = page.reaches;
+  }
+
+  /** Sends deliveries that stand before an offset. */
+  #sendWaiting(replay: Replay, offset: number): void {
+    if (replay.waiting.length === 0) return;
+    const count = replay.waiting.findIndex((one) => one.offset >= offset);
+    const first = replay.waiting.splice(
+      0,
+      count < 0 ? replay.waiting.length : count,
+    );
+    this.unhold(first);
+    for (const delivery of first) this.#sendDelivery(delivery);
+  }
+
+  /** Tells the client that messages before a position are lost to it. */
+  tellLost(channel: string, now: Position): void {
+    const position = this.hasPositions ? now : undefined;
+    this.send(encodeRecoveryFailed(channel, position));
+    this.session?.begin(channel, now, true);
+  }
+
+  // ---- Back-pressure
+
+  /** Whether the client has left too much unread. */
+  get #isBehind(): boolean {
+    const { bufferedBytes } = this.#owner.app.limits;
+    return this.transport.bufferedAmount > bufferedBytes;
+  }
+
+  /** Whether the client has read enough for more of a replay. */
+  get #hasRoom(): boolean {
+    const { bufferedBytes } = this.#owner.app.limits;
+    return this.pendingBytes <= Math.min(REPLAY_BYTES, bufferedBytes / 2);
+  }
+
+  /** What has been sent to the client, and is still here. */
+  get pendingBytes(): number {
+    return this.transport.bufferedAmount + (this.#batch?.units ?? 0);
+  }
+
+  /**
+   * Gives up on a client that does not take what it is sent. No error frame: it
+   * would wait behind what is not being read.
+   */
+  judge(): void {
+    if (this.#hasFailed) this.#owner.giveUp(CLOSE.SendFailed);
+    else if (this.#isBehind) this.#owner.giveUp(CLOSE.SlowPeer);
+  }
+
+  /** Sends nothing more. */
+  close(): void {
+    this.#isOpen = false;
+    for (const { settle } of this.#replays?.values() ?? []) settle();
+    this.#replays = null;
+    this.#services.judging.delete(this);
+    this.#services.replaying.delete(this);
   }
 }
-
-/** Where every batch begins. */
-export const EMPTY_BATCH = new Batch("", true);

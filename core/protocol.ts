@@ -120,8 +120,9 @@ export const REFUSAL = Object.freeze({
   Origin: new Refusal(403, "The page's origin is not allowed"),
   UnknownSocket: new Refusal(
     403,
-    "No connection has this socket_id, so there is no app to sign for",
+    "No connection has this socket_id here, and the form names no app_key",
   ),
+  UnknownAuthApp: new Refusal(404, "No app has the key or id that is named"),
   PublicChannel: new Refusal(
     403,
     "Only private and presence channels are authorized",
@@ -136,6 +137,14 @@ export const REFUSAL = Object.freeze({
   Crashed: new Refusal(500, "The request could not be served"),
   OverCapacity: new Refusal(503, "The server is over capacity"),
   ShuttingDown: new Refusal(503, "The server is shutting down"),
+  Starting: new Refusal(
+    503,
+    "The server is starting: its backplane has not answered yet",
+  ),
+  NotStarted: new Refusal(
+    503,
+    "The server cannot serve: its backplane could not be started",
+  ),
   Unavailable: new Refusal(503, "The request could not be served right now"),
 });
 
@@ -147,6 +156,14 @@ const SOCKET_ID = /^\d+\.\d+$/;
 
 export function isSocketId(value: unknown): value is string {
   return typeof value === "string" && SOCKET_ID.test(value);
+}
+
+/** A socket id that nobody can guess. */
+export function randomSocketId(): string {
+  const halves = crypto.getRandomValues(new Uint32Array(2));
+  // 1 to 2^31 - 1 each: some clients read the halves as signed integers.
+  const [a = 0, b = 0] = halves.map((half) => half % 0x7fff_ffff + 1);
+  return `${a}.${b}`;
 }
 
 /** What a channel's prefix asks for and gives. */
@@ -169,6 +186,9 @@ const ENCRYPTED = { ...PRIVATE, encrypted: true };
 
 const PRESENCE = { ...PRIVATE, presence: true };
 
+/** Channels between servers: no client's, and no program hears of them. */
+const OWN_KIND: ChannelKind = Object.freeze({ prefix: "#", ...PLAIN });
+
 // Longest prefix first.
 const CHANNEL_KINDS: readonly ChannelKind[] = Object.freeze([
   { prefix: "private-encrypted-cache-", ...ENCRYPTED, cache: true },
@@ -181,7 +201,13 @@ const CHANNEL_KINDS: readonly ChannelKind[] = Object.freeze([
   { prefix: "", ...PLAIN },
 ]);
 
-/** Whether a channel is the server's own: no client's, and told to nobody. */
+/** A channel's name and what it says, so that the name is matched once. */
+export interface NamedChannel {
+  readonly name: string;
+  readonly kind: ChannelKind;
+}
+
+/** Whether a channel belongs to the servers, who use it among themselves. */
 export function isOwnChannel(name: string): boolean {
   return name.startsWith("#");
 }
@@ -192,8 +218,14 @@ export function parseChannelName(name: string): ChannelKind | null {
   return CHANNEL_KINDS.find(({ prefix }) => name.startsWith(prefix)) ?? null;
 }
 
-/** A user's first connection has signed in, or the last one is gone. */
-export function transitionOf(
+/** The kind of a channel whose name has been checked, or is a server's own. */
+export function kindOf(name: string): ChannelKind {
+  if (isOwnChannel(name)) return OWN_KIND;
+  return CHANNEL_KINDS.find(({ prefix }) => name.startsWith(prefix))!;
+}
+
+/** Tells a user's watchers that the first connection came, or the last left. */
+export function announceUser(
   channel: string,
   control: "online" | "offline",
 ): Announcement | undefined {
@@ -340,10 +372,27 @@ function encodeMembers(members: ReadonlyMap<string, string>): string {
   return encoded;
 }
 
-/** Tells of users who are watched. It names no channel. */
-export function encodeWatchlist(
-  events: { name: string; user_ids: string[] }[],
+/** Says that messages of a channel are lost to the client, and where it goes on. */
+export function encodeRecoveryFailed(
+  channel: string,
+  position: Position | undefined,
 ): string {
+  return encodeFrame({
+    event: OUTBOUND.RecoveryFailed,
+    channel,
+    data: JSON.stringify({ channel }),
+    ...(position !== undefined && { position }),
+  });
+}
+
+/** What a client hears of users that it watches. */
+export interface WatchlistEvent {
+  readonly name: "online" | "offline";
+  readonly user_ids: string[];
+}
+
+/** Tells of users who are watched. It names no channel. */
+export function encodeWatchlist(events: readonly WatchlistEvent[]): string {
   const data = JSON.stringify({ events });
   return encodeFrame({ event: OUTBOUND.Watchlist, data });
 }

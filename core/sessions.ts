@@ -1,24 +1,38 @@
 /**
- * What a client asks for besides the protocol so that it loses nothing, and what a
- * stock client has acknowledged.
+ * What a client asks for so that it loses nothing, and what a stock client has
+ * acknowledged. Our own client says where it was. A stock client cannot, so its
+ * session remembers that; a session holds positions and no events.
  *
  * @module
  */
 
-import { createHash } from "node:crypto";
-import type { History, LogRequest, Position, Replay } from "./backplane.ts";
-import type { Delivery } from "./outbox.ts";
+import type {
+  History,
+  HistoryRequest,
+  Position,
+  ReplayStart,
+  SessionState,
+  SessionStore,
+} from "./backplane.ts";
 import { isObject, isSocketId } from "./protocol.ts";
+import {
+  afterThisTurn,
+  attempt,
+  type Awaitable,
+  chain,
+  type Clock,
+  Later,
+} from "./time.ts";
 
-// ---- Extensions
+// ---- Extensions -------------------------------------------------------------
 
-/** What a client has asked for in the URL it connects to. */
+/** What a client has asked for in the URL that it connects to. */
 export interface Extensions {
   /** Whether a frame may be an array of frames. */
   readonly batch: boolean;
-  /** Whether it wants positions. */
+  /** Whether the client wants positions, and can say where it was. */
   readonly recover: boolean;
-  /** Ids that it has had before. */
+  /** Socket ids that the client has had before. */
   readonly formerIds: readonly string[];
   /** Names the session of a stock client. */
   readonly sessionId: string | null;
@@ -26,7 +40,7 @@ export interface Extensions {
 
 /**
  * Reads `batch=1`, `recover=1` and `was=1.2,3.4` of the query, and `/r/{id}` in
- * front of the route.
+ * front of the route. A path that does not begin with the server's has none.
  */
 export function readExtensions(
   { pathname, searchParams }: URL,
@@ -34,28 +48,39 @@ export function readExtensions(
   hasHistory: boolean,
 ): Extensions {
   const recover = hasHistory && searchParams.get("recover") === "1";
-  const [, prefix, id = ""] = pathname.slice(path.length).split("/", 3);
-  const hasSession = prefix === SESSION_PREFIX && SESSION_ID.test(id) &&
-    hasHistory && !recover;
+  const { sessionId } = splitSession(pathname.slice(path.length));
   const was = searchParams.get("was")?.split(",", MAX_FORMER_IDS) ?? [];
   return {
     batch: searchParams.get("batch") === "1",
     recover,
     formerIds: was.filter(isSocketId),
-    sessionId: hasSession ? id : null,
+    sessionId: hasHistory && !recover ? sessionId : null,
   };
 }
 
-export const SESSION_PREFIX = "r";
-
 // Long enough that nobody guesses it: a UUID has 36 characters.
-export const SESSION_ID = /^[A-Za-z0-9_-]{16,128}$/;
-
-// What leaves out one of them is rarely older than the last few connections.
+const SESSION_PATH = /^\/r\/([A-Za-z0-9_-]{16,128})(?=\/)/;
+// A message that leaves out a connection is rarely older than a few reconnects.
 const MAX_FORMER_IDS = 10;
 
-/** The position that a client names; one of nowhere if it is none. */
-export function readPosition(value: unknown): Position | undefined {
+/** Splits `/r/{id}`, which names a stock client's session, off a path. */
+export function splitSession(
+  path: string,
+): { sessionId: string | null; rest: string } {
+  const [prefix = "", sessionId = null] = SESSION_PATH.exec(path) ?? [];
+  return { sessionId, rest: path.slice(prefix.length) };
+}
+
+/** What our own client wants of a channel's history. */
+export function readHistoryRequest(
+  { recover, rewind }: Record<string, unknown>,
+): HistoryRequest {
+  const isCount = Number.isSafeInteger(rewind) && Number(rewind) > 0;
+  return { since: readPosition(recover), rewind: isCount ? Number(rewind) : 0 };
+}
+
+/** A position that a client names; if it is malformed, one of nowhere. */
+function readPosition(value: unknown): Position | undefined {
   if (value === undefined || value === null) return undefined;
   if (!isObject(value)) return NOWHERE;
   const { epoch, offset } = value;
@@ -63,30 +88,26 @@ export function readPosition(value: unknown): Position | undefined {
   return fits ? { epoch, offset: Number(offset) } : NOWHERE;
 }
 
-/** A number of events that a client names; 0 if it is none. */
-export function readCount(value: unknown): number {
-  return Number.isSafeInteger(value) && Number(value) > 0 ? Number(value) : 0;
-}
-
-/** A position that no log reaches back to. */
+/** A position that no history reaches back to. */
 const NOWHERE: Position = Object.freeze({ epoch: "", offset: 0 });
 
-export const NO_WISHES: LogRequest = Object.freeze({ rewind: 0 });
+/** The request of a client that is new to a channel. */
+export const NO_HISTORY: HistoryRequest = Object.freeze({ rewind: 0 });
 
-/** Whether a client that was there before has missed what cannot be had. */
+/** Whether messages are lost to a client that was there before. */
 export function hasGap(
-  replay: Replay | undefined,
-  log: LogRequest | undefined,
+  replay: ReplayStart | undefined,
+  request: HistoryRequest | undefined,
 ): boolean {
-  return log?.since !== undefined && !replay?.recovered;
+  return request?.since !== undefined && !replay?.recovered;
 }
 
-// ---- Sessions
+// ---- Sessions ---------------------------------------------------------------
 
 /** The connection of a client that a session goes on with. */
 export interface Resumable {
   readonly socketId: string;
-  /** Asks the client for what it has got. */
+  /** Asks the client what it has got. */
   ping(): void;
   /** Forgets the session: another connection has it now. */
   dropSession(): void;
@@ -95,65 +116,95 @@ export interface Resumable {
 /**
  * What a stock client has got, over all of its connections.
  *
- * It is learned from pings: frames arrive in order, so whoever answers one has
- * got all that was sent before it.
+ * A session learns it from pings: frames arrive in order, so a client that answers
+ * a ping has got everything that was sent before it.
  */
 export class Session {
-  /** Names it among those of all apps. */
-  readonly key: string;
-  /** Ids that the client has had, the latest first. */
-  #formerIds: readonly string[] = [];
-  /** When the client was last there, in milliseconds. */
-  leftAt = 0;
+  readonly appId: string;
+  readonly id: string;
   /** Connections that have come with its id, and may be the one to go on with. */
   readonly holders = new Set<Resumable>();
-  /** The one that has subscribed to something last. */
+  /** The connection that has subscribed to a channel last. */
   connection: Resumable | null = null;
   readonly #sessions: Sessions;
-  /** By channel, what the client is known to have got. */
-  readonly #acknowledged = new Map<string, Position>();
-  /** By channel, the last that was sent after the last ping. */
+  /** Socket ids that the client has had, the latest first. */
+  #formerIds: readonly string[] = [];
+  /** Whether this server owns it, and so knows what was kept. */
+  #isOwned = false;
+  /** Settles when it does. */
+  #owning: Promise<void> | null = null;
+  /** By channel, the last position that the client is known to have got. */
+  #acknowledged = new Map<string, Position>();
+  /** By channel, the last offset that was sent after the last ping. */
   #sent = new Map<string, number>();
   /** The same as it was at each ping that has not been answered. */
   #pings: Map<string, number>[] = [];
-  /** When it was last pinged, in milliseconds. */
+  /** When it was last pinged, see {@linkcode Clock.elapsed}. */
   #pingedAt = 0;
   /** Whether no answer has come since. */
   #isWaiting = false;
-  /** When its client was last back, in milliseconds. */
+  /** When its client was last back. */
   #attachedAt = 0;
-  /** Until when whatever the client asks for has been forgotten; or 0. */
-  readonly #lostUntil: number;
+  /** Until then every resubscription fails recovery; 0 for never. */
+  #lostUntil = 0;
 
-  constructor(sessions: Sessions, key: string, lostUntil: number) {
+  constructor(sessions: Sessions, appId: string, id: string) {
     this.#sessions = sessions;
-    this.key = key;
-    this.#lostUntil = lostUntil;
-  }
-
-  /** Whether there is nothing that it would be a loss to forget. */
-  get isEmpty(): boolean {
-    return this.#acknowledged.size === 0;
+    this.appId = appId;
+    this.id = id;
   }
 
   /**
-   * Goes on with a connection, once that subscribes to something: a client may try
+   * Goes on with a connection once that subscribes to a channel: a client may try
    * several ways to the server side by side, and uses one of them.
    */
-  claim(connection: Resumable): void {
+  claim(connection: Resumable): Awaitable<void> {
     if (connection === this.connection) return;
+    return chain(this.#own(), () => {
+      // It may be gone by now, or another server may have the session.
+      if (this.holders.has(connection)) this.#attach(connection);
+      else if (this.holders.size === 0) this.#sessions.abandon(this);
+    });
+  }
+
+  #own(): Awaitable<void> {
+    if (this.#isOwned) return;
+    if (this.#owning !== null) return this.#owning;
+    const taken = attempt(() => this.#sessions.store.take(this.appId, this.id));
+    const owned = chain(taken, (kept) => this.#restore(kept));
+    if (!(owned instanceof Promise)) return;
+    const settle = () => {
+      this.#owning = null;
+    };
+    owned.then(settle, settle);
+    return this.#owning = owned;
+  }
+
+  #restore(kept: SessionState | "forgotten" | null): void {
+    this.#isOwned = true;
+    if (kept === null) return;
+    if (kept === "forgotten") {
+      this.#lostUntil = this.#now + RETURN_MS;
+      return;
+    }
+    this.#formerIds = [...this.#formerIds, ...kept.formerIds]
+      .slice(0, MAX_FORMER_IDS);
+    this.#acknowledged = new Map(kept.positions);
+  }
+
+  #attach(connection: Resumable): void {
     if (this.connection !== null) {
       this.connection.dropSession();
       this.release(this.connection);
     }
     this.connection = connection;
-    this.#attachedAt = Date.now();
+    this.#attachedAt = this.#now;
     this.#sent.clear();
     this.#pings = [];
     this.#isWaiting = false;
   }
 
-  /** One of the connections is gone, or of no interest any more. */
+  /** Counts a connection, which is gone or has lost the session, no more. */
   release(connection: Resumable): void {
     this.holders.delete(connection);
     if (this.connection === connection) this.connection = null;
@@ -161,64 +212,70 @@ export class Session {
       .slice(0, MAX_FORMER_IDS);
   }
 
-  /** Ids that the client has, and has had. */
+  /** Lets go of all connections: another server owns the session now. */
+  lose(): void {
+    this.#isOwned = false;
+    this.connection = null;
+    for (const holder of this.holders) holder.dropSession();
+    this.holders.clear();
+  }
+
+  /** Socket ids that the client has, and has had. */
   get ids(): readonly string[] {
     const own = Array.from(this.holders, ({ socketId }) => socketId);
     return [...own, ...this.#formerIds];
   }
 
   /** What its client has missed of a channel, if it was there before. */
-  request(channel: string): LogRequest {
-    const now = Date.now();
+  request(channel: string): HistoryRequest {
     const since = this.#acknowledged.get(channel);
-    // One that it did not come back to in all that time is a new one to it.
-    const isClaimed = now - this.#attachedAt <= this.#sessions.history.ageMs;
+    // A channel not resubscribed within `ageMs` counts as new.
+    const { ageMs } = this.#sessions.history;
+    const isClaimed = this.#now - this.#attachedAt <= ageMs;
     if (since !== undefined && isClaimed) return { since, rewind: 0 };
-    return now < this.#lostUntil ? { since: NOWHERE, rewind: 0 } : NO_WISHES;
+    return this.#now < this.#lostUntil
+      ? { since: NOWHERE, rewind: 0 }
+      : NO_HISTORY;
   }
 
-  /** From here on the client gets everything of a channel. */
-  begin(
-    channel: string,
-    position: Position,
-    isFailed: boolean,
-    maxChannels: number,
-  ): void {
+  /**
+   * Begins a subscription: the client gets everything of a channel that is later
+   * than a position. With `isFailed` it was there before, and has lost messages.
+   */
+  begin(channel: string, position: Position, isFailed: boolean): void {
     this.#acknowledged.delete(channel);
-    // That something is lost is told again until the client is known to have heard.
+    // A client is told of a loss again until it is known to have heard of it.
     const offset = isFailed ? -1 : position.offset;
     this.#acknowledged.set(channel, { epoch: position.epoch, offset });
-    if (isFailed) {
-      this.#sent.set(channel, position.offset);
-      this.#sessions.pingSoon(this);
-    }
-    // Those that the client did not come back to are the first.
+    if (isFailed) this.sent(channel, position.offset);
+    // Channels that the client did not come back to are the first.
     for (const [oldest] of this.#acknowledged) {
-      if (this.#acknowledged.size <= maxChannels) break;
+      if (this.#acknowledged.size <= this.#sessions.maxChannels) break;
       this.#acknowledged.delete(oldest);
     }
+    this.#sessions.keepSoon(this);
   }
 
-  /** The client has left a channel, and wants nothing of it any more. */
-  left(channel: string): void {
+  /** Ends a subscription: the client wants nothing of the channel any more. */
+  end(channel: string): void {
     for (const map of [this.#acknowledged, this.#sent, ...this.#pings]) {
       map.delete(channel);
     }
+    this.#sessions.keepSoon(this);
   }
 
-  /** Something has been sent that is to be acknowledged. */
-  sent({ channel, offset }: Delivery): void {
+  /** Notes that a message has been sent that needs an acknowledgement. */
+  sent(channel: string, offset: number): void {
     this.#sent.set(channel, offset);
     this.#sessions.pingSoon(this);
   }
 
-  /** Whether a ping is to be sent: only if there is none to be answered. */
+  /** Notes a ping; false if the last one has not been answered yet. */
   startPing(): boolean {
-    const now = Date.now();
     // Over HTTP an answer can be lost. From then on each answer is taken for that of
     // the ping before, so that nothing is acknowledged too early.
-    const isWaiting = this.#isWaiting && now - this.#pingedAt < LOST_PONG_MS;
-    if (isWaiting) return false;
+    const now = this.#now;
+    if (this.#isWaiting && now - this.#pingedAt < LOST_PONG_MS) return false;
     this.#isWaiting = true;
     this.#pings.push(this.#sent);
     this.#sent = new Map();
@@ -226,123 +283,163 @@ export class Session {
     return true;
   }
 
-  /** Asks for what has arrived; false if there is nothing to ask for. */
+  /** Pings the client; false if there is nothing to acknowledge. */
   ping(): boolean {
+    if (this.connection === null) return false;
     if (this.#sent.size === 0 && !this.#isWaiting) return false;
-    const isHopeless = this.#pings.length >= MAX_PINGS;
-    if (!isHopeless && this.startPing()) this.connection?.ping();
-    return !isHopeless;
+    if (this.#pings.length >= MAX_PINGS) return false;
+    if (this.startPing()) this.connection.ping();
+    return true;
   }
 
-  /** The client has answered a ping. */
+  /** Takes the client's answer to a ping. */
   acknowledge(): void {
     this.#isWaiting = false;
-    for (const [channel, offset] of this.#pings.shift() ?? []) {
+    const sent = this.#pings.shift();
+    if (sent === undefined || sent.size === 0) return;
+    for (const [channel, offset] of sent) {
       const known = this.#acknowledged.get(channel);
       if (known === undefined) continue;
       this.#acknowledged.set(channel, { epoch: known.epoch, offset });
     }
+    this.#sessions.keepLater(this);
+  }
+
+  /** Has the store keep what is known, for the time when this server is gone. */
+  keep(isAway = false): Awaitable<void> {
+    if (!this.#isOwned) return;
+    const { store } = this.#sessions;
+    // A client that has acknowledged nothing leaves nothing to remember.
+    if (isAway && this.#acknowledged.size === 0) {
+      return store.forget(this.appId, this.id);
+    }
+    const positions = new Map(this.#acknowledged);
+    const state = { formerIds: this.ids, positions };
+    return store.keep(this.appId, this.id, state, isAway);
+  }
+
+  get #now(): number {
+    return this.#sessions.clock.elapsed();
   }
 }
 
 // A client that has not answered for so long never will: its answer was lost.
 const LOST_PONG_MS = 10_000;
-
 const MAX_PINGS = 10;
+// How often a stock client is asked. After a reconnect it gets again what came
+// since the last answer: rarer is less traffic, and more duplicates.
+const ACKNOWLEDGE_MS = 200;
+// How often acknowledgements are kept. A client whose server dies gets again what
+// it has acknowledged since.
+const KEEP_MS = 1_000;
+// How long a client that comes back may take to resubscribe to its channels.
+const RETURN_MS = 30_000;
 
-/** Sessions of stock clients that are here, or have not been away for long. */
+/** The sessions whose clients are connected to this server. */
 export class Sessions {
+  readonly store: SessionStore;
   readonly history: Readonly<History>;
+  readonly clock: Clock;
+  /** Channels that one session remembers. */
+  readonly maxChannels: number;
+  readonly #onError: (error: unknown) => void;
   readonly #byKey = new Map<string, Session>();
-  /** Those whose client is away, the longest first. */
-  readonly #away = new Set<Session>();
-  /** Digests of the keys of those that were forgotten, the longest first. */
-  readonly #forgotten = new Set<number>();
-  /** Those that wait for a ping or its answer. */
-  readonly #due = new Set<Session>();
-  #timer: ReturnType<typeof setTimeout> | undefined;
+  readonly #pinging: Later<Session>;
+  readonly #keeping: Later<Session>;
+  readonly #keepingLater: Later<Session>;
 
-  constructor(history: Readonly<History>) {
-    this.history = history;
+  constructor(options: {
+    store: SessionStore;
+    history: Readonly<History>;
+    clock: Clock;
+    maxChannels: number;
+    onError: (error: unknown) => void;
+  }) {
+    const { clock } = options;
+    this.store = options.store;
+    this.history = options.history;
+    this.clock = clock;
+    this.maxChannels = options.maxChannels;
+    this.#onError = options.onError;
+    this.#pinging = new Later(
+      (run) => clock.after(ACKNOWLEDGE_MS, run),
+      (session) => session.ping() && this.pingSoon(session),
+    );
+    this.#keeping = new Later(
+      afterThisTurn,
+      (session) => this.#keep(session),
+    );
+    this.#keepingLater = new Later(
+      (run) => clock.after(KEEP_MS, run),
+      (session) => this.#keep(session),
+    );
+  }
+
+  /** How many there are. */
+  get size(): number {
+    return this.#byKey.size;
   }
 
   /** The session of an id, which a new connection has come with. */
   join(appId: string, id: string, connection: Resumable): Session {
-    this.#forgetOld();
-    const key = `${appId}\n${id}`;
-    const session = this.#byKey.get(key) ?? this.#make(key);
+    const key = keyOf(appId, id);
+    const session = this.#byKey.get(key) ?? new Session(this, appId, id);
     this.#byKey.set(key, session);
-    this.#away.delete(session);
     session.holders.add(connection);
     return session;
   }
 
-  #make(key: string): Session {
-    const wasForgotten = this.#forgotten.has(digest(key));
-    return new Session(this, key, wasForgotten ? Date.now() + RETURN_MS : 0);
-  }
-
-  /** A connection of a session is gone; without any its client is away. */
+  /** Takes a connection off its session; without any its client is away. */
   release(session: Session, connection: Resumable): void {
     session.release(connection);
-    if (session.connection === null) this.#due.delete(session);
-    if (this.#due.size === 0) this.#stop();
     if (session.holders.size > 0) return;
-    session.leftAt = Date.now();
-    // Of one that has not got anywhere there is nothing to remember.
-    if (session.isEmpty) this.#byKey.delete(session.key);
-    else this.#away.add(session);
-    this.#forgetOld();
+    this.#drop(session);
+    this.#keep(session, true);
   }
 
-  #forgetOld(): void {
-    const { ageMs, sessions } = this.history;
-    for (const session of this.#away) {
-      const isOld = Date.now() - session.leftAt > ageMs;
-      if (!isOld && this.#away.size <= sessions) break;
-      this.#away.delete(session);
-      this.#byKey.delete(session.key);
-      // Again as the last one, where it is there already.
-      const forgotten = digest(session.key);
-      this.#forgotten.delete(forgotten);
-      this.#forgotten.add(forgotten);
-    }
-    for (const oldest of this.#forgotten) {
-      if (this.#forgotten.size <= MAX_FORGOTTEN) break;
-      this.#forgotten.delete(oldest);
-    }
+  /** Lets go of a session that another server has taken. */
+  taken(appId: string, id: string): void {
+    const session = this.#byKey.get(keyOf(appId, id));
+    if (session === undefined) return;
+    this.#drop(session);
+    session.lose();
   }
 
-  /** Has a session ask its client, among all others that are to. */
+  /** Lets go of a session whose client has left before it was owned. */
+  abandon(session: Session): void {
+    const hasSuccessor = this.#byKey.has(keyOf(session.appId, session.id));
+    if (!hasSuccessor) this.#keep(session, true);
+  }
+
+  #drop(session: Session): void {
+    this.#byKey.delete(keyOf(session.appId, session.id));
+    this.#pinging.delete(session);
+    this.#keeping.delete(session);
+    this.#keepingLater.delete(session);
+  }
+
+  /** Pings the session's client soon, together with all others. */
   pingSoon(session: Session): void {
-    this.#due.add(session);
-    this.#timer ??= setInterval(() => this.#ping(), ACKNOWLEDGE_MS);
+    this.#pinging.add(session);
   }
 
-  #ping(): void {
-    for (const session of this.#due) {
-      if (!session.ping()) this.#due.delete(session);
-    }
-    if (this.#due.size === 0) this.#stop();
+  /** Keeps a session at the end of this turn of the event loop. */
+  keepSoon(session: Session): void {
+    this.#keeping.add(session);
   }
 
-  #stop(): void {
-    clearInterval(this.#timer);
-    this.#timer = undefined;
+  /** Keeps a session within a second. */
+  keepLater(session: Session): void {
+    this.#keepingLater.add(session);
+  }
+
+  #keep(session: Session, isAway = false): void {
+    const kept = attempt(() => session.keep(isAway));
+    if (kept instanceof Promise) kept.catch(this.#onError);
   }
 }
 
-// How often a stock client is asked. What it gets again after a reconnect is what
-// came since: rarer is less traffic, and more that comes twice.
-const ACKNOWLEDGE_MS = 200;
-
-// How long a client that comes back may take to subscribe to its channels again.
-const RETURN_MS = 30_000;
-
-// Six bytes each: enough to tell a client that comes back from a new one.
-const MAX_FORGOTTEN = 100_000;
-
-/** Tells texts apart without keeping them. */
-export function digest(text: string): number {
-  return createHash("sha256").update(text).digest().readUIntBE(0, 6);
+/** No app's id has a line break. */
+function keyOf(appId: string, id: string): string {
+  return `${appId}\n${id}`;
 }

@@ -1,13 +1,18 @@
 /**
- * What takes time: values that are there at once or later, and rates.
+ * What takes time: values that are there at once or later, the clock, visits that
+ * are put off, and rates.
  *
  * @module
  */
 
-/** A value, or a promise of it: whatever is at hand without waiting stays so. */
+import { clearImmediate, setImmediate } from "node:timers";
+
+// ---- At once or later -------------------------------------------------------
+
+/** A value, or a promise of it. A value that is at hand is never wrapped. */
 export type Awaitable<T> = T | Promise<T>;
 
-/** Carries on with a value: at once if it is at hand, else when it is. */
+/** Continues with a value: in the same turn if it is at hand, else when it is. */
 export function chain<T, R>(
   value: Awaitable<T>,
   next: (value: T) => Awaitable<R>,
@@ -15,7 +20,7 @@ export function chain<T, R>(
   return value instanceof Promise ? value.then(next) : next(value);
 }
 
-/** All values at once: without waiting if none of them is promised. */
+/** All values at once, without waiting if none of them is promised. */
 export function all<T>(values: readonly Awaitable<T>[]): Awaitable<T[]> {
   return values.some((value) => value instanceof Promise)
     ? Promise.all(values)
@@ -23,7 +28,7 @@ export function all<T>(values: readonly Awaitable<T>[]): Awaitable<T[]> {
     : values as T[];
 }
 
-/** Turns what is thrown at once into a rejection. */
+/** Turns a synchronous exception into a rejection. */
 export function attempt<T>(run: () => Awaitable<T>): Awaitable<T> {
   try {
     return run();
@@ -32,28 +37,241 @@ export function attempt<T>(run: () => Awaitable<T>): Awaitable<T> {
   }
 }
 
-// A longer delay overflows the runtime's timer, which then fires at once.
+// ---- The clock --------------------------------------------------------------
+
+/** A longer delay overflows the runtime's timer, which then fires at once. */
 export const MAX_TIMER_MS = 2 ** 31 - 1;
+
+/** What every timestamp, age, rate and timer of a server goes by. */
+export interface Clock {
+  /**
+   * Milliseconds since 1970, for timestamps that are signed. This clock may jump,
+   * as the machine's does when somebody sets it.
+   */
+  now(): number;
+  /**
+   * Milliseconds since a moment that does not matter, for ages, rates and
+   * timeouts. This clock never jumps.
+   */
+  elapsed(): number;
+  /**
+   * Calls `run` once, after a delay.
+   *
+   * @param delayMs Milliseconds, from 0 to 2,147,483,647.
+   * @returns Cancels the call; later it does nothing.
+   */
+  after(delayMs: number, run: () => void): () => void;
+}
+
+/** The clocks and timers of the runtime. */
+export const SYSTEM_CLOCK: Clock = Object.freeze({
+  now: () => Date.now(),
+  elapsed: () => performance.now(),
+  after(delayMs: number, run: () => void) {
+    const timer = setTimeout(run, delayMs);
+    return () => clearTimeout(timer);
+  },
+});
+
+// ---- Visits that are put off ------------------------------------------------
+
+/** Schedules a run; returns what cancels it. */
+export type Schedule = (run: () => void) => () => void;
+
+/** Schedules for the end of this turn of the event loop. */
+export const afterThisTurn: Schedule = (run) => {
+  const immediate = setImmediate(run);
+  return () => clearImmediate(immediate);
+};
+
+/** Visits items later, each once, all of them in one run. */
+export class Later<Item> {
+  readonly #schedule: Schedule;
+  readonly #visit: (item: Item) => void;
+  #items = new Set<Item>();
+  #cancel: (() => void) | undefined;
+
+  constructor(schedule: Schedule, visit: (item: Item) => void) {
+    this.#schedule = schedule;
+    this.#visit = visit;
+  }
+
+  /** Visits an item in the next run. An item that waits already has one visit. */
+  add(item: Item): void {
+    if (this.#items.size === 0) {
+      this.#cancel = this.#schedule(() => this.#run());
+    }
+    this.#items.add(item);
+  }
+
+  /** Visits an item no more. */
+  delete(item: Item): void {
+    if (this.#items.delete(item) && this.#items.size === 0) this.#cancel?.();
+  }
+
+  #run(): void {
+    const items = this.#items;
+    // A visit may put the same item off again, for the next run.
+    this.#items = new Set();
+    for (const item of items) this.#visit(item);
+  }
+}
+
+/** What a {@linkcode TickWheel} visits. */
+export interface Ticking {
+  /** The slot that it waits in; only the wheel writes it. */
+  slot: Set<Ticking> | null;
+  /**
+   * Does what is due.
+   *
+   * @returns Ticks until the next visit, or 0 for none.
+   */
+  visit(): number;
+}
+
+/**
+ * Visits items when they are due, all of them on one timer. Time is counted in
+ * ticks. They stand still while there is nothing to visit, and while the process
+ * is frozen, so nothing is overdue when it wakes.
+ */
+export class TickWheel {
+  /** Ticks so far. */
+  tick = 0;
+  /** Length of a tick in milliseconds. */
+  readonly tickMs: number;
+  readonly #clock: Clock;
+  readonly #slots = new Map<number, Set<Ticking>>();
+  #count = 0;
+  #cancel: (() => void) | null = null;
+
+  /**
+   * Makes a wheel whose ticks last a tenth of the shortest time that matters.
+   *
+   * @param clock Whose timer it uses.
+   * @param shortestMs The shortest time, in milliseconds.
+   * @param maxTickMs The longest tick, in milliseconds.
+   */
+  constructor(clock: Clock, shortestMs: number, maxTickMs: number) {
+    this.#clock = clock;
+    this.tickMs = Math.max(1, Math.min(maxTickMs, shortestMs / 10));
+  }
+
+  /** Ticks that last at least as long as said. */
+  ticks(ms: number): number {
+    return Math.ceil(ms / this.tickMs);
+  }
+
+  /** Visits an item for the first time after so many ticks. */
+  add(item: Ticking, ticks: number): void {
+    this.#count++;
+    this.#place(item, ticks);
+    this.#cancel ??= this.#start();
+  }
+
+  /** Visits an item no more. */
+  remove(item: Ticking): void {
+    if (item.slot === null) return;
+    item.slot.delete(item);
+    item.slot = null;
+    this.#count--;
+    if (this.#count > 0) return;
+    this.#cancel?.();
+    this.#cancel = null;
+    this.#slots.clear();
+  }
+
+  #start(): () => void {
+    return this.#clock.after(this.tickMs, () => this.#advance());
+  }
+
+  #place(item: Ticking, ticks: number): void {
+    // The slot of the tick at hand has been visited already.
+    const at = this.tick + Math.max(1, ticks);
+    const slot = this.#slots.get(at) ?? new Set();
+    this.#slots.set(at, slot);
+    slot.add(item);
+    item.slot = slot;
+  }
+
+  #advance(): void {
+    // Before the visits: the last of them may end the wheel.
+    this.#cancel = this.#start();
+    const slot = this.#slots.get(++this.tick);
+    this.#slots.delete(this.tick);
+    for (const item of slot ?? []) {
+      const ticks = item.visit();
+      // A visit may have removed its own item.
+      if (item.slot !== slot) continue;
+      if (ticks > 0) this.#place(item, ticks);
+      else this.remove(item);
+    }
+  }
+}
+
+// ---- Rates ------------------------------------------------------------------
 
 /** A rate with room for a burst. */
 export class TokenBucket {
   #tokens: number;
-  #filledAt = Date.now();
+  #filledAt: number;
 
-  constructor(tokens: number) {
+  /** A full bucket, at a time of {@linkcode Clock.elapsed}. */
+  constructor(tokens: number, elapsed: number) {
     this.#tokens = tokens;
+    this.#filledAt = elapsed;
   }
 
   /** Takes one token; false if there is none. */
-  take(capacity: number, perSecond: number): boolean {
+  take(elapsed: number, capacity: number, perSecond: number): boolean {
     if (perSecond === Infinity) return true;
-    const now = Date.now();
-    // A clock that was set back fills nothing, and empties nothing.
-    const elapsedS = Math.max(0, now - this.#filledAt) / 1000;
-    this.#tokens = Math.min(capacity, this.#tokens + elapsedS * perSecond);
-    this.#filledAt = now;
+    const filled = (elapsed - this.#filledAt) / 1000 * perSecond;
+    this.#tokens = Math.min(capacity, this.#tokens + filled);
+    this.#filledAt = elapsed;
     if (this.#tokens < 1) return false;
     this.#tokens--;
     return true;
+  }
+}
+
+/** A count that large changes often; below it each change is worth a message. */
+const THROTTLE_ABOVE = 100;
+const THROTTLE_MS = 5_000;
+
+/**
+ * Announces counts that change: each change of a small one at once, those of a
+ * large one at most every five seconds, and the last one always.
+ */
+export class CountThrottle {
+  readonly #clock: Clock;
+  readonly #announce: (key: string, count: number) => void;
+  /** Counts that were announced a short while ago. */
+  readonly #waiting = new Map<
+    string,
+    { latest: number | undefined; cancel: () => void }
+  >();
+
+  constructor(clock: Clock, announce: (key: string, count: number) => void) {
+    this.#clock = clock;
+    this.#announce = announce;
+  }
+
+  /** Takes a new count. */
+  change(key: string, count: number): void {
+    const waiting = this.#waiting.get(key);
+    if (waiting !== undefined && count > THROTTLE_ABOVE) {
+      waiting.latest = count;
+      return;
+    }
+    waiting?.cancel();
+    this.#waiting.delete(key);
+    this.#announce(key, count);
+    if (count <= THROTTLE_ABOVE) return;
+    const cancel = this.#clock.after(THROTTLE_MS, () => {
+      const { latest } = this.#waiting.get(key) ?? {};
+      this.#waiting.delete(key);
+      // Who came in the meantime has not heard even of the last announcement.
+      if (latest !== undefined) this.change(key, latest);
+    });
+    this.#waiting.set(key, { latest: undefined, cancel });
   }
 }

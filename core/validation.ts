@@ -5,13 +5,7 @@
  */
 
 import { Buffer } from "node:buffer";
-import type { KnownMember, Message, Occupancy } from "./backplane.ts";
-import {
-  type ChannelCounts,
-  type ChannelInfoName,
-  INFO_NAMES,
-  type InfoName,
-} from "./calls.ts";
+import type { KnownMember, Message } from "./backplane.ts";
 import {
   exceedsBytes,
   isRefusal,
@@ -20,11 +14,13 @@ import {
   quote,
   Refusal,
 } from "./limits.ts";
+import { checkInfo, type InfoName } from "./queries.ts";
 import {
   type ChannelKind,
   isObject,
-  isOwnChannel,
   isSocketId,
+  kindOf,
+  type NamedChannel,
   OWN_CHANNEL,
   parseChannelName,
   RESERVED_EVENT,
@@ -153,15 +149,27 @@ export function checkUser(value: unknown, limits: Limits): KnownUser | Refusal {
 
 /** One event to publish, checked. */
 export interface Publish {
-  readonly channels: readonly string[];
+  readonly channels: readonly NamedChannel[];
   readonly message: Message & { readonly data: string };
   readonly info: readonly InfoName[];
 }
 
-/** Checks the fields of one event; see the limits of its app. */
+/** Encrypts the data of an event, where its channels promise that. */
+export type Seal = (
+  channels: readonly NamedChannel[],
+  data: unknown,
+  event: string,
+) => unknown;
+
+/**
+ * Checks the fields of one event.
+ *
+ * @param seal Given for events of the program, whose data is in the clear.
+ */
 export function parsePublish(
   fields: Record<string, unknown>,
   limits: Limits,
+  seal: Seal = (_, data) => data,
 ): Publish | Refusal {
   const { name, channel } = fields;
   if (typeof name !== "string" || name === "") {
@@ -172,16 +180,17 @@ export function parsePublish(
   if (RESERVED_EVENT.test(name)) {
     return new Refusal(400, `Event name ${quote(name)} is reserved`);
   }
-  const data = typeof fields.data === "string"
-    ? fields.data
-    : JSON.stringify(fields.data);
-  if (data === undefined) return new Refusal(400, "The event has no data");
-  const badData = checkEventData(data, limits);
-  if (badData !== null) return badData;
   const channels = checkChannelNames(
     fields.channels ?? (channel === undefined ? undefined : [channel]),
     limits,
   );
+  const sealed = isRefusal(channels) || fields.data === undefined
+    ? fields.data
+    : seal(channels, fields.data, name);
+  const data = typeof sealed === "string" ? sealed : JSON.stringify(sealed);
+  if (data === undefined) return new Refusal(400, "The event has no data");
+  const badData = checkEventData(data, limits);
+  if (badData !== null) return badData;
   if (isRefusal(channels)) return channels;
   const socketId = fields.socket_id === undefined || fields.socket_id === null
     ? undefined
@@ -212,7 +221,7 @@ export function checkEventData(data: string, limits: Limits): Refusal | null {
 function checkChannelNames(
   value: unknown,
   limits: Limits,
-): string[] | Refusal {
+): NamedChannel[] | Refusal {
   if (!Array.isArray(value) || value.length === 0) {
     return new Refusal(400, "The event has no channels");
   }
@@ -220,19 +229,30 @@ function checkChannelNames(
     const found = `The event has ${value.length} channels`;
     return overLimit("channelsPerEvent", limits, found);
   }
-  for (const name of value) {
-    const kind = typeof name === "string" && name.startsWith(OWN_CHANNEL.User)
-      ? checkUserId(name.slice(OWN_CHANNEL.User.length), limits)
-      : checkChannelName(name, limits);
+  const channels: NamedChannel[] = [];
+  for (const name of new Set<unknown>(value)) {
+    const kind = checkTarget(name, limits);
     if (isRefusal(kind)) return kind;
+    // A name that is no string has been refused.
+    channels.push({ name: name as string, kind });
   }
-  return [...new Set<string>(value)];
+  return channels;
+}
+
+/** The kind of a channel that events go to: a client's, or a user's. */
+function checkTarget(name: unknown, limits: Limits): ChannelKind | Refusal {
+  if (typeof name !== "string" || !name.startsWith(OWN_CHANNEL.User)) {
+    return checkChannelName(name, limits);
+  }
+  const id = checkUserId(name.slice(OWN_CHANNEL.User.length), limits);
+  return isRefusal(id) ? id : kindOf(name);
 }
 
 /** Checks all events of a batch: one that is refused refuses the batch. */
 export function parseBatch(
   value: unknown,
   limits: Limits,
+  seal?: Seal,
 ): Publish[] | Refusal {
   if (!Array.isArray(value) || value.length === 0) {
     return new Refusal(400, "The batch is not an array with events");
@@ -244,7 +264,7 @@ export function parseBatch(
   const publishes: Publish[] = [];
   for (const item of value) {
     const publish = isObject(item)
-      ? parsePublish({ ...item, channels: undefined }, limits)
+      ? parsePublish({ ...item, channels: undefined }, limits, seal)
       : new Refusal(400, "An event of the batch is not an object");
     if (isRefusal(publish)) return publish;
     publishes.push(publish);
@@ -252,68 +272,20 @@ export function parseBatch(
   return publishes;
 }
 
-// ---- What is asked of channels
-
-/** Parses a comma list of what is to be told of a channel. */
-function checkInfo<Name extends string = InfoName>(
-  value: unknown,
-  known: readonly string[] = INFO_NAMES,
-): Name[] | Refusal {
-  if (value === undefined || value === null || value === "") return [];
-  const names = typeof value === "string" ? value.split(",") : [];
-  const asked = known.filter((name) => names.includes(name));
-  if (names.length > 0 && asked.length === new Set(names).size) {
-    // The caller says which names are known.
-    return asked as Name[];
-  }
-  return new Refusal(
-    400,
-    `info is ${quote(value)}, and must be a comma list of ${known.join(", ")}`,
-  );
-}
-
-/** What is to be told of many channels: users only if all have them. */
-export function checkListInfo(
-  prefix: string,
-  value: unknown,
-): InfoName[] | Refusal {
-  const info = checkInfo(value);
-  if (isRefusal(info) || !info.includes("user_count")) return info;
-  return prefix.startsWith("presence-") ? info : new Refusal(
-    400,
-    "user_count needs a filter_by_prefix that starts with presence-",
-  );
-}
-
-/** What is to be told of one channel: users and last event if it has them. */
-export function checkChannelInfo(
-  kind: ChannelKind,
-  value: unknown,
-): ChannelInfoName[] | Refusal {
-  const known = [...INFO_NAMES, "cache"];
-  const info = checkInfo<ChannelInfoName>(value, known);
-  if (isRefusal(info)) return info;
-  if (info.includes("user_count") && !kind.presence) {
-    return new Refusal(400, "Only presence channels have a user_count");
-  }
-  if (info.includes("cache") && !kind.cache) {
-    return new Refusal(400, "Only cache channels have a cache");
-  }
-  return info;
-}
-
-/** The counts that were asked for and that a channel has. */
-export function countsOf(
-  name: string,
-  occupancy: Occupancy,
-  info: readonly ChannelInfoName[],
-): ChannelCounts {
-  if (isOwnChannel(name)) return {};
-  const presence = parseChannelName(name)?.presence ?? false;
-  return {
-    ...(info.includes("subscription_count") &&
-      { subscription_count: occupancy.subscriptions }),
-    ...(info.includes("user_count") && presence &&
-      { user_count: occupancy.users }),
-  };
+/** Why a client event is not relayed, or null; the rate is not looked at. */
+export function checkClientEvent(
+  { name, data, isSubscribed }: {
+    name: string;
+    data: string | undefined;
+    isSubscribed: boolean;
+  },
+  kind: ChannelKind | null,
+  { clientEvents, limits }: { clientEvents: boolean; limits: Limits },
+): string | null {
+  if (!clientEvents) return "Client events are not enabled";
+  if (!kind?.auth) return "Client events are for private and presence channels";
+  if (!isSubscribed) return "Client events are for subscribers of the channel";
+  const refusal = checkEventName(name, limits) ??
+    (data === undefined ? null : checkEventData(data, limits));
+  return refusal?.error ?? null;
 }

@@ -211,7 +211,7 @@ Deno.test("a backplane that cannot take a leave does not keep the connection", a
 
 Deno.test("a backplane that fails is told to those who asked, and reported", async () => {
   const backplane = new SlowBackplane();
-  let failing: (keyof Backplane)[] = [];
+  let failing: string[] = [];
   backplane.turn = (method) =>
     failing.includes(method)
       ? Promise.reject(new Error(`${method} is down`))

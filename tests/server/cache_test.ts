@@ -448,7 +448,7 @@ eachBackplane(
 
 Deno.test("an event is cached for half an hour from its publish", async () => {
   using time = new FakeTime();
-  await using server = serve({ activityTimeoutMs: 2_000_000_000 });
+  await using server = serve({ pingAfterMs: 2_000_000_000 });
   const ttl = async () => (await cacheOf(server, "cache-a"))?.ttl;
   await post(server, "cache-a", "1");
   assertEquals(await ttl(), 1_800);
@@ -475,7 +475,7 @@ Deno.test("an event is cached for half an hour from its publish", async () => {
 Deno.test("an occupied channel's event expires all the same", async () => {
   using time = new FakeTime();
   await using server = serve({
-    activityTimeoutMs: 2_000_000_000,
+    pingAfterMs: 2_000_000_000,
     cacheTtlMs: 60_000,
   });
   await using client = await server.connect();

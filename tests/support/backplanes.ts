@@ -9,21 +9,40 @@ import {
   MemoryBackplane,
   type Message,
   type PusherOptions,
+  type SessionStore,
 } from "@glitz/pusher";
 import { DEADLINE_MS, within } from "./deadline.ts";
 import { serve, type TestServer } from "./server.ts";
 
-/** A backplane as behind a network: every answer comes later. */
+/** What is delivered to a server, in the order in which it happened. */
+type Lag = (task: () => void) => void;
+
+/**
+ * A backplane as behind a network: every answer comes later, after what is
+ * delivered with it.
+ */
 export class SlowBackplane implements Backplane {
-  readonly #memory = new MemoryBackplane();
+  readonly #memory: MemoryBackplane;
   /** Methods that were called when it had been closed. */
   readonly afterClose: string[] = [];
   /** How often it has been closed. */
   closes = 0;
   readonly #pending = new Set<Promise<unknown>>();
   /** Awaited before and after each call, with its name. */
-  turn: (method: keyof Backplane, isAfter: boolean) => Promise<void> = () =>
+  turn: (method: string, isAfter: boolean) => Promise<void> = () =>
     new Promise((resolve) => setTimeout(resolve, 1));
+  readonly sessions: SessionStore;
+
+  constructor(memory = new MemoryBackplane()) {
+    this.#memory = memory;
+    const { sessions } = memory;
+    this.sessions = {
+      take: (...given) => this.#later("take", () => sessions.take(...given)),
+      keep: (...given) => this.#later("keep", () => sessions.keep(...given)),
+      forget: (...given) =>
+        this.#later("forget", () => sessions.forget(...given)),
+    };
+  }
 
   start(node: BackplaneNode): void {
     this.#memory.start(node);
@@ -40,6 +59,9 @@ export class SlowBackplane implements Backplane {
   }
   leave(...given: Parameters<MemoryBackplane["leave"]>) {
     return this.#later("leave", () => this.#memory.leave(...given));
+  }
+  read(...given: Parameters<MemoryBackplane["read"]>) {
+    return this.#later("read", () => this.#memory.read(...given));
   }
   members(...given: Parameters<MemoryBackplane["members"]>) {
     return this.#later(
@@ -62,11 +84,11 @@ export class SlowBackplane implements Backplane {
     this.#memory.close();
   }
 
-  #later<T>(method: keyof Backplane, call: () => T): Promise<T> {
+  #later<T>(method: string, call: () => T | Promise<T>): Promise<T> {
     if (this.closes > 0) this.afterClose.push(method);
     const answer = (async () => {
       await this.turn(method, false);
-      const result = call();
+      const result = await call();
       await this.turn(method, true);
       return result;
     })();
@@ -74,6 +96,90 @@ export class SlowBackplane implements Backplane {
     const done = () => this.#pending.delete(answer);
     answer.then(done, done);
     return answer;
+  }
+}
+
+/**
+ * A backplane whose answers come over one connection and whose deliveries come
+ * over another that lags behind: what is delivered comes after the answer.
+ */
+export class LaggingBackplane implements Backplane {
+  readonly #memory: MemoryBackplane;
+  readonly #lagging: (() => void)[] = [];
+  #timer: ReturnType<typeof setTimeout> | undefined;
+  #drained = Promise.withResolvers<void>();
+  /** How far deliveries lag behind, in milliseconds. */
+  lagMs = 2;
+  readonly sessions: SessionStore;
+
+  constructor(memory = new MemoryBackplane()) {
+    this.#memory = memory;
+    this.sessions = memory.sessions;
+  }
+
+  async start(node: BackplaneNode): Promise<void> {
+    // Starting takes time, too.
+    await new Promise((resolve) => setTimeout(resolve, 1));
+    const lag: Lag = (task) => {
+      this.#lagging.push(task);
+      this.#timer ??= setTimeout(() => this.flush(), this.lagMs);
+    };
+    this.#memory.start({
+      id: node.id,
+      history: node.history,
+      clock: node.clock,
+      deliver: (...given) => lag(() => node.deliver(...given)),
+      changed: (...given) => lag(() => node.changed(...given)),
+      lost: (...given) => lag(() => node.lost(...given)),
+      taken: (...given) => lag(() => node.taken(...given)),
+      held: () => node.held(),
+      departure: (...given) => node.departure(...given),
+      health: (...given) => node.health(...given),
+    });
+  }
+
+  /** Delivers all that lags behind. */
+  flush(): void {
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
+    for (const task of this.#lagging.splice(0)) task();
+    if (this.#lagging.length > 0) return;
+    this.#drained.resolve();
+    this.#drained = Promise.withResolvers();
+  }
+
+  /** Waits until nothing lags behind any more. */
+  async drained(): Promise<void> {
+    if (this.#lagging.length > 0) await this.#drained.promise;
+  }
+
+  async publish(...given: [string, string, Message]): Promise<void> {
+    await this.#memory.publish(...given);
+  }
+  async join(...given: Parameters<MemoryBackplane["join"]>) {
+    return await this.#memory.join(...given);
+  }
+  async leave(...given: Parameters<MemoryBackplane["leave"]>) {
+    return await this.#memory.leave(...given);
+  }
+  async read(...given: Parameters<MemoryBackplane["read"]>) {
+    return await this.#memory.read(...given);
+  }
+  async members(...given: Parameters<MemoryBackplane["members"]>) {
+    return await this.#memory.members(...given);
+  }
+  async cached(...given: Parameters<MemoryBackplane["cached"]>) {
+    return await this.#memory.cached(...given);
+  }
+  async occupancy(...given: Parameters<MemoryBackplane["occupancy"]>) {
+    return await this.#memory.occupancy(...given);
+  }
+  async occupied(...given: Parameters<MemoryBackplane["occupied"]>) {
+    return await this.#memory.occupied(...given);
+  }
+  async close(): Promise<void> {
+    this.#memory.close();
+    await this.drained();
   }
 }
 
@@ -99,16 +205,20 @@ export function lateJoin() {
 export interface BackplaneKind {
   /** What it adds to the title of a test. */
   readonly suffix: string;
-  /** Makes a backplane; undefined is the server's own. */
-  readonly create: () => Backplane | undefined;
+  /** Makes a backplane on some memory, or on its own; undefined is the server's. */
+  readonly create: (memory?: MemoryBackplane) => Backplane | undefined;
 }
 
 /** Every kind of backplane under test; the first is what a server has by default. */
 export const BACKPLANES: readonly BackplaneKind[] = [
-  { suffix: "", create: () => undefined },
+  { suffix: "", create: (memory) => memory },
   {
     suffix: ", behind a backplane that answers later",
-    create: () => new SlowBackplane(),
+    create: (memory) => new SlowBackplane(memory),
+  },
+  {
+    suffix: ", behind a backplane whose deliveries lag",
+    create: (memory) => new LaggingBackplane(memory),
   },
 ];
 

@@ -99,8 +99,11 @@ class Chromium {
   async stop(): Promise<void> {
     this.#process.kill("SIGTERM");
     await this.#process.status;
-    // Its helper processes may write for a moment after it has exited.
-    await rm(this.#profile, { recursive: true, maxRetries: 10 });
+    // Its helper processes may write for a moment after it has exited: what they
+    // leave in the folder for temporary files does no harm.
+    await rm(this.#profile, { recursive: true, maxRetries: 20 }).catch(
+      () => {},
+    );
   }
 }
 

@@ -21,7 +21,7 @@ export const BATCH = "?protocol=7&client=glitz&batch=1";
 export const BOTH = `${BATCH}&recover=1`;
 
 /** For tests in which time is moved on: nobody is pinged for being silent. */
-export const PATIENT = { activityTimeoutMs: 2_000_000_000 };
+export const PATIENT = { pingAfterMs: 2_000_000_000 };
 
 /** A kind of server, and of client that recovers. */
 export interface Lane {
@@ -141,7 +141,8 @@ const FAILED = "pusher:recovery_failed";
 /** Takes the word that something is gone. */
 export async function failure(client: Client, channel: string): Promise<void> {
   const data = JSON.stringify({ channel });
-  assertEquals(await client.next(FAILED), { event: FAILED, channel, data });
+  const { position: _, ...frame } = await client.next(FAILED);
+  assertEquals(frame, { event: FAILED, channel, data });
 }
 
 /** What the last events of a channel are, for a client that comes anew. */

@@ -15,6 +15,8 @@ import {
   type Transport,
 } from "@glitz/pusher";
 import { assert, assertEquals, assertFalse } from "@std/assert";
+import type { LaggingBackplane } from "./backplanes.ts";
+import { clockOption } from "./clock.ts";
 import { DEADLINE_MS, within } from "./deadline.ts";
 import {
   type App,
@@ -247,11 +249,15 @@ export class FrameReader {
       const isKnown = ["offset", "position", "recovered"].includes(field);
       assert(isKnown, `Unknown field ${field} ${told}`);
     }
-    assertEquals(
-      this.#failing.delete(channel),
-      event === RECOVERY_FAILED,
-      `A failure has to be told after its confirmation, and only then ${told}`,
-    );
+    const isAwaited = this.#failing.delete(channel);
+    if (event === RECOVERY_FAILED) {
+      // It may come at any time, and says where the channel goes on.
+      assertEquals([offset, recovered], [undefined, undefined], told);
+      assert(position !== undefined, `No position ${told}`);
+      this.#offsets.set(channel, checkedOffset(position, told));
+      return;
+    }
+    assert(!isAwaited, `A failure has to follow its confirmation ${told}`);
     if (event === SUCCEEDED || event === SIGNED_IN) {
       const what = event === SUCCEEDED ? channel : userChannelOf(frame);
       assertEquals(offset, undefined, told);
@@ -286,15 +292,19 @@ export class FrameReader {
       assertEquals(recovered, undefined, told);
       return;
     }
-    const { epoch, offset, ...more } = position;
-    assertEquals(more, {}, told);
-    assert(typeof epoch === "string" && epoch !== "", told);
-    assert(Number.isSafeInteger(offset) && offset >= 0, told);
-    this.#offsets.set(channel, offset);
+    this.#offsets.set(channel, checkedOffset(position, told));
     if (recovered === undefined) return;
     assert(typeof recovered === "boolean", told);
     if (!recovered) this.#failing.add(channel);
   }
+}
+
+function checkedOffset(position: Position, told: string): number {
+  const { epoch, offset, ...more } = position;
+  assertEquals(more, {}, told);
+  assert(typeof epoch === "string" && epoch !== "", told);
+  assert(Number.isSafeInteger(offset) && offset >= 0, told);
+  return offset;
 }
 
 /** The channel of the user who has signed in. */
@@ -587,6 +597,7 @@ export class TestServer implements AsyncDisposable {
   readonly url: string;
   readonly wsUrl: string;
   readonly #server: Deno.HttpServer<Deno.NetAddr>;
+  readonly #backplane: { drained?(): Promise<void> } | undefined;
 
   constructor(options: PusherOptions, { before = [], after = [] }: Around) {
     const isNamed = options.apps !== undefined;
@@ -599,6 +610,8 @@ export class TestServer implements AsyncDisposable {
       key: options.key ?? APP.key,
       secret: options.secret ?? APP.secret,
     };
+    // Only one that lags has the method.
+    this.#backplane = options.backplane as Partial<LaggingBackplane>;
     this.journal.listen(this.pusher);
     this.#server = Deno.serve(
       { hostname: "127.0.0.1", port: 0, onListen() {} },
@@ -614,7 +627,14 @@ export class TestServer implements AsyncDisposable {
     const { query = "?protocol=7", path = "", app = this.app, headers } = init;
     const key = encodeURIComponent(app.key);
     const url = `${this.wsUrl}${path}/app/${key}${query}`;
-    return new Client(url, app, headers);
+    const client = new Client(url, app, headers);
+    client.beforeFence = () => this.drained();
+    return client;
+  }
+
+  /** Waits until the backplane has delivered all that it has accepted. */
+  async drained(): Promise<void> {
+    await this.#backplane?.drained?.();
   }
 
   /** Connects a client. */
@@ -676,7 +696,7 @@ export function serve(
   options: PusherOptions = {},
   around: Around = {},
 ): TestServer {
-  return new TestServer(options, around);
+  return new TestServer({ ...clockOption(), ...options }, around);
 }
 
 /** Closes a client's connection and waits until the server has seen it. */

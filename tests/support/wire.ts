@@ -187,6 +187,8 @@ export interface Closing {
  * itself.
  */
 export class Socket {
+  /** Awaited before a fence, where the server itself has to hear something first. */
+  beforeFence: () => Promise<void> = () => Promise.resolve();
   /** Resolves when the connection has closed, whichever side closed it. */
   readonly closed: Promise<Closing>;
   /** Set once the server has established the connection. */
@@ -266,6 +268,7 @@ export class Socket {
    * the server had to say so far, without a pause.
    */
   async framesUntilPong(): Promise<Frame[]> {
+    await this.beforeFence();
     this.ping();
     const frames: Frame[] = [];
     for (;;) {

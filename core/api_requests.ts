@@ -1,0 +1,95 @@
+/**
+ * Requests of the HTTP API as they come in: who has signed them, and what their body
+ * says. The signature covers the digest of the body.
+ *
+ * @module
+ */
+
+import { createHash } from "node:crypto";
+import { decodeUtf8, readBody } from "./http.ts";
+import { type Limits, overLimit, Refusal } from "./limits.ts";
+import { isObject, parseJson } from "./protocol.ts";
+import {
+  type Credentials,
+  equalsInConstantTime,
+  hmac,
+  requestTexts,
+} from "./signatures.ts";
+
+/**
+ * Checks everything about a request that its body does not say.
+ *
+ * @param query Names in lower case.
+ * @param nowMs The wall clock.
+ */
+export function checkRequestSignature(
+  { key, secret }: Credentials,
+  method: string,
+  url: URL,
+  query: URLSearchParams,
+  nowMs: number,
+): Refusal | null {
+  if (query.get("auth_key") !== key) {
+    return new Refusal(401, "auth_key is not the key of the app");
+  }
+  if (query.get("auth_version") !== "1.0") {
+    return new Refusal(401, "auth_version is not 1.0");
+  }
+  const timestamp = query.get("auth_timestamp") ?? "";
+  const now = Math.floor(nowMs / 1000);
+  if (
+    !/^\d{1,15}$/.test(timestamp) ||
+    Math.abs(now - Number(timestamp)) > TIMESTAMP_TOLERANCE_S
+  ) {
+    return new Refusal(
+      401,
+      `auth_timestamp is not within ${TIMESTAMP_TOLERANCE_S} s of the server's time, ${now}`,
+    );
+  }
+  const signature = query.get("auth_signature") ?? "";
+  for (const text of requestTexts(method, url, query)) {
+    if (equalsInConstantTime(hmac(secret, text), signature)) return null;
+  }
+  return new Refusal(401, "auth_signature does not match the request");
+}
+
+const TIMESTAMP_TOLERANCE_S = 600;
+
+/** Reads the body, checks it against the signed digest and parses it. */
+export async function readApiBody(
+  request: Request,
+  query: URLSearchParams,
+  limits: Limits,
+): Promise<Record<string, unknown> | Refusal> {
+  const bytes = await readBody(request, limits.bodyBytes);
+  if (bytes === "too large") {
+    return overLimit("bodyBytes", limits, "The body is too large", 413);
+  }
+  if (bytes === "broken off") {
+    return new Refusal(400, "The body did not arrive whole");
+  }
+  const digest = query.get("body_md5");
+  if (bytes.length === 0) {
+    return digest === null || digest === EMPTY_MD5
+      ? bodyFromQuery(query)
+      : new Refusal(401, "body_md5 is not that of an empty body");
+  }
+  if (digest !== createHash("md5").update(bytes).digest("hex")) {
+    return new Refusal(401, "body_md5 is not that of the body");
+  }
+  const body = parseJson(decodeUtf8(bytes) ?? "");
+  return isObject(body)
+    ? body
+    : new Refusal(400, "The body is not a JSON object");
+}
+
+const EMPTY_MD5 = "d41d8cd98f00b204e9800998ecf8427e";
+
+/** Without a body, its fields may come in the query. */
+function bodyFromQuery(query: URLSearchParams): Record<string, unknown> {
+  const channels = query.getAll("channels[]");
+  return {
+    ...Object.fromEntries(query),
+    channels: channels.length > 0 ? channels : undefined,
+  };
+}

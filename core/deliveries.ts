@@ -1,0 +1,118 @@
+/**
+ * Messages on their way to clients, encoded once for all of them, and frames that go
+ * to a client together.
+ *
+ * @module
+ */
+
+import type { LoggedMessage, Message } from "./backplane.ts";
+import { encodeMessage } from "./protocol.ts";
+
+/** A message on its way to the subscribers of a channel; encoded once at most. */
+export class Delivery {
+  readonly channel: string;
+  readonly offset: number;
+  readonly #message: Message;
+  #frame: string | undefined;
+  #positioned: string | undefined;
+
+  constructor(channel: string, message: Message, offset: number) {
+    this.channel = channel;
+    this.#message = message;
+    this.offset = offset;
+  }
+
+  /** Whether the history keeps it, so that a client may come back for it. */
+  get isLogged(): boolean {
+    return this.#message.logged === true;
+  }
+
+  /** What it says to the server itself; undefined if it is for clients. */
+  get control(): Message["control"] {
+    return this.#message.control;
+  }
+
+  /** The connection that does not get it; "" if all do. */
+  get exceptSocketId(): string {
+    return this.#message.exceptSocketId ?? "";
+  }
+
+  /** As stock clients know it. */
+  get frame(): string {
+    return this.#frame ??= encodeMessage(this.channel, this.#message);
+  }
+
+  /**
+   * For a client that gets positions. The field is added to the text, as encoding
+   * the data a second time would double the cost of an event.
+   */
+  get positioned(): string {
+    if (!this.isLogged) return this.frame;
+    return this.#positioned ??= `${
+      this.frame.slice(0, -1)
+    },"offset":${this.offset}}`;
+  }
+}
+
+// Many clients come back at once and have missed the same messages, which are
+// encoded once. Nothing is kept for it: a text that no client waits for may go.
+const deliveries = new WeakMap<LoggedMessage, WeakRef<Delivery>>();
+
+/** A message of the history, on its way to clients that have missed it. */
+export function deliveryOf(channel: string, logged: LoggedMessage): Delivery {
+  const known = deliveries.get(logged)?.deref();
+  if (known !== undefined) return known;
+  const delivery = new Delivery(channel, logged.message, logged.offset);
+  deliveries.set(logged, new WeakRef(delivery));
+  return delivery;
+}
+
+/**
+ * Frames that a client gets in one. Clients that get the same frames share the
+ * batch, and so its text.
+ */
+export class FrameBatch {
+  /** UTF-16 units. */
+  readonly units: number;
+  readonly #frames: string;
+  readonly #isSingle: boolean;
+  #text: string | undefined;
+  /** The frame that was added last, and the batch that came of it. */
+  #lastFrame: string | undefined;
+  #last: FrameBatch | undefined;
+
+  constructor(frames: string, isSingle: boolean) {
+    this.#frames = frames;
+    this.#isSingle = isSingle;
+    this.units = frames.length;
+  }
+
+  /** The batch with one more frame. */
+  with(frame: string): FrameBatch {
+    if (this.#last !== undefined && this.#lastFrame === frame) {
+      return this.#last;
+    }
+    this.#lastFrame = frame;
+    return this.#last = this === EMPTY_BATCH
+      ? new FrameBatch(frame, true)
+      : new FrameBatch(`${this.#frames},${frame}`, false);
+  }
+
+  /** The one frame that all of them make. */
+  get frame(): string {
+    return this.#text ??= this.#isSingle ? this.#frames : `[${this.#frames}]`;
+  }
+
+  /** Forgets the batches that begin with it. */
+  forget(): void {
+    this.#last = this.#lastFrame = undefined;
+  }
+}
+
+/** Where every batch begins. */
+export const EMPTY_BATCH = new FrameBatch("", true);
+
+/** Forgets the batches of this turn, which their clients have got. */
+export function forgetBatches(): void {
+  EMPTY_BATCH.forget();
+}

@@ -1,0 +1,122 @@
+/**
+ * The frames of one client on their way in: how fast, how large, and in which order.
+ *
+ * @module
+ */
+
+import { exceedsBytes, isRefusal, type Limits, overLimit } from "./limits.ts";
+import { CLOSE, type Close, decodeFrame, type Frame } from "./protocol.ts";
+import { attempt, type Awaitable, type Clock, TokenBucket } from "./time.ts";
+
+/** Whose frames they are. */
+export interface InboxOwner {
+  /** Serves one frame. The next frame is served when this one is done. */
+  dispatch(frame: Frame): Awaitable<void>;
+  /** Answers a frame that is not served, with an error. */
+  sendError(message: string, channel?: unknown): void;
+  /** Hears that a frame has been dropped. */
+  countDropped(): void;
+  /** Hears of an exception while a frame was served. */
+  fail(error: unknown): void;
+  close(close: Close): void;
+}
+
+// How often a client hears that its frames come too fast.
+const FLOOD_WARNING_MS = 1_000;
+
+/**
+ * Takes the frames of one client, and has them served strictly in order. A frame is
+ * judged by rate, size, JSON and shape before anything else looks at it.
+ */
+export class Inbox {
+  readonly #owner: InboxOwner;
+  readonly #limits: Readonly<Limits>;
+  readonly #clock: Clock;
+  readonly #rate: TokenBucket;
+  /** How many more frames may be dropped for coming too fast. */
+  #drops: TokenBucket | null = null;
+  #warnedAt = -Infinity;
+  /** Frames that wait for the one that is being served; null if none is. */
+  #backlog: string[] | null = null;
+  /** UTF-16 units of the backlog. */
+  #waitingUnits = 0;
+
+  constructor(owner: InboxOwner, limits: Readonly<Limits>, clock: Clock) {
+    this.#owner = owner;
+    this.#limits = limits;
+    this.#clock = clock;
+    this.#rate = new TokenBucket(limits.framesBurst, clock.elapsed());
+  }
+
+  /** Takes one frame. */
+  receive(text: string): void {
+    const limits = this.#limits;
+    const { framesBurst, framesPerSecond } = limits;
+    const elapsed = this.#clock.elapsed();
+    if (!this.#rate.take(elapsed, framesBurst, framesPerSecond)) {
+      return this.#drop(elapsed);
+    }
+    if (exceedsBytes(text, limits.frameBytes)) {
+      this.#owner.countDropped();
+      const { error } = overLimit("frameBytes", limits, "Frame is too large");
+      return this.#owner.sendError(error);
+    }
+    if (this.#backlog !== null) return this.#queue(text);
+    const served = this.#serve(text);
+    if (served instanceof Promise) {
+      this.#backlog = [];
+      this.#serveBacklog(served);
+    }
+  }
+
+  /** Serves no frame that still waits. */
+  clear(): void {
+    if (this.#backlog !== null) this.#backlog = [];
+  }
+
+  /** An error for each frame of a flood would be a flood of our own. */
+  #drop(elapsed: number): void {
+    const limits = this.#limits;
+    const { framesBurst, framesPerSecond } = limits;
+    this.#owner.countDropped();
+    this.#drops ??= new TokenBucket(framesBurst, elapsed);
+    if (!this.#drops.take(elapsed, framesBurst, framesPerSecond)) {
+      return this.#owner.close(CLOSE.Flood);
+    }
+    if (elapsed - this.#warnedAt < FLOOD_WARNING_MS) return;
+    this.#warnedAt = elapsed;
+    const found = "Frames come too fast";
+    this.#owner.sendError(overLimit("framesPerSecond", limits, found).error);
+  }
+
+  #queue(text: string): void {
+    this.#waitingUnits += text.length;
+    if (this.#waitingUnits > this.#limits.bufferedBytes) {
+      return this.#owner.close(CLOSE.Flood);
+    }
+    this.#backlog?.push(text);
+  }
+
+  async #serveBacklog(first: Promise<void>): Promise<void> {
+    await first;
+    for (let text; (text = this.#backlog?.shift()) !== undefined;) {
+      this.#waitingUnits -= text.length;
+      await this.#serve(text);
+    }
+    this.#backlog = null;
+    this.#waitingUnits = 0;
+  }
+
+  /** Serves one frame. An exception is answered on this connection. */
+  #serve(text: string): Awaitable<void> {
+    const frame = decodeFrame(text);
+    if (isRefusal(frame)) return this.#owner.sendError(frame.error);
+    const served = attempt(() => this.#owner.dispatch(frame));
+    if (!(served instanceof Promise)) return served;
+    return served.catch((error) => {
+      this.#owner.fail(error);
+      const message = "The server could not serve the frame";
+      this.#owner.sendError(message, frame.channel);
+    });
+  }
+}

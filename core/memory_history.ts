@@ -1,0 +1,370 @@
+/**
+ * What the backplane of one process remembers: the history of channels within its
+ * bounds, and the sessions of stock clients.
+ *
+ * @module
+ */
+
+import { Buffer } from "node:buffer";
+import { createHash } from "node:crypto";
+import type {
+  BackplaneNode,
+  History,
+  HistoryRequest,
+  LoggedMessage,
+  Page,
+  PageRequest,
+  Position,
+  SessionState,
+} from "./backplane.ts";
+import type { Clock } from "./time.ts";
+
+// ---- The log of one channel -------------------------------------------------
+
+// What an empty log and a message take besides their texts, about.
+const LOG_BYTES = 512;
+const ENTRY_BYTES = 256;
+// Entries that were dropped are cut off together, as cutting moves the others.
+const MAX_DROPPED_ENTRIES = 1_024;
+
+interface LogEntry extends LoggedMessage {
+  /** When it came, see {@linkcode Clock.elapsed}. */
+  readonly at: number;
+  readonly bytes: number;
+}
+
+/** The last logged messages of one channel. */
+export class ChannelLog {
+  /** Every logged message later than this is here. */
+  from: number;
+  /** What the log takes, about. */
+  bytes: number;
+  /** When a message was added or read last, see {@linkcode Clock.elapsed}. */
+  usedAt = 0;
+  #entries: LogEntry[] = [];
+  /** How many entries at the front have been dropped. */
+  #dropped = 0;
+
+  constructor(channel: string, from: number) {
+    this.from = from;
+    this.bytes = LOG_BYTES + channel.length;
+  }
+
+  get length(): number {
+    return this.#entries.length - this.#dropped;
+  }
+
+  /** Adds a message; returns the bytes that it takes. */
+  add(message: LoggedMessage["message"], offset: number, at: number): number {
+    const { event, data = "", userId = "" } = message;
+    const bytes = ENTRY_BYTES + event.length + userId.length +
+      Buffer.byteLength(data);
+    this.#entries.push({ message, offset, at, bytes });
+    this.bytes += bytes;
+    return bytes;
+  }
+
+  /** Drops the first message; returns the bytes that it took. */
+  dropFirst(): number {
+    const entry = this.#entries[this.#dropped];
+    if (entry === undefined) return 0;
+    this.#dropped++;
+    if (this.#dropped >= MAX_DROPPED_ENTRIES || this.length === 0) {
+      this.#entries = this.#entries.slice(this.#dropped);
+      this.#dropped = 0;
+    }
+    this.from = entry.offset;
+    this.bytes -= entry.bytes;
+    return entry.bytes;
+  }
+
+  /** Drops messages that are too many or too old; returns their bytes. */
+  trim(now: number, { events, ageMs }: History): number {
+    let bytes = 0;
+    for (let first; (first = this.#entries[this.#dropped]) !== undefined;) {
+      if (this.length <= events && now - first.at <= ageMs) break;
+      bytes += this.dropFirst();
+    }
+    return bytes;
+  }
+
+  /** The offset behind which the last `count` messages begin. */
+  before(count: number): number | undefined {
+    if (count <= 0 || this.length === 0) return undefined;
+    const index = Math.max(this.#dropped, this.#entries.length - count);
+    return this.#entries[index]!.offset - 1;
+  }
+
+  /** Reads messages, which must not have been dropped. */
+  read({ after, until, events, bytes }: PageRequest): Page {
+    const messages: LogEntry[] = [];
+    let room = bytes;
+    for (let i = this.#indexAfter(after.offset);; i++) {
+      const entry = this.#entries[i];
+      if (entry === undefined || entry.offset > until) break;
+      if (messages.length >= events || (room <= 0 && messages.length > 0)) {
+        return { messages, reaches: messages.at(-1)!.offset };
+      }
+      messages.push(entry);
+      room -= entry.bytes;
+    }
+    return { messages, reaches: until };
+  }
+
+  /** Index of the first entry later than an offset, by halving. */
+  #indexAfter(offset: number): number {
+    let low = this.#dropped;
+    let high = this.#entries.length;
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (this.#entries[middle]!.offset <= offset) low = middle + 1;
+      else high = middle;
+    }
+    return low;
+  }
+}
+
+// ---- The history of all channels --------------------------------------------
+
+/** A channel that may have a log. */
+export interface LogOwner {
+  readonly channel: string;
+  /** Offset of the last message, logged or not. */
+  readonly offset: number;
+  /** Offset of the last message that a log would keep. */
+  loggable: number;
+  /** How many of its subscribers can recover. */
+  readonly recovering: number;
+  /** When the last of them left; `-Infinity` if none did. */
+  readonly recoveringLeftAt: number;
+  log: ChannelLog | null;
+}
+
+/** Keeps the logs of all channels within the bounds. */
+export class MemoryHistory<Owner extends LogOwner> {
+  /** What all logs take, about. */
+  bytes = 0;
+  readonly #bounds: Readonly<History>;
+  readonly #clock: Clock;
+  readonly #epoch: string;
+  readonly #onDrop: (owner: Owner) => void;
+  /** Channels that have a log, the least recently used first. */
+  readonly #owners = new Set<Owner>();
+
+  /** @param onDrop Hears of a channel that has lost its log. */
+  constructor(
+    bounds: Readonly<History>,
+    clock: Clock,
+    epoch: string,
+    onDrop: (owner: Owner) => void,
+  ) {
+    this.#bounds = bounds;
+    this.#clock = clock;
+    this.#epoch = epoch;
+    this.#onDrop = onDrop;
+  }
+
+  /** Keeps a message, where a client may come back for it. */
+  add(owner: Owner, message: LoggedMessage["message"]): void {
+    const now = this.#clock.elapsed();
+    const { offset, recovering, recoveringLeftAt } = owner;
+    const isWanted = recovering > 0 ||
+      now - recoveringLeftAt <= this.#bounds.ageMs;
+    const log = isWanted ? this.#use(owner, now) : this.#drop(owner);
+    owner.loggable = offset;
+    if (log === null) return;
+    this.bytes += log.add(message, offset, now);
+    this.bytes -= log.trim(now, this.#bounds);
+    this.#makeRoom(owner, log, now);
+  }
+
+  /** Keeps a log from now on; returns the offset that a replay begins behind. */
+  begin(
+    owner: Owner,
+    { since, rewind }: HistoryRequest,
+  ): { recovered: boolean; offset: number } {
+    const now = this.#clock.elapsed();
+    const log = this.#use(owner, now);
+    this.bytes -= log.trim(now, this.#bounds);
+    const recovered = since !== undefined && this.#reaches(log, since) &&
+      since.offset <= owner.offset;
+    const offset = recovered
+      ? since.offset
+      : log.before(rewind) ?? owner.offset;
+    this.#makeRoom(owner, log, now);
+    return { recovered, offset };
+  }
+
+  /** Reads a page, or null if the log does not reach back. */
+  read(owner: Owner, request: PageRequest): Page | null {
+    const now = this.#clock.elapsed();
+    const { log } = owner;
+    if (log === null) return null;
+    this.bytes -= log.trim(now, this.#bounds);
+    if (!this.#reaches(log, request.after)) return null;
+    this.#use(owner, now);
+    return log.read(request);
+  }
+
+  #reaches(log: ChannelLog, { epoch, offset }: Position): boolean {
+    return epoch === this.#epoch && offset >= log.from;
+  }
+
+  /** The log of a channel, made where there is none, as the latest used. */
+  #use(owner: Owner, now: number): ChannelLog {
+    if (owner.log === null) {
+      owner.log = new ChannelLog(owner.channel, owner.loggable);
+      this.bytes += owner.log.bytes;
+    }
+    owner.log.usedAt = now;
+    this.#owners.delete(owner);
+    this.#owners.add(owner);
+    return owner.log;
+  }
+
+  /** Trims the logs to the bounds; the one in use comes last. */
+  #makeRoom(current: Owner, log: ChannelLog, now: number): void {
+    const { bytes, ageMs } = this.#bounds;
+    for (const owner of this.#owners) {
+      const isOld = now - (owner.log?.usedAt ?? 0) > ageMs;
+      if (owner === current || !(this.bytes > bytes || isOld)) break;
+      this.#drop(owner);
+    }
+    while (this.bytes > bytes && log.length > 0) this.bytes -= log.dropFirst();
+    if (this.bytes > bytes) this.#drop(current);
+  }
+
+  #drop(owner: Owner): null {
+    if (owner.log === null) return null;
+    this.bytes -= owner.log.bytes;
+    this.#owners.delete(owner);
+    owner.log = null;
+    this.#onDrop(owner);
+    return null;
+  }
+}
+
+// ---- Sessions ---------------------------------------------------------------
+
+// Six bytes each: enough to tell a client that comes back from a new one.
+const MAX_FORGOTTEN = 100_000;
+
+interface SessionEntry {
+  state: SessionState;
+  /** The server that owns it; null while its client is away. */
+  owner: BackplaneNode | null;
+  /** When the client left, see {@linkcode Clock.elapsed}. */
+  leftAt: number;
+}
+
+const NEW_SESSION: SessionState = Object.freeze({
+  formerIds: [],
+  positions: new Map<string, Position>(),
+});
+
+/** The sessions of all servers that share the memory of this process. */
+export class MemorySessions {
+  readonly #bounds: Readonly<History>;
+  readonly #clock: Clock;
+  readonly #entries = new Map<string, SessionEntry>();
+  /** Keys of sessions whose client is away, the longest first. */
+  readonly #away = new Set<string>();
+  /** Digests of the keys of forgotten sessions, the longest first. */
+  readonly #forgotten = new Set<number>();
+
+  constructor(bounds: Readonly<History>, clock: Clock) {
+    this.#bounds = bounds;
+    this.#clock = clock;
+  }
+
+  /** How many clients are away. */
+  get away(): number {
+    return this.#away.size;
+  }
+
+  /** See {@linkcode SessionStore.take}. */
+  take(
+    node: BackplaneNode,
+    app: string,
+    id: string,
+  ): SessionState | "forgotten" | null {
+    this.#forgetOld();
+    const key = sessionKey(app, id);
+    const entry = this.#entries.get(key);
+    if (entry === undefined) {
+      const state = NEW_SESSION;
+      this.#entries.set(key, { state, owner: node, leftAt: 0 });
+      return this.#forgotten.has(digest(key)) ? "forgotten" : null;
+    }
+    const { owner } = entry;
+    entry.owner = node;
+    this.#away.delete(key);
+    if (owner !== null && owner !== node) owner.taken(app, id);
+    return entry.state;
+  }
+
+  /** See {@linkcode SessionStore.keep}. */
+  keep(
+    node: BackplaneNode,
+    app: string,
+    id: string,
+    state: SessionState,
+    isAway: boolean,
+  ): void {
+    const key = sessionKey(app, id);
+    const entry = this.#entries.get(key);
+    if (entry?.owner !== node) return;
+    entry.state = state;
+    if (isAway) this.#release(key, entry);
+    this.#forgetOld();
+  }
+
+  /** See {@linkcode SessionStore.forget}. */
+  forget(node: BackplaneNode, app: string, id: string): void {
+    const key = sessionKey(app, id);
+    if (this.#entries.get(key)?.owner === node) this.#entries.delete(key);
+  }
+
+  /** Lets go of all that a server owns, which is gone. */
+  releaseAll(node: BackplaneNode): void {
+    for (const [key, entry] of this.#entries) {
+      if (entry.owner === node) this.#release(key, entry);
+    }
+    this.#forgetOld();
+  }
+
+  #release(key: string, entry: SessionEntry): void {
+    entry.owner = null;
+    entry.leftAt = this.#clock.elapsed();
+    this.#away.add(key);
+  }
+
+  #forgetOld(): void {
+    const { ageMs, sessions } = this.#bounds;
+    const now = this.#clock.elapsed();
+    for (const key of this.#away) {
+      const isOld = now - (this.#entries.get(key)?.leftAt ?? 0) > ageMs;
+      if (!isOld && this.#away.size <= sessions) break;
+      this.#away.delete(key);
+      this.#entries.delete(key);
+      // As the latest, where it is there already.
+      const forgotten = digest(key);
+      this.#forgotten.delete(forgotten);
+      this.#forgotten.add(forgotten);
+    }
+    for (const oldest of this.#forgotten) {
+      if (this.#forgotten.size <= MAX_FORGOTTEN) break;
+      this.#forgotten.delete(oldest);
+    }
+  }
+}
+
+/** No app's id has a line break. */
+function sessionKey(app: string, id: string): string {
+  return `${app}\n${id}`;
+}
+
+/** Tells texts apart without keeping them. */
+function digest(text: string): number {
+  return createHash("sha256").update(text).digest().readUIntBE(0, 6);
+}

@@ -1,0 +1,172 @@
+/**
+ * What is asked of channels: how many are on them, who, and their last event.
+ *
+ * @module
+ */
+
+import type { Backplane, Occupancy } from "./backplane.ts";
+import type {
+  ChannelCounts,
+  ChannelDescription,
+  PublishResult,
+} from "./calls.ts";
+import { isRefusal, quote, Refusal } from "./limits.ts";
+import {
+  type ChannelKind,
+  isOwnChannel,
+  kindOf,
+  type NamedChannel,
+} from "./protocol.ts";
+import { all, type Awaitable, chain } from "./time.ts";
+
+// ---- The info parameter -----------------------------------------------------
+
+export type InfoName = typeof INFO_NAMES[number];
+
+const INFO_NAMES = Object.freeze(
+  ["subscription_count", "user_count"] as const,
+);
+
+export type ChannelInfoName = InfoName | "cache";
+
+/** Parses a comma list of what is to be told of a channel. */
+export function checkInfo<Name extends string = InfoName>(
+  value: unknown,
+  known: readonly string[] = INFO_NAMES,
+): Name[] | Refusal {
+  if (value === undefined || value === null || value === "") return [];
+  const names = typeof value === "string" ? value.split(",") : [];
+  const asked = known.filter((name) => names.includes(name));
+  if (names.length > 0 && asked.length === new Set(names).size) {
+    // The caller says which names are known.
+    return asked as Name[];
+  }
+  return new Refusal(
+    400,
+    `info is ${quote(value)}, and must be a comma list of ${known.join(", ")}`,
+  );
+}
+
+/** What is to be told of many channels: users only if all have them. */
+export function checkListInfo(
+  prefix: string,
+  value: unknown,
+): InfoName[] | Refusal {
+  const info = checkInfo(value);
+  if (isRefusal(info) || !info.includes("user_count")) return info;
+  return prefix.startsWith("presence-") ? info : new Refusal(
+    400,
+    "user_count needs a filter_by_prefix that starts with presence-",
+  );
+}
+
+/** What is to be told of one channel: users and last event if it has them. */
+export function checkChannelInfo(
+  kind: ChannelKind,
+  value: unknown,
+): ChannelInfoName[] | Refusal {
+  const known = [...INFO_NAMES, "cache"];
+  const info = checkInfo<ChannelInfoName>(value, known);
+  if (isRefusal(info)) return info;
+  if (info.includes("user_count") && !kind.presence) {
+    return new Refusal(400, "Only presence channels have a user_count");
+  }
+  if (info.includes("cache") && !kind.cache) {
+    return new Refusal(400, "Only cache channels have a cache");
+  }
+  return info;
+}
+
+/** The counts that were asked for and that a channel has. */
+export function countsOf(
+  { name, kind }: NamedChannel,
+  occupancy: Occupancy,
+  info: readonly ChannelInfoName[],
+): ChannelCounts {
+  if (isOwnChannel(name)) return {};
+  return {
+    ...(info.includes("subscription_count") &&
+      { subscription_count: occupancy.subscriptions }),
+    ...(info.includes("user_count") && kind.presence &&
+      { user_count: occupancy.users }),
+  };
+}
+
+// ---- Answers ----------------------------------------------------------------
+
+/** Asks the backplane about the channels of one app. */
+export type Asking = <Answer>(
+  question: (backplane: Backplane, appId: string) => Awaitable<Answer>,
+) => Awaitable<Answer>;
+
+/** Body of the answer to a publish that asks for `info`. */
+export function countChannels(
+  ask: Asking,
+  channels: readonly NamedChannel[],
+  info: readonly InfoName[],
+): Awaitable<PublishResult> {
+  const entries = channels.map((channel) =>
+    chain(
+      ask((backplane, app) => backplane.occupancy(app, channel.name)),
+      (occupancy) =>
+        [channel.name, countsOf(channel, occupancy, info)] as const,
+    )
+  );
+  return chain(
+    all(entries),
+    (list) => ({ channels: Object.fromEntries(list) }),
+  );
+}
+
+/** Body of `GET /channels`. */
+export function listChannels(
+  ask: Asking,
+  prefix: string,
+  info: readonly InfoName[],
+): Awaitable<{ channels: Record<string, ChannelCounts> }> {
+  const occupied = ask((backplane, app) => backplane.occupied(app, prefix));
+  return chain(occupied, (found) => {
+    const entries = [...found].filter(([name]) => !isOwnChannel(name)).map(
+      ([name, occupancy]) => {
+        const channel = { name, kind: kindOf(name) };
+        return [name, countsOf(channel, occupancy, info)];
+      },
+    );
+    return { channels: Object.fromEntries(entries) };
+  });
+}
+
+/** Body of `GET /channels/{name}`. */
+export function describeChannel(
+  ask: Asking,
+  channel: NamedChannel,
+  info: readonly ChannelInfoName[],
+): Awaitable<ChannelDescription> {
+  const { name } = channel;
+  const occupancy = ask((backplane, app) => backplane.occupancy(app, name));
+  const cached = info.includes("cache")
+    ? ask((backplane, app) => backplane.cached(app, name))
+    : undefined;
+  return chain(occupancy, (counts) =>
+    chain(cached, (last) => ({
+      occupied: counts.subscriptions > 0,
+      ...countsOf(channel, counts, info),
+      ...(last !== undefined && {
+        cache: last && {
+          data: last.message.data ?? "",
+          ttl: Math.floor(last.ttlMs / 1000),
+        },
+      }),
+    })));
+}
+
+/** Body of `GET /channels/{name}/users`. */
+export function listUsers(
+  ask: Asking,
+  channel: string,
+): Awaitable<{ users: { id: string }[] }> {
+  const members = ask((backplane, app) => backplane.members(app, channel));
+  return chain(members, (found) => ({
+    users: Array.from(found.keys(), (id) => ({ id })),
+  }));
+}
