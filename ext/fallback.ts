@@ -69,6 +69,7 @@ import { decodeUtf8, readBody, refuse } from "../core/http.ts";
 import { isRefusal, Refusal } from "../core/limits.ts";
 import { parseJson } from "../core/protocol.ts";
 import { decodePart } from "../core/signatures.ts";
+import { SYSTEM_CLOCK, type Ticking, TickWheel } from "../core/time.ts";
 import { type Awaitable, type Peer, Pusher, type Transport } from "../mod.ts";
 
 // ---- Public types -----------------------------------------------------------
@@ -145,8 +146,9 @@ export function fallback(
 }
 
 // ---- Routes -----------------------------------------------------------------
-// From requests to sessions. Owns the index of sessions, their common timer and the
-// farewells of closed sessions. Which lines a client gets is up to its session.
+// From requests to sessions. Owns the index of sessions, the wheel that visits them
+// and the farewells of closed sessions. Which lines a client gets is up to its
+// session.
 
 /** What a request wants of which session. */
 interface Route {
@@ -171,16 +173,15 @@ const MAX_TICK_MS = 500;
 
 class Sessions {
   readonly settings: Settings;
-  /** Ticks so far. They stand still while there is no session. */
-  tick = 0;
+  readonly wheel: TickWheel;
   readonly absenceTicks: number;
   readonly heartbeatTicks: number;
+  /** The less of the two: nothing is due earlier after any change. */
+  readonly shortestTicks: number;
   readonly #pusher: FallbackServer;
   readonly #sessions = new Map<string, Session>();
   readonly #farewells: Farewells;
-  readonly #tickMs: number;
   #pattern: RegExp | undefined;
-  #timer: ReturnType<typeof setInterval> | undefined;
 
   constructor(pusher: FallbackServer, settings: Settings) {
     const { absenceMs, heartbeatMs } = settings;
@@ -188,10 +189,11 @@ class Sessions {
     this.settings = settings;
     this.#farewells = new Farewells(absenceMs);
     const shortestMs = Math.min(absenceMs, heartbeatMs);
-    this.#tickMs = Math.max(1, Math.min(MAX_TICK_MS, shortestMs / 10));
+    this.wheel = new TickWheel(SYSTEM_CLOCK, shortestMs, MAX_TICK_MS);
     // A client leaves during a tick, and the rest of that tick does not count.
-    this.absenceTicks = Math.ceil(absenceMs / this.#tickMs) + 1;
-    this.heartbeatTicks = Math.ceil(heartbeatMs / this.#tickMs);
+    this.absenceTicks = this.wheel.ticks(absenceMs) + 1;
+    this.heartbeatTicks = this.wheel.ticks(heartbeatMs);
+    this.shortestTicks = Math.min(this.absenceTicks, this.heartbeatTicks);
   }
 
   handle(
@@ -209,10 +211,8 @@ class Sessions {
   /** Takes a session that is over out of the index. */
   forget(session: Session, farewell: Farewell | null): void {
     this.#sessions.delete(session.id);
+    this.wheel.remove(session);
     if (farewell !== null) this.#farewells.add(session.id, farewell);
-    if (this.#sessions.size > 0) return;
-    clearInterval(this.#timer);
-    this.#timer = undefined;
   }
 
   #route({ method, url }: Request): Route | null {
@@ -261,10 +261,10 @@ class Sessions {
   #open(id: string, key: string, request: Request): Session {
     this.#farewells.delete(id);
     const session = new Session(id, this);
-    // Before the server accepts or refuses it: the timer has to watch a refused
-    // session, too, until the client has read the refusal.
+    // Before the server accepts or refuses it: a refused session, too, ends by a
+    // visit if the client does not read the refusal.
     this.#sessions.set(id, session);
-    this.#timer ??= setInterval(() => this.#advance(), this.#tickMs);
+    this.wheel.add(session, this.shortestTicks);
     session.connect(this.#pusher.open(session, key, request));
     return session;
   }
@@ -307,11 +307,6 @@ class Sessions {
   #answerLateUpload(id: string): Response {
     const isKnown = this.#sessions.has(id) || this.#farewells.has(id);
     return isKnown ? emptyResponse() : refuse(REFUSAL.UnknownSession, HEADERS);
-  }
-
-  #advance(): void {
-    this.tick++;
-    for (const session of this.#sessions.values()) session.check();
   }
 }
 
@@ -421,8 +416,9 @@ const FAREWELL_BYTES = STREAM_UNITS / 2 - PRELUDE.length;
  *   └──────────────────^         the client has been away for too long
  * ```
  */
-class Session implements Transport {
+class Session implements Transport, Ticking {
   readonly id: string;
+  slot: Ticking["slot"] = null;
   /** Requests with frames that are being read. */
   uploads = 0;
   readonly #sessions: Sessions;
@@ -470,7 +466,7 @@ class Session implements Transport {
   constructor(id: string, sessions: Sessions) {
     this.id = id;
     this.#sessions = sessions;
-    this.#awayAt = this.#quietAt = sessions.tick;
+    this.#awayAt = this.#quietAt = sessions.wheel.tick;
   }
 
   get isOpen(): boolean {
@@ -498,7 +494,7 @@ class Session implements Transport {
     this.#state = "closing";
     const line = `c${JSON.stringify([code, reason])}\n`;
     this.#closing = { code, line };
-    this.#closedAt = this.#sessions.tick;
+    this.#closedAt = this.#sessions.wheel.tick;
     if (this.#queuedBytes > FAREWELL_BYTES) this.#dropQueue();
     this.#isRefused = this.#peer === undefined;
     // The request of a refused connection is about to get its answer.
@@ -577,7 +573,7 @@ class Session implements Transport {
     this.#number = number;
     this.#isStreaming = isStreaming;
     this.#isAnswering = this.#isBeating = false;
-    this.#quietAt = this.#sessions.tick;
+    this.#quietAt = this.#sessions.wheel.tick;
     this.#peer?.heard();
     if (!isStreaming) answer.retriedLines = this.#written;
     else if (this.#written !== "") this.#breakOff();
@@ -594,17 +590,31 @@ class Session implements Transport {
     this.#queue.length = this.#queuedBytes = 0;
   }
 
-  /** Ends the session, or sends a heartbeat, if it is time. */
-  check(): void {
-    const { tick, absenceTicks, heartbeatTicks } = this.#sessions;
-    if (this.#state === "closing") {
-      if (tick - this.#closedAt >= absenceTicks) this.#finish();
-    } else if (this.#answer === null) {
-      if (tick - this.#awayAt >= absenceTicks) this.#finish();
-    } else if (tick - this.#quietAt >= heartbeatTicks) {
+  /** Ends the session, or sends a heartbeat, if that is due. */
+  visit(): number {
+    if (this.#ticksLeft() <= 0) {
+      if (this.#state === "closing" || this.#answer === null) {
+        this.#finish();
+        return 0;
+      }
       this.#isBeating = true;
       this.#flush();
     }
+    // What is due may change before then, but not to earlier than that.
+    const ticks = Math.min(this.#ticksLeft(), this.#sessions.shortestTicks);
+    // A heartbeat that the client has no room for is due in the next tick again.
+    return Math.max(ticks, 1);
+  }
+
+  /** Ticks until the session ends, or sends a heartbeat, if nothing happens. */
+  #ticksLeft(): number {
+    const { wheel, absenceTicks, heartbeatTicks } = this.#sessions;
+    const dueAt = this.#state === "closing"
+      ? this.#closedAt + absenceTicks
+      : this.#answer === null
+      ? this.#awayAt + absenceTicks
+      : this.#quietAt + heartbeatTicks;
+    return dueAt - wheel.tick;
   }
 
   /** Flushes at the end of this turn, so that all frames of the turn are one line. */
@@ -632,7 +642,7 @@ class Session implements Transport {
     if (this.#number !== null) {
       this.#written ||= answer.isStreaming ? lines.charAt(0) : lines;
     }
-    this.#quietAt = this.#sessions.tick;
+    this.#quietAt = this.#sessions.wheel.tick;
     answer.write(text);
     if (this.#isClosingSent) this.#finish();
     else if (!answer.isStreaming) {
@@ -681,7 +691,7 @@ class Session implements Transport {
   #endAnswer(answer: Answer): void {
     if (answer !== this.#answer) return;
     this.#answer = null;
-    this.#awayAt = this.#sessions.tick;
+    this.#awayAt = this.#sessions.wheel.tick;
     if (this.#state === "closing") this.#finish();
   }
 
