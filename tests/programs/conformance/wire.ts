@@ -5,7 +5,12 @@
  * @module
  */
 import { within } from "../../support/deadline.ts";
-import { NotHeld, Queue as SupportQueue, show } from "../../support/queue.ts";
+import {
+  hold,
+  NotHeld,
+  Queue as SupportQueue,
+  show,
+} from "../../support/queue.ts";
 import {
   type App as AnyApp,
   dataOf,
@@ -168,6 +173,22 @@ export class Socket extends SupportSocket {
     if (typeof frame?.event === "string") return [frame];
     traffic.faults.push(String(text));
     return [];
+  }
+
+  /**
+   * Takes the next frame, which has to be the named event. A server may ping at
+   * any time, so a ping is passed over by all that do not wait for it.
+   */
+  override async next(event?: string, ms?: number): Promise<Frame> {
+    for (;;) {
+      const frame = await super.next(undefined, ms);
+      if (frame.event === "pusher:ping" && event !== frame.event) continue;
+      hold(
+        event === undefined || frame.event === event,
+        `expected ${event}, saw ${show(frame)}`,
+      );
+      return frame;
+    }
   }
 
   /** Expects `pusher:error` with a code, and returns the frame. */
