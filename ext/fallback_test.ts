@@ -3,7 +3,6 @@
  * ends, and what is refused.
  */
 import {
-  assert,
   assertEquals,
   assertFalse,
   assertMatch,
@@ -13,289 +12,24 @@ import {
   assertThrows,
 } from "@std/assert";
 import { FakeTime } from "@std/testing/time";
+import { Pusher, type PusherOptions } from "@glitz/pusher";
+import { fallback, type FallbackOptions } from "@glitz/pusher/fallback";
 import {
-  type Peer,
-  Pusher,
-  type PusherOptions,
-  type Transport,
-} from "@glitz/pusher";
-import {
-  fallback,
-  type FallbackOptions,
-  type FallbackServer,
-} from "@glitz/pusher/fallback";
-import { DEADLINE_MS, within } from "../tests/support/deadline.ts";
-import { serveHttp } from "../tests/support/fallback.ts";
-import {
-  APP,
-  cleanUp,
-  parseFrame,
-  type TestServer,
-} from "../tests/support/server.ts";
-import {
-  channelAuth,
-  dataOf,
-  type Frame,
-  hmac,
-} from "../tests/support/wire.ts";
-
-// ---- Raw clients ------------------------------------------------------------
-
-const STREAM_UNITS = 262_144;
-const POLL_UNITS = 65_536;
-const PRELUDE = "h".repeat(2048);
-const KINDS = ["xhr_streaming", "xhr"] as const;
-type Kind = typeof KINDS[number];
-
-/** Answers requests: over the network, or a handler itself. */
-type Fetch = (request: Request) => Response | Promise<Response>;
-
-/** Numbers that make each session another one. */
-let sessions = 0;
-
-interface ClientInit {
-  key?: string;
-  /** What precedes `/app/…`. */
-  path?: string;
-  query?: string;
-  headers?: Record<string, string>;
-  /** @default {another one each time} */
-  session?: string;
-}
-
-/** A client that speaks the transport line by line. */
-class HttpClient implements AsyncDisposable {
-  socketId = "";
-  /** Units of the current answer so far. */
-  units = 0;
-  readonly #fetch: Fetch;
-  readonly #base: string;
-  readonly #query: string;
-  readonly #headers: Record<string, string>;
-  #reader: ReadableStreamDefaultReader<string> | null = null;
-  #text = "";
-  readonly #frames: Frame[] = [];
-
-  constructor(
-    fetch: Fetch,
-    origin: string,
-    {
-      key = APP.key,
-      path = "/pusher",
-      query = "?protocol=7",
-      headers = {},
-      session = `7/session-${++sessions}`,
-    }: ClientInit = {},
-  ) {
-    this.#fetch = fetch;
-    this.#base = `${origin}${path}/app/${key}/${session}`;
-    this.#query = query;
-    this.#headers = headers;
-  }
-
-  /** Asks for frames, in a request that may have a number. */
-  async receive(kind: Kind, number?: number | string): Promise<Response> {
-    this.#reader = null;
-    this.#text = "";
-    this.units = 0;
-    const query = this.#query + (number === undefined ? "" : `&n=${number}`);
-    const response = await this.#fetch(
-      new Request(`${this.#base}/${kind}${query}`, {
-        method: "POST",
-        headers: this.#headers,
-      }),
-    );
-    assertEquals(response.status, 200);
-    this.#reader = response.body!.pipeThrough(new TextDecoderStream())
-      .getReader();
-    return response;
-  }
-
-  /** The next line of the answer; null at its end. */
-  async line(): Promise<string | null> {
-    for (;;) {
-      const end = this.#text.indexOf("\n");
-      if (end >= 0) {
-        const line = this.#text.slice(0, end);
-        this.#text = this.#text.slice(end + 1);
-        return line;
-      }
-      const { value, done } = await this.#within(this.#reader!.read());
-      if (done) return null;
-      this.#text += value;
-      this.units += value.length;
-    }
-  }
-
-  /** Without a network, where time may be faked, what comes comes at once. */
-  #within<T>(promise: Promise<T>): Promise<T> {
-    return this.#fetch === fetch
-      ? within(DEADLINE_MS, "line", promise)
-      : promise;
-  }
-
-  /** Whether no line has begun after the last one that was taken. */
-  get isAtEnd(): boolean {
-    return this.#text === "";
-  }
-
-  /** All further lines of the answer, which has to end. */
-  async rest(): Promise<string[]> {
-    const lines: string[] = [];
-    for (let line; (line = await this.line()) !== null;) lines.push(line);
-    return lines;
-  }
-
-  /** The next frame of the answer. */
-  async frame(event?: string): Promise<Frame> {
-    while (this.#frames.length === 0) {
-      const line = await this.line();
-      const isFrames = line !== null && line.startsWith("a[");
-      assert(isFrames, `no frames in ${line?.slice(0, 80)}`);
-      for (const text of JSON.parse(line.slice(1))) {
-        this.#frames.push(parseFrame(text));
-      }
-    }
-    // The loop has seen to it.
-    const frame = this.#frames.shift()!;
-    if (event !== undefined) assertEquals(frame.event, event);
-    return frame;
-  }
-
-  /** Opens the session, and takes what establishes it. */
-  async open(kind: Kind): Promise<this> {
-    await this.receive(kind);
-    if (kind === "xhr_streaming") assertEquals(await this.line(), PRELUDE);
-    assertEquals(await this.line(), "o");
-    const frame = await this.frame("pusher:connection_established");
-    this.socketId = dataOf(frame).socket_id;
-    if (kind === "xhr") assertEquals(await this.rest(), []);
-    return this;
-  }
-
-  /** Sends a body as it is. */
-  async post(
-    body: BodyInit | null,
-    init: RequestInit = {},
-    number?: number | string,
-  ): Promise<Response> {
-    const query = number === undefined ? "" : `?n=${number}`;
-    const url = `${this.#base}/xhr_send${query}`;
-    return await this.#fetch(
-      new Request(url, { method: "POST", body, ...init }),
-    );
-  }
-
-  /** Sends frames in one request, which has to be taken. */
-  async send(...frames: object[]): Promise<void> {
-    const texts = frames.map((frame) => JSON.stringify(frame));
-    const response = await this.post(JSON.stringify(texts));
-    assertEquals([response.status, await response.text()], [204, ""]);
-  }
-
-  /** Sends an empty request. */
-  async beat(): Promise<void> {
-    await this.send();
-  }
-
-  /** Asks for a channel, signed where that is needed. */
-  async subscribe(channel: string, member?: object): Promise<void> {
-    const channelData = member && JSON.stringify(member);
-    const auth = /^(private|presence)-/.test(channel)
-      ? channelAuth(APP, this.socketId, channel, channelData)
-      : "";
-    await this.send({
-      event: "pusher:subscribe",
-      data: {
-        channel,
-        auth,
-        ...(channelData !== undefined && { channel_data: channelData }),
-      },
-    });
-  }
-
-  /** Subscribes to a channel, in the answer at hand. */
-  async join(channel: string, member?: object): Promise<void> {
-    await this.subscribe(channel, member);
-    await this.frame("pusher_internal:subscription_succeeded");
-  }
-
-  /** Breaks the answer off. */
-  async abort(): Promise<void> {
-    await this.#reader?.cancel();
-    this.#reader = null;
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await cleanUp(() => this.abort());
-  }
-}
-
-/** A client over the network. */
-function clientOf(
-  { port }: Pick<TestServer, "port">,
-  init?: ClientInit,
-): HttpClient {
-  return new HttpClient(fetch, `http://127.0.0.1:${port}`, init);
-}
-
-/** A client whose requests are handed to a handler, without a network. */
-function clientIn(handler: Fetch, init?: ClientInit): HttpClient {
-  return new HttpClient(handler, "http://localhost", init);
-}
-
-/** A server that does nothing, to see and drive what is behind it. */
-class Puppet implements FallbackServer {
-  readonly path: string = "";
-  transport!: Transport;
-  readonly received: unknown[] = [];
-  /** How often it was told of a client that is alive. */
-  heards = 0;
-  readonly closes: number[] = [];
-  readonly opened: [key: string, url: string][] = [];
-  #onClosed = () => {};
-
-  open(transport: Transport, key: string, { url }: Request): Peer {
-    this.transport = transport;
-    this.opened.push([key, url]);
-    return {
-      receive: (frame) => this.received.push(frame),
-      heard: () => void this.heards++,
-      closed: (code) => {
-        this.closes.push(code);
-        this.#onClosed();
-      },
-    };
-  }
-
-  /** Resolves when the transport has ended. */
-  async closed(): Promise<number[]> {
-    if (this.closes.length === 0) {
-      const { promise, resolve } = Promise.withResolvers<void>();
-      this.#onClosed = resolve;
-      await within(DEADLINE_MS, "end", promise);
-    }
-    return this.closes;
-  }
-
-  /** Ends what is still open. */
-  async [Symbol.asyncDispose](): Promise<void> {
-    await cleanUp(async () => {
-      this.transport?.close(1000, "");
-      await this.closed();
-    });
-  }
-}
-
-/** Opens a session with a puppet, which sends nothing by itself. */
-async function openPuppet(kind: Kind, options: FallbackOptions = {}) {
-  const puppet = new Puppet();
-  const client = clientIn(fallback(puppet, options));
-  await client.receive(kind);
-  if (kind === "xhr_streaming") assertEquals(await client.line(), PRELUDE);
-  assertEquals(await client.line(), "o");
-  return { puppet, client };
-}
+  clientIn,
+  type ClientInit,
+  clientOf,
+  type HttpClient,
+  type Kind,
+  KINDS,
+  openPuppet,
+  POLL_UNITS,
+  PRELUDE,
+  Puppet,
+  serveHttp,
+  STREAM_UNITS,
+} from "../tests/support/fallback.ts";
+import { APP, parseFrame } from "../tests/support/server.ts";
+import { dataOf, hmac } from "../tests/support/wire.ts";
 
 /** What is on the wire for a frame. */
 const lineOf = (...frames: string[]) => `a${JSON.stringify(frames)}`;
