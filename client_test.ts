@@ -37,7 +37,6 @@ import {
   Client,
   expectSignin,
   heard,
-  Inbox,
   join,
   Listeners,
   open,
@@ -50,8 +49,9 @@ import {
   subscription,
   Uncaught,
   until,
-  within,
 } from "./tests/support/client.ts";
+import { DEADLINE_MS, within } from "./tests/support/deadline.ts";
+import { Queue } from "./tests/support/queue.ts";
 
 // ---- Emitter ----------------------------------------------------------------
 
@@ -374,7 +374,7 @@ Deno.test("connection goes through its states, each with an event", async () => 
     ["disconnected", undefined],
   ]);
   assertEquals(client.pusher.connection.socket_id, undefined);
-  await within("close", peer.closed);
+  await within(DEADLINE_MS, "close", peer.closed);
 
   client.events.length = 0;
   client.pusher.connect();
@@ -596,7 +596,7 @@ Deno.test("disconnect() leaves no timer and no listener", async () => {
     client.pusher.disconnect();
     client.pusher.disconnect();
   }
-  await within("close", connection.peer.closed);
+  await within(DEADLINE_MS, "close", connection.peer.closed);
   assertEquals([...listeners.names.values()], []);
   assertEquals(time.next(), false);
 });
@@ -952,7 +952,7 @@ Deno.test("signin() twice before the connection signs in once, and again after a
   await settled(peer);
   assertEquals(user.user_data, null);
   peer.send("pusher:signin_success", { user_data: ANN });
-  assertEquals(await within("sign-in", done), undefined);
+  assertEquals(await within(DEADLINE_MS, "sign-in", done), undefined);
   assertStrictEquals(user.signinDonePromise, done);
   assertEquals(user.user_data, JSON.parse(ANN));
   assertEquals(await peer.framesUntilPong(), [
@@ -966,7 +966,7 @@ Deno.test("signin() twice before the connection signs in once, and again after a
   await expectSignin(next);
   next.send("pusher:signin_success", { user_data: ANN });
   assertEquals(await next.next(), subscription("#server-to-user-ann"));
-  await within("sign-in", user.signinDonePromise!);
+  await within(DEADLINE_MS, "sign-in", user.signinDonePromise!);
 
   client.pusher.disconnect();
   assertEquals([user.user_data, user.signin_requested], [null, true]);
@@ -1014,7 +1014,7 @@ Deno.test("a refused sign-in is pusher:signin_error, and the next connection's t
     const error: SubscriptionError = await refused;
     assertEquals([error.type, error.status], ["AuthError", status]);
     assertStringIncludes(error.error, text);
-    await within("sign-in", pusher.user.signinDonePromise!);
+    await within(DEADLINE_MS, "sign-in", pusher.user.signinDonePromise!);
     assertEquals(pusher.user.user_data, null);
     pusher.signin();
     await settled(peer);
@@ -1276,7 +1276,7 @@ Deno.test("errors of the program's function are passed on as they are", async ()
 
 Deno.test("a permission that comes late is not used", async () => {
   await using server = new Server();
-  const requests = new Inbox<[string, (auth: string) => void]>();
+  const requests = new Queue<[string, (auth: string) => void]>();
   using connection = await open(server, {
     channelAuthorization: {
       customHandler({ socketId }, callback) {

@@ -12,8 +12,8 @@ import {
   Server,
   settled,
   until,
-  within,
 } from "../support/client.ts";
+import { DEADLINE_MS, within } from "../support/deadline.ts";
 
 // ---- Closes -----------------------------------------------------------------
 
@@ -82,7 +82,7 @@ Deno.test("close 4000 switches to TLS at once, and for good", async () => {
   using client = new Client(server, { wssPort: tls.addr.port });
   (await server.establish()).close(4000);
   for (let attempt = 0; attempt < 2; attempt++) {
-    using tcp = await within("connection", tls.accept());
+    using tcp = await within(DEADLINE_MS, "connection", tls.accept());
     const firstByte = new Uint8Array(1);
     await tcp.read(firstByte);
     // The type of a TLS handshake record.
@@ -152,7 +152,7 @@ Deno.test("an attempt that hangs is given up, before and after it opens", async 
   using time = new FakeTime();
   using tcp = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   using silent = new Client(tcp.addr);
-  using _connection = await within("connection", tcp.accept());
+  using _connection = await within(DEADLINE_MS, "connection", tcp.accept());
   const late = silent.heard("connecting_in");
   time.tick(15_000);
   await late;
@@ -230,7 +230,7 @@ Deno.test("online makes another attempt in place of an attempt that hangs", asyn
   // `pageshow` says nothing about the network.
   globalThis.dispatchEvent(new Event("pageshow"));
   globalThis.dispatchEvent(new Event("online"));
-  await within("close", hanging.closed);
+  await within(DEADLINE_MS, "close", hanging.closed);
   const connected = client.heard("connected");
   const peer = await server.establish();
   await connected;
@@ -352,7 +352,11 @@ class RawServer implements Disposable {
   }
 
   async accept(): Promise<RawPeer> {
-    const tcp = await within("connection", this.#listener.accept());
+    const tcp = await within(
+      DEADLINE_MS,
+      "connection",
+      this.#listener.accept(),
+    );
     const peer = new RawPeer(tcp);
     this.#peers.push(peer);
     await peer.upgrade();

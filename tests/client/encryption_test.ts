@@ -8,7 +8,6 @@ import {
   AUTH,
   type Client,
   heard,
-  Inbox,
   open,
   type Peer,
   reconnect,
@@ -17,6 +16,7 @@ import {
   settled,
   subscription,
 } from "../support/client.ts";
+import { Queue } from "../support/queue.ts";
 
 /** Vector E1 of the protocol. */
 const E1 = {
@@ -56,7 +56,7 @@ function tampered({ nonce, ciphertext }: typeof E1.box): typeof E1.box {
 /** A client on the channel of the vector, and the requests for its secret. */
 class Encrypted implements AsyncDisposable {
   readonly server = new Server();
-  readonly questions = new Inbox<AuthCallbackOf>();
+  readonly questions = new Queue<AuthCallbackOf>();
   /** Names of the channels in those requests. */
   readonly asked: string[] = [];
   readonly events: [event: string, data: unknown][] = [];

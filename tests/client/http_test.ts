@@ -20,7 +20,6 @@ import {
 import {
   Client,
   heard,
-  Inbox,
   joinReal,
   Listeners,
   RealServer,
@@ -28,8 +27,9 @@ import {
   Server,
   settled,
   until,
-  within,
 } from "../support/client.ts";
+import { DEADLINE_MS, within } from "../support/deadline.ts";
+import { Queue } from "../support/queue.ts";
 import { browserTest, openPage } from "../support/browser.ts";
 import { HttpSocket, type Switch } from "../../client/http.ts";
 
@@ -118,8 +118,8 @@ class Exchange {
 class HttpServer implements AsyncDisposable {
   readonly server = new Server();
   readonly #exchanges: Exchange[] = [];
-  readonly #receiving = new Inbox<Exchange>();
-  readonly #sending = new Inbox<Exchange>();
+  readonly #receiving = new Queue<Exchange>();
+  readonly #sending = new Queue<Exchange>();
 
   constructor() {
     this.server.onRequest = async (request) => {
@@ -158,8 +158,8 @@ class HttpServer implements AsyncDisposable {
 /** A connection, its messages and its end. */
 class Connection implements Disposable {
   readonly socket: HttpSocket;
-  readonly #messages = new Inbox<string>();
-  readonly #closes = new Inbox<[code: number, reason: string]>();
+  readonly #messages = new Queue<string>();
+  readonly #closes = new Queue<[code: number, reason: string]>();
 
   constructor(
     http: HttpServer,
@@ -276,7 +276,7 @@ Deno.test("HttpSocket uses TLS where WebSocket does", async () => {
   const url = () => "wss://127.0.0.1:1/app/k?a=1";
   const options = { httpPort: 1, httpsPort: tls.addr.port };
   const socket = new HttpSocket("xhr_streaming", url, options);
-  using tcp = await within("connection", tls.accept());
+  using tcp = await within(DEADLINE_MS, "connection", tls.accept());
   const firstByte = new Uint8Array(1);
   await tcp.read(firstByte);
   socket.close();
@@ -351,7 +351,7 @@ for (const [title, text, code, reason] of ENDS) {
     const [found, why] = await connection.closed();
     assertEquals(found, code);
     assert(why.startsWith(reason), why);
-    await within("end of the request", answer.givenUp);
+    await within(DEADLINE_MS, "end of the request", answer.givenUp);
   });
 }
 
@@ -410,7 +410,7 @@ Deno.test("xhr_streaming asks again after 262,144 units, at the end of a line", 
   assertEquals(await connection.message(), "1");
   for (let i = 0; i < 2; i++) {
     const next = await http.receive();
-    await within("end of the answer", answer.givenUp);
+    await within(DEADLINE_MS, "end of the answer", answer.givenUp);
     assertEquals(next.url.pathname, pathname);
     assertEquals(next.query, "protocol=7&batch=1");
     // Without a second opening; and the client reads up to the end of the line.
@@ -519,7 +519,7 @@ Deno.test("frames that cannot be sent end the connection", async () => {
       1006,
       `Cannot send: status is ${status}, and must be 200`,
     ]);
-    await within("end of the answer", answer.givenUp);
+    await within(DEADLINE_MS, "end of the answer", answer.givenUp);
   }
 });
 
@@ -543,7 +543,7 @@ Deno.test("close() ends everything, and calls no handler", async () => {
     // The connection is closed.
     socket.send("2");
     if (transport === "xhr_streaming") {
-      await within("end of the answer", first.givenUp);
+      await within(DEADLINE_MS, "end of the answer", first.givenUp);
     }
     assertEquals(time.next(), false);
     assertEquals(calls, 0);
@@ -563,8 +563,8 @@ Deno.test("close() in a handler is the end of the line", async () => {
   };
   const answer = await http.receive();
   answer.write(`o\n${line("1", "2")}${line("3")}`);
-  await within("message", done.promise);
-  await within("end of the answer", answer.givenUp);
+  await within(DEADLINE_MS, "message", done.promise);
+  await within(DEADLINE_MS, "end of the answer", answer.givenUp);
   assertEquals(messages, ["1"]);
 });
 
@@ -574,8 +574,8 @@ Deno.test("close() in a handler is the end of the line", async () => {
 class Sockets implements Disposable {
   readonly urls: string[] = [];
   readonly #original = globalThis.WebSocket;
-  readonly #messages = new Inbox<void>();
-  readonly #closes = new Inbox<void>();
+  readonly #messages = new Queue<void>();
+  readonly #closes = new Queue<void>();
 
   constructor() {
     const { urls } = this;
@@ -611,10 +611,10 @@ async function probing(http: HttpServer): Promise<
   {
     connection: Connection;
     answer: Exchange;
-    switched: Inbox<[WebSocket, string]>;
+    switched: Queue<[WebSocket, string]>;
   } & Disposable
 > {
-  const switched = new Inbox<[WebSocket, string]>();
+  const switched = new Queue<[WebSocket, string]>();
   const connection = new Connection(
     http,
     "xhr_streaming",
@@ -658,7 +658,7 @@ Deno.test("WebSocket takes over once it is greeted, with its greeting", async ()
   socket.send('{"event":"pusher:pong"}');
   assertEquals(await peer.framesUntilPong(), []);
   socket.close();
-  await within("close", peer.closed);
+  await within(DEADLINE_MS, "close", peer.closed);
 });
 
 Deno.test("WebSocket does not take over before frames are sent", async () => {
@@ -688,7 +688,7 @@ Deno.test("WebSocket does not take over before frames are sent", async () => {
   const [socket, text] = await switched.next("switch");
   assertEquals(text, greeting("3.3"));
   socket.close();
-  await within("close", peer.closed);
+  await within(DEADLINE_MS, "close", peer.closed);
 });
 
 /** First messages that do not greet the client. */
@@ -706,13 +706,13 @@ for (const text of REFUSALS) {
     time.tick(7_500);
     const refusing = await http.server.accept();
     refusing.sendText(text);
-    await within("close", refusing.closed);
+    await within(DEADLINE_MS, "close", refusing.closed);
     time.tick(15_000);
     const peer = await http.server.accept();
     peer.sendText(greeting("2.2"));
     const [socket] = await probe.switched.next("switch");
     socket.close();
-    await within("close", peer.closed);
+    await within(DEADLINE_MS, "close", peer.closed);
   });
 }
 
@@ -723,7 +723,7 @@ Deno.test("WebSocket that says nothing for 15 seconds is given up", async () => 
   time.tick(7_500);
   const silent = await http.server.accept();
   time.tick(15_000);
-  await within("close", silent.closed);
+  await within(DEADLINE_MS, "close", silent.closed);
   time.tick(15_000);
   const next = await http.server.accept();
   assertEquals(new URL(next.request.url).pathname, "/x/app/a%20b");
@@ -736,7 +736,7 @@ Deno.test("close() ends a probe, planned or under way", async () => {
   time.tick(7_500);
   const peer = await http.server.accept();
   probe.connection.socket.close();
-  await within("close", peer.closed);
+  await within(DEADLINE_MS, "close", peer.closed);
   assertEquals(time.next(), false);
 });
 
@@ -1007,7 +1007,7 @@ Deno.test("WebSocket takes over from HTTP, and nothing is lost", async () => {
   const connected = client.heard("connected");
   peer.establish("2.2", 120, granted);
   await connected;
-  await within("end of HTTP", answer.givenUp);
+  await within(DEADLINE_MS, "end of HTTP", answer.givenUp);
   assertEquals(pusher.connection.transport.name, "ws");
   assertEquals(client.events, [
     ["state_change", { previous: "connected", current: "connecting" }],
@@ -1044,7 +1044,7 @@ Deno.test("disconnect() while WebSocket takes over is the end of it", async () =
   time.tick(7_500);
   const peer = await http.server.accept();
   peer.establish("2.2");
-  await within("close", peer.closed);
+  await within(DEADLINE_MS, "close", peer.closed);
   assertEquals(client.pusher.connection.state, "disconnected");
   assertEquals(time.next(), false);
 });

@@ -18,7 +18,6 @@ import nacl from "npm:tweetnacl@1.0.3";
 import {
   Client,
   heard,
-  Inbox,
   joinReal,
   open,
   type Peer,
@@ -29,8 +28,9 @@ import {
   settled,
   subscription,
   until,
-  within,
 } from "../support/client.ts";
+import { DEADLINE_MS, within } from "../support/deadline.ts";
+import { Queue } from "../support/queue.ts";
 
 /** A server that grants every extension. */
 function generous(): Server {
@@ -194,7 +194,7 @@ Deno.test("a batch ends when a handler disconnects, and the rest is recovered la
     { event: "x", channel: "a", data: "1", offset: 5 },
     { event: "x", channel: "a", data: "2", offset: 6 },
   ]));
-  await within("close", peer.closed);
+  await within(DEADLINE_MS, "close", peer.closed);
   assertEquals(events, [1]);
   pusher.connect();
   const next = await server.establish("2.2");
@@ -530,7 +530,7 @@ function toBase64(bytes: Uint8Array): string {
 }
 
 /** Options by which the test answers each authorization request with a secret. */
-function askingFor(asked: Inbox<(secret: string) => void>): PusherOptions {
+function askingFor(asked: Queue<(secret: string) => void>): PusherOptions {
   return {
     nacl,
     channelAuthorization: {
@@ -553,7 +553,7 @@ function sendEncrypted(peer: Peer, offset: number, secret: number): void {
 
 Deno.test("encrypted events that wait for a secret are recovered after a reconnect", async () => {
   await using server = generous();
-  const asked = new Inbox<(secret: string) => void>();
+  const asked = new Queue<(secret: string) => void>();
   using connection = await open(server, askingFor(asked));
   const { client: { pusher }, peer } = connection;
   const name = ENCRYPTED;
@@ -591,7 +591,7 @@ const HELD_EPOCHS: [after: number[], recover: Position][] = [
 for (const [after, recover] of HELD_EPOCHS) {
   Deno.test(`encrypted events that wait for a secret across pusher:recovery_failed, then ${after.length ? after : "nothing"}, are recovered from ${recover.offset}`, async () => {
     await using server = generous();
-    const asked = new Inbox<(secret: string) => void>();
+    const asked = new Queue<(secret: string) => void>();
     using connection = await open(server, askingFor(asked));
     const { client: { pusher }, peer } = connection;
     pusher.subscribe(ENCRYPTED);
@@ -828,8 +828,8 @@ Deno.test("a new secret has an authorization request of its own", async () => {
 Deno.test("disconnect() aborts an authorization request", async () => {
   using time = new FakeTime();
   await using server = generous();
-  const arrived = new Inbox<void>();
-  const givenUp = new Inbox<void>();
+  const arrived = new Queue<void>();
+  const givenUp = new Queue<void>();
   server.onRequest = () => {
     arrived.push();
     return new Response(new ReadableStream({ cancel: () => givenUp.push() }));

@@ -14,7 +14,6 @@ import {
   AUTH,
   expectSignin,
   heard,
-  Inbox,
   open,
   reconnect,
   record,
@@ -22,8 +21,9 @@ import {
   settled,
   signIn,
   subscription,
-  within,
 } from "../support/client.ts";
+import { DEADLINE_MS, within } from "../support/deadline.ts";
+import { Queue } from "../support/queue.ts";
 
 // ---- Answers ----------------------------------------------------------------
 
@@ -50,7 +50,7 @@ for (const data of NO_USERS) {
     peer.send("pusher:signin_success", data);
     await settled(peer);
     assertEquals(pusher.user.user_data, null);
-    await within("sign-in", pusher.user.signinDonePromise!);
+    await within(DEADLINE_MS, "sign-in", pusher.user.signinDonePromise!);
     const heardByUser = record(pusher.user);
     for (const channel of ["#server-to-user-ann", ""]) {
       peer.send("hi", 1, { channel });
@@ -63,7 +63,7 @@ for (const data of NO_USERS) {
 Deno.test("answers that come late neither sign in nor sign out", async () => {
   await using server = new Server();
   type Answer = (error: unknown, auth?: string) => void;
-  const requests = new Inbox<[string, Answer]>();
+  const requests = new Queue<[string, Answer]>();
   using connection = await open(server, {
     userAuthentication: {
       customHandler({ socketId }, callback) {
@@ -80,7 +80,7 @@ Deno.test("answers that come late neither sign in nor sign out", async () => {
   const done = pusher.user.signinDonePromise!;
   const [firstId, answerFirst] = await requests.next("request");
   const peer = await reconnect(server, connection);
-  await within("end of the sign-in", done);
+  await within(DEADLINE_MS, "end of the sign-in", done);
   const [secondId, answerSecond] = await requests.next("request");
   assertEquals([firstId, secondId], ["1.1", "2.2"]);
   answerFirst(null, "late");

@@ -18,48 +18,12 @@ import {
   type SubscribeOptions,
 } from "@glitz/pusher/client";
 import { fallback } from "../../ext/fallback.ts";
-
-/** Deadline of every wait; in a test that passes a wait takes milliseconds. */
-const DEADLINE_MS = 5_000;
-
-/** Deadlines run in real time, even in a test with fake time. */
-const { setTimeout: startTimer, clearTimeout: stopTimer } = globalThis;
-
-export async function within<T>(what: string, promise: Promise<T>): Promise<T> {
-  let timer: ReturnType<typeof setTimeout> | undefined;
-  const late = new Promise<never>((_, reject) => {
-    timer = startTimer(() => reject(new Error(`No ${what}`)), DEADLINE_MS);
-  });
-  try {
-    return await Promise.race([promise, late]);
-  } finally {
-    stopTimer(timer);
-  }
-}
-
-/** A queue of arrived items; a test takes them in order. */
-export class Inbox<T> {
-  readonly #items: T[] = [];
-  #wake = () => {};
-
-  push(item: T): void {
-    this.#items.push(item);
-    this.#wake();
-  }
-
-  async next(what: string): Promise<T> {
-    if (this.#items.length === 0) {
-      const { promise, resolve } = Promise.withResolvers<void>();
-      this.#wake = resolve;
-      await within(what, promise);
-    }
-    return this.#items.shift()!;
-  }
-}
+import { DEADLINE_MS, within } from "./deadline.ts";
+import { Queue } from "./queue.ts";
 
 /** The server's end of one socket. */
 export class Peer {
-  readonly #frames = new Inbox<Frame>();
+  readonly #frames = new Queue<Frame>();
   readonly #socket: WebSocket;
   readonly request: Request;
   readonly closed: Promise<CloseEvent>;
@@ -114,7 +78,7 @@ export class Peer {
 
 /** A server on a port of its own. */
 export class Server implements AsyncDisposable {
-  readonly #peers = new Inbox<Peer>();
+  readonly #peers = new Queue<Peer>();
   readonly #http: Deno.HttpServer<Deno.NetAddr>;
   /** Answers a request that is no WebSocket. */
   onRequest: (request: Request) => Response | Promise<Response> = () =>
@@ -209,6 +173,7 @@ export function optionsFor(
 // deno-lint-ignore no-explicit-any -- tests know what they wait for
 export function heard(emitter: Emitter<any>, event: string): Promise<any> {
   const promise = within(
+    DEADLINE_MS,
     event,
     new Promise((resolve) => emitter.bind(event, resolve)),
   );
@@ -301,6 +266,7 @@ export function record(
 export async function until(isTrue: () => boolean): Promise<void> {
   const { port1, port2 } = new MessageChannel();
   await within(
+    DEADLINE_MS,
     String(isTrue),
     (async () => {
       while (!isTrue()) {
