@@ -1,7 +1,6 @@
 /**
  * The tour of the server, in the order of the sections of mod.ts: what it does,
- * on real sockets. What is refused, what is limited and what can go wrong is in
- * tests/server/.
+ * on real sockets. Refusals, limits and failures are tested in tests/server/.
  */
 import { Pusher } from "@glitz/pusher";
 import * as exported from "@glitz/pusher";
@@ -754,7 +753,7 @@ Deno.test("on tells each change once, in order and after it has happened", async
   });
   const { code } = await ann.close();
   assertEquals((await journal.next("disconnected")).code, code);
-  assertEquals(journal.told(), [
+  assertEquals(journal.calls(), [
     "connected",
     "connected",
     "channel_occupied news",
@@ -924,7 +923,10 @@ Deno.test("close ends every connection with 4200 and serves nothing more", async
     const closing = await within(DEADLINE_MS, "close", client.closed);
     assertEquals(closing, { code: 4200, reason: dataOf(frame).message });
   }
-  assertEquals(server.journal.told("member_removed", "disconnected").length, 4);
+  assertEquals(
+    server.journal.calls("member_removed", "disconnected").length,
+    4,
+  );
   for (let i = 0; i < 2; i++) {
     assertEquals((await server.journal.next("disconnected")).code, 4200);
   }
@@ -1166,7 +1168,7 @@ Deno.test("pusher:subscribe a second time succeeds again and changes nothing", a
     ADDED,
     "e",
   ]);
-  assertEquals(server.journal.told("channel_occupied", "member_added"), [
+  assertEquals(server.journal.calls("channel_occupied", "member_added"), [
     "channel_occupied presence-a",
     "member_added presence-a bob",
     "member_added presence-a ann",
@@ -1376,7 +1378,7 @@ Deno.test("a user with several sockets joins and leaves once", async () => {
     data: '{"user_id":"7"}',
   });
   await bob.silence();
-  assertEquals(server.journal.told("member_added", "member_removed"), [
+  assertEquals(server.journal.calls("member_added", "member_removed"), [
     "member_added presence-a bob",
     "member_added presence-a 7",
     "member_added presence-a late",

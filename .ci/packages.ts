@@ -22,7 +22,7 @@ export interface Packages {
   isOnline: boolean;
   /** The same in words. */
   source: string;
-  /** What to tell a Deno whose working directory is the repository. */
+  /** Flags for a Deno whose working directory is the repository. */
   flags: string[];
 }
 
@@ -39,8 +39,8 @@ export async function findPackages(): Promise<Packages> {
 }
 
 /**
- * Has Deno check against a copy of deno.lock, for what may be seen in a run but
- * is no change to commit: the latest `@std`, modules that a test itself serves.
+ * Makes Deno check against a copy of deno.lock. A run may add entries that are no
+ * change to commit: the latest `@std`, modules that a test itself serves.
  */
 export async function scratchLock(): Promise<string> {
   const lock = ".artifacts/deno.lock";
@@ -99,7 +99,7 @@ function jsrModules(): string[] {
 
 if (import.meta.main) {
   const { flags, isOnline } = await findPackages();
-  // Without JSR all that there is to see is pinned in deno.lock itself.
+  // Without JSR, deno.lock itself has all that a run can meet.
   if (isOnline) flags.push(await scratchLock());
   console.log(flags.join("\n"));
 }

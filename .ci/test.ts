@@ -11,9 +11,11 @@ import { findPackages, scratchLock } from "./packages.ts";
 
 /**
  * How many files are tested at a time. Tests mostly wait, for browsers and for
- * what the protocol measures in seconds: two keep each other from nothing.
+ * what the protocol measures in seconds, so that a job more than there are cores
+ * is no hindrance to the others.
  */
-const JOBS = Deno.env.get("DENO_JOBS") ?? "2";
+const JOBS = Deno.env.get("DENO_JOBS") ??
+  `${navigator.hardwareConcurrency + 1}`;
 
 /** The last line of `deno test`; where there are steps, they follow a number. */
 const SUMMARY =
@@ -50,7 +52,7 @@ async function denoTest(
       ...args,
     ],
     cwd: new URL("..", import.meta.url),
-    // A pipe is no terminal, but what comes through it is shown on one.
+    // A pipe is no terminal, but its output is shown on a terminal.
     env: {
       DENO_JOBS: JOBS,
       ...(Deno.stdout.isTerminal() && { FORCE_COLOR: "1" }),
@@ -74,7 +76,7 @@ function permissions(): string[] {
     "--allow-read",
     // Browser profiles and screenshots.
     `--allow-write=${tmpdir()},.artifacts`,
-    // Which variables a package from npm looks at is its own affair.
+    // Packages from npm read variables of their own choice.
     "--allow-env",
     // Servers on this machine, and listeners on all of its addresses.
     "--allow-net=localhost,127.0.0.1,[::1],0.0.0.0",

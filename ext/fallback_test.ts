@@ -993,7 +993,7 @@ Deno.test("a client that does not ask for limits.bufferedBytes is closed with 41
   await server.pusher.trigger("news", "e", event(5_000));
   await server.pusher.trigger("news", "e", event(5_000));
   await turn();
-  assertEquals(server.journal.told("disconnected"), []);
+  assertEquals(server.journal.calls("disconnected"), []);
   await client.receive("xhr");
   assertEquals((await client.rest()).length, 1);
 
@@ -1210,7 +1210,7 @@ Deno.test("Pusher.close ends every session with 4200, and lets every answer end"
     assertEquals(dataOf(await client.frame("pusher:error")).code, 4200);
     assertMatch(`${await client.rest()}`, /^c\[4200,"/);
   }
-  assertEquals(server.journal.told("disconnected").length, 3);
+  assertEquals(server.journal.calls("disconnected").length, 3);
   assertEquals(await refusalOf(clientOf(server), "xhr"), 4100);
 });
 
@@ -1224,7 +1224,7 @@ Deno.test("1,000 sessions that open and break off leave nothing behind", async (
     }));
   }
   await server.journal.settled();
-  assertEquals(server.journal.told("disconnected").length, 1000);
+  assertEquals(server.journal.calls("disconnected").length, 1000);
   assertEquals((await server.pusher.channels()).channels, {});
 });
 
@@ -1253,7 +1253,7 @@ for (const action of ["xhr_streaming", "xhr", "xhr_send"]) {
     );
     assertEquals([response.status, await response.text()], [204, ""]);
     assertObjectMatch(Object.fromEntries(response.headers), CORS);
-    assertEquals(server.journal.told("connected"), []);
+    assertEquals(server.journal.calls("connected"), []);
   });
 }
 

@@ -1,5 +1,5 @@
 /**
- * The conformance tool, run against the standalone server as anybody runs it.
+ * The conformance command, run against the standalone server.
  */
 import { assertEquals } from "@std/assert";
 

@@ -1,5 +1,5 @@
 /**
- * The HTTP API and the methods that do the same, given what they must refuse.
+ * Calls that the HTTP API, and the methods of the same names, have to refuse.
  */
 import { Pusher } from "@glitz/pusher";
 import { assert, assertEquals, assertThrows } from "@std/assert";

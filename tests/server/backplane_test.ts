@@ -87,7 +87,7 @@ Deno.test("a backplane that answers later serves the whole API", async () => {
   });
   await tab.close();
   await server.journal.next("disconnected");
-  assertEquals(server.journal.told("member_removed"), []);
+  assertEquals(server.journal.calls("member_removed"), []);
 });
 
 Deno.test("close lets go of the backplane last", async () => {

@@ -122,7 +122,7 @@ eachBackplane(
         assertEquals(await givenBy(server, channel, init), frame);
       }
     }
-    assertEquals(server.journal.told("cache_miss"), []);
+    assertEquals(server.journal.calls("cache_miss"), []);
   },
 );
 
@@ -364,7 +364,7 @@ eachBackplane(
     });
     assertEquals(reason, "InvalidChannelData 400");
     await client.silence();
-    assertEquals(server.journal.told("cache_miss"), []);
+    assertEquals(server.journal.calls("cache_miss"), []);
   },
 );
 

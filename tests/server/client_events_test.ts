@@ -1,5 +1,5 @@
 /**
- * Client events, given what they must refuse, and their rate.
+ * Client events that the server has to refuse, and their rate.
  */
 import { assert, assertEquals } from "@std/assert";
 import { objectOf, serve } from "../support/server.ts";

@@ -1,5 +1,5 @@
 /**
- * Subscription counts: whom they are told, and how often.
+ * Subscription counts: which clients get them, and how often.
  */
 import { Pusher, type PusherOptions } from "@glitz/pusher";
 import {
@@ -42,7 +42,7 @@ eachBackplane(
       bob.unsubscribe("news");
       await bob.silence();
       await ann.silence();
-      assertEquals(server.journal.told("subscription_count"), []);
+      assertEquals(server.journal.calls("subscription_count"), []);
     }
   },
 );
@@ -127,7 +127,7 @@ eachBackplane("presence channels send no counts", async (start) => {
     assert(frames.every(({ event }) => event !== COUNT));
     await ann.silence();
   }
-  assertEquals(server.journal.told("subscription_count"), []);
+  assertEquals(server.journal.calls("subscription_count"), []);
 });
 
 eachBackplane(

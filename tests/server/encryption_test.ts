@@ -1,7 +1,7 @@
 /**
  * What the server does with an `encryption` option, whatever cipher is behind
- * it: clear text never leaves the program, and clients are given the secret with
- * the signature.
+ * it: clear text never leaves the program, and clients get the secret with the
+ * signature.
  */
 import { type Encryption, Pusher } from "@glitz/pusher";
 import {
@@ -171,7 +171,7 @@ eachBackplane(
     }
     await client.silence();
     assertEquals(encryption.asked, []);
-    assertEquals(server.journal.told("published"), []);
+    assertEquals(server.journal.calls("published"), []);
   },
 );
 
@@ -199,7 +199,7 @@ Deno.test("trigger refuses encrypted channels at once when there is no encryptio
     const signed = server.pusher.authorizeChannel("1.1", channel);
     assertEquals(signed, { auth: channelAuth(APP, "1.1", channel) });
   }
-  assertEquals(server.journal.told("published"), []);
+  assertEquals(server.journal.calls("published"), []);
 });
 
 eachBackplane(

@@ -1,6 +1,6 @@
 /**
- * Whole clients over HTTP streaming and polling: stock ones, in Deno and in a
- * browser, and our own, behind networks that take things away.
+ * Whole clients over HTTP streaming and polling: stock clients, in Deno and in a
+ * browser, and our own client, behind networks that lose requests and answers.
  */
 import {
   assert,
@@ -138,7 +138,7 @@ for (const transport of TRANSPORTS) {
       events.slice(0, -1).map(([, data]) => Object(data).n),
       Array.from({ length: 200 }, (_, n) => n),
     );
-    assertEquals(server.journal.told("disconnected"), []);
+    assertEquals(server.journal.calls("disconnected"), []);
   });
 
   Deno.test(`pusher-js over ${transport} sends 100 frames at once, and all arrive`, async () => {
@@ -355,7 +355,7 @@ for (const transport of TRANSPORTS) {
     server.pusher.trigger("news", "last", 1);
     await last;
     assertEquals(numbers, Array.from({ length: 200 }, (_, n) => n));
-    assertEquals(server.journal.told("disconnected"), []);
+    assertEquals(server.journal.calls("disconnected"), []);
   });
 
   Deno.test(`client.ts over ${transport} misses nothing that is sent while its network is gone`, async () => {
@@ -488,7 +488,7 @@ async function converse(
   listener: Client,
   count: number,
 ): Promise<void> {
-  const turns = () => server.journal.told("connected", "disconnected");
+  const turns = () => server.journal.calls("connected", "disconnected");
   const before = turns();
   for (let n = 0; n < count; n++) {
     await server.pusher.trigger("private-room", "next", n);
@@ -590,7 +590,7 @@ Deno.test("client.ts over xhr_streaming begins anew where the greeting was lost"
   // What hears of no greeting is given up after 5 s.
   assertLess(performance.now() - startedAt, 4_000);
   assertEquals(front.lost[0], "xhr_streaming");
-  const turns = server.journal.told("connected", "disconnected");
+  const turns = server.journal.calls("connected", "disconnected");
   assertEquals(turns, ["connected", "disconnected", "connected"]);
   const created = told(news, "create");
   await server.pusher.trigger("news", "create", 1);
@@ -620,7 +620,7 @@ Deno.test("client.ts over xhr_streaming misses nothing where the lines of a furt
   await last;
   assertEquals(numbers, Array.from({ length: 60 }, (_, n) => n));
   assertArrayIncludes(front.lost, ["xhr_streaming"]);
-  assertArrayIncludes(server.journal.told("disconnected"), ["disconnected"]);
+  assertArrayIncludes(server.journal.calls("disconnected"), ["disconnected"]);
 });
 
 // ---- Browsers ---------------------------------------------------------------
@@ -644,7 +644,7 @@ for (const transport of TRANSPORTS) {
         server.pusher.trigger("news", "next", { n, pad });
       }
       await window.logs(`["got",200,true]`);
-      assertEquals(server.journal.told("disconnected"), []);
+      assertEquals(server.journal.calls("disconnected"), []);
       await window.page.close();
       await server.journal.next("disconnected");
     },

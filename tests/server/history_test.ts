@@ -1,5 +1,5 @@
 /**
- * The history that recovery is served from: of what it is kept, and its bounds.
+ * The history that recovery is served from: which channels have it, and its bounds.
  */
 import { type History, Pusher, type PusherOptions } from "@glitz/pusher";
 import {
@@ -95,7 +95,7 @@ recoveryTest(
     const published = await server.api("POST", "/events", params);
     const none = { channels: { news: { subscription_count: 0 } } };
     assertEquals(published.body, none);
-    const told = server.journal.told("channel_occupied", "channel_vacated");
+    const told = server.journal.calls("channel_occupied", "channel_vacated");
     assertEquals(told.toSorted(), [
       "channel_occupied news",
       "channel_occupied presence-a",

@@ -3,7 +3,7 @@
  * server stays up, says nothing outside its tables, tells no secret, reports no
  * fault of the program, and two other clients notice nothing.
  *
- * The harness checks every frame and every refusal against the tables of the
+ * `support/server.ts` checks every frame and every refusal against the tables of the
  * protocol; a hook that says `error` fails the test.
  *
  * @module
@@ -719,7 +719,7 @@ Deno.test("signed bodies of any kind are refused in the table's terms and publis
     });
     assertEquals(answer.status, 400);
   }
-  const published = server.journal.told("published");
+  const published = server.journal.calls("published");
   assertEquals(published, []);
 });
 

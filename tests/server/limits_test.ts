@@ -1,6 +1,6 @@
 /**
- * Limits, each at its figure and one past it, and what becomes of a client that
- * is silent, too slow or gone.
+ * Limits, each at its figure and one past it, and clients that are silent, too
+ * slow or gone.
  */
 import { assert, assertEquals, assertMatch, assertThrows } from "@std/assert";
 import { DEADLINE_MS, within } from "../support/deadline.ts";

@@ -1,6 +1,6 @@
 /**
- * Options: what is refused and how it is said, and the instance that a program
- * gets without any.
+ * Options: which are refused, with which message, and the default instance, which
+ * has none.
  */
 import { Pusher, type PusherOptions } from "@glitz/pusher";
 import {

@@ -1,6 +1,6 @@
 /**
- * What pages ask the handler for: the client it serves, and signatures from the
- * auth endpoints, each from the origins that may.
+ * What pages ask the handler for: the client that it serves, and signatures from
+ * the auth endpoints, for pages of the origins that are allowed.
  */
 import { type OriginRule, Pusher, type UserData } from "@glitz/pusher";
 import {
@@ -458,7 +458,7 @@ Deno.test("POST /pusher/user-auth signs whom authenticate names", async () => {
       assertEquals([status, Object.keys(body)], [403, ["error"]]);
       assertEquals(headers.get("content-type"), "application/json");
     }
-    assertEquals(server.journal.told("error"), []);
+    assertEquals(server.journal.calls("error"), []);
   }
 });
 

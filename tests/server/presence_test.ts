@@ -144,7 +144,7 @@ eachBackplane(
       new Set((await server.pusher.users("presence-a")).users.map((u) => u.id)),
       new Set(["bob", "zoë"]),
     );
-    const added = server.journal.told("member_added");
+    const added = server.journal.calls("member_added");
     assertEquals(added.at(-1), "member_added presence-a zoë");
     await leave(server, ann);
     assertEquals(dataOf(await bob.next(REMOVED)), { user_id: "zoë" });

@@ -1,8 +1,8 @@
 /**
- * Recovery, as a client on the wire sees it: what it asks for, what it is told
- * of its position, what it is given when it comes back, and that it is told
- * where something is gone. What a plain client sees is held against a server
- * that keeps nothing.
+ * Recovery, as a client on the wire sees it: what the client asks for, which
+ * positions it gets, which messages it gets when it reconnects, and the event that
+ * says when messages cannot be recovered. A plain client must see the same as from
+ * a server without a history.
  */
 import type { Encryption, PusherOptions } from "@glitz/pusher";
 import {

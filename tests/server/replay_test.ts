@@ -1,6 +1,6 @@
 /**
- * How what was missed, and what comes together, gets to a client: replays larger
- * than what a client may leave unread, and several frames in one.
+ * Replays larger than the buffer that a client may leave unread, and batches,
+ * which put several frames into one.
  */
 import { assertEquals, assertGreater, assertLess } from "@std/assert";
 import { FakeTime } from "@std/testing/time";

@@ -1,7 +1,7 @@
 /**
- * Sessions: what a stock client gets that only put `/r/<id>` in front of its
- * path. The clients are raw sockets, on which the test decides what is answered
- * and when.
+ * Sessions: what a stock client gets that puts `/r/<id>` in front of its path. The
+ * clients are raw sockets, so that a test decides which pings they answer, and
+ * when.
  */
 import type { Encryption } from "@glitz/pusher";
 import {

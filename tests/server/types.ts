@@ -1,7 +1,7 @@
 /**
- * What the compiler is to accept and to refuse of the server's typed interface.
+ * What the compiler has to accept and to refuse of the server's typed interface.
  * Nothing here runs: `deno check .` is the test. It fails where a right use does
- * not compile, and where one that is marked as wrong does.
+ * not compile, and where a use that is marked as wrong does.
  *
  * @module
  */

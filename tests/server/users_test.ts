@@ -1,6 +1,6 @@
 /**
- * Users: who signs in, what is sent to them, and how they are made to leave. Each
- * rule is held against every kind of backplane.
+ * Users: how they sign in, the events sent to them, and how their connections are
+ * terminated. Each rule is tested with every kind of backplane.
  */
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { eachBackplane, lateJoin } from "../support/backplanes.ts";
@@ -590,7 +590,7 @@ eachBackplane(
     await leave(server, ann);
     await using _fence = await server.connect();
     assertEquals(
-      journal.told().filter((entry) =>
+      journal.calls().filter((entry) =>
         /channel|member|count|cache/.test(entry)
       ),
       [],
@@ -616,7 +616,7 @@ eachBackplane(
     }
     await ann.silence();
     await tab.silence();
-    assertEquals(server.journal.told("client_event"), []);
+    assertEquals(server.journal.calls("client_event"), []);
   },
 );
 

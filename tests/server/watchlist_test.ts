@@ -1,6 +1,6 @@
 /**
- * Watchlists: whose coming and going a user is told. Each rule is held against
- * every kind of backplane.
+ * Watchlists: a client hears when the users on its list sign in and leave. Each
+ * rule is tested with every kind of backplane.
  */
 import {
   assert,

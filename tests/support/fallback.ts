@@ -239,7 +239,7 @@ export class Puppet implements FallbackServer {
   readonly path: string = "";
   transport!: Transport;
   readonly received: unknown[] = [];
-  /** How often it was told of a client that is alive. */
+  /** How often `heard` was called, which says that the client is alive. */
   heards = 0;
   readonly closes: number[] = [];
   readonly opened: [key: string, url: string][] = [];

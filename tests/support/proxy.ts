@@ -17,7 +17,7 @@ const HOST = "127.0.0.1";
 
 /** How long a truncation waits for something to truncate before it cuts. */
 const TRUNCATION_WAIT_MS = 500;
-/** How long an end of a link may take to end after what was said to it last. */
+/** How long an end of a link may take to end after the last bytes to it. */
 const FAREWELL_MS = 1_000;
 
 /** How long a storm waits for a link when there is none. */
@@ -165,7 +165,7 @@ class Link {
 
   async #run(): Promise<void> {
     const ends = [this.#client, this.#server];
-    // What fails is noticed by whoever reads; without a listener it would throw.
+    // The reader notices a failure; without a listener it would be thrown.
     for (const socket of ends) socket.on("error", () => {});
     const gone = ends.map((socket) =>
       socket.closed ? undefined : new Promise((r) => socket.once("close", r))
@@ -234,7 +234,7 @@ class Link {
 
   /**
    * Resets an end. A server that has not answered yet gets an orderly end: Deno
-   * 2.9.6 never tells of a socket that is reset while it is being upgraded, and
+   * 2.9.6 never reports a socket that is reset while it is being upgraded, and
    * then `shutdown()` of the server never resolves.
    */
   #reset(socket: Socket): void {

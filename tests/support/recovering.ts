@@ -1,7 +1,7 @@
 /**
- * What the tests of recovery, of replays and of sessions have in common: kinds of
- * servers and clients, and events that are numbers, so that it can be seen at
- * once what is missing, twice or out of order.
+ * What the tests of recovery, history, replays and sessions have in common: kinds
+ * of servers and clients, and events that are numbers, which show at once what is
+ * missing, delivered twice or out of order.
  *
  * @module
  */
@@ -47,7 +47,7 @@ function lane(
   };
 }
 
-/** The plainest of them. */
+/** The plainest kind. */
 export const PLAIN: Lane = lane(RECOVER);
 
 const LANES: [suffix: string, lane: Lane][] = [
@@ -89,12 +89,12 @@ export async function publish(
   );
 }
 
-/** The number that an event is. */
+/** The number that an event carries. */
 export function numberOf({ data }: Frame): number {
   return parseInt(String(data));
 }
 
-/** Takes events, which have to be these numbers in order. */
+/** Takes events, which have to carry these numbers in order. */
 export async function take(
   client: Client,
   from: number,
@@ -109,23 +109,23 @@ export async function take(
   return frames;
 }
 
-/** Takes the events that the server has, up to where it has no more to say. */
+/** Takes all events that the server has sent so far. */
 export async function rest(client: Client): Promise<number[]> {
   const frames = (await client.framesUntilPong()).filter(isNoPing);
   for (const { event } of frames) assertEquals(event, "n");
   return frames.map(numberOf);
 }
 
-// Sessions are pinged whenever there is something to acknowledge.
+// The server pings a session while events are unacknowledged.
 const isNoPing = ({ event }: Frame): boolean => event !== "pusher:ping";
 
-/** Takes the names of all that the server has to say. */
+/** Takes the names of all frames that the server has sent so far. */
 export async function names(client: Client): Promise<string[]> {
   const frames = (await client.framesUntilPong()).filter(isNoPing);
   return frames.map(({ event }) => event);
 }
 
-/** Has a client that recovers come to channels and go again; where it was. */
+/** Subscribes a recovering client to channels and disconnects it; its positions. */
 export async function visit(
   { connect }: Lane,
   server: TestServer,
@@ -138,14 +138,14 @@ export async function visit(
 
 const FAILED = "pusher:recovery_failed";
 
-/** Takes the word that something is gone. */
+/** Takes the event which says that messages cannot be recovered. */
 export async function failure(client: Client, channel: string): Promise<void> {
   const data = JSON.stringify({ channel });
   const { position: _, ...frame } = await client.next(FAILED);
   assertEquals(frame, { event: FAILED, channel, data });
 }
 
-/** What the last events of a channel are, for a client that comes anew. */
+/** The last events of a channel, as a new subscriber gets them by `rewind`. */
 export async function rewound(
   { connect }: Lane,
   server: TestServer,
@@ -158,7 +158,7 @@ export async function rewound(
   return await rest(client);
 }
 
-/** Comes back to a channel: what was missed, or null for a failure. */
+/** Subscribes again: returns what the client missed, or null for a failure. */
 export async function missed(
   { connect }: Lane,
   server: TestServer,

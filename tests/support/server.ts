@@ -1,10 +1,7 @@
 /**
- * A server on a port of its own and clients that speak to it in the raw: what
- * the tests of the server are written with.
- *
- * Signatures are made here from the text of the protocol, never by the server's
- * own code, so that they can find it wrong. Rules that hold for every frame and
- * every hook are checked here, for every test.
+ * A server on a port of its own and raw clients of it: what the tests of the
+ * server are written with. Rules that hold for every frame and every hook are
+ * checked here, for every test.
  *
  * @module
  */
@@ -46,8 +43,8 @@ export const TWO_APPS: [App, App] = [
 const faults: unknown[] = [];
 
 /**
- * Cleans up after a test. What goes wrong is told when the test has ended, so
- * that it does not hide the test's own failure.
+ * Cleans up after a test. A failure of the clean-up is thrown when the test has
+ * ended, so that it does not hide the test's own failure.
  */
 export async function cleanUp(steps: () => Promise<unknown>): Promise<void> {
   try {
@@ -120,7 +117,7 @@ export async function read(response: Response): Promise<Answer> {
   return { status, headers, text, body };
 }
 
-/** Checks that a refusal of ours is told as JSON with one sentence. */
+/** Checks that the answer is JSON, and that a refusal is one sentence. */
 export function checked(answer: Answer): Answer {
   const { status, headers, text, body } = answer;
   assertEquals(headers.get("content-type"), "application/json", text);
@@ -159,21 +156,21 @@ const SESSION_PATH = /\/r\/[\w-]{16,128}\/(pusher\/)?app\//;
 
 /**
  * Parses what the server sends on one connection, and checks what holds for
- * every frame. Whatever goes beyond the plain protocol has to have been asked
- * for, and granted.
+ * every frame. The client must have asked for each extension of the protocol, and
+ * the server must have granted it.
  */
 export class FrameReader {
   readonly #asked: ReadonlySet<string>;
   readonly #isSession: boolean;
   #granted: ReadonlySet<string> = new Set();
-  /** What each channel has come to, on a connection that recovers. */
+  /** The last offset of each channel, on a connection that recovers. */
   readonly #offsets = new Map<string, number>();
-  /** Channels on which the next frame has to tell of a failure. */
+  /** Channels whose next frame has to be `pusher:recovery_failed`. */
   readonly #failing = new Set<string>();
-  /** Channels on which an event may follow that was kept, not published. */
+  /** Channels on which the cached event may follow, which has no offset. */
   readonly #cached = new Set<string>();
 
-  /** @param url Where the client has connected; without one it is a plain one. */
+  /** @param url Where the client has connected; without it the client is plain. */
   constructor(url = "") {
     const [path = "", query] = url.split("?");
     const params = new URLSearchParams(query);
@@ -188,93 +185,93 @@ export class FrameReader {
     assert(typeof text === "string", `Frame is not text: ${text}`);
     assertFalse(text.includes(APP.secret), text);
     const whole = JSON.parse(text);
-    const told = `in ${text.slice(0, 300)}`;
-    if (!Array.isArray(whole)) return [this.#check(whole, told)];
-    assert(this.#granted.has("batch"), `Batch unasked ${told}`);
-    assert(whole.length > 0, `Nothing ${told}`);
+    const label = `in ${text.slice(0, 300)}`;
+    if (!Array.isArray(whole)) return [this.#check(whole, label)];
+    assert(this.#granted.has("batch"), `Batch unasked ${label}`);
+    assert(whole.length > 0, `Nothing ${label}`);
     return whole.map((frame) =>
       this.#check(frame, `in ${JSON.stringify(frame).slice(0, 300)}`)
     );
   }
 
-  #check(frame: Frame, told: string): Frame {
+  #check(frame: Frame, label: string): Frame {
     const { event, channel, data, user_id, ...rest } = frame;
-    assert(typeof event === "string", `No event ${told}`);
-    if (this.#granted.has("recover")) this.#checkPosition(frame, told);
-    else assertEquals(rest, {}, `Unknown fields ${told}`);
-    if (channel !== undefined) assert(typeof channel === "string", told);
-    if (user_id !== undefined) assert(typeof user_id === "string", told);
+    assert(typeof event === "string", `No event ${label}`);
+    if (this.#granted.has("recover")) this.#checkPosition(frame, label);
+    else assertEquals(rest, {}, `Unknown fields ${label}`);
+    if (channel !== undefined) assert(typeof channel === "string", label);
+    if (user_id !== undefined) assert(typeof user_id === "string", label);
     if (event === "pusher:error") {
       // The assertions are what finds out whether it is such an object.
       const { code, message, ...more } = data as Record<string, unknown>;
-      assertEquals(more, {}, told);
-      assert(ERROR_CODES.has(code as number), `Code not in the table ${told}`);
-      assert(typeof message === "string" && message !== "", told);
+      assertEquals(more, {}, label);
+      assert(ERROR_CODES.has(code as number), `Code not in the table ${label}`);
+      assert(typeof message === "string" && message !== "", label);
     } else if (event === "pusher:subscription_error") {
-      assert(typeof channel === "string", `No channel ${told}`);
+      assert(typeof channel === "string", `No channel ${label}`);
       const { type, status, error, ...more } = data as Record<string, unknown>;
-      assertEquals(more, {}, told);
+      assertEquals(more, {}, label);
       const isKnown = REFUSALS[type as string]?.includes(status as number);
-      assert(isKnown, `Not in table ${told}`);
-      assert(typeof error === "string" && error !== "", told);
+      assert(isKnown, `Not in table ${label}`);
+      assert(typeof error === "string" && error !== "", label);
     } else {
-      assert(data === undefined || typeof data === "string", told);
+      assert(data === undefined || typeof data === "string", label);
     }
-    if (event === ESTABLISHED) this.#grant(dataOf(frame).extensions, told);
+    if (event === ESTABLISHED) this.#grant(dataOf(frame).extensions, label);
     if (event === RECOVERY_FAILED) {
-      assert(this.#isSession || this.#granted.has("recover"), told);
-      assertEquals(data, JSON.stringify({ channel }), told);
+      assert(this.#isSession || this.#granted.has("recover"), label);
+      assertEquals(data, JSON.stringify({ channel }), label);
     }
     return frame;
   }
 
-  /** A client that asked for nothing is told nothing of extensions. */
-  #grant(extensions: unknown, told: string): void {
+  /** The server names no extension to a client that asked for none. */
+  #grant(extensions: unknown, label: string): void {
     if (extensions === undefined) return;
-    assert(this.#asked.size > 0, `Extensions unasked ${told}`);
-    assert(Array.isArray(extensions), told);
+    assert(this.#asked.size > 0, `Extensions unasked ${label}`);
+    assert(Array.isArray(extensions), label);
     this.#granted = new Set(extensions);
-    assertEquals(this.#granted.size, extensions.length, told);
+    assertEquals(this.#granted.size, extensions.length, label);
     for (const extension of extensions) {
       const isFit = extension === "auth" || this.#asked.has(extension);
-      assert(isFit, `Extension unasked ${told}`);
+      assert(isFit, `Extension unasked ${label}`);
     }
   }
 
   /** Offsets of a channel grow from the position that it began with. */
-  #checkPosition(frame: Frame, told: string): void {
+  #checkPosition(frame: Frame, label: string): void {
     const { event, channel = "", offset, position, recovered } = frame;
     const { event: _, channel: __, data: ___, user_id: ____, ...rest } = frame;
     for (const field of Object.keys(rest)) {
       const isKnown = ["offset", "position", "recovered"].includes(field);
-      assert(isKnown, `Unknown field ${field} ${told}`);
+      assert(isKnown, `Unknown field ${field} ${label}`);
     }
     const isAwaited = this.#failing.delete(channel);
     if (event === RECOVERY_FAILED) {
       // It may come at any time, and says where the channel goes on.
-      assertEquals([offset, recovered], [undefined, undefined], told);
-      assert(position !== undefined, `No position ${told}`);
-      this.#offsets.set(channel, checkedOffset(position, told));
+      assertEquals([offset, recovered], [undefined, undefined], label);
+      assert(position !== undefined, `No position ${label}`);
+      this.#offsets.set(channel, checkedOffset(position, label));
       return;
     }
-    assert(!isAwaited, `A failure has to follow its confirmation ${told}`);
+    assert(!isAwaited, `A failure has to follow its confirmation ${label}`);
     if (event === SUCCEEDED || event === SIGNED_IN) {
       const what = event === SUCCEEDED ? channel : userChannelOf(frame);
-      assertEquals(offset, undefined, told);
-      this.#confirm(what, position, recovered, told);
+      assertEquals(offset, undefined, label);
+      this.#confirm(what, position, recovered, label);
       return;
     }
-    assertEquals([position, recovered], [undefined, undefined], told);
+    assertEquals([position, recovered], [undefined, undefined], label);
     if (PROTOCOL_EVENT.test(event)) {
-      assertEquals(offset, undefined, `Offset of a protocol frame ${told}`);
+      assertEquals(offset, undefined, `Offset of a protocol frame ${label}`);
       return;
     }
     const isKept = this.#cached.delete(channel);
     if (offset !== undefined || !isKept) {
-      assert(Number.isSafeInteger(offset), `No offset ${told}`);
+      assert(Number.isSafeInteger(offset), `No offset ${label}`);
       const before = this.#offsets.get(channel);
-      assert(before !== undefined, `No position before ${told}`);
-      assert((offset ?? 0) > before, `Not above ${before} ${told}`);
+      assert(before !== undefined, `No position before ${label}`);
+      assert((offset ?? 0) > before, `Not above ${before} ${label}`);
       this.#offsets.set(channel, offset ?? 0);
     }
   }
@@ -283,27 +280,27 @@ export class FrameReader {
     channel: string,
     position: Position | undefined,
     recovered: boolean | undefined,
-    told: string,
+    label: string,
   ): void {
     if (CACHE_CHANNEL.test(channel)) this.#cached.add(channel);
     if (position === undefined) {
       // Only a repeated one says nothing of where it begins.
-      assert(this.#offsets.has(channel), `No position ${told}`);
-      assertEquals(recovered, undefined, told);
+      assert(this.#offsets.has(channel), `No position ${label}`);
+      assertEquals(recovered, undefined, label);
       return;
     }
-    this.#offsets.set(channel, checkedOffset(position, told));
+    this.#offsets.set(channel, checkedOffset(position, label));
     if (recovered === undefined) return;
-    assert(typeof recovered === "boolean", told);
+    assert(typeof recovered === "boolean", label);
     if (!recovered) this.#failing.add(channel);
   }
 }
 
-function checkedOffset(position: Position, told: string): number {
+function checkedOffset(position: Position, label: string): number {
   const { epoch, offset, ...more } = position;
-  assertEquals(more, {}, told);
-  assert(typeof epoch === "string" && epoch !== "", told);
-  assert(Number.isSafeInteger(offset) && offset >= 0, told);
+  assertEquals(more, {}, label);
+  assert(typeof epoch === "string" && epoch !== "", label);
+  assert(Number.isSafeInteger(offset) && offset >= 0, label);
   return offset;
 }
 
@@ -320,17 +317,17 @@ export function parseFrame(text: unknown): Frame {
 
 /**
  * A client that speaks the protocol, frame by frame. It answers nothing by
- * itself. With a session in its path it is pinged now and then: only
- * `next("pusher:ping")` and {@linkcode acknowledge} take notice of that.
+ * itself. The server pings a client with a session in its path now and then: only
+ * `next("pusher:ping")` and {@linkcode acknowledge} see these pings.
  */
 export class Client extends Socket implements AsyncDisposable {
-  /** Everything that has come, as it came: a batch is one text. */
+  /** All texts that have arrived: a batch is one text. */
   readonly texts: string[] = [];
-  /** All frames that have come, taken or not. */
+  /** All frames that have arrived, taken or not. */
   readonly log: Frame[] = [];
   readonly #reader: FrameReader;
   readonly #isSession: boolean;
-  /** How many frames had come when a ping was answered. */
+  /** How many frames had arrived when the client last answered a ping. */
   #answered = 0;
 
   constructor(url: string, app = APP, headers?: Record<string, string>) {
@@ -449,8 +446,8 @@ export interface Entry {
 }
 
 /**
- * Everything that the hooks of a server say. Whatever begins has to end, once
- * each, and not begin again before that.
+ * All calls of a server's hooks. Each connection, channel and member has to begin
+ * and to end in turns.
  */
 export class Journal {
   /** All calls so far, in order. */
@@ -490,7 +487,7 @@ export class Journal {
   }
 
   /** The calls so far of some hooks, each as short text. */
-  told(...hooks: Entry["hook"][]): string[] {
+  calls(...hooks: Entry["hook"][]): string[] {
     return this.entries
       .filter(({ hook }) => hooks.length === 0 || hooks.includes(hook))
       .map(({ hook, channel, userId }) =>
@@ -498,7 +495,7 @@ export class Journal {
       );
   }
 
-  /** Waits until everything has ended, and fails on errors nobody took. */
+  /** Waits until everything has ended, and fails on errors that no test took. */
   async settled(): Promise<void> {
     await this.#until("end of everything", () => this.#present.size === 0);
     if (this.#fault !== undefined) throw this.#fault;
@@ -547,7 +544,7 @@ const TURNS: Partial<Record<Entry["hook"], [what: string, begins: boolean]>> = {
 
 // ---- Joints -----------------------------------------------------------------
 
-/** A transport in memory that takes as much as it is told to. */
+/** A transport in memory; the test sets how much of it is buffered. */
 export class MemoryTransport implements Transport {
   bufferedAmount = 0;
   readonly frames: Frame[] = [];
@@ -651,7 +648,7 @@ export class TestServer implements AsyncDisposable {
     return clients;
   }
 
-  /** Opens a socket that has to be refused; how it was. */
+  /** Opens a socket that the server has to refuse; returns how. */
   async turnsAway(init?: ConnectInit): Promise<Closing> {
     await using client = this.dial(init);
     return await client.turnedAway();
@@ -691,7 +688,7 @@ export class Clients extends Array<Client> implements AsyncDisposable {
   }
 }
 
-/** Starts a server; everything about it is released with it. */
+/** Starts a server; its disposal releases all of it. */
 export function serve(
   options: PusherOptions = {},
   around: Around = {},

@@ -99,7 +99,7 @@ export class StockClient implements Disposable {
     return this.pusher.channel(channel) as PresenceChannel;
   }
 
-  /** Collects what an event's handlers are told besides its data. */
+  /** Collects the metadata that handlers of an event get beside its data. */
   sendersOf(channel: string, event: string): unknown[] {
     const senders: unknown[] = [];
     this.pusher.channel(channel).bind(
