@@ -602,7 +602,7 @@ Deno.test("GET channels, a channel and its users tell who is there", async () =>
   }
 });
 
-// ---- HTTP: auth -------------------------------------------------------------
+// ---- HTTP: auth endpoints ---------------------------------------------------
 
 /** Asks the auth endpoint as clients do. */
 async function ask(
@@ -722,7 +722,7 @@ Deno.test("POST /pusher/auth answers for several channels at once", async () => 
   await server.journal.next("error");
 });
 
-// ---- Server and App ---------------------------------------------------------
+// ---- Server -----------------------------------------------------------------
 
 Deno.test("on tells each change once, in order and after it has happened", async () => {
   await using server = serve({ clientEvents: true });

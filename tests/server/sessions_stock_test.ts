@@ -2,11 +2,12 @@
  * Sessions of stock clients: pusher-js and Laravel Echo, unmodified, behind a
  * proxy that cuts.
  */
-import { assertEquals, assertGreater, assertLess } from "@std/assert";
+import { assert, assertEquals, assertGreater, assertLess } from "@std/assert";
 import LaravelEcho from "npm:laravel-echo@2.5.0";
 import pusherJs from "pusher-js";
 import { DEADLINE_MS, within } from "../support/deadline.ts";
 import { APP, serve, type TestServer } from "../support/server.ts";
+import { FaultProxy } from "../support/proxy.ts";
 import { publish, range } from "../support/recovering.ts";
 import {
   authorizedBy,
@@ -22,72 +23,14 @@ const newPath = (): string => `/r/${crypto.randomUUID()}`;
 
 // ---- Stock clients ----------------------------------------------------------
 
-/** A proxy that can break what goes through it. */
-class Proxy implements AsyncDisposable {
-  readonly #listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
-  readonly #open = new Set<Deno.TcpConn>();
-  /** Connections up to this one are stalled: nothing passes, nothing ends. */
-  #stalled = 0;
-  #count = 0;
-  readonly #running: Promise<void>;
-
-  constructor(port: number) {
-    this.#running = this.#run(port);
-  }
-
-  get port(): number {
-    return this.#listener.addr.port;
-  }
-
-  /** Ends all connections without a word. */
-  cut(): void {
-    for (const connection of this.#open) connection.close();
-    this.#open.clear();
-  }
-
-  /** Lets nothing pass on the connections that there are. */
-  stall(): void {
-    this.#stalled = this.#count;
-  }
-
-  async #run(port: number): Promise<void> {
-    for await (const client of this.#listener) {
-      const server = await Deno.connect({ hostname: "127.0.0.1", port });
-      const number = ++this.#count;
-      this.#open.add(client).add(server);
-      this.#pump(client, server, number);
-      this.#pump(server, client, number);
-    }
-  }
-
-  async #pump(
-    from: Deno.TcpConn,
-    to: Deno.TcpConn,
-    number: number,
-  ): Promise<void> {
-    const buffer = new Uint8Array(65_536);
-    try {
-      for (;;) {
-        const count = await from.read(buffer);
-        if (number <= this.#stalled) continue;
-        if (count === null) break;
-        let rest = buffer.subarray(0, count);
-        while (rest.length > 0) rest = rest.subarray(await to.write(rest));
-      }
-    } catch {
-      // One of the two has gone, and the other one follows.
-    }
-    for (const end of [from, to]) {
-      if (this.#open.delete(end)) end.close();
-    }
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    this.#listener.close();
-    this.cut();
-    await this.#running;
-  }
-}
+/** A stall of a connection, for longer than a test takes. */
+const STALL = {
+  fault: "stall",
+  pick: 0,
+  forMs: 60_000,
+  delayMs: 0,
+  share: 1,
+} as const;
 
 /** Numbers as they arrive. */
 class Numbers {
@@ -142,7 +85,7 @@ function publisher(publishOne: (n: number) => Promise<unknown>) {
 /** pusher-js, signed in, on a channel of each kind. */
 async function follow(
   server: TestServer,
-  proxy: Proxy,
+  proxy: FaultProxy,
   options: StockOptions,
 ): Promise<{ client: StockClient; channels: Map<string, Numbers> }> {
   const signer = sdk(server);
@@ -185,7 +128,7 @@ async function throughCuts(
   server: TestServer,
   options: StockOptions,
 ): Promise<{ channels: Map<string, Numbers>; last: number }> {
-  await using proxy = new Proxy(server.port);
+  await using proxy = await FaultProxy.open(server);
   const { client, channels } = await follow(server, proxy, options);
   using _ = client;
   const news = channels.get("news") as Numbers;
@@ -197,7 +140,8 @@ async function throughCuts(
   await client.connection.until("connected");
   for (const cut of ["cut", "cut", "stall", "cut"] as const) {
     await news.more(50);
-    proxy[cut]();
+    if (cut === "cut") await proxy.clear("close");
+    else assert(proxy.strike(STALL));
     await client.connection.until("connected");
   }
   await news.more(50);
@@ -226,11 +170,11 @@ Deno.test("pusher-js without a session loses what comes while it is away", async
 
 Deno.test("pusher-js is told on its channel when something is gone", async () => {
   await using server = serve({ history: { events: 2 } });
-  await using proxy = new Proxy(server.port);
+  await using proxy = await FaultProxy.open(server);
   using client = new StockClient(proxy, { wsPath: newPath() });
   const news = await client.join("news");
   await client.connection.until("connected");
-  proxy.cut();
+  await proxy.clear("close");
   await server.journal.next("disconnected");
   await publish(server, "news", 1, 3);
   const events = await news.until(FAILED);
@@ -241,7 +185,7 @@ Deno.test("pusher-js is told on its channel when something is gone", async () =>
 
 Deno.test("Laravel Echo passes a session on, and loses nothing over a cut", async () => {
   await using server = serve();
-  await using proxy = new Proxy(server.port);
+  await using proxy = await FaultProxy.open(server);
   const echo = new LaravelEcho({
     broadcaster: "pusher",
     Pusher: pusherJs,
@@ -261,7 +205,7 @@ Deno.test("Laravel Echo passes a session on, and loses nothing over a cut", asyn
   const stop = publisher((n) => server.pusher.trigger("orders", "n", n));
   for (let cuts = 0; cuts < 2; cuts++) {
     await numbers.more(50);
-    proxy.cut();
+    await proxy.clear("close");
     await server.journal.next("connected");
     await server.journal.next("disconnected");
   }
