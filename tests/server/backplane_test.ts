@@ -1,7 +1,7 @@
 /**
  * What the server does with a backplane that is slow, or fails.
  */
-import { type Backplane, Pusher } from "@glitz/pusher";
+import { Pusher } from "@glitz/pusher";
 import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { lateJoin, SlowBackplane } from "../support/backplanes.ts";
 import { DEADLINE_MS, within } from "../support/deadline.ts";

@@ -3,7 +3,6 @@
  *
  * @module
  */
-import { rm } from "node:fs/promises";
 import { assert, assertEquals } from "@std/assert";
 import puppeteer, {
   type BrowserContext,
@@ -99,11 +98,24 @@ class Chromium {
   async stop(): Promise<void> {
     this.#process.kill("SIGTERM");
     await this.#process.status;
-    // Its helper processes may write for a moment after it has exited: what they
-    // leave in the folder for temporary files does no harm.
-    await rm(this.#profile, { recursive: true, maxRetries: 20 }).catch(
-      () => {},
-    );
+    const deadline = performance.now() + BROWSER_DEADLINE_MS;
+    while (!await this.#removeProfile(performance.now() < deadline)) {
+      await new Promise((resolve) => setTimeout(resolve, 50));
+    }
+  }
+
+  /**
+   * Removes the profile. Helper processes of Chromium may write for a moment after
+   * it has exited, and nothing says when they have ended: then this returns false.
+   */
+  async #removeProfile(mayFail: boolean): Promise<boolean> {
+    try {
+      await Deno.remove(this.#profile, { recursive: true });
+      return true;
+    } catch (error) {
+      if (mayFail) return false;
+      throw error;
+    }
   }
 }
 
