@@ -78,7 +78,7 @@ import type {
   UserAuth,
   UserData,
 } from "./core/calls.ts";
-import { Delivery, forgetBatches } from "./core/deliveries.ts";
+import { Delivery } from "./core/deliveries.ts";
 import { HookQueue } from "./core/hooks.ts";
 import {
   compileOrigins,
@@ -92,7 +92,7 @@ import {
   refuse,
   refuseMethod,
 } from "./core/http.ts";
-import { Inbox, type InboxOwner } from "./core/inbox.ts";
+import { Inbox, type InboxOwner, type InboxServices } from "./core/inbox.ts";
 import {
   accepted,
   DEFAULT_LIMITS,
@@ -114,8 +114,10 @@ import {
   readEnvironment,
 } from "./core/options.ts";
 import {
+  closeTransport,
   Outbox,
   type OutboxOwner,
+  OutboxSchedule,
   type OutboxServices,
 } from "./core/outbox.ts";
 import {
@@ -168,29 +170,29 @@ import {
   readHistoryRequest,
   type Resumable,
   type Session,
+  sessionChannels,
   Sessions,
   splitSession,
 } from "./core/sessions.ts";
 import {
   channelText,
   decodePart,
-  equalsInConstantTime,
-  hmac,
+  Signer,
   userText,
   Webhook,
   type WebhookRequest,
 } from "./core/signatures.ts";
 import {
-  afterThisTurn,
   all,
   attempt,
   type Awaitable,
   chain,
   type Clock,
   CountThrottle,
-  Later,
+  delay,
   MAX_TIMER_MS,
   TokenBucket,
+  withinMs,
 } from "./core/time.ts";
 import {
   checkChannelName,
@@ -265,19 +267,6 @@ export type Handler = (
  * assertEquals(response.status, 200);
  * ```
  *
- * @example Typed channels
- * ```ts
- * import { Pusher } from "@glitz/pusher";
- *
- * type Events = {
- *   messages: { create: { text: string } };
- *   [channel: `private-user-${string}`]: { paid: { order: number } };
- * };
- * await using pusher = new Pusher<Events>();
- * await pusher.trigger("messages", "create", { text: "hello" });
- * await pusher.trigger("private-user-7", "paid", { order: 1 });
- * ```
- *
  * @typeParam Events Channel to event to data; without it everything is allowed.
  */
 export class Pusher<Events extends object = AnyEvents> {
@@ -303,7 +292,7 @@ export class Pusher<Events extends object = AnyEvents> {
    * @throws {RangeError} If a figure is outside its range.
    */
   constructor(options: PusherOptions<Events> = {}) {
-    const { [VIEWED]: viewed } = options as ViewOptions;
+    const { [VIEWED]: viewed }: ViewOptions = Object(options);
     this.#hears = viewed?.id ?? null;
     // What `authorize` answers is checked as it comes, whatever `Events` says.
     const untyped = options as unknown as PusherOptions;
@@ -438,7 +427,7 @@ export class Pusher<Events extends object = AnyEvents> {
     const what = "Cannot authenticate a user";
     accepted(checkSocketId(socketId), what);
     accepted(checkUser(user, this.#app.limits), what);
-    return this.#app.authenticate(socketId, user);
+    return this.#app.signer.authenticate(socketId, user);
   }
 
   /**
@@ -869,14 +858,9 @@ function whenStarted(
   serve: () => Awaitable<Response>,
 ): Awaitable<Response> {
   if (server.starting === null) return serve();
-  let cancel = () => {};
-  const late = new Promise<Refusal>((resolve) => {
-    const refuse = () => resolve(REFUSAL.Starting);
-    cancel = server.clock.after(START_WAIT_MS, refuse);
-  });
   const started = server.starting.then(() => null, () => REFUSAL.NotStarted);
-  return Promise.race([started, late]).then((refusal) => {
-    cancel();
+  const judged = withinMs(server.clock, START_WAIT_MS, started);
+  return judged.then((refusal = REFUSAL.Starting) => {
     if (refusal === null) return serve();
     return refuse(refusal, { "retry-after": "1" });
   });
@@ -991,7 +975,7 @@ async function serveApi(
   if (request.method !== apiRoute.method) {
     return refuseMethod(apiRoute.method);
   }
-  if (server.closed) return refuse(REFUSAL.ShuttingDown);
+  if (server.isClosed) return refuse(REFUSAL.ShuttingDown);
   return await whenStarted(server, async () => {
     const answer = await answerCall(app, apiRoute, request, url, rest[1] ?? "");
     if (!isRefusal(answer)) return Response.json(answer);
@@ -1173,7 +1157,7 @@ async function serveUserAuth(
         `Cannot authenticate: what authenticate returned is no user, ${checked.error}`,
       );
     }
-    const answer = app.authenticate(socketId, user);
+    const answer = app.signer.authenticate(socketId, user);
     return Response.json(answer, { headers: cors });
   } catch (error) {
     server.hooks.fail(error, "authenticating a user", app.id);
@@ -1269,7 +1253,7 @@ async function authorizeOne(
 // and leave is stated to the backplane and comes back through changed.
 
 /** A Pusher server without its public face. */
-class Server implements BackplaneNode, OutboxServices {
+class Server implements BackplaneNode, InboxServices, OutboxServices {
   readonly id: string = crypto.randomUUID();
   readonly appsById = new Map<string, App>();
   readonly appsByKey = new Map<string, App>();
@@ -1291,11 +1275,11 @@ class Server implements BackplaneNode, OutboxServices {
   readonly history: Readonly<History> | null;
   /** Sessions of stock clients, where something is kept for them. */
   readonly sessions: Sessions | null;
-  readonly flushing: Later<Outbox>;
-  readonly judging: Later<Outbox>;
-  readonly replaying: Later<Outbox>;
+  readonly schedule: OutboxSchedule;
   /** Settles when the backplane has started; null once it has. */
   starting: Promise<void> | null = null;
+  /** Whether {@linkcode close} has finished. */
+  isClosed = false;
   /** Incoming frames that were dropped for a limit. */
   droppedFrames = 0;
   readonly #strictProtocol: boolean;
@@ -1307,7 +1291,6 @@ class Server implements BackplaneNode, OutboxServices {
   #isBackplaneUp = false;
   #onEmpty: (() => void) | null = null;
   #closing: Promise<void> | null = null;
-  #closed = false;
 
   constructor(options: PusherOptions) {
     checkOptions(options);
@@ -1329,22 +1312,7 @@ class Server implements BackplaneNode, OutboxServices {
     }
     // checkOptions has made sure that `apps` is not empty.
     this.defaultApp = this.appsById.values().next().value!;
-    this.flushing = new Later((run) =>
-      afterThisTurn(() => {
-        run();
-        forgetBatches();
-      }), (outbox) => outbox.flush());
-    // Not at once: frames of this turn cannot be written before the next, so a
-    // burst of the program's own says nothing about the client. And leaves must
-    // not interrupt a fan-out.
-    this.judging = new Later(
-      (run) => clock.after(0, run),
-      (outbox) => outbox.judge(),
-    );
-    this.replaying = new Later(
-      (run) => clock.after(REPLAY_TICK_MS, run),
-      (outbox) => outbox.continueReplays(),
-    );
+    this.schedule = new OutboxSchedule(clock);
     this.history = options.history === false
       ? null
       : { ...DEFAULT_HISTORY, ...options.history };
@@ -1353,8 +1321,7 @@ class Server implements BackplaneNode, OutboxServices {
       store: this.backplane.sessions,
       history: this.history,
       clock,
-      // A returning client first subscribes, and then is known to want no more.
-      maxChannels: 2 * this.limits.channelsPerConnection,
+      maxChannels: sessionChannels([...this.appsById.values()]),
       onError: (error) => this.hooks.fail(error, "keeping a session"),
     });
     this.#start();
@@ -1373,11 +1340,6 @@ class Server implements BackplaneNode, OutboxServices {
     this.starting.catch((error) => {
       this.hooks.fail(error, "starting the backplane");
     });
-  }
-
-  /** Whether {@linkcode close} has finished. */
-  get closed(): boolean {
-    return this.#closed;
   }
 
   // ---- Connections
@@ -1692,10 +1654,6 @@ class Server implements BackplaneNode, OutboxServices {
     return value;
   }
 
-  #wait(ms: number): Promise<void> {
-    return new Promise((resolve) => this.clock.after(ms, resolve));
-  }
-
   /** See {@linkcode Pusher.close}. A second call joins the first. */
   close(overMs: number): Promise<void> {
     return this.#closing ??= this.#drain(overMs);
@@ -1709,15 +1667,10 @@ class Server implements BackplaneNode, OutboxServices {
         if (share-- === 0) break;
         connection.close(CLOSE.Reconnect);
       }
-      if (left > 1) await this.#wait(DRAIN_TICK_MS);
+      if (left > 1) await delay(this.clock, DRAIN_TICK_MS);
     }
-    let cancel;
-    const late = new Promise<void>((resolve) => {
-      cancel = this.clock.after(CLOSE_GRACE_MS, resolve);
-    });
-    await Promise.race([this.#settle(), late]);
-    (cancel as (() => void) | undefined)?.();
-    this.#closed = true;
+    await withinMs(this.clock, CLOSE_GRACE_MS, this.#settle());
+    this.isClosed = true;
     await this.backplane.close();
   }
 
@@ -1743,9 +1696,6 @@ const DRAIN_TICK_MS = 100;
 // How long clients and backplane may take on close; dead ones never answer.
 const CLOSE_GRACE_MS = 1000;
 
-// A socket has no event for having been written to, so it is looked after.
-const REPLAY_TICK_MS = 10;
-
 /** Credentials, limits and channels of one app. */
 class App {
   readonly server: Server;
@@ -1765,12 +1715,14 @@ class App {
   /** Live connections of this server. */
   connectionCount = 0;
   readonly secret: string;
+  readonly signer: Signer;
 
   constructor(server: Server, own: AppOptions, shared: PusherOptions) {
     this.server = server;
     this.id = own.id;
     this.key = own.key;
     this.secret = own.secret;
+    this.signer = new Signer(own);
     this.enabled = own.enabled ?? true;
     this.clientEvents = own.clientEvents ?? shared.clientEvents ?? false;
     this.subscriptionCounts = own.subscriptionCounts ??
@@ -1801,46 +1753,17 @@ class App {
     if (!isOwnChannel(channel.name)) this.channelCount--;
   }
 
-  /** HMAC-SHA256 of a text with the app's secret, in lower-case hex. */
-  sign(text: string): string {
-    return hmac(this.secret, text);
-  }
-
-  /** Checks a webhook or request signature in constant time. */
-  verifies(text: string, signature: string): boolean {
-    return equalsInConstantTime(this.sign(text), signature);
-  }
-
-  /** Whether `auth` is the app's signature of a text. */
-  permits(auth: unknown, text: string): boolean {
-    const prefix = `${this.key}:`;
-    return typeof auth === "string" && auth.startsWith(prefix) &&
-      this.verifies(text, auth.slice(prefix.length));
-  }
-
   /** Signs a permission to subscribe. The arguments have been checked. */
   authorize(
     socketId: string,
     { name, kind }: NamedChannel,
     member?: Member,
   ): ChannelAuth {
-    const data = member && JSON.stringify(member);
-    const signature = this.sign(channelText(socketId, name, data));
+    const signed = this.signer.authorize(socketId, name, member);
     const secret = kind.encrypted
       ? this.encryption?.sharedSecret(name)
       : undefined;
-    return {
-      auth: `${this.key}:${signature}`,
-      ...(data !== undefined && { channel_data: data }),
-      ...(secret !== undefined && { shared_secret: secret }),
-    };
-  }
-
-  /** Signs who a user is. The arguments have been checked. */
-  authenticate(socketId: string, user: UserData): UserAuth {
-    const data = JSON.stringify(user);
-    const signature = this.sign(userText(socketId, data));
-    return { auth: `${this.key}:${signature}`, user_data: data };
+    return secret === undefined ? signed : { ...signed, shared_secret: secret };
   }
 
   /**
@@ -1932,7 +1855,7 @@ class Connection
     this.socketId = socketId;
     const ids = [socketId, ...formerIds];
     this.outbox = new Outbox(transport, server, this, { batch, recover, ids });
-    this.#inbox = new Inbox(this, app.limits, server.clock);
+    this.#inbox = new Inbox(this, server);
     this.pulse = new Pulse(server.liveness, this);
     if (sessionId !== null && server.sessions !== null) {
       this.#session = server.sessions.join(app.id, sessionId, this);
@@ -1952,19 +1875,10 @@ class Connection
       data: JSON.stringify({
         socket_id: this.socketId,
         activity_timeout: this.#server.activityTimeoutS,
-        ...this.#grants(),
+        ...this.outbox.grants(this.#server.authorize !== undefined),
       }),
     }));
     this.#emit("connected", {});
-  }
-
-  /** What a client hears of the extensions that it asked for. */
-  #grants(): { extensions?: string[] } {
-    const { takesBatches: batch, hasPositions: recover } = this.outbox;
-    if (!batch && !recover) return {};
-    const auth = this.#server.authorize !== undefined;
-    const list = Object.entries({ batch, recover, auth });
-    return { extensions: list.filter(([, is]) => is).map(([name]) => name) };
   }
 
   // ---- Frames in
@@ -1981,14 +1895,6 @@ class Connection
 
   heard(): void {
     this.pulse.heard();
-  }
-
-  countDropped(): void {
-    this.#server.droppedFrames++;
-  }
-
-  fail(error: unknown): void {
-    this.#server.fail(error, "serving a frame", this.app.id);
   }
 
   dispatch(frame: Frame): Awaitable<void> {
@@ -2032,7 +1938,7 @@ class Connection
       ? data.channel_data
       : undefined;
     const text = channelText(this.socketId, name, channelData);
-    if (kind.auth && !this.app.permits(data.auth, text)) {
+    if (kind.auth && !this.app.signer.permits(data.auth, text)) {
       return this.#refuse(name, "AuthError", REFUSAL.BadSignature);
     }
     const member = kind.presence ? this.#memberFor(channelData) : undefined;
@@ -2204,7 +2110,8 @@ class Connection
     if (typeof userData !== "string") {
       return this.#refuseSignIn("there is no user_data");
     }
-    if (!this.app.permits(data?.auth, userText(this.socketId, userData))) {
+    const text = userText(this.socketId, userData);
+    if (!this.app.signer.permits(data?.auth, text)) {
       const why = "the signature is not made for this connection and user";
       return this.#refuseSignIn(why);
     }
@@ -2383,7 +2290,7 @@ class Connection
   giveUp({ code, message }: Close): void {
     if (this.#state !== "open") return;
     this.#leaveAll(code);
-    closeTransport(this.outbox.transport, code, message);
+    this.outbox.end(code, message);
   }
 
   closed(code: number): void {
@@ -2492,19 +2399,6 @@ class RefusedPeer implements Peer {
     if (this.#released) return;
     this.#released = true;
     this.#server.release(true);
-  }
-}
-
-/** Closes a transport, which may be closed already. */
-function closeTransport(
-  transport: Transport,
-  code: number,
-  reason: string,
-): void {
-  try {
-    transport.close(code, reason);
-  } catch {
-    // There is nothing left to close.
   }
 }
 

@@ -111,8 +111,3 @@ export class FrameBatch {
 
 /** Where every batch begins. */
 export const EMPTY_BATCH = new FrameBatch("", true);
-
-/** Forgets the batches of this turn, which their clients have got. */
-export function forgetBatches(): void {
-  EMPTY_BATCH.forget();
-}

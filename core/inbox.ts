@@ -8,16 +8,21 @@ import { exceedsBytes, isRefusal, type Limits, overLimit } from "./limits.ts";
 import { CLOSE, type Close, decodeFrame, type Frame } from "./protocol.ts";
 import { attempt, type Awaitable, type Clock, TokenBucket } from "./time.ts";
 
+/** What a server does for all of its inboxes. */
+export interface InboxServices {
+  readonly clock: Clock;
+  /** How many frames have been dropped for a limit. */
+  droppedFrames: number;
+  fail(error: unknown, during: string, appId: string): void;
+}
+
 /** Whose frames they are. */
 export interface InboxOwner {
+  readonly app: { readonly id: string; readonly limits: Readonly<Limits> };
   /** Serves one frame. The next frame is served when this one is done. */
   dispatch(frame: Frame): Awaitable<void>;
   /** Answers a frame that is not served, with an error. */
   sendError(message: string, channel?: unknown): void;
-  /** Hears that a frame has been dropped. */
-  countDropped(): void;
-  /** Hears of an exception while a frame was served. */
-  fail(error: unknown): void;
   close(close: Close): void;
 }
 
@@ -30,8 +35,7 @@ const FLOOD_WARNING_MS = 1_000;
  */
 export class Inbox {
   readonly #owner: InboxOwner;
-  readonly #limits: Readonly<Limits>;
-  readonly #clock: Clock;
+  readonly #services: InboxServices;
   readonly #rate: TokenBucket;
   /** How many more frames may be dropped for coming too fast. */
   #drops: TokenBucket | null = null;
@@ -41,23 +45,23 @@ export class Inbox {
   /** UTF-16 units of the backlog. */
   #waitingUnits = 0;
 
-  constructor(owner: InboxOwner, limits: Readonly<Limits>, clock: Clock) {
+  constructor(owner: InboxOwner, services: InboxServices) {
     this.#owner = owner;
-    this.#limits = limits;
-    this.#clock = clock;
-    this.#rate = new TokenBucket(limits.framesBurst, clock.elapsed());
+    this.#services = services;
+    const { framesBurst } = owner.app.limits;
+    this.#rate = new TokenBucket(framesBurst, services.clock.elapsed());
   }
 
   /** Takes one frame. */
   receive(text: string): void {
-    const limits = this.#limits;
+    const { limits } = this.#owner.app;
     const { framesBurst, framesPerSecond } = limits;
-    const elapsed = this.#clock.elapsed();
+    const elapsed = this.#services.clock.elapsed();
     if (!this.#rate.take(elapsed, framesBurst, framesPerSecond)) {
       return this.#drop(elapsed);
     }
     if (exceedsBytes(text, limits.frameBytes)) {
-      this.#owner.countDropped();
+      this.#services.droppedFrames++;
       const { error } = overLimit("frameBytes", limits, "Frame is too large");
       return this.#owner.sendError(error);
     }
@@ -76,9 +80,9 @@ export class Inbox {
 
   /** An error for each frame of a flood would be a flood of our own. */
   #drop(elapsed: number): void {
-    const limits = this.#limits;
+    const { limits } = this.#owner.app;
     const { framesBurst, framesPerSecond } = limits;
-    this.#owner.countDropped();
+    this.#services.droppedFrames++;
     this.#drops ??= new TokenBucket(framesBurst, elapsed);
     if (!this.#drops.take(elapsed, framesBurst, framesPerSecond)) {
       return this.#owner.close(CLOSE.Flood);
@@ -91,7 +95,7 @@ export class Inbox {
 
   #queue(text: string): void {
     this.#waitingUnits += text.length;
-    if (this.#waitingUnits > this.#limits.bufferedBytes) {
+    if (this.#waitingUnits > this.#owner.app.limits.bufferedBytes) {
       return this.#owner.close(CLOSE.Flood);
     }
     this.#backlog?.push(text);
@@ -114,7 +118,8 @@ export class Inbox {
     const served = attempt(() => this.#owner.dispatch(frame));
     if (!(served instanceof Promise)) return served;
     return served.catch((error) => {
-      this.#owner.fail(error);
+      const { id } = this.#owner.app;
+      this.#services.fail(error, "serving a frame", id);
       const message = "The server could not serve the frame";
       this.#owner.sendError(message, frame.channel);
     });

@@ -28,7 +28,7 @@ import {
   type ReplayFields,
 } from "./protocol.ts";
 import { hasGap, type Session } from "./sessions.ts";
-import type { Awaitable, Clock, Later } from "./time.ts";
+import { afterThisTurn, type Awaitable, type Clock, Later } from "./time.ts";
 
 // ---- Replays ----------------------------------------------------------------
 
@@ -60,17 +60,49 @@ const REPLAY_STALL_MS = 10_000;
 /** What a page of the history may have; a backplane may hold it for a client. */
 const PAGE = Object.freeze({ events: 100, bytes: 65_536 });
 
+/** Visits the outboxes of a server later, all together. */
+export class OutboxSchedule {
+  /** Flushes batches at the end of this turn of the event loop. */
+  readonly flushing: Later<Outbox>;
+  /**
+   * Judges clients that do not read. Not at once: frames of this turn cannot be
+   * written before the next, so a burst of the program's own says nothing about
+   * the client. And leaves must not interrupt a fan-out.
+   */
+  readonly judging: Later<Outbox>;
+  /** Goes on with replays. A socket has no event for having been written to. */
+  readonly replaying: Later<Outbox>;
+
+  constructor(clock: Clock) {
+    const flush = (run: () => void) => () => {
+      run();
+      // The clients of this turn's batches have got them.
+      EMPTY_BATCH.forget();
+    };
+    this.flushing = new Later(
+      (run) => afterThisTurn(flush(run)),
+      (outbox) => outbox.flush(),
+    );
+    this.judging = new Later(
+      (run) => clock.after(0, run),
+      (outbox) => outbox.judge(),
+    );
+    this.replaying = new Later(
+      (run) => clock.after(REPLAY_TICK_MS, run),
+      (outbox) => outbox.continueReplays(),
+    );
+  }
+}
+
+/** How often a replay looks whether the client has read. */
+const REPLAY_TICK_MS = 10;
+
 // ---- The outbox -------------------------------------------------------------
 
 /** What a server does for all of its outboxes. */
 export interface OutboxServices {
   readonly clock: Clock;
-  /** Flushes batches at the end of this turn of the event loop. */
-  readonly flushing: Later<Outbox>;
-  /** Judges clients that do not read, in the next turn. */
-  readonly judging: Later<Outbox>;
-  /** Goes on with replays once clients had time to read. */
-  readonly replaying: Later<Outbox>;
+  readonly schedule: OutboxSchedule;
   /** Calls the backplane. */
   ask<T>(call: (backplane: Backplane) => Awaitable<T>): Awaitable<T>;
   fail(error: unknown, during: string, appId: string): void;
@@ -125,11 +157,19 @@ export class Outbox {
     this.#batch = extensions.batch ? EMPTY_BATCH : null;
   }
 
+  /** What a client hears of the extensions that it asked for. */
+  grants(auth: boolean): { extensions?: string[] } {
+    const { takesBatches: batch, hasPositions: recover } = this;
+    if (!batch && !recover) return {};
+    const list = Object.entries({ batch, recover, auth });
+    return { extensions: list.filter(([, is]) => is).map(([name]) => name) };
+  }
+
   /** Sends one encoded frame, unless the connection is gone. */
   send(frame: string): void {
     if (!this.#isOpen || this.#hasFailed) return;
     if (this.#batch === null) return this.#write(frame);
-    if (this.#batch === EMPTY_BATCH) this.#services.flushing.add(this);
+    if (this.#batch === EMPTY_BATCH) this.#services.schedule.flushing.add(this);
     this.#batch = this.#batch.with(frame);
   }
 
@@ -155,7 +195,7 @@ export class Outbox {
       this.#hasFailed = true;
       this.#services.fail(error, "sending a frame", this.#owner.app.id);
     }
-    this.#services.judging.add(this);
+    this.#services.schedule.judging.add(this);
   }
 
   /** Takes a message of a channel, in its order. */
@@ -275,7 +315,7 @@ export class Outbox {
   #waitForRoom(): void {
     const silentMs = this.#services.clock.elapsed() - this.#progressAt;
     if (silentMs > REPLAY_STALL_MS) return this.#owner.giveUp(CLOSE.SlowPeer);
-    this.#services.replaying.add(this);
+    this.#services.schedule.replaying.add(this);
   }
 
   /** Goes on with one replay; false if the client has to read first. */
@@ -388,12 +428,30 @@ export class Outbox {
     else if (this.#isBehind) this.#owner.giveUp(CLOSE.SlowPeer);
   }
 
+  /** Closes the transport. */
+  end(code: number, reason: string): void {
+    closeTransport(this.transport, code, reason);
+  }
+
   /** Sends nothing more. */
   close(): void {
     this.#isOpen = false;
     for (const { settle } of this.#replays?.values() ?? []) settle();
     this.#replays = null;
-    this.#services.judging.delete(this);
-    this.#services.replaying.delete(this);
+    this.#services.schedule.judging.delete(this);
+    this.#services.schedule.replaying.delete(this);
+  }
+}
+
+/** Closes a transport, which may be closed already. */
+export function closeTransport(
+  transport: Transport,
+  code: number,
+  reason: string,
+): void {
+  try {
+    transport.close(code, reason);
+  } catch {
+    // There is nothing left to close.
   }
 }

@@ -439,6 +439,17 @@ export class Sessions {
   }
 }
 
+/**
+ * How many channels a session remembers. A client that returns subscribes first,
+ * and only then is known to want its other channels no more.
+ */
+export function sessionChannels(
+  apps: readonly { limits: { channelsPerConnection: number } }[],
+): number {
+  const all = apps.map(({ limits }) => limits.channelsPerConnection);
+  return 2 * Math.max(...all);
+}
+
 /** No app's id has a line break. */
 function keyOf(appId: string, id: string): string {
   return `${appId}\n${id}`;

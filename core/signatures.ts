@@ -7,6 +7,7 @@
 
 import { Buffer } from "node:buffer";
 import { createHmac, timingSafeEqual } from "node:crypto";
+import type { ChannelAuth, Member, UserAuth, UserData } from "./calls.ts";
 import { isObject, parseJson } from "./protocol.ts";
 
 // ---- Signing ----------------------------------------------------------------
@@ -73,6 +74,44 @@ export function decodePart(part: string): string | null {
     return decodeURIComponent(part);
   } catch {
     return null;
+  }
+}
+
+// ---- The signer -------------------------------------------------------------
+
+/** Signs for one app, and checks what is signed for it. */
+export class Signer {
+  readonly #credentials: Credentials;
+
+  constructor(credentials: Credentials) {
+    this.#credentials = credentials;
+  }
+
+  #sign(text: string): string {
+    return hmac(this.#credentials.secret, text);
+  }
+
+  /** Whether `auth` is `key:signature` of a text. */
+  permits(auth: unknown, text: string): boolean {
+    const prefix = `${this.#credentials.key}:`;
+    return typeof auth === "string" && auth.startsWith(prefix) &&
+      equalsInConstantTime(this.#sign(text), auth.slice(prefix.length));
+  }
+
+  /** Signs a permission to subscribe. The arguments have been checked. */
+  authorize(socketId: string, channel: string, member?: Member): ChannelAuth {
+    const data = member && JSON.stringify(member);
+    const signature = this.#sign(channelText(socketId, channel, data));
+    const auth = `${this.#credentials.key}:${signature}`;
+    return data === undefined ? { auth } : { auth, channel_data: data };
+  }
+
+  /** Signs who a user is. The arguments have been checked. */
+  authenticate(socketId: string, user: UserData): UserAuth {
+    const data = JSON.stringify(user);
+    const signature = this.#sign(userText(socketId, data));
+    const auth = `${this.#credentials.key}:${signature}`;
+    return { auth, user_data: data };
   }
 }
 

@@ -73,6 +73,28 @@ export const SYSTEM_CLOCK: Clock = Object.freeze({
   },
 });
 
+/** Resolves after a delay. */
+export function delay(clock: Clock, delayMs: number): Promise<void> {
+  return new Promise((resolve) => void clock.after(delayMs, resolve));
+}
+
+/** Waits for a value, but no longer than said: undefined then. */
+export async function withinMs<T>(
+  clock: Clock,
+  delayMs: number,
+  value: Promise<T>,
+): Promise<T | undefined> {
+  let cancel = () => {};
+  const late = new Promise<undefined>((resolve) => {
+    cancel = clock.after(delayMs, () => resolve(undefined));
+  });
+  try {
+    return await Promise.race([value, late]);
+  } finally {
+    cancel();
+  }
+}
+
 // ---- Visits that are put off ------------------------------------------------
 
 /** Schedules a run; returns what cancels it. */

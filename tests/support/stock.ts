@@ -73,16 +73,19 @@ export class StockClient implements Disposable {
   /** What `pusher.connection` says. */
   readonly connection: Inbox;
 
+  readonly #server: { drained?(): Promise<void> };
+
   constructor(
-    { port }: Pick<Host, "port">,
+    server: Pick<Host, "port"> & { drained?(): Promise<void> },
     options: StockOptions = {},
     key = APP.key,
   ) {
+    this.#server = server;
     this.pusher = new PusherJs(key, {
       // Required, and without effect next to a host.
       cluster: "none",
       wsHost: "127.0.0.1",
-      wsPort: port,
+      wsPort: server.port,
       forceTLS: false,
       enabledTransports: ["ws"],
       ...options,
@@ -111,6 +114,7 @@ export class StockClient implements Disposable {
 
   /** Resolves when the server has processed everything sent so far. */
   async fence(): Promise<void> {
+    await this.#server.drained?.();
     const pong = Promise.withResolvers<void>();
     const listen = ({ event }: { event: string }) => {
       if (event === "pusher:pong") pong.resolve();
