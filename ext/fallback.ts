@@ -69,13 +69,20 @@ import { decodeUtf8, readBody, refuse } from "../core/http.ts";
 import { isRefusal, Refusal } from "../core/limits.ts";
 import { parseJson } from "../core/protocol.ts";
 import { decodePart } from "../core/signatures.ts";
-import { SYSTEM_CLOCK, type Ticking, TickWheel } from "../core/time.ts";
+import {
+  type Clock,
+  SYSTEM_CLOCK,
+  type Ticking,
+  TickWheel,
+} from "../core/time.ts";
 import { type Awaitable, type Peer, Pusher, type Transport } from "../mod.ts";
 
 // ---- Public types -----------------------------------------------------------
 
 /** The server: a {@linkcode Pusher}, or the class for its default instance. */
-export type FallbackServer = Pick<Pusher, "open" | "path">;
+export type FallbackServer =
+  & Pick<Pusher, "open" | "path">
+  & Partial<Pick<Pusher, "clock">>;
 
 /** Options of {@linkcode fallback}. */
 export interface FallbackOptions {
@@ -141,8 +148,13 @@ export function fallback(
   pusher: FallbackServer = Pusher,
   options: FallbackOptions = {},
 ): (request: Request, info?: Deno.ServeHandlerInfo) => Awaitable<Response> {
-  const sessions = new Sessions(pusher, parseOptions(options));
-  return (request, info) => sessions.handle(request, info);
+  const settings = parseOptions(options);
+  // The default instance must not be made before the first request.
+  let sessions: Sessions | undefined;
+  return (request, info) => {
+    sessions ??= new Sessions(pusher, settings);
+    return sessions.handle(request, info);
+  };
 }
 
 // ---- Routes -----------------------------------------------------------------
@@ -185,11 +197,12 @@ class Sessions {
 
   constructor(pusher: FallbackServer, settings: Settings) {
     const { absenceMs, heartbeatMs } = settings;
+    const { clock = SYSTEM_CLOCK } = pusher;
     this.#pusher = pusher;
     this.settings = settings;
-    this.#farewells = new Farewells(absenceMs);
+    this.#farewells = new Farewells(clock, absenceMs);
     const shortestMs = Math.min(absenceMs, heartbeatMs);
-    this.wheel = new TickWheel(SYSTEM_CLOCK, shortestMs, MAX_TICK_MS);
+    this.wheel = new TickWheel(clock, shortestMs, MAX_TICK_MS);
     // A client leaves during a tick, and the rest of that tick does not count.
     this.absenceTicks = this.wheel.ticks(absenceMs) + 1;
     this.heartbeatTicks = this.wheel.ticks(heartbeatMs);
@@ -808,18 +821,21 @@ class Answer {
 /** The farewells of closed sessions, for as long as clients may ask for them. */
 class Farewells {
   readonly #keptMs: number;
+  readonly #clock: Clock;
   /** In the order in which they expire. */
   readonly #entries = new Map<string, Farewell & { readonly until: number }>();
   #units = 0;
 
-  constructor(keptMs: number) {
+  constructor(clock: Clock, keptMs: number) {
+    this.#clock = clock;
     this.#keptMs = keptMs;
   }
 
   add(id: string, farewell: Farewell): void {
     this.#expire();
     this.delete(id);
-    this.#entries.set(id, { ...farewell, until: Date.now() + this.#keptMs });
+    const until = this.#clock.elapsed() + this.#keptMs;
+    this.#entries.set(id, { ...farewell, until });
     this.#units += unitsOf(id, farewell);
     for (const oldest of this.#entries.keys()) {
       if (this.#units <= MAX_FAREWELL_UNITS) break;
@@ -849,7 +865,7 @@ class Farewells {
 
   /** Drops old entries. A timer for it would keep an idle program from exiting. */
   #expire(): void {
-    const now = Date.now();
+    const now = this.#clock.elapsed();
     for (const [id, { until }] of this.#entries) {
       if (until > now) return;
       this.delete(id);

@@ -64,7 +64,7 @@ import {
   optionOf,
 } from "../core/checks.ts";
 import { channelText, hmac } from "../core/signatures.ts";
-import type { AppEvent, Hooks, Pusher, WebhookEvent } from "../mod.ts";
+import type { AppEvent, Clock, Hooks, Pusher, WebhookEvent } from "../mod.ts";
 
 // ---- Public types -----------------------------------------------------------
 
@@ -301,7 +301,8 @@ const PROBE = { socketId: "0.0", channel: "private-webhooks" };
 /** A departure that is held back. */
 interface Departure {
   readonly event: OutgoingEvent;
-  readonly timer: ReturnType<typeof setTimeout>;
+  /** Cancels the report. */
+  readonly cancel: () => void;
 }
 
 class Dispatcher<Events extends object> implements Webhooks {
@@ -327,7 +328,7 @@ class Dispatcher<Events extends object> implements Webhooks {
     this.#pusher = pusher;
     this.#settleMs = settings.settleMs;
     this.#endpoints = settings.endpoints.map((endpoint) =>
-      new Endpoint(endpoint, settings)
+      new Endpoint(endpoint, settings, pusher.clock)
     );
     const { auth } = pusher.authorizeChannel(PROBE.socketId, PROBE.channel);
     const signature = hmac(
@@ -423,17 +424,20 @@ class Dispatcher<Events extends object> implements Webhooks {
   #arrive(key: string, event: OutgoingEvent): void {
     const departure = this.#departures.get(key);
     if (departure === undefined) return this.#enqueue(event);
-    clearTimeout(departure.timer);
+    departure.cancel();
     this.#departures.delete(key);
   }
 
   /** Reports later that a channel or member has gone, unless it comes back. */
   #depart(key: string, event: OutgoingEvent): void {
     // On another server it may have come back between two departures from here.
-    clearTimeout(this.#departures.get(key)?.timer);
+    this.#departures.get(key)?.cancel();
     this.#departures.delete(key);
-    const timer = setTimeout(() => this.#settle(key, event), this.#settleMs);
-    this.#departures.set(key, { event, timer });
+    const cancel = this.#pusher.clock.after(
+      this.#settleMs,
+      () => this.#settle(key, event),
+    );
+    this.#departures.set(key, { event, cancel });
   }
 
   #settle(key: string, event: OutgoingEvent): void {
@@ -449,7 +453,7 @@ class Dispatcher<Events extends object> implements Webhooks {
     if (endpoints.length === 0) return;
     const json = JSON.stringify(event);
     const bytes = Buffer.byteLength(json);
-    const item: Item = { json, bytes, timeMs: Date.now() };
+    const item: Item = { json, bytes, timeMs: this.#pusher.clock.now() };
     for (const endpoint of endpoints) endpoint.push(item);
   }
 
@@ -457,8 +461,8 @@ class Dispatcher<Events extends object> implements Webhooks {
     // Hooks run in a microtask after the change: wait for those of past changes.
     await Promise.resolve();
     for (const unlisten of this.#unlisten) unlisten();
-    for (const [key, { event, timer }] of this.#departures) {
-      clearTimeout(timer);
+    for (const [key, { event, cancel }] of this.#departures) {
+      cancel();
       this.#settle(key, event);
     }
     await Promise.all(
@@ -496,6 +500,7 @@ class Endpoint {
   readonly #prefix: string;
   readonly #headers: Headers;
   readonly #settings: Settings;
+  readonly #clock: Clock;
   /** In order. Events of the request under way stay in front until it ends. */
   readonly #queue: Item[] = [];
   #queuedBytes = 0;
@@ -514,7 +519,12 @@ class Endpoint {
   #abort: (() => void) | null = null;
   #state: "open" | "closing" | "closed" = "open";
 
-  constructor(endpoint: EndpointSettings, settings: Settings) {
+  constructor(
+    endpoint: EndpointSettings,
+    settings: Settings,
+    clock: Clock,
+  ) {
+    this.#clock = clock;
     this.names = endpoint.names;
     this.#url = endpoint.url;
     this.#prefix = endpoint.prefix;
@@ -552,13 +562,13 @@ class Endpoint {
   async close(timeoutMs: number): Promise<void> {
     this.#state = "closing";
     this.#wake?.();
-    const timer = setTimeout(() => {
+    const cancel = this.#clock.after(timeoutMs, () => {
       this.#state = "closed";
       this.#abort?.();
       this.#wake?.();
-    }, timeoutMs);
+    });
     await this.#worker;
-    clearTimeout(timer);
+    cancel();
   }
 
   async #work(): Promise<void> {
@@ -625,10 +635,10 @@ class Endpoint {
     const { timeoutMs } = this.#settings;
     const controller = new AbortController();
     let isLate = false;
-    const timer = setTimeout(() => {
+    const cancel = this.#clock.after(timeoutMs, () => {
       isLate = true;
       controller.abort();
-    }, timeoutMs);
+    });
     this.#abort = () => controller.abort();
     try {
       const { signal } = controller;
@@ -641,7 +651,7 @@ class Endpoint {
       if (isLate) return { reason: `no answer in ${timeoutMs} ms`, cause };
       return { reason: this.#explain(cause), cause };
     } finally {
-      clearTimeout(timer);
+      cancel();
       this.#abort = null;
     }
   }
@@ -658,11 +668,11 @@ class Endpoint {
   #pause(ms: number): Promise<void> {
     return new Promise((resolve) => {
       const end = () => {
-        clearTimeout(timer);
+        cancel();
         this.#wake = null;
         resolve();
       };
-      const timer = setTimeout(end, ms);
+      const cancel = this.#clock.after(ms, end);
       this.#wake = end;
     });
   }

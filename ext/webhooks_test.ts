@@ -24,6 +24,7 @@ import {
 } from "@std/assert";
 import { FakeTime } from "@std/testing/time";
 import StockServerSdk from "pusher";
+import { clockOption } from "../tests/support/clock.ts";
 import { DEADLINE_MS, within } from "../tests/support/deadline.ts";
 import { Queue } from "../tests/support/queue.ts";
 
@@ -219,7 +220,12 @@ interface SetUp extends Partial<WebhookOptions> {
 /** A server with webhooks for a receiver; what goes wrong is in `errors`. */
 function setUp(url: string, { pusher: own, ...rest }: SetUp = {}) {
   const { events, channelPrefix, headers, ...options } = rest;
-  const pusher = new Pusher({ ...APP, clientEvents: true, ...own });
+  const pusher = new Pusher({
+    ...APP,
+    ...clockOption(),
+    clientEvents: true,
+    ...own,
+  });
   const errors = new Queue<WebhookError>();
   const hooks = webhooks(pusher, {
     key: APP.key,

@@ -4,13 +4,20 @@
  *
  * @module
  */
-import type { Handler, Peer, PusherOptions, Transport } from "@glitz/pusher";
+import type {
+  Clock,
+  Handler,
+  Peer,
+  PusherOptions,
+  Transport,
+} from "@glitz/pusher";
 import {
   fallback,
   type FallbackOptions,
   type FallbackServer,
 } from "@glitz/pusher/fallback";
 import { assert, assertEquals } from "@std/assert";
+import { GLOBAL_CLOCK } from "./clock.ts";
 import { DEADLINE_MS, within } from "./deadline.ts";
 import { APP, cleanUp, parseFrame, serve, type TestServer } from "./server.ts";
 import { channelAuth, dataOf, type Frame } from "./wire.ts";
@@ -236,6 +243,7 @@ export function clientIn(handler: Fetch, init?: ClientInit): HttpClient {
 
 /** A server that does nothing, to see and drive what is behind it. */
 export class Puppet implements FallbackServer {
+  readonly clock: Clock = GLOBAL_CLOCK;
   readonly path: string = "";
   transport!: Transport;
   readonly received: unknown[] = [];
