@@ -472,16 +472,6 @@ export class Pusher<Events extends object = AnyEvents> {
    * @param request Its headers, names in lower case or a `Headers`, and its body
    * as the text that came.
    * @returns The webhook, to be trusted only if `isValid()`.
-   *
-   * @example
-   * ```ts ignore
-   * const webhook = pusher.webhook({
-   *   headers: request.headers,
-   *   rawBody: await request.text(),
-   * });
-   * if (!webhook.isValid()) return new Response(null, { status: 401 });
-   * for (const event of webhook.getEvents()) console.log(event.name);
-   * ```
    */
   webhook(request: WebhookRequest): Webhook {
     return new Webhook(this.#app, request);
@@ -813,7 +803,7 @@ function handle(server: Server, request: Request): Awaitable<Response> {
   const response = attempt(() => findRoute(server, request)?.() ?? notFound());
   if (!(response instanceof Promise)) return response;
   return response.catch((error) => {
-    server.fail(error, "serving a request");
+    server.hooks.fail(error, "serving a request");
     return refuse(REFUSAL.Crashed);
   });
 }
@@ -979,11 +969,17 @@ async function serveApi(
   return await whenStarted(server, async () => {
     const answer = await answerCall(app, apiRoute, request, url, rest[1] ?? "");
     if (!isRefusal(answer)) return Response.json(answer);
-    const { error: reason, status: code } = answer;
-    const event = { app: app.id, what: "request", reason, code } as const;
-    server.hooks.emit("refused", event);
+    emitRefused(server, answer, { app: app.id });
     return refuse(answer);
   });
+}
+
+function emitRefused(
+  { hooks }: Server,
+  { error: reason, status: code }: Refusal,
+  app: { app?: string },
+): void {
+  hooks.emit("refused", { ...app, what: "request", reason, code });
 }
 
 /** Checks a call and serves it. */
@@ -1007,7 +1003,7 @@ async function answerCall(
   try {
     return await serve({ server, app, name, query, body });
   } catch (error) {
-    server.fail(error, `serving ${method} ${url.pathname}`, app.id);
+    server.hooks.fail(error, `serving ${method} ${url.pathname}`, app.id);
     return REFUSAL.Unavailable;
   }
 }
@@ -1058,9 +1054,23 @@ function serveTerminate({ server, app, name }: ApiCall): Awaitable<object> {
   return isRefusal(id) ? id : server.terminate(app, id);
 }
 
-// ---- HTTP: auth endpoints -------------------------------------------------
+// ---- HTTP: auth endpoints ---------------------------------------------------
 // Where clients ask the program for permission to join a channel, and for who
 // they are.
+
+/** What a client has posted to an auth endpoint. */
+interface AuthForm {
+  readonly request: Request;
+  readonly app: App;
+  readonly socketId: string;
+  readonly params: URLSearchParams;
+}
+
+/** Answers a form, which has been checked. */
+type AuthAnswer = (form: AuthForm) => Promise<object | Refusal>;
+
+// A form with a socket id and as many channel names as a connection may have.
+const AUTH_BODY_BYTES = 65_536;
 
 /**
  * The auth endpoints, where the program answers them; null elsewhere. A last part
@@ -1075,50 +1085,59 @@ function findAuthRoute(
   const { authorize, authenticate } = server;
   const app = appName === undefined ? undefined : decodePart(appName) ?? "";
   if (name === "auth" && authorize !== undefined) {
-    return () => serveAuth(server, authorize, request, app);
+    const answer = (form: AuthForm) => authorizeForm(form, authorize);
+    return () => serveAuth(server, request, app, answer);
   }
   if (name === "user-auth" && authenticate !== undefined) {
-    return () => serveUserAuth(server, authenticate, request, app);
+    const answer = (form: AuthForm) => authenticateForm(form, authenticate);
+    return () => serveAuth(server, request, app, answer);
   }
   return null;
 }
 
-/** What a client has posted to an auth endpoint. */
-interface AuthForm {
-  readonly app: App;
-  readonly socketId: string;
-  readonly params: URLSearchParams;
-  readonly cors: Record<string, string>;
+/** `POST /pusher/auth` and `/pusher/user-auth`: reads the form and answers it. */
+async function serveAuth(
+  server: Server,
+  request: Request,
+  appName: string | undefined,
+  answer: AuthAnswer,
+): Promise<Response> {
+  const verdict = server.judgeOrigin(server.origins, request);
+  const cors = corsHeaders(request, verdict);
+  if (verdict !== false && request.method === "OPTIONS") {
+    return new Response(null, { status: 204, headers: cors });
+  }
+  const form = verdict === false
+    ? REFUSAL.Origin
+    : await readAuthForm(server, request, appName);
+  const answered = isRefusal(form) ? form : await answer(form);
+  if (!isRefusal(answered)) return Response.json(answered, { headers: cors });
+  const app = isRefusal(form) ? {} : { app: form.app.id };
+  emitRefused(server, answered, app);
+  if (answered.status === 405) {
+    return refuse(answered, { ...cors, allow: "POST" });
+  }
+  return refuse(answered, verdict === false ? {} : cors);
 }
-
-// A form with a socket id and as many channel names as a connection may have.
-const AUTH_BODY_BYTES = 65_536;
 
 /** Reads the form that clients post to the auth endpoints, or refuses it. */
 async function readAuthForm(
   server: Server,
   request: Request,
   appName: string | undefined,
-): Promise<AuthForm | Response> {
-  const verdict = server.judgeOrigin(server.origins, request);
-  if (verdict === false) return refuse(REFUSAL.Origin);
-  const cors = corsHeaders(request, verdict);
-  if (request.method === "OPTIONS") {
-    return new Response(null, { status: 204, headers: cors });
-  }
-  if (request.method !== "POST") return refuseMethod("POST", cors);
+): Promise<AuthForm | Refusal> {
+  if (request.method !== "POST") return REFUSAL.PostOnly;
   const body = await readBody(request, AUTH_BODY_BYTES);
-  if (body === "too large") return refuse(REFUSAL.AuthBodyTooLarge, cors);
+  if (body === "too large") return REFUSAL.AuthBodyTooLarge;
   const text = body === "broken off" ? null : decodeUtf8(body);
   const params = new URLSearchParams(text ?? "");
   const socketId = params.get("socket_id");
-  if (!isSocketId(socketId)) return refuse(REFUSAL.BadAuthForm, cors);
+  if (!isSocketId(socketId)) return REFUSAL.BadAuthForm;
   const app = findAuthApp(server, socketId, params, appName);
-  if (isRefusal(app)) return refuse(app, cors);
-  return { app, socketId, params, cors };
+  return isRefusal(app) ? app : { request, app, socketId, params };
 }
 
-/** The app whose secret signs: the one that is named, else that of the socket. */
+/** The app whose secret signs: the app that is named, else that of the socket. */
 function findAuthApp(
   { appsByKey, appsById, connections, defaultApp }: Server,
   socketId: string,
@@ -1130,72 +1149,53 @@ function findAuthApp(
     const named = appsByKey.get(name) ?? appsById.get(name);
     return named ?? REFUSAL.UnknownAuthApp;
   }
-  // Behind a load balancer the socket may be one of another server's.
+  // Behind a load balancer the socket may belong to another server.
   const app = connections.get(socketId)?.app ??
     (appsById.size === 1 ? defaultApp : undefined);
   return app ?? REFUSAL.UnknownSocket;
 }
 
-/** `POST /pusher/user-auth`: has the program say who a client is. */
-async function serveUserAuth(
-  server: Server,
+/** Asks the program who a client is. */
+async function authenticateForm(
+  { request, app, socketId, params }: AuthForm,
   authenticate: Authenticate,
-  request: Request,
-  appName: string | undefined,
-): Promise<Response> {
-  const form = await readAuthForm(server, request, appName);
-  if (form instanceof Response) return form;
-  const { app, socketId, params, cors } = form;
+): Promise<object | Refusal> {
   try {
     const context = { app: app.id, socketId, params };
     const user = await authenticate(request, context);
-    // As with `authorize`, only a clear answer is one.
-    if (!isObject(user)) return refuse(REFUSAL.UnknownUser, cors);
+    // As with `authorize`, only a clear answer counts.
+    if (!isObject(user)) return REFUSAL.UnknownUser;
     const checked = checkUser(user, app.limits);
     if (isRefusal(checked)) {
       throw new TypeError(
         `Cannot authenticate: what authenticate returned is no user, ${checked.error}`,
       );
     }
-    const answer = app.signer.authenticate(socketId, user);
-    return Response.json(answer, { headers: cors });
+    return app.signer.authenticate(socketId, user);
   } catch (error) {
-    server.hooks.fail(error, "authenticating a user", app.id);
-    return refuse(REFUSAL.AuthenticateFailed, cors);
+    app.server.hooks.fail(error, "authenticating a user", app.id);
+    return REFUSAL.AuthenticateFailed;
   }
 }
 
 /**
- * `POST /pusher/auth`: has the program decide whether a client may join the
- * channel that its form names as `channel_name`, or each of several named as
- * `channel_name[]`.
+ * Asks the program whether a client may join the channel that its form names as
+ * `channel_name`, or each of several that it names as `channel_name[]`.
  */
-async function serveAuth(
-  server: Server,
+async function authorizeForm(
+  { request, app, socketId, params }: AuthForm,
   authorize: Authorize,
-  request: Request,
-  appName: string | undefined,
-): Promise<Response> {
-  const form = await readAuthForm(server, request, appName);
-  if (form instanceof Response) return form;
-  const { app, socketId, params, cors } = form;
+): Promise<object | Refusal> {
   const several = params.getAll("channel_name[]");
   const single = params.get("channel_name");
-  if (single === null && several.length === 0) {
-    return refuse(REFUSAL.BadAuthForm, cors);
-  }
+  if (single === null && several.length === 0) return REFUSAL.BadAuthForm;
   const context = { app: app.id, socketId, params };
   const decide = (channel: string) =>
     authorizeOne(app, authorize, request, { ...context, channel });
-  if (single !== null) {
-    const answer = await decide(single);
-    return isRefusal(answer)
-      ? refuse(answer, cors)
-      : Response.json(answer, { headers: cors });
-  }
+  if (single !== null) return await decide(single);
   if (several.length > app.limits.channelsPerConnection) {
     const found = `The form names ${several.length} channels`;
-    return refuse(overLimit("channelsPerConnection", app.limits, found), cors);
+    return overLimit("channelsPerConnection", app.limits, found);
   }
   const channels = await Promise.all(several.map(async (channel) => {
     const answer = await decide(channel);
@@ -1203,10 +1203,7 @@ async function serveAuth(
     const { error, status } = answer;
     return [channel, { error, status }] as const;
   }));
-  return Response.json(
-    { channels: Object.fromEntries(channels) },
-    { headers: cors },
-  );
+  return { channels: Object.fromEntries(channels) };
 }
 
 /** Asks the program about one channel. */
@@ -1562,10 +1559,6 @@ class Server implements BackplaneNode, InboxServices, OutboxServices {
     this.#watch(sent, "counting subscribers", app);
   }
 
-  fail(error: unknown, during: string, appId?: string): void {
-    this.hooks.fail(error, during, appId);
-  }
-
   // ---- Called by the backplane
 
   /** See {@linkcode BackplaneNode.deliver}. */
@@ -1642,7 +1635,7 @@ class Server implements BackplaneNode, InboxServices, OutboxServices {
   /** Watches over a call whose answer only {@linkcode close} waits for. */
   #watch(value: Awaitable<void>, during: string, app: App): void {
     if (!(value instanceof Promise)) return;
-    this.#await(value.catch((error) => this.fail(error, during, app.id)));
+    this.#await(value.catch((error) => this.hooks.fail(error, during, app.id)));
   }
 
   /** Lets {@linkcode close} wait for a call. */
@@ -1989,7 +1982,7 @@ class Connection
     );
     if (!(joined instanceof Promise)) return;
     return joined.catch((error) => {
-      this.#server.fail(error, "joining a channel", this.app.id);
+      this.#server.hooks.fail(error, "joining a channel", this.app.id);
       this.#refuse(name, "ServerError", REFUSAL.SubscribeFailed);
     });
   }

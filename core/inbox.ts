@@ -13,7 +13,9 @@ export interface InboxServices {
   readonly clock: Clock;
   /** How many frames have been dropped for a limit. */
   droppedFrames: number;
-  fail(error: unknown, during: string, appId: string): void;
+  readonly hooks: {
+    fail(error: unknown, during: string, appId: string): void;
+  };
 }
 
 /** Whose frames they are. */
@@ -119,7 +121,7 @@ export class Inbox {
     if (!(served instanceof Promise)) return served;
     return served.catch((error) => {
       const { id } = this.#owner.app;
-      this.#services.fail(error, "serving a frame", id);
+      this.#services.hooks.fail(error, "serving a frame", id);
       const message = "The server could not serve the frame";
       this.#owner.sendError(message, frame.channel);
     });

@@ -105,7 +105,9 @@ export interface OutboxServices {
   readonly schedule: OutboxSchedule;
   /** Calls the backplane. */
   ask<T>(call: (backplane: Backplane) => Awaitable<T>): Awaitable<T>;
-  fail(error: unknown, during: string, appId: string): void;
+  readonly hooks: {
+    fail(error: unknown, during: string, appId: string): void;
+  };
 }
 
 /** Whose outbox it is. */
@@ -193,7 +195,7 @@ export class Outbox {
       if (!this.#isBehind) return;
     } catch (error) {
       this.#hasFailed = true;
-      this.#services.fail(error, "sending a frame", this.#owner.app.id);
+      this.#services.hooks.fail(error, "sending a frame", this.#owner.app.id);
     }
     this.#services.schedule.judging.add(this);
   }
@@ -355,7 +357,7 @@ export class Outbox {
     }
     replay.isReading = true;
     page.catch((error) => {
-      this.#services.fail(error, "reading a channel's history", id);
+      this.#services.hooks.fail(error, "reading a channel's history", id);
       return null;
     }).then((answer) => {
       replay.isReading = false;

@@ -129,6 +129,7 @@ export const REFUSAL = Object.freeze({
   ),
   UnknownRoute: new Refusal(404, "There is no such route"),
   UnknownApp: new Refusal(404, "No app has this id"),
+  PostOnly: new Refusal(405, "The method is not one of POST"),
   AuthBodyTooLarge: new Refusal(413, "The form is too large"),
   UpgradeRequired: new Refusal(426, "This is a WebSocket endpoint"),
   AuthenticateFailed: new Refusal(500, "The user could not be authenticated"),

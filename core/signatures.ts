@@ -162,6 +162,16 @@ export interface Credentials {
 /**
  * A webhook that arrived, with the checks of the official SDK. Made by
  * {@linkcode Pusher.webhook}.
+ *
+ * @example
+ * ```ts ignore
+ * const webhook = pusher.webhook({
+ *   headers: request.headers,
+ *   rawBody: await request.text(),
+ * });
+ * if (!webhook.isValid()) return new Response(null, { status: 401 });
+ * for (const event of webhook.getEvents()) console.log(event.name);
+ * ```
  */
 export class Webhook {
   readonly #credentials: Credentials;
