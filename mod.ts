@@ -28,10 +28,10 @@
  *   throws out of the handler and no other connection notices.
  * - Every size, count, rate and queue that a peer can grow has a limit, see
  *   {@linkcode Limits}.
- * - A client that loses its connection gets what it has missed when it comes
- *   back: exactly once with our own client, at least once with a stock one that
- *   names a session, see {@linkcode PusherOptions.history}. Whatever is past the
- *   bounds of that is told to the client as `pusher:recovery_failed`.
+ * - A client that loses its connection gets the events that it has missed when
+ *   it returns: exactly once with our own client, at least once with a stock
+ *   client that names a session. See {@linkcode PusherOptions.history}. If an
+ *   event can no longer be recovered, the client gets `pusher:recovery_failed`.
  *
  * @module
  */
@@ -226,7 +226,7 @@ export {
 } from "./core/signatures.ts";
 export type { Awaitable, Clock } from "./core/time.ts";
 
-/** A request handler; one that answers `undefined` or `null` passes. */
+/** A request handler; `undefined` or `null` passes the request on. */
 export type Handler = (
   request: Request,
   // deno-lint-ignore no-explicit-any -- handlers differ in what they ask of `info`, and it is only passed on
@@ -234,8 +234,8 @@ export type Handler = (
 ) => Awaitable<Response | null | undefined>;
 
 // ---- Pusher -----------------------------------------------------------------
-// The public face: it checks what the program says and hands it on. A Pusher
-// looks at one app of a Server.
+// The public face: it checks the program's arguments and passes them on. A Pusher
+// is the view of one app of a Server.
 
 /**
  * A Pusher server, or the view of one of its apps.
@@ -276,8 +276,8 @@ export class Pusher<Events extends object = AnyEvents> {
   readonly #hears: string | null;
 
   /**
-   * Answers what belongs to Pusher, and everything else with 404 and its body
-   * unread. It may be passed around without its object.
+   * Serves the routes of Pusher, and answers every other request with 404, its
+   * body unread. It may be passed around without its object.
    */
   readonly handler: (
     request: Request,
@@ -285,7 +285,7 @@ export class Pusher<Events extends object = AnyEvents> {
   ) => Awaitable<Response>;
 
   /**
-   * Makes a server. It takes up nothing until the first request.
+   * Makes a server. It takes no resources until the first request.
    *
    * @param options See {@linkcode PusherOptions}; checked at once.
    * @throws {TypeError} If an option is unknown or of the wrong kind.
@@ -294,13 +294,13 @@ export class Pusher<Events extends object = AnyEvents> {
   constructor(options: PusherOptions<Events> = {}) {
     const { [VIEWED]: viewed }: ViewOptions = Object(options);
     this.#hears = viewed?.id ?? null;
-    // What `authorize` answers is checked as it comes, whatever `Events` says.
+    // Answers of `authorize` are checked at run time, whatever `Events` says.
     const untyped = options as unknown as PusherOptions;
     this.#app = viewed ?? new Server(untyped).defaultApp;
     this.handler = (request) => handle(this.#app.server, request);
   }
 
-  /** What the server goes by, for parts that belong to it. */
+  /** The clock of the server, for extensions that belong to it. */
   get clock(): Clock {
     return this.#app.server.clock;
   }
@@ -311,8 +311,8 @@ export class Pusher<Events extends object = AnyEvents> {
   }
 
   /**
-   * One handler out of several: the first answer that is not 404 wins, and if
-   * there is none the last one is given.
+   * One handler out of several: the first answer that is not 404 wins. If all
+   * are 404, the last answer wins.
    *
    * @param handlers Asked in order.
    * @returns A handler for `Deno.serve`.
@@ -329,10 +329,10 @@ export class Pusher<Events extends object = AnyEvents> {
    * @param channels One channel or several.
    * @param event The name of the event.
    * @param data A string as it is, anything else as JSON.
-   * @param params Who is left out, and what to be told.
-   * @returns Resolves once the event is accepted, which does not wait for
-   * clients; rejects if the backplane fails. It need not be awaited: a failure
-   * goes to the `error` listeners as well.
+   * @param params The connection to leave out, and the counts to return.
+   * @returns Resolves once the event is accepted, without waiting for clients;
+   * rejects if the backplane fails. You need not await it: a failure also goes to
+   * the `error` listeners.
    * @throws {TypeError} At once, if an argument is of the wrong kind.
    * @throws {RangeError} At once, if a limit is passed.
    */
@@ -400,10 +400,10 @@ export class Pusher<Events extends object = AnyEvents> {
   }
 
   /**
-   * Closes every connection that is signed in as a user, for good: clients do
-   * not come back by themselves.
+   * Closes every connection that is signed in as a user. Their clients do not
+   * reconnect by themselves.
    *
-   * @param userId The user; one who is not there is fine.
+   * @param userId The user, connected or not.
    * @returns As {@linkcode trigger}.
    * @throws {TypeError} At once, if it is not a user id.
    */
@@ -416,7 +416,7 @@ export class Pusher<Events extends object = AnyEvents> {
   }
 
   /**
-   * Signs who a user is, for programs with an auth endpoint of their own.
+   * Signs a user's identity, for programs with an auth endpoint of their own.
    *
    * @param socketId The client's connection.
    * @param user Who signs in.
@@ -459,7 +459,7 @@ export class Pusher<Events extends object = AnyEvents> {
     const what = `Cannot authorize ${quote(channel)}`;
     accepted(checkSocketId(socketId), what);
     const kind = accepted(checkChannelName(channel, limits), what);
-    // A client that has signed in may join a presence channel as who it is.
+    // A client that has signed in may join a presence channel as its user.
     if (kind.presence && member !== undefined) {
       accepted(checkMember(member, limits), what);
     }
@@ -469,9 +469,9 @@ export class Pusher<Events extends object = AnyEvents> {
   /**
    * Reads a webhook that some Pusher server sent to this program.
    *
-   * @param request Its headers, names in lower case or a `Headers`, and its body
-   * as the text that came.
-   * @returns The webhook, to be trusted only if `isValid()`.
+   * @param request Its headers, as a `Headers` or with names in lower case, and
+   * its body as text, unchanged.
+   * @returns The webhook. Trust it only if `isValid()`.
    */
   webhook(request: WebhookRequest): Webhook {
     return new Webhook(this.#app, request);
@@ -484,7 +484,7 @@ export class Pusher<Events extends object = AnyEvents> {
   /**
    * Lists the channels that somebody is subscribed to.
    *
-   * @param filter Which, and what to say of each.
+   * @param filter Which channels, and which counts of each.
    * @returns The body of `GET /apps/{id}/channels`.
    * @throws {TypeError} If the filter is not valid.
    */
@@ -532,7 +532,7 @@ export class Pusher<Events extends object = AnyEvents> {
   }
 
   /**
-   * Says how the whole server is doing, all apps together. It is cheap enough to
+   * Reports figures of the whole server, all apps together. It is cheap enough to
    * be called each second with ten thousand connections.
    *
    * @returns The figures of this moment.
@@ -542,12 +542,12 @@ export class Pusher<Events extends object = AnyEvents> {
   }
 
   /**
-   * Listens to the server's life. Listeners run after the change, in order, in a
-   * microtask of their own: one that throws, rejects or is slow harms nobody,
-   * and what it throws goes to the `error` listeners.
+   * Listens to lifecycle events. Listeners run after the change, in order, in a
+   * microtask of their own. A listener that throws, rejects or is slow disturbs
+   * nothing else; its error goes to the `error` listeners.
    *
-   * With several apps, the main instance hears all of them and the view of one
-   * app hears that one; `event.app` tells which.
+   * With several apps, the main instance hears all of them, and the view of one
+   * app hears its own; `event.app` tells which.
    *
    * @param name See {@linkcode Hooks}.
    * @param listener Called with the event.
@@ -585,8 +585,8 @@ export class Pusher<Events extends object = AnyEvents> {
    * @param key The app key that the client named.
    * @param request The request that asked for the connection: its query says the
    * protocol version, its headers the origin.
-   * @returns Where the client's frames go. A refused client has been told and
-   * closed already.
+   * @returns Takes the client's frames. A refused client has got its error and is
+   * being closed.
    */
   open(transport: Transport, key: string, request: Request): Peer {
     return this.#app.server.open(
@@ -596,14 +596,14 @@ export class Pusher<Events extends object = AnyEvents> {
   }
 
   /**
-   * Goes away in good order: refuses new sockets, closes the ones there are with
-   * 4200, so that clients reconnect elsewhere, an even share per tenth of a
-   * second, and lets go of the backplane. Stop the HTTP server afterwards. A
-   * view of one app closes the whole server, too.
+   * Drains and closes the server: it refuses new sockets, closes its connections
+   * with 4200, an even share per tenth of a second, so that clients reconnect
+   * elsewhere, and closes the backplane. Stop the HTTP server afterwards. A view
+   * of one app closes the whole server, too.
    *
-   * @param options `over`: milliseconds to spread the closes over, so that the
-   * clients do not all come back at once. 0 by default.
-   * @returns Resolves when the clients are gone, or have had a second to go.
+   * @param options `over`: milliseconds over which the closes are spread, so that
+   * clients do not all reconnect at once. 0 by default.
+   * @returns Resolves when the clients are gone, at the latest after a second.
    * @throws {RangeError} At once, if `over` is not a duration.
    */
   close(options: { over?: number } = {}): Promise<void> {
@@ -647,7 +647,7 @@ export class Pusher<Events extends object = AnyEvents> {
     return Pusher.#instance.handler;
   }
 
-  /** See {@linkcode Pusher.cascade}; it concerns no instance. */
+  /** See {@linkcode Pusher.cascade}; it needs no instance. */
   static cascade(
     ...handlers: Handler[]
   ): (request: Request, info?: Deno.ServeHandlerInfo) => Promise<Response> {
@@ -748,7 +748,7 @@ export class Pusher<Events extends object = AnyEvents> {
   }
 }
 
-// How a view of one app says so to the constructor: nobody else has the symbol.
+// Passes the app of a view to the constructor. The symbol is not exported.
 const VIEWED = Symbol("viewed");
 
 interface ViewOptions {
@@ -768,8 +768,7 @@ function respond(
       text: () => Promise.resolve(JSON.stringify(body)),
     }),
   );
-  // Nobody has to wait for it, so a failure must not end the program; whoever
-  // does wait is told, too.
+  // A caller that does not await it must not have its program ended by a failure.
   response.catch((error) =>
     app.server.hooks.fail(error, "publishing an event", app.id)
   );
@@ -785,7 +784,7 @@ function cascade(
     for (const handler of handlers) {
       const response = await handler(request, info);
       if (response === null || response === undefined) continue;
-      // A body that nobody will read must not be kept waiting.
+      // An unread body would keep its source waiting.
       await last?.body?.cancel();
       last = response;
       if (response.status !== 404) return response;
@@ -813,7 +812,7 @@ function findRoute(
   server: Server,
   request: Request,
 ): (() => Awaitable<Response>) | null {
-  // The host in it is the client's word, and may be none.
+  // The client chooses the host in it, which may be no host at all.
   const url = URL.parse(request.url);
   if (url === null || !url.pathname.startsWith(`${server.path}/`)) return null;
   const path = url.pathname.slice(server.path.length);
@@ -880,7 +879,7 @@ function upgrade(
   if (server.isOverrun(admission)) return refuse(REFUSAL.OverCapacity);
   let upgraded;
   try {
-    // One mechanism decides on liveness, and it is not the runtime's.
+    // Liveness decides when a silent client is gone, not the runtime.
     upgraded = Deno.upgradeWebSocket(request, { idleTimeout: 0 });
   } catch {
     return refuse(REFUSAL.BadUpgrade);
@@ -939,7 +938,7 @@ interface ApiRoute {
   readonly serve: (call: ApiCall) => Awaitable<object | Refusal>;
 }
 
-/** Routes below `/apps/{id}/`; `*` stands for a name. */
+/** Routes below `/apps/{id}/`; `*` stands for the name of a channel or user. */
 const API_ROUTES: ReadonlyMap<string, ApiRoute> = new Map<string, ApiRoute>([
   ["events", { method: "POST", serve: serveEvents }],
   ["batch_events", { method: "POST", serve: serveBatchEvents }],
@@ -1021,7 +1020,7 @@ function serveBatchEvents({ server, app, body }: ApiCall): Awaitable<object> {
   return server.publishBatch(app, publishes);
 }
 
-/** `GET /apps/{id}/channels`: the channels that somebody is on. */
+/** `GET /apps/{id}/channels`: the occupied channels. */
 function serveChannels({ server, app, query }: ApiCall): Awaitable<object> {
   const prefix = query.get("filter_by_prefix") ?? "";
   const info = checkListInfo(prefix, query.get("info"));
@@ -1030,7 +1029,7 @@ function serveChannels({ server, app, query }: ApiCall): Awaitable<object> {
     : listChannels(server.asking(app), prefix, info);
 }
 
-/** `GET /apps/{id}/channels/{name}`: how many are on a channel, if anybody. */
+/** `GET /apps/{id}/channels/{name}`: whether a channel is occupied, and counts. */
 function serveChannel(
   { server, app, name, query }: ApiCall,
 ): Awaitable<object> {
@@ -1220,12 +1219,12 @@ async function authorizeOne(
   const named = { name: channel, kind };
   try {
     const decision = await authorize(request, context);
-    // Where users sign in, one may join a presence channel as who it is.
+    // Where users sign in, a user may join a presence channel without a member.
     const { authenticate } = app.server;
     if (decision === true && (!kind.presence || authenticate !== undefined)) {
       return app.authorize(socketId, named);
     }
-    // Only a clear yes is one: a function that forgot to return says no.
+    // Only `true` or a member permits: a function that forgot to return does not.
     if (decision !== true && !isObject(decision)) {
       return new Refusal(403, `Joining ${quote(channel)} is not allowed`);
     }
@@ -1245,9 +1244,9 @@ async function authorizeOne(
 }
 
 // ---- Server and App ---------------------------------------------------------
-// What all apps share: connections, backplane, hooks, liveness and the way down.
-// Every event goes out through publish and comes back through deliver; every join
-// and leave is stated to the backplane and comes back through changed.
+// What all apps share: connections, backplane, hooks, liveness and the shutdown.
+// Every event goes to the backplane through publish and comes back through deliver.
+// Every join and leave is stated to the backplane and comes back through changed.
 
 /** A Pusher server without its public face. */
 class Server implements BackplaneNode, InboxServices, OutboxServices {
@@ -1268,9 +1267,9 @@ class Server implements BackplaneNode, InboxServices, OutboxServices {
   readonly origins: OriginCheck;
   readonly path: string;
   readonly activityTimeoutS: number;
-  /** The bounds of what is kept for clients that are away; null for nothing. */
+  /** The bounds of the history; null where none is kept. */
   readonly history: Readonly<History> | null;
-  /** Sessions of stock clients, where something is kept for them. */
+  /** Sessions of stock clients; null where no history is kept. */
   readonly sessions: Sessions | null;
   readonly schedule: OutboxSchedule;
   /** Settles when the backplane has started; null once it has. */
@@ -1283,7 +1282,7 @@ class Server implements BackplaneNode, InboxServices, OutboxServices {
   /** Calls of the backplane that have not been answered yet. */
   readonly #unsettled = new Set<Promise<unknown>>();
   #sockets = 0;
-  /** Sockets of refused clients that have not gone yet. */
+  /** Sockets of refused clients that have not closed yet. */
   #refused = 0;
   #isBackplaneUp = false;
   #onEmpty: (() => void) | null = null;
@@ -1341,7 +1340,7 @@ class Server implements BackplaneNode, InboxServices, OutboxServices {
 
   // ---- Connections
 
-  /** Judges what can be judged before the transport is open. */
+  /** Judges a client by its request, before its transport is open. */
   admit(key: string, request: Request): Admission {
     const app = this.appsByKey.get(key) ?? null;
     const url = new URL(request.url);
@@ -1402,7 +1401,7 @@ class Server implements BackplaneNode, InboxServices, OutboxServices {
     }
   }
 
-  /** Takes a connection that is gone out of every index. */
+  /** Removes a closed connection from every index. */
   forget(connection: Connection): void {
     this.connections.delete(connection.socketId);
     connection.app.connectionCount--;
@@ -1630,9 +1629,9 @@ class Server implements BackplaneNode, InboxServices, OutboxServices {
     this.hooks.emit("backplane", { up: isUp, ...cause });
   }
 
-  // ---- Calls and the way down
+  // ---- Calls and shutdown
 
-  /** Watches over a call whose answer only {@linkcode close} waits for. */
+  /** Reports the failure of a call that only {@linkcode close} waits for. */
   #watch(value: Awaitable<void>, during: string, app: App): void {
     if (!(value instanceof Promise)) return;
     this.#await(value.catch((error) => this.hooks.fail(error, during, app.id)));
@@ -1672,21 +1671,21 @@ class Server implements BackplaneNode, InboxServices, OutboxServices {
     if (this.#sockets > 0) {
       await new Promise<void>((resolve) => this.#onEmpty = resolve);
     }
-    // A join that comes too late is followed by its leave.
+    // A leave follows each join whose answer comes too late.
     while (this.#unsettled.size > 0) {
       await Promise.allSettled(this.#unsettled);
     }
   }
 }
 
-// Refused clients are told why as long as they have fewer sockets than this; above
-// it they get a plain HTTP refusal.
+// Up to so many sockets, refused clients get a close code; above, a plain HTTP
+// refusal.
 const MAX_REFUSED_SOCKETS = 1_000;
 
 // Closing every tenth of a second is even enough for clients, and cheap.
 const DRAIN_TICK_MS = 100;
 
-// How long clients and backplane may take on close; dead ones never answer.
+// How long clients and backplane may take to answer a close; dead ones never do.
 const CLOSE_GRACE_MS = 1000;
 
 /** Credentials, limits and channels of one app. */
@@ -1760,8 +1759,8 @@ class App {
   }
 
   /**
-   * Encrypts the data of an event of the program, where its channel promises that.
-   * Data that would go out in the clear is a mistake of the program's.
+   * Encrypts the data of the program's events on encrypted channels. It throws
+   * where the data would leave unencrypted.
    */
   readonly seal: Seal = (channels, data, event) => {
     const channel = channels.find(({ kind }) => kind.encrypted);
@@ -1778,7 +1777,7 @@ class App {
       );
     }
     const json = JSON.stringify(data);
-    // Data that is no JSON is refused afterwards.
+    // The caller refuses data that has no JSON.
     return json && this.encryption.encrypt(channel.name, json);
   };
 }
@@ -1804,8 +1803,8 @@ interface Admission {
  *
  * ```text
  * open ──> gone ──> released
- *   gone: out of every channel and count, told to close, nothing more is sent
- *   released: the transport has closed, which a dead client can put off for long
+ *   gone: out of every channel and count, closing, nothing more is sent
+ *   released: the transport has closed; a dead client can delay that for long
  * ```
  */
 class Connection
@@ -1823,9 +1822,9 @@ class Connection
   readonly #inbox: Inbox;
   readonly pulse: Pulse;
   #state: "open" | "gone" | "released" = "open";
-  /** Whether the history of its channels is kept, as it may come back for that. */
+  /** Whether the client may come back for the history of its channels. */
   readonly #canRecover: boolean;
-  /** The session of a stock client that it came with, and may go on with. */
+  /** The session that a stock client named. Its connection may claim it. */
   #session: Session | null = null;
   /** By channel; the server's own channels, too. */
   #subscriptions: Map<string, Subscription> | null = null;
@@ -1862,7 +1861,7 @@ class Connection
 
   /** Sends the first frame, which a client waits for. */
   establish(): void {
-    // By itself: it is what says whether there will be batches.
+    // Alone: the client learns from it whether batches will come.
     this.outbox.sendAlone(encodeFrame({
       event: OUTBOUND.Established,
       data: JSON.stringify({
@@ -1879,7 +1878,7 @@ class Connection
   receive(frame: unknown): void {
     if (this.#state !== "open") return;
     this.pulse.heard();
-    // A client that does not read the answers gets no more of them.
+    // A client that does not read its answers gets no more of them.
     this.outbox.judge();
     if (this.#state !== "open") return;
     if (typeof frame !== "string") return this.close(CLOSE.BinaryFrame);
@@ -1895,7 +1894,7 @@ class Connection
       case INBOUND.Ping:
         return this.outbox.send(PONG_FRAME);
       case INBOUND.Pong:
-        // Any frame is a sign of life. This one says what has arrived, too.
+        // Every frame is a sign of life. This one also acknowledges.
         return this.outbox.session?.acknowledge();
       case INBOUND.Subscribe:
         return this.#handleSubscribe(decodeData(frame.data));
@@ -1949,7 +1948,7 @@ class Connection
     return this.#subscribe(channel, member, data);
   }
 
-  /** Who joins a presence channel: who the data says, or who has signed in. */
+  /** Who joins a presence channel: the member in the data, or the user. */
   #memberFor(channelData: string | undefined): KnownMember | Refusal {
     const { limits } = this.app;
     if (channelData !== undefined) {
@@ -1997,7 +1996,7 @@ class Connection
     const session = this.#session;
     if (session === null) return NO_HISTORY;
     return chain(session.claim(this), () => {
-      // Meanwhile another connection may have claimed it.
+      // Another connection may have claimed it in the meantime.
       if (this.#session !== session) return NO_HISTORY;
       this.outbox.session = session;
       this.outbox.ownIds = session.ids;
@@ -2005,7 +2004,7 @@ class Connection
     });
   }
 
-  /** Joins a channel, once it is known what the client wants of its history. */
+  /** Joins a channel, once its session knows what the client has missed. */
   #join(
     named: NamedChannel,
     member: JoiningMember | undefined,
@@ -2021,7 +2020,7 @@ class Connection
     });
   }
 
-  /** Confirms a repeated subscription; nothing else happens. */
+  /** Confirms a repeated subscription, without another join. */
   #confirmAgain(channel: NamedChannel): Awaitable<void> {
     const { name, kind } = channel;
     const members = kind.presence
@@ -2047,7 +2046,7 @@ class Connection
     this.outbox.send(encodeSubscribed(name, list, fields));
     if (request !== undefined) this.#begin(name, result, request);
     if (!kind.cache) return;
-    // A client that recovers has had the last event, or gets it with the replay.
+    // A client that recovers has got the last event, or gets it with the replay.
     const { position } = cached ?? {};
     const isReplayed = replay !== undefined && position !== undefined &&
       position.epoch === replay.from.epoch &&
@@ -2085,7 +2084,7 @@ class Connection
 
   // ---- Users
 
-  /** Events for a user come without a subscription; asking for one is fine. */
+  /** A user's events need no subscription, but a client may ask for one. */
   #confirmUser(channel: string): void {
     if (this.#user !== null && channel === OWN_CHANNEL.User + this.#user.id) {
       return this.outbox.send(encodeSubscribed(channel, null));
@@ -2095,8 +2094,8 @@ class Connection
 
   /**
    * Accepts `pusher:signin` with `auth` and `user_data`. Answers
-   * `signin_success`, and the state of the users on the watchlist; or an error,
-   * after which the connection is who it was.
+   * `signin_success` and the state of the users on the watchlist; or an error,
+   * and the connection keeps its user.
    */
   #handleSignIn(data: Record<string, unknown> | null): Awaitable<void> {
     const userData = data?.user_data;
@@ -2174,7 +2173,7 @@ class Connection
     return chain(asked, ({ subscriptions }) => subscriptions > 0);
   }
 
-  /** Does what a server has said to the connections on one of its own channels. */
+  /** Obeys a message from a server, which came over one of its own channels. */
   obey(control: NonNullable<Message["control"]>, channel: string): void {
     if (control === "terminate") return this.close(CLOSE.Terminated);
     const userId = channel.slice(OWN_CHANNEL.Watchers.length);
@@ -2184,9 +2183,8 @@ class Connection
   // ---- Client events
 
   /**
-   * Accepts `client-…` with `channel`, and `data` of any kind. It is relayed to
-   * the channel's other subscribers, as a frame of our own making: only name and
-   * data of the sender's frame are passed on.
+   * Accepts `client-…` with `channel`, and `data` of any kind. The channel's other
+   * subscribers get a new frame: only name and data come from the sender.
    */
   #handleClientEvent(frame: Frame): Awaitable<void> {
     const { channel, event } = frame;
@@ -2216,7 +2214,7 @@ class Connection
     });
   }
 
-  /** Why a client event is not relayed, or null. Takes from the rate last. */
+  /** Why a client event is not relayed, or null. The rate is checked last. */
   #checkClientEvent(
     channel: string,
     event: string,
@@ -2253,7 +2251,7 @@ class Connection
 
   // ---- Channels and the end
 
-  /** Called by a channel that this connection has joined. */
+  /** Called by the channel when this connection has joined it. */
   enter(subscription: Subscription): void {
     const { name } = subscription.channel;
     this.#subscriptions ??= new Map();
@@ -2269,7 +2267,7 @@ class Connection
     subscription.channel.leave(subscription);
   }
 
-  /** Tells the client why, and closes. */
+  /** Sends the reason to the client, and closes. */
   close(close: Close): void {
     if (this.#state !== "open") return;
     if (close.code >= 4000) {
@@ -2340,7 +2338,7 @@ class Connection
   ): void {
     const { hooks } = this.#server;
     if (!hooks.has(name)) return;
-    // With the two fields it is whole, which the compiler cannot see of a generic.
+    // It is complete with the two fields; the compiler cannot infer that here.
     const event = { app: this.app.id, socketId: this.socketId, ...fields };
     hooks.emit(name, event as unknown as Hooks[Name]);
   }
@@ -2353,10 +2351,10 @@ type ConnectionHook =
   | "refused"
   | "client_event";
 
-// Nobody waits for a longer channel, and a large name must not be sent back.
+// No client waits for a longer channel, and a large name must not be sent back.
 const MAX_ECHOED_UNITS = 1_000;
 
-/** A member, with what the channel's others are told. */
+/** A member, with the announcement for the other members. */
 function joiningMember(
   member: KnownMember,
   maxMembers: number,
@@ -2375,17 +2373,17 @@ class RefusedPeer implements Peer {
     try {
       transport.send(encodeError(close.code, close.message));
     } catch {
-      // It was to be closed anyway; the close code says the same.
+      // It is closed anyway, and the close code says the same.
     }
     closeTransport(transport, close.code, close.message);
   }
 
   receive(): void {
-    // Frames that it sent before it heard of the refusal are not served.
+    // Frames that the client sent before it read the refusal are not served.
   }
 
   heard(): void {
-    // Nothing waits for a sign of life.
+    // A refused client is not pinged.
   }
 
   closed(): void {
@@ -2396,17 +2394,17 @@ class RefusedPeer implements Peer {
 }
 
 // ---- Channel ----------------------------------------------------------------
-// Who on this server is subscribed to a channel, and what each of them gets.
+// The subscribers of a channel on this server, and what each of them gets.
 
 /** One connection's subscription to one channel. */
 class Subscription {
   readonly channel: Channel;
   readonly connection: Connection;
-  /** Who it is, on a presence channel. */
+  /** The member that it joined as, on a presence channel. */
   readonly member: KnownMember | undefined;
-  /** Whether the client may come back for what it has missed. */
+  /** Whether the client may come back for events that it has missed. */
   readonly recovers: boolean;
-  /** The offset at which it began: what is not later has been covered. */
+  /** The offset at which it began: earlier messages are covered by the join. */
   from = 0;
 
   constructor(
@@ -2421,7 +2419,7 @@ class Subscription {
     this.recovers = recovers;
   }
 
-  /** Takes a message of the channel, unless the join has covered it. */
+  /** Takes a message of the channel, unless the join covers it. */
   take(delivery: Delivery): void {
     if (delivery.offset <= this.from) return;
     if (delivery.control === undefined) {
@@ -2436,7 +2434,7 @@ class Channel {
   readonly name: string;
   readonly kind: ChannelKind;
   readonly subscriptions = new Set<Subscription>();
-  /** Whose positions the deliveries have; null before there was any. */
+  /** The epoch of the last position; null before there was any. */
   epoch: string | null = null;
   /** Outboxes of connections that are joining, and deliveries for afterwards. */
   readonly #joining = new Map<Outbox, Delivery[]>();
@@ -2454,8 +2452,8 @@ class Channel {
   }
 
   /**
-   * Joins a connection. `answer` gets the result before the client gets what was
-   * published meanwhile; it is not called if the client is gone by then.
+   * Joins a connection. `answer` gets the result before the client gets messages
+   * that were published in the meantime. It is not called if the client is gone.
    */
   join(
     connection: Connection,
@@ -2465,7 +2463,7 @@ class Channel {
   ): Awaitable<void> {
     const { outbox } = connection;
     const recovers = request !== undefined;
-    // Before the call: what is delivered from now on may be later than its answer.
+    // Before the call: messages from now on may be later than the join's position.
     const waiting: Delivery[] = [];
     this.#joining.set(outbox, waiting);
     const settle = () => {
@@ -2505,7 +2503,7 @@ class Channel {
     this.#emit("subscribed", subscription);
   }
 
-  /** Ends a subscription; its connection has forgotten it. */
+  /** Ends a subscription that its connection has removed. */
   leave(subscription: Subscription): void {
     this.subscriptions.delete(subscription);
     this.#emit("unsubscribed", subscription);
@@ -2539,7 +2537,7 @@ class Channel {
     }
   }
 
-  /** Counts a connection that joins or leaves; returns what there is then. */
+  /** Counts a connection that joins or leaves; returns the holding after that. */
   count(userId: string | undefined, by: 1 | -1, recovers: boolean): Holding {
     this.#connections += by;
     if (recovers) this.#recovering += by;
@@ -2554,13 +2552,13 @@ class Channel {
     return { connections, recovering };
   }
 
-  /** Where a new epoch begins, subscribers have lost what was before. */
+  /** Enters an epoch. If it is a new one, subscribers have lost messages. */
   enterEpoch(now: Position): void {
     if (this.epoch !== null && this.epoch !== now.epoch) this.lose(now);
     this.epoch = now.epoch;
   }
 
-  /** Tells all subscribers that messages before a position are lost. */
+  /** Sends `pusher:recovery_failed` to all subscribers, who go on from `now`. */
   lose(now: Position): void {
     this.epoch = now.epoch;
     for (const subscription of this.subscriptions) {
@@ -2576,7 +2574,7 @@ class Channel {
     if (isUser || !isOwnChannel(this.name)) outbox.tellLost(this.name, now);
   }
 
-  /** What this server holds, for a backplane that has forgotten it. */
+  /** See {@linkcode BackplaneNode.held}. */
   *held(): Iterable<Held> {
     const { app: { id: app, limits }, name: channel } = this;
     const about = { app, channel, recovering: this.#recovering };
@@ -2591,7 +2589,7 @@ class Channel {
     }
     for (const [userId, connections] of this.#users) {
       const known = members.get(userId);
-      // A user who is only joining is registered by that.
+      // The join that is under way registers such a user.
       if (known === undefined) continue;
       const member = joiningMember(known, limits.presenceMembers, "");
       yield { ...about, connections, member };
