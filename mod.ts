@@ -2437,7 +2437,7 @@ class Channel {
   /** The epoch of the last position; null before there was any. */
   epoch: string | null = null;
   /** Outboxes of connections that are joining, and deliveries for afterwards. */
-  readonly #joining = new Map<Outbox, Delivery[]>();
+  #joining: Map<Outbox, Delivery[]> | null = null;
   /** Connections that have joined or are joining. */
   #connections = 0;
   /** How many of them can recover. */
@@ -2465,9 +2465,11 @@ class Channel {
     const recovers = request !== undefined;
     // Before the call: messages from now on may be later than the join's position.
     const waiting: Delivery[] = [];
+    this.#joining ??= new Map();
     this.#joining.set(outbox, waiting);
     const settle = () => {
-      this.#joining.delete(outbox);
+      this.#joining?.delete(outbox);
+      if (this.#joining?.size === 0) this.#joining = null;
       outbox.unhold(waiting);
     };
     const undo = () => this.#undo(member?.userId, recovers);
@@ -2526,12 +2528,13 @@ class Channel {
   }
 
   get isEmpty(): boolean {
-    return this.subscriptions.size === 0 && this.#joining.size === 0;
+    return this.subscriptions.size === 0 && this.#joining === null;
   }
 
   /** Hands a message to all subscribers. */
   deliver(delivery: Delivery): void {
     for (const subscription of this.subscriptions) subscription.take(delivery);
+    if (this.#joining === null) return;
     for (const [outbox, waiting] of this.#joining) {
       outbox.hold(delivery, waiting, CLOSE.ServerFull);
     }

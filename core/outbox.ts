@@ -371,6 +371,8 @@ export class Outbox {
 
   #takePage(replay: Replay, page: Page | null): void {
     const { channel, epoch, after, until } = replay;
+    // What the backplane took to answer is not the client's fault.
+    this.#progressAt = this.#services.clock.elapsed();
     const isGone = page === null ||
       (page.messages.length === 0 && page.reaches <= after);
     if (isGone) {

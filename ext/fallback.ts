@@ -491,6 +491,10 @@ class Session implements Transport, Ticking {
     return (this.#ending ??= new AbortController()).signal;
   }
 
+  get name(): string {
+    return this.#isStreaming ? "xhr_streaming" : "xhr_polling";
+  }
+
   get bufferedAmount(): number {
     return this.#queuedBytes;
   }
