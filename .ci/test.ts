@@ -9,14 +9,6 @@ import { stripVTControlCharacters } from "node:util";
 import { findChromium } from "../tests/support/chromium.ts";
 import { findPackages, scratchLock } from "./packages.ts";
 
-/**
- * How many files are tested at a time. Tests mostly wait, for browsers and for
- * what the protocol measures in seconds, so that a job more than there are cores
- * is no hindrance to the others.
- */
-const JOBS = Deno.env.get("DENO_JOBS") ??
-  `${navigator.hardwareConcurrency + 1}`;
-
 /** The last line of `deno test`; where there are steps, they follow a number. */
 const SUMMARY =
   /^(?:ok|FAILED) \| (\d+) passed.*? \| (\d+) failed(?:.*? \| (\d+) ignored)?/gm;
@@ -47,16 +39,15 @@ async function denoTest(
   const child = new Deno.Command(Deno.execPath(), {
     // Deno would take this file for a test by its name.
     args: [
-      ...["test", "--doc", "--parallel", "--ignore=.ci"],
+      ...["test", "--doc", "--ignore=.ci"],
+      // A file for each core at a time, or for each of DENO_JOBS.
+      "--parallel",
       ...permissions(),
       ...args,
     ],
     cwd: new URL("..", import.meta.url),
     // A pipe is no terminal, but its output is shown on a terminal.
-    env: {
-      DENO_JOBS: JOBS,
-      ...(Deno.stdout.isTerminal() && { FORCE_COLOR: "1" }),
-    },
+    env: Deno.stdout.isTerminal() ? { FORCE_COLOR: "1" } : {},
     stdout: "piped",
   }).spawn();
   const [shown, kept] = child.stdout.tee();
