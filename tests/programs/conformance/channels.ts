@@ -479,7 +479,7 @@ const PRESENCE: Sections[number] = ["Presence channels", [
     number: 39,
     title: "A lost TCP connection, and one gone silent: member_removed " +
       "within the liveness limit",
-    needs: { "activity-timeout": "1", "pong-timeout": "3" },
+    needs: { "activity-timeout": "2", "pong-timeout": "3" },
     isSlow: true,
     async run(t) {
       const channel = t.name("presence-");
