@@ -1,12 +1,12 @@
-// A chat in one file: `deno run --allow-net examples/chat.ts`, then open the
-// address that it prints in two windows, or say something from a terminal:
+// A chat in one file. Run `deno run --allow-net examples/chat.ts` and open the
+// address that it prints in two windows. Or send a message from a terminal:
 //   curl localhost:9292/messages -d "message=hello"
 import { Pusher } from "@glitz/pusher";
 
 const page = `<!doctype html>
 <meta charset="utf-8"><title>Chat</title>
 <script src="/pusher.js"></script>
-<form><input name="message" autofocus autocomplete="off"> <button>Say</button></form>
+<form><input name="message" autofocus autocomplete="off"> <button>Send</button></form>
 <ul></ul>
 <script>
   pusher.subscribe("messages").bind("create", ({ text }) => {

@@ -1,11 +1,11 @@
-// Pusher among the routes of a program that has others, under a path of its own:
-// `deno run --allow-net examples/compose.ts`, then http://localhost:8000/.
+// Pusher beside the other routes of a program, below the path /realtime. Run
+// `deno run --allow-net examples/compose.ts` and open http://localhost:8000/.
 import { Pusher } from "@glitz/pusher";
 import { route } from "@std/http/unstable-route";
 
 type Events = { "private-orders": { paid: { id: number } } };
 
-/** Joining takes the cookie that the page sets. */
+/** A client may join with the cookie that the page sets. */
 export const pusher = new Pusher<Events>({
   path: "/realtime",
   authorize: (request) =>
@@ -25,7 +25,7 @@ const page = `<!doctype html>
 
 let orders = 0;
 
-/** What is not one of the routes is Pusher's, or nobody's. */
+/** Pusher gets all other requests, and answers 404 if the path is not its own. */
 export const handler = route([
   {
     pattern: new URLPattern({ pathname: "/" }),

@@ -1,10 +1,12 @@
-// A chat that remembers: `deno run --allow-net examples/history.ts`, then open the
-// address that it prints, say something, and open it once more. Who comes late
-// sees the last messages, and who was away for a while gets what it missed, once.
+// A chat with a history. Run `deno run --allow-net examples/history.ts`, open the
+// address that it prints, send some messages, and open it in another window. A new
+// window shows the last messages. A window that was offline for a while gets the
+// messages that it missed, each of them once.
 import { Pusher } from "@glitz/pusher";
 
-// What is kept is in memory, and begins with the first page that subscribes. By
-// default it is five minutes; `events` and `bytes` bound it as well.
+// The history is in memory and begins when the first page subscribes. By default the
+// server keeps an event for five minutes, here for an hour. `events` and `bytes` are
+// further limits.
 const pusher = new Pusher({ history: { ageMs: 3_600_000 } });
 
 const page = `<!doctype html>
@@ -16,14 +18,15 @@ const page = `<!doctype html>
 <h1>Chat with history</h1>
 <p>connecting</p>
 <ul></ul>
-<form><input name="message" autofocus autocomplete="off"> <button>Say</button></form>
+<form><input name="message" autofocus autocomplete="off"> <button>Send</button></form>
 <script src="/pusher.js"></script>
 <script>
   const messages = pusher.subscribe("messages", { rewind: 20 });
   messages.bind("create", ({ at, text }) => {
     add("span", text).title = new Date(at).toLocaleTimeString();
   });
-  // The page was away for longer than the server remembers, or the server is new.
+  // The history does not reach back to the last message on this page: the page was
+  // offline for too long, or the server was restarted.
   messages.bind("pusher:recovery_failed", () => {
     add("em", "Some messages may be missing here.");
   });

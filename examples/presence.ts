@@ -1,9 +1,11 @@
-// Who is here: `deno run --allow-net examples/presence.ts`, then open the address
-// that it prints in a window and in a private one, each with a name of its own.
+// A list of who is here. Run `deno run --allow-net examples/presence.ts`, open the
+// address that it prints in a normal window and in a private window, and come in
+// under two names.
 import { Pusher } from "@glitz/pusher";
 
-// Stands in for the sessions and users that a real program has already. The key
-// is the cookie and a secret; the user's id is another one, as all members see it.
+// A real program has sessions and users already; this map replaces them. Its key is
+// the cookie, which is a secret. All members see the id of a user, so the id is
+// different from the cookie.
 const users = new Map<string, Member>();
 
 type Member = { user_id: string; user_info: { name: string } };
@@ -52,7 +54,7 @@ const lobby = `${head}
   lobby.bind("pusher:subscription_succeeded", show);
   lobby.bind("pusher:member_added", show);
   lobby.bind("pusher:member_removed", show);
-  lobby.bind("pusher:subscription_error", () => say("You are not let in: reload the page."));
+  lobby.bind("pusher:subscription_error", () => say("You may not join: reload the page."));
   pusher.connection.bind("state_change", show);
 </script>`;
 
@@ -76,7 +78,7 @@ function comeIn(name: string): Response {
   }
   const session = crypto.randomUUID();
   users.set(session, { user_id: crypto.randomUUID(), user_info: { name } });
-  // Served over TLS it is `Secure`, too.
+  // With TLS, add `Secure`.
   const cookie = `session=${session}; HttpOnly; SameSite=Lax`;
   return new Response(null, {
     status: 303,

@@ -1,19 +1,19 @@
-// One type for both ends: `deno run --allow-net examples/typed.ts`, then open the
-// address that it prints in two windows. `deno check examples/typed.ts` finds
-// what does not fit; some of what it refuses is at the end.
+// One type for the server and the page. Run `deno run --allow-net examples/typed.ts`
+// and open the address that it prints in two windows. `deno check examples/typed.ts`
+// finds events and data of the wrong type; the end of this file has examples.
 import { Pusher } from "@glitz/pusher";
 import type { Pusher as Client } from "@glitz/pusher/client";
 
 type Drink = "tea" | "coffee";
 
-/** Channel to event to data. */
+/** Maps channels to events, and events to their data. */
 type Events = {
   [poll: `presence-poll-${string}`]: {
-    /** What the members of a presence channel say of themselves. */
+    /** The `user_info` of the members. */
     "pusher:user_info": { name: string };
-    /** The server tells all pages. */
+    /** The server sends this to all pages. */
     counted: Record<Drink, number>;
-    /** Pages tell each other. */
+    /** A page sends this to the other pages. */
     "client-leaning": { to: Drink };
   };
 };
@@ -35,8 +35,8 @@ const pusher = new Pusher<Events>({
 });
 
 /**
- * Runs in the page: Deno takes the types off, and what is left goes there as
- * text. It must not use anything else of this file.
+ * Runs in the page: Deno removes the types, and the page contains the function as
+ * text. So it must not use anything else from this file.
  */
 function follow(
   pusher: Client<Events>,
@@ -112,7 +112,7 @@ const onListen = ({ port }: Deno.NetAddr) =>
   console.log(`Polls on http://localhost:${port}/`);
 Deno.serve({ port, onListen }, Pusher.cascade(pusher.handler, app));
 
-/** Never called: none of this compiles, and each line says why. */
+/** Never called: each line is an error for the compiler, with the reason above it. */
 export function refused(page: Client<Events>): void {
   const channel = page.subscribe("presence-poll-lunch");
   // @ts-expect-error There is no such channel.
@@ -123,8 +123,8 @@ export function refused(page: Client<Events>): void {
   pusher.trigger("presence-poll-lunch", "counted", { tea: 1 });
   // @ts-expect-error There is no such drink.
   channel.trigger("client-leaning", { to: "tee" });
-  // @ts-expect-error Members do not tell their age.
+  // @ts-expect-error The user_info of members has no age.
   channel.members.each(({ info }) => info.age);
-  // @ts-expect-error A member without a name is none.
+  // @ts-expect-error The user_info of a member needs a name.
   new Pusher<Events>({ authorize: () => ({ user_id: 1, user_info: {} }) });
 }

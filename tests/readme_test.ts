@@ -1,13 +1,31 @@
 /**
- * What the README promises a newcomer. Its other snippets run by themselves,
- * as documentation tests.
+ * The promises of the README to a newcomer, and its tables. Its other snippets run
+ * by themselves, as documentation tests.
  */
+import {
+  type History,
+  type Hooks,
+  type Limits,
+  Pusher,
+  type PusherOptions,
+} from "@glitz/pusher";
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import manifest from "../deno.json" with { type: "json" };
 import { within } from "./support/deadline.ts";
 
-const README = await Deno.readTextFile(
-  new URL("../README.md", import.meta.url),
-);
+const ROOT = new URL("..", import.meta.url);
+
+const read = (file: string) => Deno.readTextFile(new URL(file, ROOT));
+
+const README = await read("README.md");
+
+/** The documents in the root of the repository. */
+const DOCUMENTS = [
+  "README.md",
+  "CHANGELOG.md",
+  "CONTRIBUTING.md",
+  "SECURITY.md",
+];
 
 /** A screen, and the lines that a reader gives a project. */
 const FIRST_SCREEN_LINES = 40;
@@ -25,7 +43,7 @@ Deno.test("README.md has a server that runs as it stands", async () => {
   assertStringIncludes(program, "Deno.serve(");
   const child = new Deno.Command(Deno.execPath(), {
     args: ["run", "--no-prompt", "--allow-net", "-"],
-    cwd: new URL("..", import.meta.url),
+    cwd: ROOT,
     // Any port that is free, instead of the default one.
     env: { DENO_SERVE_ADDRESS: "tcp:127.0.0.1:0", NO_COLOR: "1" },
     stdin: "piped",
@@ -58,4 +76,150 @@ Deno.test("README.md has a server that runs as it stands", async () => {
     while (!(await output.read()).done);
     await child.status;
   }
+});
+
+// ---- Tables -----------------------------------------------------------------
+// The compiler finds a name that is missing here, and the test finds it in the
+// README.
+
+/** Accepted for the official SDK, and ignored. */
+type IgnoredOption =
+  | "cluster"
+  | "host"
+  | "port"
+  | "scheme"
+  | "useTLS"
+  | "encrypted"
+  | "timeout"
+  | "agent";
+
+const OPTIONS = Object.keys(
+  {
+    appId: true,
+    key: true,
+    secret: true,
+    apps: true,
+    path: true,
+    clientEvents: true,
+    authorize: true,
+    authenticate: true,
+    encryption: true,
+    subscriptionCounts: true,
+    cacheTtlMs: true,
+    authorizationTimeoutMs: true,
+    origins: true,
+    limits: true,
+    activityTimeoutMs: true,
+    pingAfterMs: true,
+    pongTimeoutMs: true,
+    strictProtocol: true,
+    history: true,
+    backplane: true,
+    clock: true,
+    now: true,
+  } satisfies Record<Exclude<keyof PusherOptions, IgnoredOption>, true>,
+);
+
+const LIMITS = Object.keys(
+  {
+    connections: true,
+    sockets: true,
+    channelsPerConnection: true,
+    bufferedBytes: true,
+    frameBytes: true,
+    framesPerSecond: true,
+    framesBurst: true,
+    channelNameLength: true,
+    eventNameLength: true,
+    eventDataBytes: true,
+    channelsPerEvent: true,
+    eventsPerBatch: true,
+    bodyBytes: true,
+    presenceMembers: true,
+    userIdLength: true,
+    userInfoBytes: true,
+    clientEventsPerSecond: true,
+    watchedUsers: true,
+  } satisfies Record<keyof Limits, true>,
+);
+
+const HISTORY = Object.keys(
+  {
+    events: true,
+    ageMs: true,
+    bytes: true,
+    sessions: true,
+  } satisfies Record<keyof History, true>,
+);
+
+const HOOKS = Object.keys(
+  {
+    connected: true,
+    disconnected: true,
+    channel_occupied: true,
+    channel_vacated: true,
+    member_added: true,
+    member_removed: true,
+    subscribed: true,
+    unsubscribed: true,
+    recovered: true,
+    refused: true,
+    backplane: true,
+    client_event: true,
+    published: true,
+    cache_miss: true,
+    subscription_count: true,
+    error: true,
+  } satisfies Record<keyof Hooks, true>,
+);
+
+/** The names in the first column of the table with such a first heading. */
+function firstColumn(heading: string): string[] {
+  const table = README.match(/^\|.*\n(?:\|.*\n)+/gm)
+    ?.find((text) => text.split("|")[1]?.trim() === heading);
+  const [, , ...rows] = table?.trimEnd().split("\n") ?? [];
+  return rows.flatMap((row) => {
+    const [, cell = ""] = row.split("|");
+    return Array.from(cell.matchAll(/`(\w+)`/g), ([, name = ""]) => name);
+  });
+}
+
+Deno.test("README.md has a row for every option, limit, event and figure", () => {
+  const tables: [heading: string, names: string[]][] = [
+    ["Option", OPTIONS],
+    ["Limit", LIMITS],
+    ["`history`", HISTORY],
+    ["Event", HOOKS],
+    ["Field", Object.keys(new Pusher().stats())],
+  ];
+  for (const [heading, names] of tables) {
+    assertEquals(firstColumn(heading).sort(), names.sort(), heading);
+  }
+});
+
+// ---- Commands and links -----------------------------------------------------
+
+Deno.test("the documents name files and tasks that exist", async () => {
+  for (const document of DOCUMENTS) {
+    const text = await read(document);
+    const links = text.matchAll(/\]\((?!https?:)([^)#]+)\)/g);
+    const shell = Array.from(text.matchAll(/^```sh\n(.*?)^```/gms)).join("\n");
+    const commands = shell.matchAll(/(?<=\s)[\w./]+\.(?:ts|md)\b/g);
+    const files = [
+      ...Array.from(links, ([, file = ""]) => file),
+      ...Array.from(commands, ([file]) => file),
+    ];
+    for (const file of files) {
+      const stat = await Deno.stat(new URL(file, ROOT)).catch(() => null);
+      assert(stat?.isFile, `${document} names ${file}`);
+    }
+    for (const [, task = ""] of shell.matchAll(/deno task ([\w-]+)/g)) {
+      assert(task in manifest.tasks, `${document} names the task ${task}`);
+    }
+  }
+});
+
+Deno.test("CHANGELOG.md begins with the version of the package", async () => {
+  const [, version] = (await read("CHANGELOG.md")).match(/^## (\S+)/m) ?? [];
+  assertEquals(version, manifest.version);
 });
