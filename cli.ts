@@ -145,13 +145,21 @@ const FLAGS = {
     type: "string",
     variable: "PUSHER_ACTIVITY_TIMEOUT",
     value: "seconds",
-    help: "silence after which the server pings a client (default 120)",
+    help: "what clients are told: silence after which a client pings the " +
+      "server (default 120)",
+  },
+  "ping-after": {
+    type: "string",
+    variable: "PUSHER_PING_AFTER",
+    value: "seconds",
+    help: "silence after which the server pings a client (default 60, or " +
+      "--activity-timeout if that is less)",
   },
   "pong-timeout": {
     type: "string",
     variable: "PUSHER_PONG_TIMEOUT",
     value: "seconds",
-    help: "how long the client may take to answer (default 30)",
+    help: "how long the client may take to answer (default 15)",
   },
   "authorization-timeout": {
     type: "string",
@@ -321,6 +329,7 @@ function readSettings(args: string[]): Settings | null {
       history: flags.boolean("no-history") ? false : readHistory(flags),
       authorizationTimeoutMs: flags.ms("authorization-timeout"),
       activityTimeoutMs: flags.ms("activity-timeout"),
+      pingAfterMs: flags.ms("ping-after"),
       pongTimeoutMs: flags.ms("pong-timeout"),
       limits: { connections: flags.number("max-connections") ?? Infinity },
       path: flags.text("path"),

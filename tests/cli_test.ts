@@ -140,6 +140,7 @@ for (
     [["--history-bytes", "-1"], `--history-bytes is "-1"`],
     [["--webhook", "http://127.0.0.1:1/"], "--webhook needs a --secret"],
     [["--activity-timeout", "0"], "activityTimeoutMs is 0"],
+    [["--ping-after", "0"], "pingAfterMs is 0"],
     [["stray"], "stray"],
   ] as const
 ) {
