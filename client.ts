@@ -955,14 +955,16 @@ export function preset(config: PresetConfig, scriptUrl?: string): Pusher {
   const port = Number(server.port);
   const routes = `${server.origin}${path}/pusher`;
   Pusher.fallbackUrl = `${routes}-fallback.mjs`;
+  // Behind a load balancer the server of this request may not have the socket.
+  const params = { app_key: key };
   const options: PusherOptions & { [LAZY]: true } = {
     wsHost: server.hostname,
     wsPort: port || 80,
     wssPort: port || 443,
     wsPath: path,
     forceTLS: server.protocol === "https:",
-    channelAuthorization: { endpoint: `${routes}/auth` },
-    userAuthentication: { endpoint: `${routes}/user-auth` },
+    channelAuthorization: { endpoint: `${routes}/auth`, params },
+    userAuthentication: { endpoint: `${routes}/user-auth`, params },
     [LAZY]: true,
   };
   return new Pusher(key, options);
@@ -1175,7 +1177,7 @@ export class Connection extends Emitter<ConnectionEvents> {
     const transport = this.#transports[this.#transportIndex]!;
     if (typeof WebSocket === "undefined") {
       this.#transition("failed");
-      throw new Error("Cannot connect: this runtime has no WebSocket");
+      throw new Error("Cannot connect: no WebSocket");
     }
     this.#watchNetwork("addEventListener");
     if (transport === "ws") this.#listen(new WebSocket(this.#url()));

@@ -303,6 +303,10 @@ Deno.test("preset() finds the server by the script's URL, else by host and page"
       userAuthentication?.endpoint,
       endpoint?.replace(/auth$/, "user-auth"),
     );
+    // With several apps the server may not know whose socket it is.
+    for (const { params } of [channelAuthorization!, userAuthentication!]) {
+      assertEquals(params, { app_key: "app-key" });
+    }
     return [wsHost, useTLS ? wssPort : wsPort, useTLS, endpoint];
   };
   assertEquals(server(undefined, "https://cdn.example/x/pusher.js"), [
