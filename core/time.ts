@@ -111,6 +111,8 @@ export class Later<Item> {
   readonly #schedule: Schedule;
   readonly #visit: (item: Item) => void;
   #items = new Set<Item>();
+  /** Items of the run that is under way. */
+  #visiting: Set<Item> | null = null;
   #cancel: (() => void) | undefined;
 
   constructor(schedule: Schedule, visit: (item: Item) => void) {
@@ -126,16 +128,18 @@ export class Later<Item> {
     this.#items.add(item);
   }
 
-  /** Visits an item no more. */
+  /** Visits an item no more, not even in the run that is under way. */
   delete(item: Item): void {
+    this.#visiting?.delete(item);
     if (this.#items.delete(item) && this.#items.size === 0) this.#cancel?.();
   }
 
   #run(): void {
-    const items = this.#items;
     // A visit may put the same item off again, for the next run.
+    this.#visiting = this.#items;
     this.#items = new Set();
-    for (const item of items) this.#visit(item);
+    for (const item of this.#visiting) this.#visit(item);
+    this.#visiting = null;
   }
 }
 

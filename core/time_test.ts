@@ -177,6 +177,18 @@ Deno.test("Later puts an item that a visit adds into the next run", () => {
   }
 });
 
+Deno.test("Later does not visit an item that an earlier visit of the same run deletes", () => {
+  const hand = handSchedule();
+  const visited: string[] = [];
+  const later: Later<string> = new Later(hand.schedule, (item) => {
+    visited.push(item);
+    if (item === "a") later.delete("b");
+  });
+  for (const item of ["a", "b", "c"]) later.add(item);
+  hand.run();
+  assertEquals([visited, hand.pending], [["a", "c"], 0]);
+});
+
 Deno.test("afterThisTurn runs after all microtasks, unless it is cancelled", async () => {
   const order: string[] = [];
   const cancel = afterThisTurn(() => order.push("cancelled"));
