@@ -141,7 +141,9 @@ export function checkUser(value: unknown, limits: Limits): KnownUser | Refusal {
   if (!Array.isArray(watchlist)) {
     return new Refusal(400, "watchlist is not an array");
   }
-  const watched = watchlist.filter((id) => !isRefusal(checkUserId(id, limits)));
+  const watched = watchlist.filter((item) =>
+    !isRefusal(checkUserId(item, limits))
+  );
   return { id, userInfo, watchlist: [...new Set<string>(watched)] };
 }
 
