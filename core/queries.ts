@@ -147,17 +147,16 @@ export function describeChannel(
   const cached = info.includes("cache")
     ? ask((backplane, app) => backplane.cached(app, name))
     : undefined;
-  return chain(occupancy, (counts) =>
-    chain(cached, (last) => ({
-      occupied: counts.subscriptions > 0,
-      ...countsOf(channel, counts, info),
-      ...(last !== undefined && {
-        cache: last && {
-          data: last.message.data ?? "",
-          ttl: Math.floor(last.ttlMs / 1000),
-        },
-      }),
-    })));
+  return chain(all([occupancy, cached]), ([counts, last]) => ({
+    occupied: counts.subscriptions > 0,
+    ...countsOf(channel, counts, info),
+    ...(last !== undefined && {
+      cache: last && {
+        data: last.message.data ?? "",
+        ttl: Math.floor(last.ttlMs / 1000),
+      },
+    }),
+  }));
 }
 
 /** Body of `GET /channels/{name}/users`. */

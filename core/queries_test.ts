@@ -1,4 +1,4 @@
-import { assert, assertEquals } from "@std/assert";
+import { assert, assertEquals, assertRejects } from "@std/assert";
 import type { Backplane, CachedMessage, Occupancy } from "./backplane.ts";
 import { isRefusal } from "./limits.ts";
 import { kindOf } from "./protocol.ts";
@@ -208,3 +208,16 @@ for (const isLate of [false, true]) {
     }
   });
 }
+
+Deno.test("a backplane that fails rejects each query, and leaves no rejection unhandled", async () => {
+  const ask: Asking = () => Promise.reject(new Error("The backplane is down"));
+  const queries = [
+    () => countChannels(ask, ["a", "b"].map(named), []),
+    () => listChannels(ask, "", []),
+    () => describeChannel(ask, named("cache-a"), ["cache"]),
+    () => listUsers(ask, "presence-a"),
+  ];
+  for (const query of queries) {
+    await assertRejects(async () => await query(), Error, "is down");
+  }
+});

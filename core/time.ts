@@ -21,11 +21,13 @@ export function chain<T, R>(
 }
 
 /** All values at once, without waiting if none of them is promised. */
-export function all<T>(values: readonly Awaitable<T>[]): Awaitable<T[]> {
-  return values.some((value) => value instanceof Promise)
-    ? Promise.all(values)
-    // No promise is among them, as has just been seen.
-    : values as T[];
+export function all<A, B>(
+  values: readonly [Awaitable<A>, Awaitable<B>],
+): Awaitable<[A, B]>;
+export function all<T>(values: readonly Awaitable<T>[]): Awaitable<T[]>;
+export function all(values: readonly unknown[]): Awaitable<unknown[]> {
+  const isLate = values.some((value) => value instanceof Promise);
+  return isLate ? Promise.all(values) : [...values];
 }
 
 /** Turns a synchronous exception into a rejection. */

@@ -43,6 +43,9 @@ Deno.test("all waits only where a value is promised, and keeps the order", async
   const late = all([Promise.resolve(1), 2, Promise.resolve(3)]);
   assert(late instanceof Promise);
   assertEquals(await late, [1, 2, 3]);
+  // Of two values, each keeps its own type.
+  const [text, count]: [string, number] = await all(["a", Promise.resolve(1)]);
+  assertEquals([text.length, count.toFixed(1)], [1, "1.0"]);
 });
 
 Deno.test("all rejects with the first failure, and no other failure is left unhandled", async () => {
