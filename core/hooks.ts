@@ -61,7 +61,11 @@ export class HookQueue {
   }
 
   #run(name: keyof Hooks, event: Hooks[keyof Hooks]): void {
-    for (const { run, appId } of this.#listeners.get(name) ?? []) {
+    const listeners = this.#listeners.get(name) ?? new Set();
+    // A copy: a listener that this event adds hears only the next one.
+    for (const listener of [...listeners]) {
+      const { run, appId } = listener;
+      if (!listeners.has(listener)) continue;
       if (appId !== null && event.app !== appId) continue;
       const failed = (error: unknown) => {
         if (name === "error") printError(error, 'running an "error" listener');

@@ -187,3 +187,28 @@ Deno.test("an error listener that fails is printed, and does not run for its own
   const line = ['Pusher: failed while running an "error" listener:', fault];
   assertEquals(printed, [line, line]);
 });
+
+Deno.test("a listener that a listener adds hears the next event, and not the same", async () => {
+  const { hooks, heard, note } = startQueue();
+  // Listens for one event at a time, as code does that waits for each in turn.
+  const rearm = () => {
+    const remove = hooks.add("connected", (event) => {
+      note("once")(event);
+      remove();
+      rearm();
+    }, null);
+  };
+  rearm();
+  hooks.emit("connected", CONNECTED);
+  assertEquals(await heard(), ["once a"]);
+  hooks.emit("connected", CONNECTED);
+  assertEquals(await heard(), ["once a"]);
+});
+
+Deno.test("a listener that an earlier one removes does not hear the event", async () => {
+  const { hooks, heard, note } = startQueue();
+  hooks.add("connected", () => remove(), null);
+  const remove = hooks.add("connected", note("removed"), null);
+  hooks.emit("connected", CONNECTED);
+  assertEquals(await heard(), []);
+});
