@@ -30,6 +30,8 @@ export interface InboxOwner {
 
 // How often a client hears that its frames come too fast.
 const FLOOD_WARNING_MS = 1_000;
+// What a frame in the backlog counts at least: an empty one takes memory, too.
+const MIN_FRAME_UNITS = 16;
 
 /**
  * Takes the frames of one client, and has them served strictly in order. A frame is
@@ -44,7 +46,7 @@ export class Inbox {
   #warnedAt = -Infinity;
   /** Frames that wait for the one that is being served; null if none is. */
   #backlog: string[] | null = null;
-  /** UTF-16 units of the backlog. */
+  /** UTF-16 units that the backlog takes, about. */
   #waitingUnits = 0;
 
   constructor(owner: InboxOwner, services: InboxServices) {
@@ -78,6 +80,7 @@ export class Inbox {
   /** Serves no frame that still waits. */
   clear(): void {
     if (this.#backlog !== null) this.#backlog = [];
+    this.#waitingUnits = 0;
   }
 
   /** An error for each frame of a flood would be a flood of our own. */
@@ -96,21 +99,21 @@ export class Inbox {
   }
 
   #queue(text: string): void {
-    this.#waitingUnits += text.length;
-    if (this.#waitingUnits > this.#owner.app.limits.bufferedBytes) {
+    const units = this.#waitingUnits + unitsOf(text);
+    if (units > this.#owner.app.limits.bufferedBytes) {
       return this.#owner.close(CLOSE.Flood);
     }
+    this.#waitingUnits = units;
     this.#backlog?.push(text);
   }
 
   async #serveBacklog(first: Promise<void>): Promise<void> {
     await first;
     for (let text; (text = this.#backlog?.shift()) !== undefined;) {
-      this.#waitingUnits -= text.length;
+      this.#waitingUnits -= unitsOf(text);
       await this.#serve(text);
     }
     this.#backlog = null;
-    this.#waitingUnits = 0;
   }
 
   /** Serves one frame. An exception is answered on this connection. */
@@ -126,4 +129,8 @@ export class Inbox {
       this.#owner.sendError(message, frame.channel);
     });
   }
+}
+
+function unitsOf(frame: string): number {
+  return Math.max(frame.length, MIN_FRAME_UNITS);
 }

@@ -280,3 +280,27 @@ Deno.test("Inbox judges the rate before the size, and the size before what waits
   assertEquals(reader.take(), [`error: ${tooFast(1)}`]);
   await hand.answer();
 });
+
+Deno.test("Inbox bounds how many frames wait, however small they are", () => {
+  const reader = new Reader({
+    framesPerSecond: Infinity,
+    bufferedBytes: 10_000,
+  });
+  byHand(reader);
+  reader.send("a");
+  for (let i = 0; i < 10_000; i++) reader.inbox.receive("");
+  assertEquals(reader.take().slice(0, 2), ["a", `close ${CLOSE.Flood.code}`]);
+});
+
+Deno.test("Inbox counts from zero after clear", () => {
+  const frame = JSON.stringify({ event: "a" }).padEnd(1_000);
+  const reader = new Reader({ bufferedBytes: 2_500 });
+  byHand(reader);
+  reader.send("a");
+  for (let i = 0; i < 5; i++) {
+    reader.inbox.receive(frame);
+    reader.inbox.receive(frame);
+    reader.inbox.clear();
+  }
+  assertEquals(reader.take(), ["a"]);
+});
