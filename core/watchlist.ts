@@ -48,9 +48,14 @@ export class Watchlist {
     const joined = all(ids.map((id) => owner.joinWatchers(id)));
     // Asked once the client would hear of a change.
     const asked = chain(joined, () => all(ids.map((id) => owner.isOnline(id))));
-    return chain(asked, (online) => {
+    const answered = chain(asked, (online) => {
       this.#answer(ids, online);
       if (watchlist.length > ids.length) this.#refuse(watchlist.length, ids);
+    });
+    if (!(answered instanceof Promise)) return;
+    return answered.catch((error) => {
+      this.#goOn(new Map(ids.map((id) => [id, undefined])));
+      throw error;
     });
   }
 
@@ -70,10 +75,15 @@ export class Watchlist {
       { name: "offline", user_ids: ids.filter((_, i) => !online[i]) },
     ];
     this.#send(events.filter(({ user_ids }) => user_ids.length > 0));
-    const changed = this.#states;
-    this.#states = new Map(ids.map((id, i) => [id, online[i]]));
-    this.#isAsking = false;
     // A change that came in the meantime may be newer than the answer.
+    this.#goOn(new Map(ids.map((id, i) => [id, online[i]])));
+  }
+
+  /** Passes changes on again, and those that came in the meantime. */
+  #goOn(states: Map<string, boolean | undefined>): void {
+    const changed = this.#states;
+    this.#states = states;
+    this.#isAsking = false;
     for (const [id, isOnline] of changed) {
       if (isOnline !== undefined) this.change(id, isOnline);
     }

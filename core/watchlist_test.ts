@@ -1,4 +1,4 @@
-import { assertEquals } from "@std/assert";
+import { assertEquals, assertRejects } from "@std/assert";
 import { turn } from "../tests/support/clock.ts";
 import { DEFAULT_LIMITS, type Limits } from "./limits.ts";
 import { ERROR, OUTBOUND } from "./protocol.ts";
@@ -187,4 +187,17 @@ Deno.test("a change that is newer than the answer of the backplane corrects it",
   await answer();
   await watched;
   assertEquals(watcher.heard(), ["offline a b", "online a"]);
+});
+
+Deno.test("a watchlist goes on when the backplane fails, with the changes that it hears of", async () => {
+  const watcher = new Watcher();
+  watcher.answer = () => Promise.reject(new Error("The backplane is down"));
+  const watched = async () => await watcher.watchlist.watch(["a", "b"]);
+  const failed = assertRejects(watched, Error, "is down");
+  watcher.change("a", true);
+  await failed;
+  assertEquals(watcher.heard(), ["online a"]);
+  watcher.change("b", true);
+  watcher.change("a", false);
+  assertEquals(watcher.heard(), ["online b", "offline a"]);
 });
