@@ -218,7 +218,7 @@ export class Outbox {
     waiting.push(delivery);
     this.#heldUnits += delivery.frame.length;
     if (this.#heldUnits <= this.#owner.app.limits.bufferedBytes) return;
-    waiting.length = 0;
+    this.unhold(waiting.splice(0));
     this.#owner.close(ifTooMuch);
   }
 
@@ -308,7 +308,8 @@ export class Outbox {
   continueReplays(): void {
     for (const replay of this.#replays?.values() ?? []) {
       if (this.#advance(replay)) continue;
-      replay.settle();
+      // The others wait for the same client, and so does all that awaits them.
+      for (const { settle } of this.#replays?.values() ?? []) settle();
       return this.#waitForRoom();
     }
   }

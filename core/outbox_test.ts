@@ -789,3 +789,16 @@ Deno.test("closeTransport closes a transport, which may be closed already", () =
   closeTransport(transport, 4200, "Reconnect");
   assertEquals(closes, [[4200, "Reconnect"]]);
 });
+
+Deno.test("a promised replay resolves when the client has to read another replay first", async () => {
+  const slow = slowBench({ limits: { bufferedBytes: 4_000 } });
+  const { bench } = slow;
+  bench.client.isStuck = true;
+  bench.logMessages("c", [1, 2, 3], 1_000);
+  bench.logMessages("d", [1], 1_000);
+  const first = bench.outbox.replay("c", at(0), 3);
+  const second = bench.outbox.replay("d", at(0), 1);
+  await slow.answer();
+  assertEquals(bench.got(), ["1", "2"]);
+  assertEquals([await isSettled(first), await isSettled(second)], [true, true]);
+});
