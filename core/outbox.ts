@@ -371,6 +371,8 @@ export class Outbox {
   }
 
   #takePage(replay: Replay, page: Page | null): void {
+    // How long the history took says nothing about the client.
+    this.#progressAt = this.#services.clock.elapsed();
     const { channel, epoch, after, until } = replay;
     // What the backplane took to answer is not the client's fault.
     this.#progressAt = this.#services.clock.elapsed();

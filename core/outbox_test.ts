@@ -802,3 +802,19 @@ Deno.test("a promised replay resolves when the client has to read another replay
   assertEquals(bench.got(), ["1", "2"]);
   assertEquals([await isSettled(first), await isSettled(second)], [true, true]);
 });
+
+Deno.test("a client is not given up for the time that the history took to answer", async () => {
+  const slow = slowBench({ limits: { bufferedBytes: 4_000 } });
+  const { bench } = slow;
+  bench.logMessages("c", [1]);
+  bench.outbox.replay("c", at(0), 1);
+  bench.clock.pass(11_000);
+  // Messages of other channels came meanwhile, which the client reads now.
+  bench.client.bufferedAmount = 2_001;
+  await slow.answer();
+  assertEquals([bench.got(), bench.log], [[], []]);
+  bench.clock.pass(100);
+  bench.client.bufferedAmount = 0;
+  bench.clock.pass(10);
+  assertEquals([bench.got(), bench.log], [["1"], []]);
+});
