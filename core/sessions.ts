@@ -243,7 +243,8 @@ export class Session {
    * than a position. With `isFailed` it was there before, and has lost messages.
    */
   begin(channel: string, position: Position, isFailed: boolean): void {
-    this.#acknowledged.delete(channel);
+    // Answers to earlier pings say nothing about what comes from here.
+    this.#forget(channel);
     // A client is told of a loss again until it is known to have heard of it.
     const offset = isFailed ? -1 : position.offset;
     this.#acknowledged.set(channel, { epoch: position.epoch, offset });
@@ -258,10 +259,14 @@ export class Session {
 
   /** Ends a subscription: the client wants nothing of the channel any more. */
   end(channel: string): void {
+    this.#forget(channel);
+    this.#sessions.keepSoon(this);
+  }
+
+  #forget(channel: string): void {
     for (const map of [this.#acknowledged, this.#sent, ...this.#pings]) {
       map.delete(channel);
     }
-    this.#sessions.keepSoon(this);
   }
 
   /** Notes that a message has been sent that needs an acknowledgement. */

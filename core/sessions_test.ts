@@ -367,6 +367,19 @@ Deno.test("a client that has lost messages is told so again until it has answere
   assertEquals(since(session), at(20));
 });
 
+Deno.test("an answer to a ping from before a new epoch acknowledges nothing of it", () => {
+  const { server, session } = subscribed();
+  session.sent("c", 5_000);
+  server.clock.pass(200);
+  // The backplane has lost all positions, and begins with small ones again.
+  session.begin("c", at(3, "f"), true);
+  session.acknowledge();
+  assertEquals(since(session), at(-1, "f"));
+  server.clock.pass(200);
+  session.acknowledge();
+  assertEquals(since(session), at(3, "f"));
+});
+
 Deno.test("a session remembers so many channels, and forgets the one that began first", () => {
   const server = new Server(undefined, 3);
   const session = claimed(server.connect("1.1"));
