@@ -167,6 +167,11 @@ export class Session {
     });
   }
 
+  /** Whether the store has been asked for it, for this server. */
+  get isTaken(): boolean {
+    return this.#isOwned || this.#owning !== null;
+  }
+
   #own(): Awaitable<void> {
     if (this.#isOwned) return;
     if (this.#owning !== null) return this.#owning;
@@ -412,8 +417,9 @@ export class Sessions {
 
   /** Lets go of a session whose client has left before it was owned. */
   abandon(session: Session): void {
-    const hasSuccessor = this.#byKey.has(keyOf(session.appId, session.id));
-    if (!hasSuccessor) this.#keep(session, true);
+    const successor = this.#byKey.get(keyOf(session.appId, session.id));
+    // A successor that has asked the store lets go of it by itself.
+    if (successor?.isTaken !== true) this.#keep(session, true);
   }
 
   #drop(session: Session): void {

@@ -694,3 +694,41 @@ Deno.test("a client that comes back is a new one until the store has answered", 
   await claiming;
   assertEquals(since(session), at(10));
 });
+
+Deno.test("a client that is back before the store has answered, and leaves without subscribing, is away", async () => {
+  const { server, connection } = subscribed();
+  server.disconnect(connection);
+  const { memory } = server.cluster;
+  assertEquals(memory.away, 1);
+  const answers: (() => void)[] = [];
+  server.answer = (value) =>
+    new Promise((resolve) => answers.push(() => resolve(value)));
+  const first = server.connect("2.2");
+  const claiming = claim(first, first);
+  server.disconnect(first);
+  const second = server.connect("3.3");
+  answers[0]?.();
+  await claiming;
+  server.disconnect(second);
+  assertEquals([memory.away, server.sessions.size], [1, 0]);
+  server.answer = (value) => value;
+  assertEquals(since(claimed(server.connect("4.4"))), at(10));
+});
+
+Deno.test("a client that is back before the store has answered, and subscribes, keeps its session", async () => {
+  const { server, answer } = slowServer();
+  const first = server.connect("1.1");
+  const claims = [claim(first, first)];
+  server.disconnect(first);
+  const second = server.connect("2.2");
+  claims.push(claim(second, second));
+  await answer();
+  await Promise.all(claims);
+  assertEquals(server.calls, ["take", "take"]);
+  const { session } = second;
+  assertEquals(session?.connection, second);
+  session?.begin("c", at(10), false);
+  await turn();
+  server.disconnect(second);
+  assertEquals(server.cluster.memory.away, 1);
+});
