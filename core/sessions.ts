@@ -48,7 +48,8 @@ export function readExtensions(
   hasHistory: boolean,
 ): Extensions {
   const recover = hasHistory && searchParams.get("recover") === "1";
-  const { sessionId } = splitSession(pathname.slice(path.length));
+  const isOurs = pathname.startsWith(`${path}/`);
+  const { sessionId } = splitSession(isOurs ? pathname.slice(path.length) : "");
   const was = searchParams.get("was")?.split(",", MAX_FORMER_IDS) ?? [];
   return {
     batch: searchParams.get("batch") === "1",
