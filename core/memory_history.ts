@@ -24,7 +24,7 @@ import type { Clock } from "./time.ts";
 // What an empty log and a message take besides their texts, about.
 const LOG_BYTES = 512;
 const ENTRY_BYTES = 256;
-// Entries that were dropped are cut off together, as cutting moves the others.
+// The places of dropped entries are cut off together, as cutting moves the others.
 const MAX_DROPPED_ENTRIES = 1_024;
 
 interface LogEntry extends LoggedMessage {
@@ -41,8 +41,8 @@ export class ChannelLog {
   bytes: number;
   /** When a message was added or read last, see {@linkcode Clock.elapsed}. */
   usedAt = 0;
-  #entries: LogEntry[] = [];
-  /** How many entries at the front have been dropped. */
+  #entries: (LogEntry | undefined)[] = [];
+  /** How many entries at the front have been dropped, and are undefined. */
   #dropped = 0;
 
   constructor(channel: string, from: number) {
@@ -68,7 +68,7 @@ export class ChannelLog {
   dropFirst(): number {
     const entry = this.#entries[this.#dropped];
     if (entry === undefined) return 0;
-    this.#dropped++;
+    this.#entries[this.#dropped++] = undefined;
     if (this.#dropped >= MAX_DROPPED_ENTRIES || this.length === 0) {
       this.#entries = this.#entries.slice(this.#dropped);
       this.#dropped = 0;

@@ -1,5 +1,7 @@
 import { assert, assertEquals } from "@std/assert";
-import { ManualClock } from "../tests/support/clock.ts";
+import { setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
+import { ManualClock, turn } from "../tests/support/clock.ts";
 import { Random } from "../tests/support/random.ts";
 import type {
   BackplaneNode,
@@ -151,6 +153,28 @@ Deno.test("a log of thousands of messages that come and go keeps their order", (
     const kept = Array.from({ length: 10 }, (_, i) => offset - 9 + i);
     assertEquals([found, log.from], [kept, offset - 10]);
   }
+});
+
+/** Frees what nothing refers to. */
+async function collectGarbage(): Promise<void> {
+  setFlagsFromString("--expose-gc");
+  // A value is kept until the end of the turn in which it was looked at.
+  await turn();
+  runInNewContext("gc")();
+}
+
+Deno.test("a log does not hold on to messages that it has dropped", async () => {
+  const log = new ChannelLog("c", 0);
+  const refs = [1, 2, 3].map((offset) => {
+    const added = message();
+    log.add(added, offset, 0);
+    return new WeakRef(added);
+  });
+  log.dropFirst();
+  log.dropFirst();
+  await collectGarbage();
+  const kept = refs.map((ref) => ref.deref() !== undefined);
+  assertEquals([kept, log.length], [[false, false, true], 1]);
 });
 
 // ---- The history of all channels --------------------------------------------
