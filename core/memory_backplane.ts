@@ -10,6 +10,7 @@ import type {
   BackplaneNode,
   BackplaneUsage,
   CachedMessage,
+  Holding,
   JoinOptions,
   JoinResult,
   LeaveOptions,
@@ -47,10 +48,8 @@ export class MemoryBackplane implements Backplane {
   readonly sessions: SessionStore;
   #node: BackplaneNode | null = null;
   #memory: Memory;
-  /** Connections of this server, by app, channel and user. */
-  readonly #held = new Map<string, number>();
-  /** Those of them that can recover, by app and channel. */
-  readonly #recovering = new Map<string, number>();
+  /** What this server holds. */
+  readonly #held = new Map<ChannelState, Held>();
 
   /**
    * Makes an empty backplane.
@@ -178,18 +177,16 @@ export class MemoryBackplane implements Backplane {
   #hold(
     state: ChannelState,
     userId: string | undefined,
-    { connections, recovering }: LeaveOptions,
+    { connections, recovering }: Holding,
   ): boolean {
-    const channelKey = `${state.app}\n${state.channel}`;
-    const key = `${channelKey}\n${userId ?? ""}`;
-    const more = connections - (this.#held.get(key) ?? 0);
-    if (connections > 0) this.#held.set(key, connections);
-    else this.#held.delete(key);
+    const held = this.#held.get(state) ?? new Held();
+    const more = connections - held.of(userId);
+    const moreRecovering = recovering - held.recovering;
+    held.set(userId, connections);
+    held.recovering = recovering;
+    if (held.isNothing) this.#held.delete(state);
+    else this.#held.set(state, held);
     state.add(userId, more);
-    const moreRecovering = recovering -
-      (this.#recovering.get(channelKey) ?? 0);
-    if (recovering > 0) this.#recovering.set(channelKey, recovering);
-    else this.#recovering.delete(channelKey);
     state.addRecovering(moreRecovering, this.#memory.clock.elapsed());
     return more !== 0;
   }
@@ -240,12 +237,11 @@ export class MemoryBackplane implements Backplane {
     if (node === null || !this.#memory.removeServer(node)) return;
     const survivor = this.#memory.anyServer();
     if (survivor === undefined) return this.#memory.clear();
-    this.#recovering.clear();
-    for (const key of [...this.#held.keys()]) {
-      const [app = "", channel = "", ...user] = key.split("\n");
-      const userId = user.join("\n") || undefined;
-      const nothing = { connections: 0, recovering: 0, userId };
-      this.#leave(app, channel, nothing, survivor);
+    for (const [{ app, channel }, held] of [...this.#held]) {
+      for (const userId of held.users) {
+        const nothing = { connections: 0, recovering: 0, userId };
+        this.#leave(app, channel, nothing, survivor);
+      }
     }
     this.#memory.sessions.releaseAll(node);
   }
@@ -254,6 +250,44 @@ export class MemoryBackplane implements Backplane {
 export const NO_MEMBERS: ReadonlyMap<string, string> = new Map();
 
 const NOBODY: Occupancy = Object.freeze({ subscriptions: 0, users: 0 });
+
+/** What one server holds on one channel. */
+class Held {
+  /** How many of its connections can recover. */
+  recovering = 0;
+  /** Connections of no user. */
+  #others = 0;
+  /** Connections by user, on a presence channel. */
+  #byUser: Map<string, number> | null = null;
+
+  /** How many connections of a user there are, or of no user. */
+  of(userId: string | undefined): number {
+    if (userId === undefined) return this.#others;
+    return this.#byUser?.get(userId) ?? 0;
+  }
+
+  set(userId: string | undefined, connections: number): void {
+    if (userId === undefined) {
+      this.#others = connections;
+      return;
+    }
+    this.#byUser ??= new Map();
+    if (connections > 0) this.#byUser.set(userId, connections);
+    else this.#byUser.delete(userId);
+  }
+
+  get isNothing(): boolean {
+    return this.recovering === 0 && this.#others === 0 &&
+      (this.#byUser?.size ?? 0) === 0;
+  }
+
+  /** All users with connections; undefined for connections of no user. */
+  get users(): (string | undefined)[] {
+    const users: (string | undefined)[] = [...this.#byUser?.keys() ?? []];
+    if (this.#others > 0) users.push(undefined);
+    return users;
+  }
+}
 
 /** What several backplanes of one process share. */
 class Memory {
