@@ -4,6 +4,7 @@
  * @module
  */
 import {
+  type Awaitable,
   type Backplane,
   type BackplaneNode,
   MemoryBackplane,
@@ -22,7 +23,7 @@ type Lag = (task: () => void) => void;
  * delivered with it.
  */
 export class SlowBackplane implements Backplane {
-  readonly #memory: MemoryBackplane;
+  readonly #inner: Backplane;
   /** Methods that were called when it had been closed. */
   readonly afterClose: string[] = [];
   /** How often it has been closed. */
@@ -33,9 +34,9 @@ export class SlowBackplane implements Backplane {
     new Promise((resolve) => setTimeout(resolve, 1));
   readonly sessions: SessionStore;
 
-  constructor(memory = new MemoryBackplane()) {
-    this.#memory = memory;
-    const { sessions } = memory;
+  constructor(inner: Backplane = new MemoryBackplane()) {
+    this.#inner = inner;
+    const { sessions } = inner;
     this.sessions = {
       take: (...given) => this.#later("take", () => sessions.take(...given)),
       keep: (...given) => this.#later("keep", () => sessions.keep(...given)),
@@ -44,44 +45,44 @@ export class SlowBackplane implements Backplane {
     };
   }
 
-  start(node: BackplaneNode): void {
-    this.#memory.start(node);
+  start(node: BackplaneNode): Awaitable<void> {
+    return this.#inner.start(node);
   }
   publish(...given: [string, string, Message]): Promise<void> {
-    return this.#later("publish", () => this.#memory.publish(...given));
+    return this.#later("publish", () => this.#inner.publish(...given));
   }
-  join(...given: Parameters<MemoryBackplane["join"]>) {
-    return this.#later("join", () => {
-      const joined = this.#memory.join(...given);
+  join(...given: Parameters<Backplane["join"]>) {
+    return this.#later("join", async () => {
+      const joined = await this.#inner.join(...given);
       // What has come over a network does not change any more.
       return joined && { ...joined, members: new Map(joined.members) };
     });
   }
-  leave(...given: Parameters<MemoryBackplane["leave"]>) {
-    return this.#later("leave", () => this.#memory.leave(...given));
+  leave(...given: Parameters<Backplane["leave"]>) {
+    return this.#later("leave", () => this.#inner.leave(...given));
   }
-  read(...given: Parameters<MemoryBackplane["read"]>) {
-    return this.#later("read", () => this.#memory.read(...given));
+  read(...given: Parameters<Backplane["read"]>) {
+    return this.#later("read", () => this.#inner.read(...given));
   }
-  members(...given: Parameters<MemoryBackplane["members"]>) {
+  members(...given: Parameters<Backplane["members"]>) {
     return this.#later(
       "members",
-      () => new Map(this.#memory.members(...given)),
+      async () => new Map(await this.#inner.members(...given)),
     );
   }
-  cached(...given: Parameters<MemoryBackplane["cached"]>) {
-    return this.#later("cached", () => this.#memory.cached(...given));
+  cached(...given: Parameters<Backplane["cached"]>) {
+    return this.#later("cached", () => this.#inner.cached(...given));
   }
-  occupancy(...given: Parameters<MemoryBackplane["occupancy"]>) {
-    return this.#later("occupancy", () => this.#memory.occupancy(...given));
+  occupancy(...given: Parameters<Backplane["occupancy"]>) {
+    return this.#later("occupancy", () => this.#inner.occupancy(...given));
   }
-  occupied(...given: Parameters<MemoryBackplane["occupied"]>) {
-    return this.#later("occupied", () => this.#memory.occupied(...given));
+  occupied(...given: Parameters<Backplane["occupied"]>) {
+    return this.#later("occupied", () => this.#inner.occupied(...given));
   }
   async close(): Promise<void> {
     this.closes++;
     while (this.#pending.size > 0) await Promise.allSettled(this.#pending);
-    this.#memory.close();
+    await this.#inner.close();
   }
 
   #later<T>(method: string, call: () => T | Promise<T>): Promise<T> {
@@ -104,7 +105,7 @@ export class SlowBackplane implements Backplane {
  * over another that lags behind: what is delivered comes after the answer.
  */
 export class LaggingBackplane implements Backplane {
-  readonly #memory: MemoryBackplane;
+  readonly #inner: Backplane;
   readonly #lagging: (() => void)[] = [];
   #timer: ReturnType<typeof setTimeout> | undefined;
   #drained = Promise.withResolvers<void>();
@@ -112,9 +113,9 @@ export class LaggingBackplane implements Backplane {
   lagMs = 2;
   readonly sessions: SessionStore;
 
-  constructor(memory = new MemoryBackplane()) {
-    this.#memory = memory;
-    this.sessions = memory.sessions;
+  constructor(inner: Backplane = new MemoryBackplane()) {
+    this.#inner = inner;
+    this.sessions = inner.sessions;
   }
 
   async start(node: BackplaneNode): Promise<void> {
@@ -124,7 +125,7 @@ export class LaggingBackplane implements Backplane {
       this.#lagging.push(task);
       this.#timer ??= setTimeout(() => this.flush(), this.lagMs);
     };
-    this.#memory.start({
+    await this.#inner.start({
       id: node.id,
       history: node.history,
       clock: node.clock,
@@ -154,31 +155,31 @@ export class LaggingBackplane implements Backplane {
   }
 
   async publish(...given: [string, string, Message]): Promise<void> {
-    await this.#memory.publish(...given);
+    await this.#inner.publish(...given);
   }
-  async join(...given: Parameters<MemoryBackplane["join"]>) {
-    return await this.#memory.join(...given);
+  async join(...given: Parameters<Backplane["join"]>) {
+    return await this.#inner.join(...given);
   }
-  async leave(...given: Parameters<MemoryBackplane["leave"]>) {
-    return await this.#memory.leave(...given);
+  async leave(...given: Parameters<Backplane["leave"]>) {
+    return await this.#inner.leave(...given);
   }
-  async read(...given: Parameters<MemoryBackplane["read"]>) {
-    return await this.#memory.read(...given);
+  async read(...given: Parameters<Backplane["read"]>) {
+    return await this.#inner.read(...given);
   }
-  async members(...given: Parameters<MemoryBackplane["members"]>) {
-    return await this.#memory.members(...given);
+  async members(...given: Parameters<Backplane["members"]>) {
+    return await this.#inner.members(...given);
   }
-  async cached(...given: Parameters<MemoryBackplane["cached"]>) {
-    return await this.#memory.cached(...given);
+  async cached(...given: Parameters<Backplane["cached"]>) {
+    return await this.#inner.cached(...given);
   }
-  async occupancy(...given: Parameters<MemoryBackplane["occupancy"]>) {
-    return await this.#memory.occupancy(...given);
+  async occupancy(...given: Parameters<Backplane["occupancy"]>) {
+    return await this.#inner.occupancy(...given);
   }
-  async occupied(...given: Parameters<MemoryBackplane["occupied"]>) {
-    return await this.#memory.occupied(...given);
+  async occupied(...given: Parameters<Backplane["occupied"]>) {
+    return await this.#inner.occupied(...given);
   }
   async close(): Promise<void> {
-    this.#memory.close();
+    await this.#inner.close();
     await this.drained();
   }
 }
