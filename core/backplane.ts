@@ -377,7 +377,10 @@ export interface Backplane {
     channel: string,
     options: JoinOptions,
   ): Awaitable<JoinResult | null>;
-  /** Says that fewer connections of this server are subscribed. */
+  /**
+   * Says that fewer connections of this server are subscribed. Figures above those
+   * that are held change nothing: they count a join that was not carried out.
+   */
   leave(app: string, channel: string, options: LeaveOptions): Awaitable<void>;
   /**
    * Reads logged messages of a channel.

@@ -158,7 +158,13 @@ export class MemoryBackplane implements Backplane {
     const state = memory.get(app, channel);
     if (state === undefined) return;
     const { userId } = options;
-    if (!this.#hold(state, userId, options)) return;
+    const held = this.#held.get(state);
+    // It may follow a join that was not carried out.
+    const fewer = {
+      connections: Math.min(options.connections, held?.of(userId) ?? 0),
+      recovering: Math.min(options.recovering, held?.recovering ?? 0),
+    };
+    if (!this.#hold(state, userId, fewer)) return;
     const isGone = userId !== undefined && !state.hasUser(userId);
     const isEmpty = state.subscriptions === 0;
     if (isGone) state.removeMember(userId);

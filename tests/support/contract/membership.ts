@@ -109,6 +109,24 @@ export function testHoldings(test: Register): void {
     assertEquals(one.told("presence-a"), ["3 occupied +ann", "0 vacated -ann"]);
   });
 
+  test("a leave never raises the figures", async (stage) => {
+    const [one, two] = await stage.two();
+    // As after a join that was counted, and was not carried out.
+    const more = { connections: 2, recovering: 2 };
+    const { backplane } = one;
+    await backplane.leave(SOME_APP, "news", more);
+    await backplane.leave(SOME_APP, "presence-a", { ...more, userId: "ann" });
+    assertEquals(await countsOf(two, "news"), [0, 0]);
+    assertEquals(await countsOf(two, "presence-a"), [0, 0]);
+    await one.enter("news");
+    await backplane.leave(SOME_APP, "news", more);
+    assertEquals(await countsOf(two, "news"), [1, 0]);
+    await one.leave("news");
+    await stage.toldAll(one);
+    assertEquals(one.told("news"), ["1 occupied", "0 vacated"]);
+    assertEquals(one.told("presence-a"), []);
+  });
+
   test("a leave from a channel that nobody is on is fine", async (stage) => {
     const [one] = await stage.two();
     const nothing = { connections: 0, recovering: 0 };
