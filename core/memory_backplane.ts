@@ -299,8 +299,8 @@ class Held {
 class Memory {
   /** By app and name: channels that somebody is on or that have a history. */
   readonly channels = new Map<string, Map<string, ChannelState>>();
-  /** Positions of another process are in another epoch. */
-  readonly epoch: string = crypto.randomUUID();
+  /** Positions of another process, or from before a clear, are in another epoch. */
+  epoch: string = crypto.randomUUID();
   clock: Clock = SYSTEM_CLOCK;
   history: MemoryHistory<ChannelState> | null = null;
   sessions = new MemorySessions(DEFAULT_HISTORY, SYSTEM_CLOCK);
@@ -402,6 +402,7 @@ class Memory {
   }
 
   clear(): void {
+    this.epoch = crypto.randomUUID();
     this.channels.clear();
     this.#cache.clear();
   }

@@ -369,6 +369,30 @@ export function testEnds(test: Register): void {
       assertEquals(await two.read(channel, request) ?? [], []);
     }
   });
+
+  test("after all servers have closed nobody is there, and no old position leads astray", async (stage) => {
+    const one = await stage.server();
+    const { position } = await one.enter("news", { recovers: true });
+    await one.enter("presence-a", { user: "ann" });
+    await publishAll(one, "news", numbers(1, 5));
+    await stage.heardAll("news", one);
+    const known = [position, ...one.heard("news").map((one) => one.position)];
+    await stage.close(one);
+    const two = await stage.server();
+    assertEquals(await countsOf(two, "news"), [0, 0]);
+    assertEquals(await occupiedBy(two, ""), []);
+    const { position: later } = await two.enter("news", { recovers: true });
+    await publishAll(two, "news", numbers(6, 20));
+    for (const [index, since] of known.entries()) {
+      const result = await two.enter("news", { since });
+      if (!result.replay?.recovered) continue;
+      const replayed = await two.replay("news", result);
+      assertEquals(replayed, numbers(Math.min(index, 5) + 1, 20));
+    }
+    const result = await two.enter("news", { since: later });
+    assertEquals(result.replay?.recovered, true);
+    assertEquals(await two.replay("news", result), numbers(6, 20));
+  });
 }
 
 // ---- Usage ------------------------------------------------------------------
