@@ -16,6 +16,11 @@ class Reader {
   droppedFrames = 0;
   /** The events that were served, the errors and the closes, in order. */
   readonly log: string[] = [];
+  readonly hooks = {
+    fail: (error: unknown, during: string, appId: string) => {
+      this.log.push(`${(error as Error).message} while ${during} of ${appId}`);
+    },
+  };
   /** What serving a frame does; overridden by tests. */
   serve: (frame: Frame) => Awaitable<void> = () => {};
 
@@ -32,10 +37,6 @@ class Reader {
   sendError(message: string, channel?: unknown): void {
     const where = channel === undefined ? "" : ` on ${channel}`;
     this.log.push(`error: ${message}${where}`);
-  }
-
-  fail(error: unknown, during: string, appId: string): void {
-    this.log.push(`${(error as Error).message} while ${during} of ${appId}`);
   }
 
   close({ code }: Close): void {

@@ -45,6 +45,11 @@ class Bench {
   readonly outbox: Outbox;
   /** Closes and failures. */
   readonly log: string[] = [];
+  readonly hooks = {
+    fail: (error: unknown, during: string, appId: string) => {
+      this.log.push(`${(error as Error).message} while ${during} of ${appId}`);
+    },
+  };
   /** The history of each channel, in the order of its offsets. */
   readonly history = new Map<string, LoggedMessage[]>();
   readonly requests: [channel: string, request: PageRequest][] = [];
@@ -77,10 +82,6 @@ class Bench {
     };
     // An outbox only reads.
     return call(backplane as Backplane);
-  }
-
-  fail(error: unknown, during: string, appId: string): void {
-    this.log.push(`${(error as Error).message} while ${during} of ${appId}`);
   }
 
   close({ code }: Close): void {
