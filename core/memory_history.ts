@@ -255,6 +255,8 @@ interface SessionEntry {
   owner: BackplaneNode | null;
   /** When the client left, see {@linkcode Clock.elapsed}. */
   leftAt: number;
+  /** Whether an earlier session of the same id was forgotten. */
+  wasForgotten: boolean;
 }
 
 const NEW_SESSION: SessionState = Object.freeze({
@@ -292,9 +294,10 @@ export class MemorySessions {
     const key = sessionKey(app, id);
     const entry = this.#entries.get(key);
     if (entry === undefined) {
-      const state = NEW_SESSION;
-      this.#entries.set(key, { state, owner: node, leftAt: 0 });
-      return this.#forgotten.has(digest(key)) ? "forgotten" : null;
+      const wasForgotten = this.#forgotten.has(digest(key));
+      const fresh = { state: NEW_SESSION, owner: node, leftAt: 0 };
+      this.#entries.set(key, { ...fresh, wasForgotten });
+      return wasForgotten ? "forgotten" : null;
     }
     const { owner } = entry;
     entry.owner = node;
@@ -315,6 +318,11 @@ export class MemorySessions {
     const entry = this.#entries.get(key);
     if (entry?.owner !== node) return;
     entry.state = state;
+    if (entry.wasForgotten && state.positions.size > 0) {
+      // From here on the state says what its client has lost.
+      entry.wasForgotten = false;
+      this.#forgotten.delete(digest(key));
+    }
     if (isAway) this.#release(key, entry);
     this.#forgetOld();
   }

@@ -490,3 +490,18 @@ Deno.test("what a server held is away when the server is gone", () => {
   assertEquals(sessions.take(other.node, "a", "s1"), "forgotten");
   assertEquals(sessions.away, 0);
 });
+
+Deno.test("a session that was forgotten once is a new one when it is kept again, and then dropped", () => {
+  const { sessions, clock, node } = startSessions({ ageMs: 1_000 });
+  sessions.take(node, "a", "s");
+  sessions.keep(node, "a", "s", stateAt(5), true);
+  clock.pass(1_001);
+  assertEquals(sessions.take(node, "a", "s"), "forgotten");
+  // Its client has left before it heard of that.
+  sessions.forget(node, "a", "s");
+  assertEquals(sessions.take(node, "a", "s"), "forgotten");
+  sessions.keep(node, "a", "s", stateAt(6), false);
+  // Now it has heard, and has left all of its channels.
+  sessions.forget(node, "a", "s");
+  assertEquals(sessions.take(node, "a", "s"), null);
+});
