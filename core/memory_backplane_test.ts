@@ -1,0 +1,60 @@
+import { assertEquals } from "@std/assert";
+import { ManualClock } from "../tests/support/clock.ts";
+import type { BackplaneNode, History, Message } from "./backplane.ts";
+import { MemoryBackplane } from "./memory_backplane.ts";
+import { DEFAULT_HISTORY } from "./options.ts";
+
+// The contract of all backplanes is tested elsewhere; this is what is left behind
+// in the memory of the process.
+
+const MESSAGE: Message = { event: "a", data: "{}", logged: true };
+
+/** A server at a door to the memory. */
+function startServer(
+  clock: ManualClock,
+  backplane: MemoryBackplane,
+  history: Partial<History> = {},
+): MemoryBackplane {
+  const node: BackplaneNode = {
+    id: crypto.randomUUID(),
+    history: { ...DEFAULT_HISTORY, ...history },
+    clock,
+    deliver() {},
+    changed() {},
+    lost() {},
+    taken() {},
+    held: () => [],
+    departure: () => ({}),
+    health() {},
+  };
+  backplane.start(node);
+  return backplane;
+}
+
+const JOINED = { connections: 1, recovering: 1, history: { rewind: 0 } };
+
+Deno.test("a channel's history ends when the server is gone whose clients could recover", () => {
+  const clock = new ManualClock();
+  const bounds = { ageMs: 1_000 };
+  const first = startServer(clock, new MemoryBackplane(), bounds);
+  const second = startServer(clock, first.peer(), bounds);
+  first.join("a", "c", { connections: 1, recovering: 0 });
+  second.join("a", "c", JOINED);
+  for (const userId of ["1", "2"]) {
+    const member = { userId, userInfo: "{}", maxMembers: 9, added: MESSAGE };
+    const recovering = Number(userId);
+    second.join("a", "presence-c", { ...JOINED, recovering, member });
+  }
+  const publish = () => {
+    for (const channel of ["c", "presence-c"]) {
+      first.publish("a", channel, MESSAGE);
+    }
+    return first.usage().historyBytes > 0;
+  };
+  second.close();
+  // The clients may be back within that time.
+  clock.pass(1_000);
+  assertEquals(publish(), true);
+  clock.pass(1);
+  assertEquals(publish(), false);
+});
