@@ -401,10 +401,13 @@ class Memory {
     return ttlMs > 0 ? { message, ttlMs, position } : null;
   }
 
+  /** Forgets everything; the next server begins with its own bounds and clock. */
   clear(): void {
     this.epoch = crypto.randomUUID();
     this.channels.clear();
     this.#cache.clear();
+    this.history = null;
+    this.sessions = new MemorySessions(DEFAULT_HISTORY, this.clock);
   }
 }
 

@@ -58,3 +58,29 @@ Deno.test("a channel's history ends when the server is gone whose clients could 
   clock.pass(1);
   assertEquals(publish(), false);
 });
+
+Deno.test("the last server that closes leaves nothing, and no position that would be used again", () => {
+  const clock = new ManualClock();
+  const first = startServer(clock, new MemoryBackplane());
+  const door = first.peer();
+  const { position } = first.join("a", "c", JOINED)!;
+  for (let i = 0; i < 5; i++) first.publish("a", "c", MESSAGE);
+  first.sessions.take("a", "s");
+  const positions = new Map([["c", position]]);
+  first.sessions.keep("a", "s", { formerIds: [], positions }, true);
+  first.close();
+  assertEquals(first.usage(), { historyBytes: 0, sessionsAway: 0 });
+  const next = startServer(clock, door);
+  const since = { epoch: position.epoch, offset: 5 };
+  const joined = next.join("a", "c", {
+    ...JOINED,
+    history: { since, rewind: 0 },
+  });
+  assertEquals(joined?.replay?.recovered, false);
+  for (let i = 0; i < 9; i++) next.publish("a", "c", MESSAGE);
+  const again = next.join("a", "c", {
+    ...{ connections: 2, recovering: 2 },
+    history: { since, rewind: 0 },
+  });
+  assertEquals(again?.replay?.recovered, false);
+});
