@@ -5,22 +5,78 @@ import {
   equalsInConstantTime,
   hmac,
   requestTexts,
+  Signer,
   userText,
 } from "./signatures.ts";
 
 /** The secret that the protocol's documentation signs its examples with. */
 const SECRET = "7ad3773142a6692b25b8";
 
-Deno.test("signatures are those of the protocol's documentation", () => {
-  const channel = channelText("1234.1234", "private-foobar", undefined);
-  assertEquals(
-    hmac(SECRET, channel),
+// Name of the vector, signed text, signature: section 5.2 of the protocol's reference.
+const VECTORS: [name: string, text: string, hex: string][] = [
+  [
+    "A1",
+    channelText("1234.1234", "private-foobar", undefined),
     "58df8b0c36d6982b82c3ecf6b4662e34fe8c25bba48f5369f135bf843651c3a4",
-  );
-  const member = '{"user_id":10,"user_info":{"name":"Mr. Channels"}}';
-  assertEquals(
-    hmac(SECRET, channelText("1234.1234", "presence-foobar", member)),
+  ],
+  [
+    "A2",
+    userText("1234.1234", '{"id":"12345"}'),
+    "4708d583dada6a56435fb8bc611c77c359a31eebde13337c16ab43aa6de336ba",
+  ],
+  [
+    "A3",
+    channelText(
+      "1234.1234",
+      "presence-foobar",
+      '{"user_id":10,"user_info":{"name":"Mr. Channels"}}',
+    ),
     "31935e7d86dba64c2a90aed31fdc61869f9b22ba9d8863bba239c03ca481bc80",
+  ],
+  [
+    "A4",
+    channelText(
+      "1234.1234",
+      "presence-foobar",
+      '{"user_id":10,"user_info":{"name":"Mr. Pusher"}}',
+    ),
+    "afaed3695da2ffd16931f457e338e6c9f2921fa133ce7dac49f529792be6304c",
+  ],
+  [
+    "A5",
+    channelText("1234.1234", "presence-foobar", undefined),
+    "71506e66e7fdca106571b8999a849ad34245bc653772e51e0026c1a2475b92ba",
+  ],
+  [
+    "A6",
+    channelText("1234.1234", "private-foobar", '{"user_id":"10"}'),
+    "bf9f2eda99b88b670aedd071792d41c2796fda040476f39b46f89a28ccc69a9c",
+  ],
+  [
+    "A7",
+    channelText("1234.1234", "private-encrypted-foobar", undefined),
+    "e6a18892d037c5d5e76a2265df4f086ffc38631605530dfd214aa5bff495f533",
+  ],
+  [
+    "A8",
+    channelText("1234.1234", "private-cache-foobar", undefined),
+    "395f4a03f06e17b74af8d9c58386cf386e70176f58452420f042b6e1bddefa43",
+  ],
+  [
+    "A9",
+    userText("1234.1234", '{"id":"zoë","user_info":{"name":"Zoë ✓"}}'),
+    "92bf549edd4942eebac85d148fcc9e2746a1be2af20e737ec51653e9d85eafd4",
+  ],
+];
+
+Deno.test("signatures are those of the protocol's documentation", () => {
+  for (const [name, text, hex] of VECTORS) {
+    assertEquals(hmac(SECRET, text), hex, name);
+  }
+  // A10 is signed with another secret.
+  assertEquals(
+    hmac("tofu", channelText("123.456", "private-encrypted-bla", '"foo"')),
+    "962c48b78bf93d98ff4c92ee7dff04865821455b7b401e9d60a9e0a90af2c105",
   );
 });
 
@@ -73,4 +129,54 @@ Deno.test("a path that cannot be unescaped has only the texts as sent", () => {
     requestTexts("GET", url, url.searchParams),
     new Set(["GET\n/apps/%ff\n"]),
   );
+});
+
+// ---- The signer -------------------------------------------------------------
+
+const KEY = "278d425bdf160c739803";
+
+Deno.test("a Signer permits what is signed by its app for this text, and nothing else", () => {
+  const signer = new Signer({ key: KEY, secret: SECRET });
+  for (const [name, text, hex] of VECTORS) {
+    assert(signer.permits(`${KEY}:${hex}`, text), name);
+    const wrong = [
+      hex,
+      `:${hex}`,
+      `${KEY}:`,
+      `${KEY}:${hex.toUpperCase()}`,
+      `${KEY}:${hex} `,
+      `${KEY}::${hex}`,
+      `other:${hex}`,
+      `${KEY}0:${hex}`,
+      "",
+      undefined,
+      null,
+      1,
+      [`${KEY}:${hex}`],
+    ];
+    for (const auth of wrong) {
+      assertFalse(signer.permits(auth, text), `${auth}`);
+    }
+    assertFalse(signer.permits(`${KEY}:${hex}`, `${text} `), name);
+  }
+});
+
+Deno.test("a Signer signs what clients expect from an auth endpoint, and permits it", () => {
+  const signer = new Signer({ key: KEY, secret: SECRET });
+  const hex = (name: string) =>
+    VECTORS.find(([vector]) => vector === name)?.[2];
+  assertEquals(signer.authorize("1234.1234", "private-foobar"), {
+    auth: `${KEY}:${hex("A1")}`,
+  });
+  const member = { user_id: 10, user_info: { name: "Mr. Channels" } };
+  const channel_data = JSON.stringify(member);
+  assertEquals(signer.authorize("1234.1234", "presence-foobar", member), {
+    auth: `${KEY}:${hex("A3")}`,
+    channel_data,
+  });
+  const user = { id: "12345" };
+  assertEquals(signer.authenticate("1234.1234", user), {
+    auth: `${KEY}:${hex("A2")}`,
+    user_data: '{"id":"12345"}',
+  });
 });
