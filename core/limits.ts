@@ -1,5 +1,5 @@
 /**
- * How much a peer may grow, and how what is past a limit is refused.
+ * Limits on everything that a peer can make grow, and refusals.
  *
  * @module
  */
@@ -7,24 +7,27 @@
 import { Buffer } from "node:buffer";
 
 /**
- * Everything that a peer can grow. `Infinity` switches a limit off.
+ * Limits on everything that a peer can make grow. `Infinity` switches a limit off.
  *
  * The defaults for sizes and counts of events, channels and members are those of
  * the hosted service.
  */
 export interface Limits {
-  /** Live connections of one app; more are closed with 4004. @default {Infinity} */
+  /**
+   * Live connections of one app; further connections are closed with 4004.
+   * @default {Infinity}
+   */
   connections: number;
   /**
    * Sockets that this server holds, of all apps and including those that are
-   * still closing; more are closed with 4100. @default {100000}
+   * still closing; further sockets are closed with 4100. @default {100000}
    */
   sockets: number;
   /** Channels that one connection may be subscribed to. @default {200} */
   channelsPerConnection: number;
   /**
-   * Bytes that a peer has left unread. One that is past it a turn of the event
-   * loop later is gone: out of every channel, closed with 4100.
+   * Bytes that a client has left unread. A client that is still above it one turn
+   * of the event loop later leaves all channels and is closed with 4100.
    * @default {1048576}
    */
   bufferedBytes: number;
@@ -37,8 +40,8 @@ export interface Limits {
   /** Incoming frames per second, refilling `framesBurst`. @default {100} */
   framesPerSecond: number;
   /**
-   * Incoming frames at once. What is more is dropped, with one error a second,
-   * and a client of which as many again have been dropped is closed with 4100.
+   * Incoming frames at once. Further frames are dropped, with one error a second.
+   * After another `framesBurst` dropped frames the client is closed with 4100.
    * @default {1000}
    */
   framesBurst: number;
@@ -62,7 +65,10 @@ export interface Limits {
   userInfoBytes: number;
   /** Client events per second and connection. @default {10} */
   clientEventsPerSecond: number;
-  /** Users that one connection may watch; more are not watched. @default {100} */
+  /**
+   * Users that one connection may watch; further users are not watched.
+   * @default {100}
+   */
   watchedUsers: number;
 }
 
@@ -91,7 +97,7 @@ export const DEFAULT_LIMITS: Readonly<Limits> = Object.freeze({
 export class Refusal {
   readonly status: number;
   readonly error: string;
-  /** The limit that was passed, where that is the reason. */
+  /** The limit that was exceeded, where that is the reason. */
   readonly limit: keyof Limits | undefined;
 
   constructor(status: number, error: string, limit?: keyof Limits) {
@@ -105,7 +111,11 @@ export function isRefusal(value: unknown): value is Refusal {
   return value instanceof Refusal;
 }
 
-/** The refusal of what is past a limit. */
+/**
+ * Refuses something for a limit that it exceeds.
+ *
+ * @param found What exceeds it, such as "The event has 101 channels".
+ */
 export function overLimit(
   limit: keyof Limits,
   limits: Limits,
@@ -116,7 +126,7 @@ export function overLimit(
   return new Refusal(status, error, limit);
 }
 
-/** For the program's own calls, a refusal is an exception. */
+/** Returns a value. Throws a refusal, as in calls of the program it is an exception. */
 export function accepted<T>(value: T | Refusal, what: string): T {
   if (!isRefusal(value)) return value as T;
   const message = `${what}: ${value.error}`;
@@ -125,7 +135,7 @@ export function accepted<T>(value: T | Refusal, what: string): T {
     : new RangeError(message);
 }
 
-/** A value for a message: short, and never the insides of an object. */
+/** Shows a value in a message: in short, and never what is inside an object. */
 export function quote(value: unknown): string {
   if (typeof value === "string") {
     const shown = value.length > 100 ? `${value.slice(0, 100)}…` : value;
@@ -135,6 +145,7 @@ export function quote(value: unknown): string {
   return typeof value === "function" ? "a function" : String(value);
 }
 
+/** Whether a text has more than `max` bytes in UTF-8. */
 export function exceedsBytes(text: string, max: number): boolean {
   // A UTF-16 unit is one to three bytes, so most texts need no counting.
   if (text.length > max) return true;

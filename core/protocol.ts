@@ -14,7 +14,7 @@ import { Refusal } from "./limits.ts";
 
 // ---- Names and codes
 
-/** Events that a client may send; `client-…` comes besides. */
+/** Events that a client may send, besides `client-…` events. */
 export const INBOUND = Object.freeze({
   Ping: "pusher:ping",
   Pong: "pusher:pong",
@@ -56,8 +56,8 @@ export interface Close {
   readonly message: string;
 }
 
-// The range decides what a client does next: 4000 to 4099 stop it for good, on
-// 4100 to 4199 it comes back after a second, on 4200 to 4299 at once.
+// The range of a code decides what a client does next: after 4000 to 4099 it stays
+// away, after 4100 to 4199 it comes back in a second, after 4200 to 4299 at once.
 export const CLOSE = Object.freeze({
   SendFailed: { code: 1011, message: "Frames cannot be sent" },
   BinaryFrame: { code: 1003, message: "Binary frames are not supported" },
@@ -89,7 +89,7 @@ export const ERROR = Object.freeze({
   Watchlist: 4302,
 });
 
-/** Which protocol versions are spoken; see {@linkcode CLOSE}. */
+/** Checks the version that a client names; returns how it is closed, or null. */
 export function checkVersion(
   version: string | null,
   strict: boolean,
@@ -101,7 +101,7 @@ export function checkVersion(
   return spoken ? null : CLOSE.VersionUnsupported;
 }
 
-// Refusals that say the same every time.
+// Refusals whose text is always the same.
 export const REFUSAL = Object.freeze({
   BadUpgrade: new Refusal(400, "The upgrade request is not valid"),
   BadPath: new Refusal(400, "The path is not escaped properly"),
@@ -167,15 +167,15 @@ export function randomSocketId(): string {
   return `${a}.${b}`;
 }
 
-/** What a channel's prefix asks for and gives. */
+/** What the prefix of a channel's name means. */
 export interface ChannelKind {
   readonly prefix: string;
-  /** Joining takes a signature; members may send client events. */
+  /** Joining needs a signature, and subscribers may send client events. */
   readonly auth: boolean;
   readonly presence: boolean;
   /** The data of its events is cipher text, which only clients can read. */
   readonly encrypted: boolean;
-  /** It keeps its last event for those who come later. */
+  /** The channel keeps its last event for later subscribers. */
   readonly cache: boolean;
 }
 
@@ -187,7 +187,7 @@ const ENCRYPTED = { ...PRIVATE, encrypted: true };
 
 const PRESENCE = { ...PRIVATE, presence: true };
 
-/** Channels between servers: no client's, and no program hears of them. */
+/** Channels between servers: clients cannot join them, programs do not see them. */
 const OWN_KIND: ChannelKind = Object.freeze({ prefix: "#", ...PLAIN });
 
 // Longest prefix first.
@@ -202,13 +202,13 @@ const CHANNEL_KINDS: readonly ChannelKind[] = Object.freeze([
   { prefix: "", ...PLAIN },
 ]);
 
-/** A channel's name and what it says, so that the name is matched once. */
+/** A channel's name and kind, so that the name is parsed once. */
 export interface NamedChannel {
   readonly name: string;
   readonly kind: ChannelKind;
 }
 
-/** Whether a channel belongs to the servers, who use it among themselves. */
+/** Whether servers use a channel among themselves. */
 export function isOwnChannel(name: string): boolean {
   return name.startsWith("#");
 }
@@ -219,13 +219,16 @@ export function parseChannelName(name: string): ChannelKind | null {
   return CHANNEL_KINDS.find(({ prefix }) => name.startsWith(prefix)) ?? null;
 }
 
-/** The kind of a channel whose name has been checked, or is a server's own. */
+/** The kind of a channel. Its name has been checked, or the server has made it. */
 export function kindOf(name: string): ChannelKind {
   if (isOwnChannel(name)) return OWN_KIND;
   return CHANNEL_KINDS.find(({ prefix }) => name.startsWith(prefix))!;
 }
 
-/** Tells a user's watchers that the first connection came, or the last left. */
+/**
+ * Tells a user's watchers that the user's first connection came, or the last left.
+ * Undefined if the channel is not that of a user.
+ */
 export function announceUser(
   channel: string,
   control: "online" | "offline",
@@ -238,7 +241,7 @@ export function announceUser(
   };
 }
 
-/** Tells the others on a channel of a new member. */
+/** Tells the other subscribers of a channel that a member has come. */
 export function memberAdded(
   { userId, userInfo }: KnownMember,
   exceptSocketId: string,
@@ -251,7 +254,7 @@ export function memberAdded(
   };
 }
 
-/** Tells the others on a channel of a member who is gone. */
+/** Tells the other subscribers of a channel that a member is gone. */
 export function memberRemoved(userId: string): Message {
   return {
     event: OUTBOUND.MemberRemoved,
@@ -261,7 +264,7 @@ export function memberRemoved(userId: string): Message {
 
 // ---- Frames in
 
-/** A client's frame. Only the event has been looked at. */
+/** A client's frame. Only its event has been checked. */
 export interface Frame {
   readonly event: string;
   readonly channel: unknown;
@@ -276,13 +279,13 @@ export function decodeFrame(text: string): Frame | Refusal {
   return new Refusal(400, "Frame has no event that is a string");
 }
 
-/** The data of a client's frame may be an object, or one as JSON text. */
+/** Decodes the data of a client's frame: an object, or JSON text of an object. */
 export function decodeData(data: unknown): Record<string, unknown> | null {
   const value = typeof data === "string" ? parseJson(data) : data;
   return isObject(value) ? value : null;
 }
 
-/** The value of a JSON text, or undefined if it is none. */
+/** Parses JSON; undefined if the text is not JSON. */
 export function parseJson(text: string): unknown {
   try {
     return JSON.parse(text);
@@ -354,10 +357,10 @@ export function encodeSubscribed(
   return `${start},"data":${encodeMembers(members)}}`;
 }
 
-// A list is encoded once, for as long as nobody comes or goes.
+// A list is encoded once, as long as nobody comes or goes.
 const encodedMembers = new WeakMap<ReadonlyMap<string, string>, string>();
 
-/** A member list, out of infos that are JSON already, as a JSON string. */
+/** Encodes a member list, whose infos are JSON texts already, as a JSON string. */
 function encodeMembers(members: ReadonlyMap<string, string>): string {
   const known = encodedMembers.get(members);
   if (known !== undefined) return known;
@@ -373,7 +376,7 @@ function encodeMembers(members: ReadonlyMap<string, string>): string {
   return encoded;
 }
 
-/** Says that messages of a channel are lost to the client, and where it goes on. */
+/** Tells a client that it has lost messages of a channel, and where it goes on. */
 export function encodeRecoveryFailed(
   channel: string,
   position: Position | undefined,
@@ -386,13 +389,13 @@ export function encodeRecoveryFailed(
   });
 }
 
-/** What a client hears of users that it watches. */
+/** Watched users who have come, or who have gone. */
 export interface WatchlistEvent {
   readonly name: "online" | "offline";
   readonly user_ids: string[];
 }
 
-/** Tells of users who are watched. It names no channel. */
+/** Tells a client about the users that it watches. The frame has no channel. */
 export function encodeWatchlist(events: readonly WatchlistEvent[]): string {
   const data = JSON.stringify({ events });
   return encodeFrame({ event: OUTBOUND.Watchlist, data });

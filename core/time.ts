@@ -1,6 +1,5 @@
 /**
- * What takes time: values that are there at once or later, the clock, visits that
- * are put off, and rates.
+ * Time: values that come at once or later, the clock, postponed visits, and rates.
  *
  * @module
  */
@@ -9,10 +8,13 @@ import { clearImmediate, setImmediate } from "node:timers";
 
 // ---- At once or later -------------------------------------------------------
 
-/** A value, or a promise of it. A value that is at hand is never wrapped. */
+/** A value, or a promise of it. An available value is not wrapped in a promise. */
 export type Awaitable<T> = T | Promise<T>;
 
-/** Continues with a value: in the same turn if it is at hand, else when it is. */
+/**
+ * Calls `next` with a value: in the same turn if the value is available, else when
+ * its promise resolves.
+ */
 export function chain<T, R>(
   value: Awaitable<T>,
   next: (value: T) => Awaitable<R>,
@@ -20,7 +22,7 @@ export function chain<T, R>(
   return value instanceof Promise ? value.then(next) : next(value);
 }
 
-/** All values at once, without waiting if none of them is promised. */
+/** Collects all values: in the same turn if none of them is a promise. */
 export function all<A, B>(
   values: readonly [Awaitable<A>, Awaitable<B>],
 ): Awaitable<[A, B]>;
@@ -44,23 +46,23 @@ export function attempt<T>(run: () => Awaitable<T>): Awaitable<T> {
 /** A longer delay overflows the runtime's timer, which then fires at once. */
 export const MAX_TIMER_MS = 2 ** 31 - 1;
 
-/** What every timestamp, age, rate and timer of a server goes by. */
+/** The source of every timestamp, age, rate and timer of a server. */
 export interface Clock {
   /**
    * Milliseconds since 1970, for timestamps that are signed. This clock may jump,
-   * as the machine's does when somebody sets it.
+   * as the clock of a machine does when somebody sets it.
    */
   now(): number;
   /**
-   * Milliseconds since a moment that does not matter, for ages, rates and
-   * timeouts. This clock never jumps.
+   * Milliseconds since some fixed moment, for ages, rates and timeouts. This clock
+   * never jumps.
    */
   elapsed(): number;
   /**
    * Calls `run` once, after a delay.
    *
    * @param delayMs Milliseconds, from 0 to 2,147,483,647.
-   * @returns Cancels the call; later it does nothing.
+   * @returns A function that cancels the call. After the call it does nothing.
    */
   after(delayMs: number, run: () => void): () => void;
 }
@@ -80,7 +82,7 @@ export function delay(clock: Clock, delayMs: number): Promise<void> {
   return new Promise((resolve) => void clock.after(delayMs, resolve));
 }
 
-/** Waits for a value, but no longer than said: undefined then. */
+/** Waits for a value; undefined if that takes longer than `delayMs`. */
 export async function withinMs<T>(
   clock: Clock,
   delayMs: number,
@@ -97,12 +99,12 @@ export async function withinMs<T>(
   }
 }
 
-// ---- Visits that are put off ------------------------------------------------
+// ---- Postponed visits -------------------------------------------------------
 
-/** Schedules a run; returns what cancels it. */
+/** Schedules a run; returns a function that cancels it. */
 export type Schedule = (run: () => void) => () => void;
 
-/** Schedules for the end of this turn of the event loop. */
+/** Schedules a run for the end of this turn of the event loop. */
 export const afterThisTurn: Schedule = (run) => {
   const immediate = setImmediate(run);
   return () => clearImmediate(immediate);
@@ -113,7 +115,7 @@ export class Later<Item> {
   readonly #schedule: Schedule;
   readonly #visit: (item: Item) => void;
   #items = new Set<Item>();
-  /** Items of the run that is under way. */
+  /** Items of the run that has begun. */
   #visiting: Set<Item> | null = null;
   #cancel: (() => void) | undefined;
 
@@ -122,7 +124,7 @@ export class Later<Item> {
     this.#visit = visit;
   }
 
-  /** Visits an item in the next run. An item that waits already has one visit. */
+  /** Adds an item to the next run. An item that waits already is visited once. */
   add(item: Item): void {
     if (this.#items.size === 0) {
       this.#cancel = this.#schedule(() => this.#run());
@@ -130,14 +132,14 @@ export class Later<Item> {
     this.#items.add(item);
   }
 
-  /** Visits an item no more, not even in the run that is under way. */
+  /** Cancels the visit of an item, also in a run that has begun. */
   delete(item: Item): void {
     this.#visiting?.delete(item);
     if (this.#items.delete(item) && this.#items.size === 0) this.#cancel?.();
   }
 
   #run(): void {
-    // A visit may put the same item off again, for the next run.
+    // A visit may add the same item again, to the next run.
     this.#visiting = this.#items;
     this.#items = new Set();
     for (const item of this.#visiting) this.#visit(item);
@@ -159,8 +161,8 @@ export interface Ticking {
 
 /**
  * Visits items when they are due, all of them on one timer. Time is counted in
- * ticks. They stand still while there is nothing to visit, and while the process
- * is frozen, so nothing is overdue when it wakes.
+ * ticks. No ticks pass while there is nothing to visit, nor while the process is
+ * frozen, so no item is overdue when the process wakes.
  */
 export class TickWheel {
   /** Ticks so far. */
@@ -184,19 +186,19 @@ export class TickWheel {
     this.tickMs = Math.max(1, Math.min(maxTickMs, shortestMs / 10));
   }
 
-  /** Ticks that last at least as long as said. */
+  /** How many ticks last at least so many milliseconds. */
   ticks(ms: number): number {
     return Math.ceil(ms / this.tickMs);
   }
 
-  /** Visits an item for the first time after so many ticks. */
+  /** Adds an item, whose first visit is after so many ticks. */
   add(item: Ticking, ticks: number): void {
     this.#count++;
     this.#place(item, ticks);
     this.#cancel ??= this.#start();
   }
 
-  /** Visits an item no more. */
+  /** Removes an item, which is not visited any more. */
   remove(item: Ticking): void {
     if (item.slot === null) return;
     item.slot.delete(item);
@@ -213,7 +215,7 @@ export class TickWheel {
   }
 
   #place(item: Ticking, ticks: number): void {
-    // The slot of the tick at hand has been visited already.
+    // The slot of the current tick has been visited already.
     const at = this.tick + Math.max(1, ticks);
     const slot = this.#slots.get(at) ?? new Set();
     this.#slots.set(at, slot);
@@ -222,7 +224,7 @@ export class TickWheel {
   }
 
   #advance(): void {
-    // Before the visits: the last of them may end the wheel.
+    // Before the visits, as they may remove the last item and so stop the timer.
     this.#cancel = this.#start();
     const slot = this.#slots.get(++this.tick);
     this.#slots.delete(this.tick);
@@ -238,12 +240,12 @@ export class TickWheel {
 
 // ---- Rates ------------------------------------------------------------------
 
-/** A rate with room for a burst. */
+/** A rate limit that allows bursts. */
 export class TokenBucket {
   #tokens: number;
   #filledAt: number;
 
-  /** A full bucket, at a time of {@linkcode Clock.elapsed}. */
+  /** Makes a full bucket. Times are those of {@linkcode Clock.elapsed}. */
   constructor(tokens: number, elapsed: number) {
     this.#tokens = tokens;
     this.#filledAt = elapsed;
@@ -261,7 +263,7 @@ export class TokenBucket {
   }
 }
 
-/** A count that large changes often; below it each change is worth a message. */
+/** Counts above this change often; up to this each change is worth a message. */
 const THROTTLE_ABOVE = 100;
 const THROTTLE_MS = 5_000;
 
@@ -297,7 +299,7 @@ export class CountThrottle {
     const cancel = this.#clock.after(THROTTLE_MS, () => {
       const { latest } = this.#waiting.get(key) ?? {};
       this.#waiting.delete(key);
-      // Who came in the meantime has not heard even of the last announcement.
+      // Even if it is the same count: a new subscriber has not heard of it.
       if (latest !== undefined) this.change(key, latest);
     });
     this.#waiting.set(key, { latest: undefined, cancel });

@@ -1,5 +1,5 @@
 /**
- * What peers and programs may say: names, members, users, events to publish.
+ * Checks of what peers and programs say: names, members, users, events to publish.
  *
  * @module
  */
@@ -47,7 +47,7 @@ export function checkChannelName(
   return overLimit("channelNameLength", limits, found);
 }
 
-/** The kind of a presence channel, or why the name is not that of one. */
+/** The kind of a presence channel, or why its name is refused. */
 export function checkPresenceName(
   name: unknown,
   limits: Limits,
@@ -74,7 +74,7 @@ export function checkSocketId(id: unknown): string | Refusal {
 
 // ---- Members and users
 
-/** Checks a member, whether of the program's or from signed channel data. */
+/** Checks a member, whom the program or signed channel data names. */
 export function checkMember(
   value: unknown,
   limits: Limits,
@@ -99,9 +99,9 @@ export function checkMember(
   return checkUserInfoSize(userInfo, limits) ?? { userId, userInfo };
 }
 
-/** What is known of a user, as JSON text. */
+/** A user's `user_info` as JSON text. */
 function checkUserInfo(info: unknown): string | Refusal {
-  // PHP writes an empty array where there is nothing to say.
+  // PHP encodes an object without fields as an empty array.
   const isEmpty = info === undefined || info === null ||
     (Array.isArray(info) && info.length === 0);
   if (isEmpty) return "{}";
@@ -124,11 +124,11 @@ export interface KnownUser {
   readonly id: string;
   /** As JSON text. */
   readonly userInfo: string;
-  /** Distinct ids, as many as were sent. */
+  /** Distinct ids; how many of them may be watched is checked later. */
   readonly watchlist: readonly string[];
 }
 
-/** A user who signs in, whether of the program's or from signed user data. */
+/** Checks a user who signs in, whom the program or signed user data names. */
 export function checkUser(value: unknown, limits: Limits): KnownUser | Refusal {
   if (!isObject(value)) {
     return new Refusal(400, "user_data is not a JSON object");
@@ -156,7 +156,7 @@ export interface Publish {
   readonly info: readonly InfoName[];
 }
 
-/** Encrypts the data of an event, where its channels promise that. */
+/** Encrypts the data of an event if one of its channels is encrypted. */
 export type Seal = (
   channels: readonly NamedChannel[],
   data: unknown,
@@ -166,7 +166,7 @@ export type Seal = (
 /**
  * Checks the fields of one event.
  *
- * @param seal Given for events of the program, whose data is in the clear.
+ * @param seal Given for events of the program, whose data is not encrypted yet.
  */
 export function parsePublish(
   fields: Record<string, unknown>,
@@ -205,14 +205,14 @@ export function parsePublish(
   return { channels, message, info };
 }
 
-/** Whether an event name is too long. */
+/** Refuses an event name that is too long. */
 export function checkEventName(name: string, limits: Limits): Refusal | null {
   if (name.length <= limits.eventNameLength) return null;
   const found = `Event name has ${name.length} characters`;
   return overLimit("eventNameLength", limits, found);
 }
 
-/** Whether the data of an event is too large. */
+/** Refuses data of an event that is too large. */
 export function checkEventData(data: string, limits: Limits): Refusal | null {
   if (!exceedsBytes(data, limits.eventDataBytes)) return null;
   const found = `Data has ${Buffer.byteLength(data)} bytes`;
@@ -235,13 +235,13 @@ function checkChannelNames(
   for (const name of new Set<unknown>(value)) {
     const kind = checkTarget(name, limits);
     if (isRefusal(kind)) return kind;
-    // A name that is no string has been refused.
+    // checkTarget has refused a name that is not a string.
     channels.push({ name: name as string, kind });
   }
   return channels;
 }
 
-/** The kind of a channel that events go to: a client's, or a user's. */
+/** The kind of a channel that events are published to: any client's, or a user's. */
 function checkTarget(name: unknown, limits: Limits): ChannelKind | Refusal {
   if (typeof name !== "string" || !name.startsWith(OWN_CHANNEL.User)) {
     return checkChannelName(name, limits);
@@ -250,7 +250,7 @@ function checkTarget(name: unknown, limits: Limits): ChannelKind | Refusal {
   return isRefusal(id) ? id : kindOf(name);
 }
 
-/** Checks all events of a batch: one that is refused refuses the batch. */
+/** Checks the events of a batch. If one is refused, the whole batch is refused. */
 export function parseBatch(
   value: unknown,
   limits: Limits,
@@ -274,7 +274,7 @@ export function parseBatch(
   return publishes;
 }
 
-/** Why a client event is not relayed, or null; the rate is not looked at. */
+/** Why a client event is not relayed, or null. The rate is checked elsewhere. */
 export function checkClientEvent(
   { name, data, isSubscribed }: {
     name: string;

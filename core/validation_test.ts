@@ -258,7 +258,7 @@ Deno.test("checkMember makes a text of an integer, and an object of no user_info
     [{ user_id: -5 }, "-5", "{}"],
     [{ user_id: 2 ** 53 - 1 }, "9007199254740991", "{}"],
     [{ user_id: "1", user_info: null }, "1", "{}"],
-    // PHP writes an empty array where there is nothing to say.
+    // PHP encodes an object without fields as an empty array.
     [{ user_id: "1", user_info: [] }, "1", "{}"],
     [{ user_id: "1", user_info: {} }, "1", "{}"],
     [
