@@ -1,6 +1,6 @@
 /**
- * Requests of the HTTP API as they come in: who has signed them, and what their body
- * says. The signature covers the digest of the body.
+ * Checks of requests to the HTTP API: their signature and their body. The signature
+ * covers the digest of the body.
  *
  * @module
  */
@@ -17,7 +17,7 @@ import {
 } from "./signatures.ts";
 
 /**
- * Checks everything about a request that its body does not say.
+ * Checks everything about a request except its body.
  *
  * @param query Names in lower case.
  * @param nowMs The wall clock.
@@ -85,7 +85,7 @@ export async function readApiBody(
 
 const EMPTY_MD5 = "d41d8cd98f00b204e9800998ecf8427e";
 
-/** Without a body, its fields may come in the query. */
+/** A request without a body may have its fields in the query. */
 function bodyFromQuery(query: URLSearchParams): Record<string, unknown> {
   const channels = query.getAll("channels[]");
   return {

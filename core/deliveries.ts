@@ -1,6 +1,6 @@
 /**
- * Messages on their way to clients, encoded once for all of them, and frames that go
- * to a client together.
+ * Messages on their way to clients, encoded once for all of them, and batches of
+ * frames that are sent as one.
  *
  * @module
  */
@@ -22,7 +22,7 @@ export class Delivery {
     this.offset = offset;
   }
 
-  /** Whether the history keeps it, so that a client may come back for it. */
+  /** Whether the history keeps it for clients that come back. */
   get isLogged(): boolean {
     return this.#message.logged === true;
   }
@@ -37,7 +37,7 @@ export class Delivery {
     return this.#message.exceptSocketId ?? "";
   }
 
-  /** As stock clients know it. */
+  /** The frame for stock clients. */
   get frame(): string {
     return this.#frame ??= encodeMessage(this.channel, this.#message);
   }
@@ -54,8 +54,8 @@ export class Delivery {
   }
 }
 
-// Many clients come back at once and have missed the same messages, which are
-// encoded once. Nothing is kept for it: a text that no client waits for may go.
+// Many clients may come back at once and have missed the same messages. Each message
+// is encoded once for all of them, and its text is freed when no client waits for it.
 const deliveries = new WeakMap<LoggedMessage, WeakRef<Delivery>>();
 
 /** A message of the history, on its way to clients that have missed it. */
@@ -68,7 +68,7 @@ export function deliveryOf(channel: string, logged: LoggedMessage): Delivery {
 }
 
 /**
- * Frames that a client gets in one. Clients that get the same frames share the
+ * Frames that are sent to a client as one. Clients that get the same frames share the
  * batch, and so its text.
  */
 export class FrameBatch {
@@ -98,7 +98,7 @@ export class FrameBatch {
       : new FrameBatch(`${this.#frames},${frame}`, false);
   }
 
-  /** The one frame that all of them make. */
+  /** The one frame that has all of them. */
   get frame(): string {
     return this.#text ??= this.#isSingle ? this.#frames : `[${this.#frames}]`;
   }
@@ -109,5 +109,5 @@ export class FrameBatch {
   }
 }
 
-/** Where every batch begins. */
+/** The batch without frames, from which all others are made. */
 export const EMPTY_BATCH = new FrameBatch("", true);

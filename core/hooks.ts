@@ -7,11 +7,17 @@
 import type { Hooks } from "./calls.ts";
 import { quote } from "./limits.ts";
 
-/** Keeps listeners, and runs them after the change that they are told of. */
+/** Keeps the listeners of lifecycle events, and runs them after each event. */
 export class HookQueue {
   readonly #listeners = new Map<keyof Hooks, Set<HookListener>>();
   #queue: (() => void)[] = [];
 
+  /**
+   * Adds a listener.
+   *
+   * @param appId The app whose events it hears, or null for all.
+   * @returns Removes the listener.
+   */
   add<Name extends keyof Hooks>(
     name: Name,
     run: (event: Hooks[Name]) => unknown,
@@ -37,16 +43,19 @@ export class HookQueue {
     return () => void set.delete(listener);
   }
 
+  /** Whether anybody listens to an event, of any app. */
   has(name: keyof Hooks): boolean {
     return (this.#listeners.get(name)?.size ?? 0) > 0;
   }
 
+  /** Has the listeners of an event run, in a microtask. */
   emit<Name extends keyof Hooks>(name: Name, event: Hooks[Name]): void {
     if (!this.has(name)) return;
     if (this.#queue.length === 0) queueMicrotask(() => this.#flush());
     this.#queue.push(() => this.#run(name, event));
   }
 
+  /** Tells the `error` listeners of a failure, or prints it if there are none. */
   fail(error: unknown, during: string, app?: string): void {
     const heard = [...this.#listeners.get("error") ?? []]
       .some(({ appId }) => appId === null || appId === app);
@@ -55,7 +64,7 @@ export class HookQueue {
   }
 
   #flush(): void {
-    // A listener may cause further events: they join the end of the same queue.
+    // A listener may cause further events, which join the end of the queue.
     for (let i = 0; i < this.#queue.length; i++) this.#queue[i]!();
     this.#queue = [];
   }
@@ -106,11 +115,11 @@ const HOOK_NAMES: ReadonlySet<string> = new Set(
 
 interface HookListener {
   readonly run: (event: Hooks[keyof Hooks]) => unknown;
-  /** The app whose events are wanted, or null for all. */
+  /** The app whose events it hears, or null for all. */
   readonly appId: string | null;
 }
 
-/** The last resort for a fault of the program's own that nobody listens for. */
+/** Prints an error that no listener hears. */
 function printError(error: unknown, during: string): void {
   console.error(`Pusher: failed while ${during}:`, error);
 }

@@ -8,7 +8,7 @@ import { exceedsBytes, isRefusal, type Limits, overLimit } from "./limits.ts";
 import { CLOSE, type Close, decodeFrame, type Frame } from "./protocol.ts";
 import { attempt, type Awaitable, type Clock, TokenBucket } from "./time.ts";
 
-/** What a server does for all of its inboxes. */
+/** What all inboxes of a server share. */
 export interface InboxServices {
   readonly clock: Clock;
   /** How many frames have been dropped for a limit. */
@@ -18,7 +18,7 @@ export interface InboxServices {
   };
 }
 
-/** Whose frames they are. */
+/** The connection that an inbox belongs to. */
 export interface InboxOwner {
   readonly app: { readonly id: string; readonly limits: Readonly<Limits> };
   /** Serves one frame. The next frame is served when this one is done. */
@@ -34,8 +34,8 @@ const FLOOD_WARNING_MS = 1_000;
 const MIN_FRAME_UNITS = 16;
 
 /**
- * Takes the frames of one client, and has them served strictly in order. A frame is
- * judged by rate, size, JSON and shape before anything else looks at it.
+ * Takes the frames of one client, and has them served strictly in order. The checks
+ * of rate, size, JSON and shape come before everything else.
  */
 export class Inbox {
   readonly #owner: InboxOwner;
@@ -77,13 +77,13 @@ export class Inbox {
     }
   }
 
-  /** Serves no frame that still waits. */
+  /** Drops the frames that still wait. */
   clear(): void {
     if (this.#backlog !== null) this.#backlog = [];
     this.#waitingUnits = 0;
   }
 
-  /** An error for each frame of a flood would be a flood of our own. */
+  /** Drops a frame that came too fast. An error for each would be another flood. */
   #drop(elapsed: number): void {
     const { limits } = this.#owner.app;
     const { framesBurst, framesPerSecond } = limits;

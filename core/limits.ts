@@ -126,7 +126,7 @@ export function overLimit(
   return new Refusal(status, error, limit);
 }
 
-/** Returns a value. Throws a refusal, as in calls of the program it is an exception. */
+/** Returns a value, or throws a refusal: to the program it is an exception. */
 export function accepted<T>(value: T | Refusal, what: string): T {
   if (!isRefusal(value)) return value as T;
   const message = `${what}: ${value.error}`;

@@ -32,25 +32,25 @@ export class Liveness {
     this.wheel = new TickWheel(clock, Math.min(...times), MAX_TICK_MS);
     this.idleTicks = this.wheel.ticks(pingAfterMs);
     this.pongTicks = this.wheel.ticks(pongTimeoutMs);
-    // A connection is born during a tick, and the rest of that does not count.
+    // A connection opens during a tick, and the rest of that tick does not count.
     this.authorizationTicks = this.wheel.ticks(authorizationTimeoutMs) + 1;
   }
 
-  /** Looks after a connection from now on. */
+  /** Watches over a connection from now on. */
   watch(pulse: Pulse): void {
     const { idleTicks, authorizationTicks } = this;
     this.wheel.add(pulse, Math.min(idleTicks, authorizationTicks));
   }
 }
 
-/** Whose pulse it is. */
+/** The connection that a pulse belongs to. */
 export interface PulseOwner {
   /** Asks the client for a sign of life. */
   askForLife(): void;
   close(close: Close): void;
 }
 
-/** What is known of one client's life. */
+/** The signs of life of one client. */
 export class Pulse implements Ticking {
   slot: Set<Ticking> | null = null;
   /** Whether the client has signed in, or joined a private or presence channel. */
@@ -85,7 +85,7 @@ export class Pulse implements Ticking {
       : this.#bornAt + this.#liveness.authorizationTicks - tick;
     if (leftTicks <= 0) return this.#close(CLOSE.NotAuthorized);
     if (this.#heardAt < this.#pingedAt) {
-      // It may be due for the other reason before the answer is.
+      // The time to authorize may end before the time to answer.
       const waitedTicks = tick - this.#pingedAt;
       if (waitedTicks >= pongTicks) return this.#close(CLOSE.NoPong);
       return Math.min(leftTicks, pongTicks - waitedTicks);

@@ -1,5 +1,5 @@
 /**
- * What is asked of channels: how many are on them, who, and their last event.
+ * Queries about channels: how many subscribers, which users, and the last event.
  *
  * @module
  */
@@ -29,7 +29,7 @@ const INFO_NAMES = Object.freeze(
 
 export type ChannelInfoName = InfoName | "cache";
 
-/** Parses a comma list of what is to be told of a channel. */
+/** Parses `info`: a comma list of the figures that an answer has of a channel. */
 export function checkInfo<Name extends string = InfoName>(
   value: unknown,
   known: readonly string[] = INFO_NAMES,
@@ -38,7 +38,7 @@ export function checkInfo<Name extends string = InfoName>(
   const names = typeof value === "string" ? value.split(",") : [];
   const asked = known.filter((name) => names.includes(name));
   if (names.length > 0 && asked.length === new Set(names).size) {
-    // The caller says which names are known.
+    // `known` is the list of the names of this type.
     return asked as Name[];
   }
   return new Refusal(
@@ -47,7 +47,7 @@ export function checkInfo<Name extends string = InfoName>(
   );
 }
 
-/** What is to be told of many channels: users only if all have them. */
+/** Checks `info` for a list of channels: users only where all of them have users. */
 export function checkListInfo(
   prefix: string,
   value: unknown,
@@ -60,7 +60,7 @@ export function checkListInfo(
   );
 }
 
-/** What is to be told of one channel: users and last event if it has them. */
+/** Checks `info` for one channel: users and last event where it has them. */
 export function checkChannelInfo(
   kind: ChannelKind,
   value: unknown,
@@ -77,7 +77,7 @@ export function checkChannelInfo(
   return info;
 }
 
-/** The counts that were asked for and that a channel has. */
+/** The counts that `info` asks for and that a channel has. */
 export function countsOf(
   { name, kind }: NamedChannel,
   occupancy: Occupancy,

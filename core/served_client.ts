@@ -20,7 +20,7 @@ export function serveClient(
   config: { key: string; host: string; path: string },
   asModule: boolean,
 ): Response {
-  // The host is the sender's word: nothing of it may end the string or a tag.
+  // The client names the host: nothing of it may end the string or the element.
   const json = JSON.stringify(config).replace(/[<>\u2028\u2029]/g, escapeUnit);
   const script = asModule
     ? `${CLIENT_BUNDLE}export{Pusher,Pusher as default};export const pusher=preset(${json},import.meta.url);`
@@ -30,7 +30,7 @@ export function serveClient(
   return serveScript(request, script, `${CLIENT_ETAG}-${variant}`);
 }
 
-/** `GET /pusher-fallback.mjs`: what the client loads when it is needed. */
+/** `GET /pusher-fallback.mjs`: the HTTP transports, which the client loads if needed. */
 export function serveFallback(request: Request): Response {
   return serveScript(request, CLIENT_FALLBACK_BUNDLE, CLIENT_FALLBACK_ETAG);
 }

@@ -1,5 +1,5 @@
 /**
- * Whom a client watches, and what it has heard of them.
+ * The users that a client watches, and what it has heard of them.
  *
  * @module
  */
@@ -13,30 +13,30 @@ import {
 } from "./protocol.ts";
 import { all, type Awaitable, chain } from "./time.ts";
 
-/** Whose watchlist it is. */
+/** The connection that a watchlist belongs to. */
 export interface WatchlistOwner {
   readonly app: { readonly limits: Readonly<Limits> };
   readonly outbox: { send(frame: string): void };
-  /** Hears of a user's coming and going from now on. */
+  /** Has {@linkcode Watchlist.change} called when a user comes or goes. */
   joinWatchers(userId: string): Awaitable<void>;
   leaveWatchers(userId: string): void;
   /** Whether a user has a connection that is signed in. */
   isOnline(userId: string): Awaitable<boolean>;
 }
 
-/** Users that one client watches, and whether they were online when it heard last. */
+/** The users that one client watches, and whether they are online as far as it knows. */
 export class Watchlist {
   readonly #owner: WatchlistOwner;
   /** Undefined for a user of whom the client has heard nothing. */
   #states = new Map<string, boolean | undefined>();
-  /** Whether the backplane is being asked how they are. */
+  /** Whether the backplane is being asked who is online. */
   #isAsking = false;
 
   constructor(owner: WatchlistOwner) {
     this.#owner = owner;
   }
 
-  /** Watches these users and no others, and tells the client how they are. */
+  /** Watches these users and no others, and tells the client who of them is online. */
   watch(watchlist: readonly string[]): Awaitable<void> {
     const owner = this.#owner;
     const ids = watchlist.slice(0, owner.app.limits.watchedUsers);
@@ -46,7 +46,7 @@ export class Watchlist {
     this.#states = new Map(ids.map((id) => [id, undefined]));
     this.#isAsking = true;
     const joined = all(ids.map((id) => owner.joinWatchers(id)));
-    // Asked once the client would hear of a change.
+    // Asked when all changes are heard already, so that none is missed.
     const asked = chain(joined, () => all(ids.map((id) => owner.isOnline(id))));
     const answered = chain(asked, (online) => {
       this.#answer(ids, online);
@@ -59,7 +59,7 @@ export class Watchlist {
     });
   }
 
-  /** Takes a change, and tells the client unless it knows. */
+  /** Takes a change, and tells the client unless it knows of it. */
   change(userId: string, isOnline: boolean): void {
     if (!this.#states.has(userId)) return;
     if (this.#states.get(userId) === isOnline) return;
@@ -79,7 +79,7 @@ export class Watchlist {
     this.#goOn(new Map(ids.map((id, i) => [id, online[i]])));
   }
 
-  /** Passes changes on again, and those that came in the meantime. */
+  /** Passes changes on from now on, beginning with those of the meantime. */
   #goOn(states: Map<string, boolean | undefined>): void {
     const changed = this.#states;
     this.#states = states;
