@@ -333,7 +333,8 @@ export interface BackplaneNode {
  * To write one:
  * - *Order.* Messages of one channel have increasing offsets, and each server
  *   delivers them in that order. Messages of one server reach a channel in the
- *   order of its calls, answered or not.
+ *   order of its calls, answered or not. A server may call while a message is
+ *   delivered to it: what comes of that follows the message on each server.
  * - *Transitions.* A join or leave changes the figures, publishes what goes with
  *   the transition, and has one server told with
  *   {@linkcode BackplaneNode.changed}, all in one atomic step.

@@ -310,6 +310,8 @@ class Memory {
   readonly #cache = new Map<string, Cached>();
   /** Above the offsets of all channels that were forgotten. */
   #firstOffset = 0;
+  readonly #undelivered: Parameters<BackplaneNode["deliver"]>[] = [];
+  #isDelivering = false;
 
   constructor(maxCached: number) {
     this.#maxCached = maxCached;
@@ -370,8 +372,22 @@ class Memory {
     const position = { epoch: this.epoch, offset: state.offset };
     this.#cacheIfAsked(app, channel, message, position);
     if (message.logged) this.history?.add(state, message);
-    for (const server of this.#servers) {
-      server.deliver(app, channel, message, position);
+    this.#undelivered.push([app, channel, message, position]);
+    this.#deliver();
+  }
+
+  /** Delivers to all servers, one message after the other. */
+  #deliver(): void {
+    // A server that publishes while it is delivered to must not have that come
+    // to the next server before the message at hand.
+    if (this.#isDelivering) return;
+    this.#isDelivering = true;
+    try {
+      for (let next; (next = this.#undelivered.shift()) !== undefined;) {
+        for (const server of this.#servers) server.deliver(...next);
+      }
+    } finally {
+      this.#isDelivering = false;
     }
   }
 

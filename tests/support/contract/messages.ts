@@ -78,6 +78,28 @@ export function testOrder(test: Register): void {
     );
   });
 
+  test("a message that a server publishes while it hears another follows that one everywhere", async (stage) => {
+    const servers = await stage.two();
+    const [one, two] = servers;
+    const after = [];
+    for (const server of servers) after.push(await server.enter("news"));
+    for (const server of servers) {
+      server.onDelivery = ({ message }) => {
+        if (message.data !== "question" || server !== one) return;
+        server.publish("news", "answer");
+      };
+    }
+    await two.publish("news", "question");
+    await stage.until(() =>
+      servers.every((server) => dataOf(server.heard("news")).length === 2)
+    );
+    for (const server of servers) {
+      const heard = server.heard("news");
+      assertEquals(dataOf(heard), ["question", "answer"]);
+      assertAscending(heard);
+    }
+  });
+
   test("a message comes with all of its fields", async (stage) => {
     const [one, two] = await stage.two();
     const data = '{"a":"\\u0000 Ä € 😀 \\" \\\\ %25 \\r\\n","b":" "}'.repeat(
