@@ -248,7 +248,9 @@ export interface SessionStore {
     id: string,
   ): Awaitable<SessionState | "forgotten" | null>;
   /**
-   * Keeps the state of a session that this server owns.
+   * Keeps the state of a session that this server owns. A session of which nothing
+   * is known becomes this server's, as everything may have been forgotten since it
+   * took the session.
    *
    * @param isAway Whether the client is gone. The session ages from then on, and
    * nobody owns it.
@@ -346,13 +348,19 @@ export interface BackplaneNode {
  *   that can recover, within the bounds of {@linkcode BackplaneNode.history}. It
  *   is read in pages: nobody holds a copy of what a slow client has not read.
  * - *Loss.* A gap that cannot be filled is told with
- *   {@linkcode BackplaneNode.lost}, never passed over.
+ *   {@linkcode BackplaneNode.lost}, never passed over. Where everything was
+ *   forgotten, a new epoch begins, and what the servers hold is registered again,
+ *   see {@linkcode BackplaneNode.held}.
+ *   That is no transition: nobody has come or gone.
  * - *Death.* What a dead server held is let go as if it had left, after some
- *   time. What a server holds can be asked for, to be registered again.
+ *   time, with its transitions, which a living server is told.
  * - *Names.* Channels whose name starts with `#` are the servers' own: who is
- *   signed in, and who watches whom.
+ *   signed in, and who watches whom. They end with a user id, and user ids may have
+ *   every character. Other channels have none but `A-Z a-z 0-9 _ - = @ , . ;`, and
+ *   ids of apps have no white space.
  *
- * The contract suite in `tests/support/backplane_contract.ts` checks all of it.
+ * The contract suite in `tests/support/backplane_contract.ts` checks all of it, and
+ * says how to run it for a backplane of your own.
  */
 export interface Backplane {
   /** Where sessions of stock clients are kept. */

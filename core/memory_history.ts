@@ -315,9 +315,11 @@ export class MemorySessions {
     isAway: boolean,
   ): void {
     const key = sessionKey(app, id);
-    const entry = this.#entries.get(key);
-    if (entry?.owner !== node) return;
+    const fresh = { state, owner: node, leftAt: 0, wasForgotten: false };
+    const entry = this.#entries.get(key) ?? fresh;
+    if (entry.owner !== node) return;
     entry.state = state;
+    this.#entries.set(key, entry);
     if (entry.wasForgotten && state.positions.size > 0) {
       // From here on the state says what its client has lost.
       entry.wasForgotten = false;

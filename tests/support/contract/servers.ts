@@ -599,6 +599,19 @@ export function testFlush(test: Register): void {
     assertEquals(result.replay?.recovered, true);
     assertEquals(await two.replay("news", result), numbers(3, 5));
   });
+
+  test("after a flush a session is kept by the server that has its client", async (stage) => {
+    const [one, two] = await stage.two();
+    await take(one, SESSION);
+    await keep(one, SESSION, stateOf(1));
+    await stage.deployment.flush?.();
+    await keep(one, SESSION, stateOf(2));
+    assertEquals(await take(two, SESSION), shown(stateOf(2)));
+    await stage.until(() => one.lostSessions.length > 0);
+    await keep(one, SESSION, stateOf(3), true);
+    await keep(two, SESSION, stateOf(4), true);
+    assertEquals(await take(one, SESSION), shown(stateOf(4)));
+  });
 }
 
 // ---- Deafness ---------------------------------------------------------------
