@@ -207,7 +207,7 @@ export interface BackplaneKind {
   /** What it adds to the title of a test. */
   readonly suffix: string;
   /** Makes a backplane on some memory, or on its own; undefined is the server's. */
-  readonly create: (memory?: MemoryBackplane) => Backplane | undefined;
+  readonly create: (memory?: Backplane) => Backplane | undefined;
 }
 
 /** Every kind of backplane under test; the first is what a server has by default. */

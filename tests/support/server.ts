@@ -427,6 +427,11 @@ const HOOKS = [
   "channel_vacated",
   "member_added",
   "member_removed",
+  "subscribed",
+  "unsubscribed",
+  "recovered",
+  "refused",
+  "backplane",
   "client_event",
   "published",
   "cache_miss",
@@ -446,16 +451,24 @@ export interface Entry {
 }
 
 /**
- * All calls of a server's hooks. Each connection, channel and member has to begin
- * and to end in turns.
+ * All calls of a server's hooks, or of several servers that share a backplane.
+ * Each connection, channel, member and subscription has to begin and to end in
+ * turns.
  */
 export class Journal {
   /** All calls so far, in order. */
   readonly entries: Entry[] = [];
   readonly #untaken: Entry[] = [];
-  readonly #present = new Set<string>();
+  /** What has begun more often than it has ended, or less often, and by how much. */
+  readonly #present = new Map<string, number>();
+  /** Whether something may end before its beginning is told, by another server. */
+  readonly #isShared: boolean;
   #fault: unknown;
   #wake = () => {};
+
+  constructor({ isShared = false } = {}) {
+    this.#isShared = isShared;
+  }
 
   /** Listens to the hooks of all apps. */
   listen(pusher: Pusher): void {
@@ -511,20 +524,26 @@ export class Journal {
     const turn = TURNS[hook];
     if (turn === undefined) return;
     const [what, begins] = turn;
-    const which = what === "connection" ? [socketId] : [channel, userId];
+    const which = {
+      connection: [socketId],
+      channel: [channel],
+      member: [channel, userId],
+      subscription: [channel, socketId],
+    }[what];
     const thing = [app, what, ...which].join(" ");
-    if (this.#present.has(thing) === begins) {
+    const count = (this.#present.get(thing) ?? 0) + (begins ? 1 : -1);
+    if (count > 1 || count < (this.#isShared ? -1 : 0)) {
       this.#fault ??= new Error(`Hook ${hook} called twice: ${thing}`);
     }
-    if (begins) this.#present.add(thing);
-    else this.#present.delete(thing);
+    if (count === 0) this.#present.delete(thing);
+    else this.#present.set(thing, count);
   }
 
   async #until(what: string, isDone: () => boolean): Promise<void> {
     while (!isDone()) {
       const { promise, resolve } = Promise.withResolvers<void>();
       this.#wake = resolve;
-      const left = () => [...this.#present].join(", ");
+      const left = () => [...this.#present.keys()].join(", ");
       await within(DEADLINE_MS, what, promise).catch((error) => {
         throw new Error(`${error.message}; still present: ${left()}`);
       });
@@ -533,13 +552,23 @@ export class Journal {
 }
 
 /** What begins and what ends with which hook. */
-const TURNS: Partial<Record<Entry["hook"], [what: string, begins: boolean]>> = {
+const TURNS: Partial<
+  Record<
+    Entry["hook"],
+    [
+      what: "connection" | "channel" | "member" | "subscription",
+      begins: boolean,
+    ]
+  >
+> = {
   connected: ["connection", true],
   disconnected: ["connection", false],
   channel_occupied: ["channel", true],
   channel_vacated: ["channel", false],
   member_added: ["member", true],
   member_removed: ["member", false],
+  subscribed: ["subscription", true],
+  unsubscribed: ["subscription", false],
 };
 
 // ---- Joints -----------------------------------------------------------------
@@ -567,10 +596,14 @@ export class MemoryTransport implements Transport {
 
 // ---- Server -----------------------------------------------------------------
 
-/** Handlers around the server's own in a cascade. */
+/** What is around a server. */
 export interface Around {
+  /** Handlers before the server's own in a cascade. */
   before?: Handler[];
+  /** Handlers after it. */
   after?: Handler[];
+  /** The journal of several servers, which the test settles. */
+  journal?: Journal;
 }
 
 /** How to connect a client. */
@@ -586,7 +619,7 @@ export interface ConnectInit {
 /** A server on a port of its own. */
 export class TestServer implements AsyncDisposable {
   readonly pusher: Pusher;
-  readonly journal = new Journal();
+  readonly journal: Journal;
   /** The app that clients and requests belong to unless they name another. */
   readonly app: App;
   readonly port: number;
@@ -595,8 +628,12 @@ export class TestServer implements AsyncDisposable {
   readonly wsUrl: string;
   readonly #server: Deno.HttpServer<Deno.NetAddr>;
   readonly #backplane: { drained?(): Promise<void> } | undefined;
+  readonly #isAlone: boolean;
 
-  constructor(options: PusherOptions, { before = [], after = [] }: Around) {
+  constructor(
+    options: PusherOptions,
+    { before = [], after = [], journal }: Around,
+  ) {
     const isNamed = options.apps !== undefined;
     this.pusher = new Pusher({
       ...(isNamed ? {} : { appId: APP.id, key: APP.key, secret: APP.secret }),
@@ -609,6 +646,8 @@ export class TestServer implements AsyncDisposable {
     };
     // Only one that lags has the method.
     this.#backplane = options.backplane as Partial<LaggingBackplane>;
+    this.journal = journal ?? new Journal();
+    this.#isAlone = journal === undefined;
     this.journal.listen(this.pusher);
     this.#server = Deno.serve(
       { hostname: "127.0.0.1", port: 0, onListen() {} },
@@ -676,7 +715,7 @@ export class TestServer implements AsyncDisposable {
     await cleanUp(async () => {
       await within(DEADLINE_MS, "end of close", this.pusher.close());
       await within(DEADLINE_MS, "end of shutdown", this.#server.shutdown());
-      await this.journal.settled();
+      if (this.#isAlone) await this.journal.settled();
     });
   }
 }
