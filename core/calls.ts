@@ -1,5 +1,5 @@
 /**
- * The types of what a program says and is answered: typed channels and events, and
+ * The types of a program's calls and of their answers: typed channels and events, and
  * the shapes that the official Node SDK has.
  *
  * @module
@@ -71,7 +71,7 @@ export type BatchEvent<Events> = {
 export interface TriggerParams {
   /** The connection that does not get the event: usually the one that caused it. */
   socket_id?: string | undefined;
-  /** Comma list of `subscription_count` and `user_count` to be told in return. */
+  /** Comma list of the counts in the answer: `subscription_count`, `user_count`. */
   info?: string | undefined;
 }
 
@@ -80,7 +80,7 @@ export interface TriggerParams {
  * written for the official SDK uses.
  */
 export interface TriggerResponse {
-  /** Always true: what is refused throws. */
+  /** Always true: a call that is refused throws. */
   readonly ok: true;
   /** Always 200. */
   readonly status: 200;
@@ -160,7 +160,7 @@ export interface ChannelAuth {
   auth: string;
   /** The member as JSON text, exactly as it was signed. */
   channel_data?: string;
-  /** On encrypted channels, what the client decrypts with, in base64. */
+  /** On encrypted channels, the key with which the client decrypts, in base64. */
   shared_secret?: string;
 }
 
@@ -168,11 +168,11 @@ export interface ChannelAuth {
 export interface UserData {
   /** 1 to 128 characters. */
   id: string;
-  /** What presence channels tell of the user. */
+  /** What the members of a presence channel see of the user. */
   user_info?: object;
-  /** Users whose coming and going the user is told of; at most 100. */
+  /** Users whose coming and going the client hears of; at most 100. */
   watchlist?: string[];
-  /** Whatever else the client is to know. */
+  /** Other fields, which the client gets as they are. */
   [field: string]: unknown;
 }
 
@@ -184,7 +184,7 @@ export interface UserAuth {
   user_data: string;
 }
 
-/** What is asked of {@linkcode PusherOptions.authorize}. */
+/** What {@linkcode PusherOptions.authorize} has to decide. */
 export interface AuthorizeContext {
   /** Id of the app that the client is connected to. */
   app: string;
@@ -197,17 +197,17 @@ export interface AuthorizeContext {
 }
 
 /**
- * Decides whether the sender of `request` may join a channel: `false` or `true`,
- * or the member that it is to be on a presence channel. There `true` is for users
- * who have signed in, see {@linkcode PusherOptions.authenticate}. The body of `request`
- * has been read already; its fields are in `params`.
+ * Decides whether the sender of `request` may join a channel: `false` or `true`, or
+ * for a presence channel the member. There `true` is for users who have signed in,
+ * see {@linkcode PusherOptions.authenticate}. The body of `request` has been read
+ * already; its fields are in `params`.
  */
 export type Authorize<Events = AnyEvents> = (
   request: Request,
   context: AuthorizeContext,
 ) => Awaitable<boolean | MemberOf<Events>>;
 
-/** What is asked of {@linkcode PusherOptions.authenticate}. */
+/** What {@linkcode PusherOptions.authenticate} has to answer. */
 export type AuthenticateContext = Omit<AuthorizeContext, "channel">;
 
 /**
@@ -220,19 +220,19 @@ export type Authenticate = (
 ) => Awaitable<UserData | null>;
 
 /**
- * Encrypts what the program triggers on `private-encrypted-` channels; see
+ * Encrypts events that the program triggers on `private-encrypted-` channels; see
  * `@glitz/pusher/encryption`.
  */
 export interface Encryption {
   /** The event data that goes on the wire for data as JSON text. */
   encrypt(channel: string, json: string): string;
-  /** What clients of a channel decrypt with, in base64. */
+  /** The key with which clients of a channel decrypt, in base64. */
   sharedSecret(channel: string): string;
 }
 
 // ---- Lifecycle events -------------------------------------------------------
 
-/** What every lifecycle event says. */
+/** What every lifecycle event has. */
 export interface AppEvent {
   /** Id of the app. */
   app: string;
@@ -290,13 +290,13 @@ export interface ClientEvent extends ChannelEvent {
   userId?: string;
 }
 
-/** Something of the program's failed. */
+/** A function of the program, or the backplane, failed. */
 export interface ErrorEvent {
   /** Id of the app, where one is concerned. */
   app?: string;
   /** What was thrown. */
   error: unknown;
-  /** What was being done. */
+  /** What the server was doing. */
   during: string;
 }
 
@@ -312,7 +312,7 @@ export interface SubscriptionEvent extends ChannelEvent {
 export interface RecoveredEvent extends ChannelEvent {
   /** Its connection. */
   socketId: string;
-  /** Whether it gets everything that it has missed. */
+  /** Whether it gets all messages that it has missed. */
   recovered: boolean;
 }
 
@@ -322,7 +322,7 @@ export interface RefusedEvent {
   app?: string;
   /** What was asked for; `request` is an HTTP request. */
   what: "connection" | "subscription" | "signin" | "client_event" | "request";
-  /** Why it was refused, as the client is told. */
+  /** Why it was refused, in the words that the client gets. */
   reason: string;
   /** The close code, error code or HTTP status that says the same. */
   code: number;
@@ -370,7 +370,7 @@ export interface Hooks {
   client_event: ClientEvent;
   /** The program or the HTTP API published an event: once per channel. */
   published: PublishedEvent;
-  /** Somebody subscribed to a cache channel that had nothing to give. */
+  /** A client subscribed to a cache channel that had no last event. */
   cache_miss: ChannelEvent;
   /**
    * The number of subscribers changed, where `subscriptionCounts` is on: at most
@@ -378,8 +378,8 @@ export interface Hooks {
    */
   subscription_count: SubscriptionCountEvent;
   /**
-   * A listener, `authorize`, an origin rule or the backplane failed. While
-   * nobody listens it is printed.
+   * A listener, `authorize`, an origin rule or the backplane failed. The error is
+   * printed while no listener hears it.
    */
   error: ErrorEvent;
 }

@@ -68,9 +68,9 @@ export class MemoryBackplane implements Backplane {
   }
 
   /**
-   * The door of another server to the same memory. It serves several servers in
-   * one process, as tests of a cluster need them. A door that is closed lets go of
-   * what its server held, and one of the others is told of it.
+   * Makes a backplane for another server on the same memory, so that several servers
+   * can run in one process, as tests of a cluster need. When a server closes its
+   * backplane, what it held is released, and another server hears of the changes.
    */
   peer(): MemoryBackplane {
     const peer = new MemoryBackplane();
@@ -147,7 +147,7 @@ export class MemoryBackplane implements Backplane {
     this.#leave(app, channel, options, this.#own);
   }
 
-  /** Leaves, and tells a server: this one, or another if this one is gone. */
+  /** Leaves, and tells this server, or another one if this one is gone. */
   #leave(
     app: string,
     channel: string,
@@ -297,7 +297,7 @@ class Held {
 
 /** What several backplanes of one process share. */
 class Memory {
-  /** By app and name: channels that somebody is on or that have a history. */
+  /** By app and name: channels that have subscribers or a history. */
   readonly channels = new Map<string, Map<string, ChannelState>>();
   /** Positions of another process, or from before a clear, are in another epoch. */
   epoch: string = crypto.randomUUID();
@@ -334,7 +334,7 @@ class Memory {
     this.#servers.add(node);
   }
 
-  /** Whether the server was there. */
+  /** Removes a server; returns whether it was there. */
   removeServer(node: BackplaneNode): boolean {
     return this.#servers.delete(node);
   }
@@ -355,7 +355,7 @@ class Memory {
     return state;
   }
 
-  /** Forgets a channel that nobody is on and that has no history. */
+  /** Forgets a channel without subscribers and without a history. */
   forgetIfEmpty({ app, channel, subscriptions, log, offset }: ChannelState) {
     if (subscriptions > 0 || log !== null) return;
     const channels = this.channels.get(app);
@@ -469,13 +469,13 @@ class ChannelState implements LogOwner {
     return this.#connections?.has(userId) ?? false;
   }
 
-  /** The members, in a map that does not change any more. */
+  /** The members, in a map that no longer changes. */
   snapshot(): ReadonlyMap<string, string> {
     if (this.#members === null) return NO_MEMBERS;
     return this.#snapshot ??= new Map(this.#members);
   }
 
-  /** Counts connections that came, or left if there are less than none. */
+  /** Adds to the connections; a negative number takes away. */
   add(userId: string | undefined, connections: number): void {
     this.subscriptions += connections;
     if (userId === undefined) return;

@@ -88,7 +88,7 @@ export class ChannelLog {
     return bytes;
   }
 
-  /** The offset behind which the last `count` messages begin. */
+  /** The offset after which the last `count` messages come. */
   before(count: number): number | undefined {
     if (count <= 0 || this.length === 0) return undefined;
     const index = Math.max(this.#dropped, this.#entries.length - count);
@@ -111,7 +111,7 @@ export class ChannelLog {
     return { messages, reaches: until };
   }
 
-  /** Index of the first entry later than an offset, by halving. */
+  /** Index of the first entry later than an offset, by binary search. */
   #indexAfter(offset: number): number {
     let low = this.#dropped;
     let high = this.#entries.length;
@@ -164,7 +164,7 @@ export class MemoryHistory<Owner extends LogOwner> {
     this.#onDrop = onDrop;
   }
 
-  /** Keeps a message, where a client may come back for it. */
+  /** Keeps a message, if a client may come back for it. */
   add(owner: Owner, message: LoggedMessage["message"]): void {
     const now = this.#clock.elapsed();
     const { offset, recovering, recoveringLeftAt } = owner;
@@ -178,7 +178,7 @@ export class MemoryHistory<Owner extends LogOwner> {
     this.#makeRoom(owner, log, now);
   }
 
-  /** Keeps a log from now on; returns the offset that a replay begins behind. */
+  /** Keeps a log from now on; returns the offset after which a replay begins. */
   begin(
     owner: Owner,
     { since, rewind }: HistoryRequest,
@@ -246,7 +246,8 @@ export class MemoryHistory<Owner extends LogOwner> {
 
 // ---- Sessions ---------------------------------------------------------------
 
-// Six bytes each: enough to tell a client that comes back from a new one.
+// Of each only a digest of six bytes is kept, which is enough to tell a client that
+// comes back from a new one.
 const MAX_FORGOTTEN = 100_000;
 
 interface SessionEntry {
@@ -335,7 +336,7 @@ export class MemorySessions {
     if (this.#entries.get(key)?.owner === node) this.#entries.delete(key);
   }
 
-  /** Lets go of all that a server owns, which is gone. */
+  /** Releases all sessions of a server that is gone. */
   releaseAll(node: BackplaneNode): void {
     for (const [key, entry] of this.#entries) {
       if (entry.owner === node) this.#release(key, entry);
@@ -357,7 +358,7 @@ export class MemorySessions {
       if (!isOld && this.#away.size <= sessions) break;
       this.#away.delete(key);
       this.#entries.delete(key);
-      // As the latest, where it is there already.
+      // It becomes the latest if it is there already.
       const forgotten = digest(key);
       this.#forgotten.delete(forgotten);
       this.#forgotten.add(forgotten);
@@ -374,7 +375,7 @@ function sessionKey(app: string, id: string): string {
   return `${app}\n${id}`;
 }
 
-/** Tells texts apart without keeping them. */
+/** A number that stands for a text, so that the text need not be kept. */
 function digest(text: string): number {
   return createHash("sha256").update(text).digest().readUIntBE(0, 6);
 }

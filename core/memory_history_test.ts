@@ -63,7 +63,7 @@ Deno.test("a log reads what is later than an offset, wherever that lies", () => 
   assertEquals(offsets(none), [[], 5]);
 });
 
-Deno.test("a log finds an offset by halving, at any length and after dropping", () => {
+Deno.test("a log finds an offset by binary search, at any length and after dropping", () => {
   for (let length = 1; length <= 40; length++) {
     const list = Array.from({ length }, (_, i) => 10 + 3 * i);
     for (const dropped of [0, 1, length - 1]) {

@@ -118,8 +118,8 @@ export interface PusherOptions<Events = AnyEvents> {
   /** Limits that differ from the defaults. */
   limits?: Partial<Limits> | undefined;
   /**
-   * What clients are told: silence after which a client pings the server, in
-   * milliseconds. @default {120000}
+   * Silence after which a client pings the server, in milliseconds. The server
+   * announces it when a client connects. @default {120000}
    */
   activityTimeoutMs?: number | undefined;
   /**
@@ -151,8 +151,8 @@ export interface PusherOptions<Events = AnyEvents> {
    */
   backplane?: Backplane | undefined;
   /**
-   * What every timestamp, age, rate and timer goes by, for tests that turn the
-   * time. @default {the clocks and timers of the runtime}
+   * The source of every timestamp, age, rate and timer, for tests that set the time.
+   * @default {the clocks and timers of the runtime}
    */
   clock?: Clock | undefined;
   /**
@@ -311,7 +311,7 @@ function checkOrigins(origins: unknown, field: Field): void {
   }
 }
 
-// ---- Defaults ---------------------------------------------------------------
+// ---- Default app and environment --------------------------------------------
 
 /** The app of options that have no `apps`. */
 export function defaultApp(options: PusherOptions): AppOptions {

@@ -55,9 +55,9 @@ const EMPTY_PAGE: Page = Object.freeze({ messages: [], reaches: -1 });
 
 // How far a replay may be ahead of what the client has read.
 const REPLAY_BYTES = 262_144;
-// A client that reads nothing of a replay for so long is given up.
+// A client that reads nothing of a replay for so long is disconnected.
 const REPLAY_STALL_MS = 10_000;
-/** What a page of the history may have; a backplane may hold it for a client. */
+/** How large a page of the history is; a backplane may keep one for each client. */
 const PAGE = Object.freeze({ events: 100, bytes: 65_536 });
 
 /** Visits the outboxes of a server later, all together. */
@@ -65,12 +65,12 @@ export class OutboxSchedule {
   /** Flushes batches at the end of this turn of the event loop. */
   readonly flushing: Later<Outbox>;
   /**
-   * Judges clients that do not read. Not at once: frames of this turn cannot be
-   * written before the next, so a burst of the program's own says nothing about
-   * the client. And leaves must not interrupt a fan-out.
+   * Disconnects clients that do not read. Not at once: frames of this turn cannot
+   * be written before the next, so a burst of the program says nothing about the
+   * client. And nobody may leave a channel in the middle of a fan-out.
    */
   readonly judging: Later<Outbox>;
-  /** Goes on with replays. A socket has no event for having been written to. */
+  /** Goes on with replays. No event of a socket says that the client has read. */
   readonly replaying: Later<Outbox>;
 
   constructor(clock: Clock) {
@@ -94,12 +94,12 @@ export class OutboxSchedule {
   }
 }
 
-/** How often a replay looks whether the client has read. */
+/** How often a replay checks whether the client has read. */
 const REPLAY_TICK_MS = 10;
 
 // ---- The outbox -------------------------------------------------------------
 
-/** What a server does for all of its outboxes. */
+/** What all outboxes of a server share. */
 export interface OutboxServices {
   readonly clock: Clock;
   readonly schedule: OutboxSchedule;
@@ -110,12 +110,12 @@ export interface OutboxServices {
   };
 }
 
-/** Whose outbox it is. */
+/** The connection that an outbox belongs to. */
 export interface OutboxOwner {
   readonly app: { readonly id: string; readonly limits: Readonly<Limits> };
   /** Tells the client why, and ends the connection. */
   close(close: Close): void;
-  /** Ends the connection without a frame, which the client would not read. */
+  /** Ends the connection without an error frame, which the client would not read. */
   giveUp(close: Close): void;
 }
 
@@ -136,9 +136,9 @@ export class Outbox {
   #batch: FrameBatch | null;
   /** By channel. */
   #replays: Map<string, Replay> | null = null;
-  /** When a replay has last gone on, see {@linkcode Clock.elapsed}. */
+  /** When a replay last went on, see {@linkcode Clock.elapsed}. */
   #progressAt = 0;
-  /** UTF-16 units of deliveries that are kept here alone. */
+  /** UTF-16 units of deliveries that wait for this client alone. */
   #heldUnits = 0;
   #isOpen = true;
   /** Whether the transport has failed to send. */
@@ -159,7 +159,7 @@ export class Outbox {
     this.#batch = extensions.batch ? EMPTY_BATCH : null;
   }
 
-  /** What a client hears of the extensions that it asked for. */
+  /** The extensions that the client gets, of those that it asked for. */
   grants(auth: boolean): { extensions?: string[] } {
     const { takesBatches: batch, hasPositions: recover } = this;
     if (!batch && !recover) return {};
@@ -204,7 +204,7 @@ export class Outbox {
   deliver(delivery: Delivery): void {
     const replay = this.#replays?.get(delivery.channel);
     if (replay === undefined) return this.#sendDelivery(delivery);
-    // The replay comes to it.
+    // The replay will read it from the history.
     if (delivery.isLogged) replay.until = delivery.offset;
     else this.hold(delivery, replay.waiting, CLOSE.SlowPeer);
   }
@@ -222,13 +222,13 @@ export class Outbox {
     this.#owner.close(ifTooMuch);
   }
 
-  /** Counts deliveries no more that are kept no longer. */
+  /** Stops counting deliveries that no longer wait. */
   unhold(waiting: readonly Delivery[]): void {
     for (const { frame } of waiting) this.#heldUnits -= frame.length;
   }
 
   #sendDelivery(delivery: Delivery): void {
-    // The client may have caused it on an earlier connection of its own.
+    // The client may have caused it, also on an earlier connection.
     const { exceptSocketId } = delivery;
     if (exceptSocketId !== "" && this.ownIds.includes(exceptSocketId)) return;
     if (this.hasPositions) return this.send(delivery.positioned);
@@ -240,7 +240,7 @@ export class Outbox {
 
   // ---- Positions
 
-  /** What the client hears of its position, if it takes positions. */
+  /** What a confirmation says of the position, if the client takes positions. */
   positionFields(
     replay: ReplayStart | undefined,
     request: HistoryRequest | undefined,
@@ -252,7 +252,7 @@ export class Outbox {
       : { position, recovered };
   }
 
-  /** Notes where a subscription begins, and tells the client what it has lost. */
+  /** Notes where a subscription begins, and tells the client if messages are lost. */
   begin(
     channel: string,
     { replay, position }: Partial<JoinResult>,
@@ -290,7 +290,7 @@ export class Outbox {
     return new Promise((resolve) => replay.settle = resolve);
   }
 
-  /** Sends no more of a channel's replay. */
+  /** Ends the replay of a channel. */
   endReplay(channel: string): void {
     const replay = this.#replays?.get(channel);
     if (replay === undefined) return;
@@ -308,13 +308,13 @@ export class Outbox {
   continueReplays(): void {
     for (const replay of this.#replays?.values() ?? []) {
       if (this.#advance(replay)) continue;
-      // The others wait for the same client, and so does all that awaits them.
+      // The other replays cannot go on either before the client has read.
       for (const { settle } of this.#replays?.values() ?? []) settle();
       return this.#waitForRoom();
     }
   }
 
-  /** Goes on once the client had time to read, unless it does not read at all. */
+  /** Goes on when the client has had time to read; gives up if it does not read. */
   #waitForRoom(): void {
     const silentMs = this.#services.clock.elapsed() - this.#progressAt;
     if (silentMs > REPLAY_STALL_MS) return this.#owner.giveUp(CLOSE.SlowPeer);
@@ -379,7 +379,7 @@ export class Outbox {
     const isGone = page === null ||
       (page.messages.length === 0 && page.reaches <= after);
     if (isGone) {
-      // The history has moved on: what it has lost, the client cannot get.
+      // The history no longer reaches back to what the client has missed.
       replay.after = until;
       return this.tellLost(channel, { epoch, offset: until });
     }
@@ -388,7 +388,7 @@ export class Outbox {
     if (page.messages.length === 0) replay.after = page.reaches;
   }
 
-  /** Sends deliveries that stand before an offset. */
+  /** Sends the waiting deliveries that come before an offset. */
   #sendWaiting(replay: Replay, offset: number): void {
     if (replay.waiting.length === 0) return;
     const count = replay.waiting.findIndex((one) => one.offset >= offset);
@@ -400,7 +400,7 @@ export class Outbox {
     for (const delivery of first) this.#sendDelivery(delivery);
   }
 
-  /** Tells the client that messages before a position are lost to it. */
+  /** Tells the client that it has lost messages before a position. */
   tellLost(channel: string, now: Position): void {
     const position = this.hasPositions ? now : undefined;
     this.send(encodeRecoveryFailed(channel, position));
@@ -421,14 +421,14 @@ export class Outbox {
     return this.pendingBytes <= Math.min(REPLAY_BYTES, bufferedBytes / 2);
   }
 
-  /** What has been sent to the client, and is still here. */
+  /** How much was sent that the client has not taken yet. */
   get pendingBytes(): number {
     return this.transport.bufferedAmount + (this.#batch?.units ?? 0);
   }
 
   /**
-   * Gives up on a client that does not take what it is sent. No error frame: it
-   * would wait behind what is not being read.
+   * Gives up on a client that does not read, or whose transport fails. It gets no
+   * error frame, which would wait behind what the client does not read.
    */
   judge(): void {
     if (this.#hasFailed) this.#owner.giveUp(CLOSE.SendFailed);

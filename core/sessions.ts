@@ -1,7 +1,7 @@
 /**
- * What a client asks for so that it loses nothing, and what a stock client has
- * acknowledged. Our own client says where it was. A stock client cannot, so its
- * session remembers that; a session holds positions and no events.
+ * How a client that comes back loses no messages. Our own client names the position
+ * up to which it has got them. A stock client cannot, so its session remembers what
+ * the client has acknowledged. A session holds positions, and no messages.
  *
  * @module
  */
@@ -39,8 +39,8 @@ export interface Extensions {
 }
 
 /**
- * Reads `batch=1`, `recover=1` and `was=1.2,3.4` of the query, and `/r/{id}` in
- * front of the route. A path that does not begin with the server's has none.
+ * Reads `batch=1`, `recover=1` and `was=1.2,3.4` from the query, and `/r/{id}` from
+ * the path, where it stands between the server's own path and the route.
  */
 export function readExtensions(
   { pathname, searchParams }: URL,
@@ -72,7 +72,7 @@ export function splitSession(
   return { sessionId, rest: path.slice(prefix.length) };
 }
 
-/** What our own client wants of a channel's history. */
+/** Reads what our own client wants of a channel's history. */
 export function readHistoryRequest(
   { recover, rewind }: Record<string, unknown>,
 ): HistoryRequest {
@@ -80,7 +80,7 @@ export function readHistoryRequest(
   return { since: readPosition(recover), rewind: isCount ? Number(rewind) : 0 };
 }
 
-/** A position that a client names; if it is malformed, one of nowhere. */
+/** Reads a position that a client names; {@linkcode NOWHERE} if it is malformed. */
 function readPosition(value: unknown): Position | undefined {
   if (value === undefined || value === null) return undefined;
   if (!isObject(value)) return NOWHERE;
@@ -95,7 +95,7 @@ const NOWHERE: Position = Object.freeze({ epoch: "", offset: 0 });
 /** The request of a client that is new to a channel. */
 export const NO_HISTORY: HistoryRequest = Object.freeze({ rewind: 0 });
 
-/** Whether messages are lost to a client that was there before. */
+/** Whether a client that was there before has lost messages. */
 export function hasGap(
   replay: ReplayStart | undefined,
   request: HistoryRequest | undefined,
@@ -105,10 +105,10 @@ export function hasGap(
 
 // ---- Sessions ---------------------------------------------------------------
 
-/** The connection of a client that a session goes on with. */
+/** A connection that can go on with a session. */
 export interface Resumable {
   readonly socketId: string;
-  /** Asks the client what it has got. */
+  /** Sends a ping, whose answer says what the client has got. */
   ping(): void;
   /** Forgets the session: another connection has it now. */
   dropSession(): void;
@@ -123,22 +123,22 @@ export interface Resumable {
 export class Session {
   readonly appId: string;
   readonly id: string;
-  /** Connections that have come with its id, and may be the one to go on with. */
+  /** Connections that came with its id; one of them may go on with it. */
   readonly holders = new Set<Resumable>();
-  /** The connection that has subscribed to a channel last. */
+  /** The connection that goes on with it: the last one that subscribed. */
   connection: Resumable | null = null;
   readonly #sessions: Sessions;
   /** Socket ids that the client has had, the latest first. */
   #formerIds: readonly string[] = [];
   /** Whether this server owns it, and so knows what was kept. */
   #isOwned = false;
-  /** Settles when it does. */
+  /** Settles when the store has answered. */
   #owning: Promise<void> | null = null;
   /** By channel, the last position that the client is known to have got. */
   #acknowledged = new Map<string, Position>();
   /** By channel, the last offset that was sent after the last ping. */
   #sent = new Map<string, number>();
-  /** The same as it was at each ping that has not been answered. */
+  /** For each ping without an answer, what had been sent before it. */
   #pings: Map<string, number>[] = [];
   /** When it was last pinged, see {@linkcode Clock.elapsed}. */
   #pingedAt = 0;
@@ -156,19 +156,19 @@ export class Session {
   }
 
   /**
-   * Goes on with a connection once that subscribes to a channel: a client may try
-   * several ways to the server side by side, and uses one of them.
+   * Goes on with a connection. It claims the session when it subscribes to a
+   * channel, as a client may connect in several ways at once and then use only one.
    */
   claim(connection: Resumable): Awaitable<void> {
     if (connection === this.connection) return;
     return chain(this.#own(), () => {
-      // It may be gone by now, or another server may have the session.
+      // The connection may be gone by now, or another server may have the session.
       if (this.holders.has(connection)) this.#attach(connection);
       else if (this.holders.size === 0) this.#sessions.abandon(this);
     });
   }
 
-  /** Whether the store has been asked for it, for this server. */
+  /** Whether this server owns it, or has asked the store for it. */
   get isTaken(): boolean {
     return this.#isOwned || this.#owning !== null;
   }
@@ -210,7 +210,7 @@ export class Session {
     this.#isWaiting = false;
   }
 
-  /** Counts a connection, which is gone or has lost the session, no more. */
+  /** Removes a connection that is gone, or that has lost the session. */
   release(connection: Resumable): void {
     this.holders.delete(connection);
     if (this.connection === connection) this.connection = null;
@@ -232,7 +232,7 @@ export class Session {
     return [...own, ...this.#formerIds];
   }
 
-  /** What its client has missed of a channel, if it was there before. */
+  /** Asks for what the client has missed of a channel, if it was there before. */
   request(channel: string): HistoryRequest {
     const since = this.#acknowledged.get(channel);
     // A channel not resubscribed within `ageMs` counts as new.
@@ -245,17 +245,20 @@ export class Session {
   }
 
   /**
-   * Begins a subscription: the client gets everything of a channel that is later
-   * than a position. With `isFailed` it was there before, and has lost messages.
+   * Begins a subscription: the client gets all messages of a channel that are later
+   * than a position.
+   *
+   * @param isFailed Whether it was there before, and has lost messages.
    */
   begin(channel: string, position: Position, isFailed: boolean): void {
     // Answers to earlier pings say nothing about what comes from here.
     this.#forget(channel);
-    // A client is told of a loss again until it is known to have heard of it.
+    // After a loss no history reaches back that far, so that the client hears of the
+    // loss again, until it has acknowledged this.
     const offset = isFailed ? -1 : position.offset;
     this.#acknowledged.set(channel, { epoch: position.epoch, offset });
     if (isFailed) this.sent(channel, position.offset);
-    // Channels that the client did not come back to are the first.
+    // The first channels are those that the client has not come back to.
     for (const [oldest] of this.#acknowledged) {
       if (this.#acknowledged.size <= this.#sessions.maxChannels) break;
       this.#acknowledged.delete(oldest);
@@ -263,7 +266,7 @@ export class Session {
     this.#sessions.keepSoon(this);
   }
 
-  /** Ends a subscription: the client wants nothing of the channel any more. */
+  /** Ends a subscription, so that nothing of the channel is remembered. */
   end(channel: string): void {
     this.#forget(channel);
     this.#sessions.keepSoon(this);
@@ -316,7 +319,7 @@ export class Session {
     this.#sessions.keepLater(this);
   }
 
-  /** Has the store keep what is known, for the time when this server is gone. */
+  /** Has the store keep the state, for a client that comes back here or elsewhere. */
   keep(isAway = false): Awaitable<void> {
     if (!this.#isOwned) return;
     const { store } = this.#sessions;
@@ -334,14 +337,14 @@ export class Session {
   }
 }
 
-// A client that has not answered for so long never will: its answer was lost.
+// After this time an answer counts as lost.
 const LOST_PONG_MS = 10_000;
 const MAX_PINGS = 10;
-// How often a stock client is asked. After a reconnect it gets again what came
-// since the last answer: rarer is less traffic, and more duplicates.
+// How often a stock client is pinged. After a reconnect it gets again what came since
+// its last answer: fewer pings mean less traffic, and more duplicates.
 const ACKNOWLEDGE_MS = 200;
-// How often acknowledgements are kept. A client whose server dies gets again what
-// it has acknowledged since.
+// How often acknowledgements are stored. If the server dies, its clients get again
+// what they have acknowledged since.
 const KEEP_MS = 1_000;
 // How long a client that comes back may take to resubscribe to its channels.
 const RETURN_MS = 30_000;
@@ -391,7 +394,7 @@ export class Sessions {
     return this.#byKey.size;
   }
 
-  /** The session of an id, which a new connection has come with. */
+  /** Adds a new connection to the session whose id it came with. */
   join(appId: string, id: string, connection: Resumable): Session {
     const key = keyOf(appId, id);
     const session = this.#byKey.get(key) ?? new Session(this, appId, id);
@@ -400,7 +403,7 @@ export class Sessions {
     return session;
   }
 
-  /** Takes a connection off its session; without any its client is away. */
+  /** Removes a connection from its session. After the last one the client is away. */
   release(session: Session, connection: Resumable): void {
     session.release(connection);
     if (session.holders.size > 0) return;
@@ -419,7 +422,7 @@ export class Sessions {
   /** Lets go of a session whose client has left before it was owned. */
   abandon(session: Session): void {
     const successor = this.#byKey.get(keyOf(session.appId, session.id));
-    // A successor that has asked the store lets go of it by itself.
+    // A newer session of the same id lets go of it by itself, if it has asked for it.
     if (successor?.isTaken !== true) this.#keep(session, true);
   }
 
@@ -453,7 +456,7 @@ export class Sessions {
 
 /**
  * How many channels a session remembers. A client that returns subscribes first,
- * and only then is known to want its other channels no more.
+ * and only then it is known which other channels it no longer wants.
  */
 export function sessionChannels(
   apps: readonly { limits: { channelsPerConnection: number } }[],
