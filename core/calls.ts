@@ -19,8 +19,8 @@ export type AnyEvents = Record<string, Record<string, unknown>>;
 export type ChannelName<Events> = Extract<keyof Events, string>;
 
 /**
- * The event names that `Events` allows on channel `C`. Those of the protocol are
- * nobody's to trigger.
+ * The event names that `Events` allows on channel `C`. Protocol events cannot be
+ * triggered.
  */
 export type EventName<Events, C extends ChannelName<Events>> = Exclude<
   Extract<keyof Events[C], string>,
@@ -28,8 +28,8 @@ export type EventName<Events, C extends ChannelName<Events>> = Exclude<
 >;
 
 /**
- * What members of a presence channel tell of themselves, where `Events` says so
- * under the reserved name `pusher:user_info`; never where it does not.
+ * The `user_info` of the members of a presence channel, as `Events` declares it
+ * under the reserved name `pusher:user_info`; `never` without a declaration.
  */
 export type DeclaredUserInfo<Events, C> = C extends keyof Events
   ? Events[C] extends { "pusher:user_info": infer Info extends object } ? Info
@@ -138,7 +138,7 @@ export interface Stats {
 
 /** Which channels {@linkcode Pusher.channels} lists, and what it says of each. */
 export interface ChannelsFilter {
-  /** Only channels whose name starts so. */
+  /** Only channels with this name prefix. */
   filter_by_prefix?: string;
   /** Comma list of `subscription_count` and `user_count`. */
   info?: string;
@@ -170,7 +170,7 @@ export interface UserData {
   id: string;
   /** What the members of a presence channel see of the user. */
   user_info?: object;
-  /** Users whose coming and going the client hears of; at most 100. */
+  /** Users whose online and offline events the client gets; at most 100. */
   watchlist?: string[];
   /** Other fields, which the client gets as they are. */
   [field: string]: unknown;
