@@ -2029,10 +2029,9 @@ class Connection
     const cached = kind.cache
       ? this.#server.ask((one) => one.cached(this.app.id, name))
       : null;
-    return chain(members, (list) =>
-      chain(cached, (last) => {
-        this.#confirm(channel, { members: list, cached: last ?? undefined });
-      }));
+    return chain(all([members, cached]), ([list, last]) => {
+      this.#confirm(channel, { members: list, cached: last ?? undefined });
+    });
   }
 
   #confirm(

@@ -250,3 +250,26 @@ Deno.test("a backplane that fails is told to those who asked, and reported", asy
   assert(errors.length > 0);
   for (const { error } of errors) assertMatch(error.message, /is down$/);
 });
+
+Deno.test("a repeated subscription that the backplane cannot answer ends nothing", async () => {
+  const backplane = new SlowBackplane();
+  let isDown = false;
+  backplane.turn = (method) =>
+    isDown && (method === "members" || method === "cached")
+      ? Promise.reject(new Error(`${method} is down`))
+      : Promise.resolve();
+  await using server = serve({ backplane });
+  await using ann = await server.connect();
+  const member = { user_id: "ann" };
+  await ann.join("presence-cache-a", { member });
+  await ann.next("pusher:cache_miss");
+  isDown = true;
+  // Both calls fail: a rejection that nothing handles would end the process.
+  ann.requestSubscribe("presence-cache-a", { member });
+  const { data } = await ann.next("pusher:error");
+  assertEquals((data as { code: number }).code, 4300);
+  const { error, during } = await server.journal.next("error");
+  assertEquals((error as Error).message, "members is down");
+  assertEquals(during, "serving a frame");
+  await ann.silence();
+});
