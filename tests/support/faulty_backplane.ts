@@ -36,7 +36,7 @@ export class FaultyMemory {
     const alive = [...this.#backplanes].filter(({ isAlive }) => isAlive);
     for (const one of alive) one.moveTo(this.#memory.peer());
     for (const one of alive) one.register();
-    for (const one of alive) one.tellLosses();
+    for (const one of alive) one.goOn();
   }
 }
 
@@ -45,7 +45,7 @@ export class FaultyBackplane implements Backplane {
   #memory: MemoryBackplane;
   #node: BackplaneNode | null = null;
   #isDead = false;
-  /** Whether nothing is told, as the servers know it. */
+  /** Whether nothing is told, as the servers know it all. */
   #isRegistering = false;
   /** While the server is deaf: the last message of each channel. */
   #missed: Map<string, [string, string, Position]> | null = null;
@@ -106,21 +106,21 @@ export class FaultyBackplane implements Backplane {
 
   // ---- Faults
 
-  /** Goes on with another memory, which knows nothing. */
+  /** Goes on with another memory, which knows nothing. No server hears of that. */
   moveTo(memory: MemoryBackplane): void {
+    this.#isRegistering = true;
     this.#memory = memory;
     this.#start(this.node);
   }
 
-  /** Registers what the server holds, without telling it of that. */
+  /** Registers what the server holds. */
   register(): void {
-    this.#isRegistering = true;
     for (const held of this.node.held()) this.#hold(held);
-    this.#isRegistering = false;
   }
 
   /** Tells the server that all messages are lost which it has not got by now. */
-  tellLosses(): void {
+  goOn(): void {
+    this.#isRegistering = false;
     const losses = new Map<string, [string, string, Position | undefined]>();
     for (const held of this.node.held()) {
       const { app, channel } = held;

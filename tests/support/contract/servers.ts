@@ -517,6 +517,8 @@ export function testFlush(test: Register): void {
     await two.enter("presence-a", { user: "ann" });
     await two.enter("presence-a", { user: "bob" });
     await one.enter(`${USER}ann`);
+    await one.enter(`${WATCHERS}ann`);
+    await stage.heardAll("presence-a", one, two);
     await stage.deployment.flush?.();
     for (
       const [channel, counts] of [
@@ -539,6 +541,14 @@ export function testFlush(test: Register): void {
     for (const server of [one, two]) {
       await server.leave("presence-a", { user: "ann" });
     }
+    await stage.heardAll("presence-a", two);
+    assertEquals(
+      textsOf(two, "presence-a").filter((text) => text !== "added ann"),
+      ["added bob", "removed ann"],
+    );
+    await stage.heardAll(`${WATCHERS}ann`, one);
+    const watchers = one.heard(`${WATCHERS}ann`);
+    assertEquals(watchers.flatMap(({ message }) => message.control ?? []), []);
     await stage.toldAll(one, two);
     const told = (channel: string) =>
       [one, two].flatMap((server) => server.told(channel));
