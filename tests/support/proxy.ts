@@ -286,11 +286,12 @@ async function drained(socket: Socket): Promise<void> {
 /** A proxy in front of a port of this machine; disposal ends all of it. */
 export class FaultProxy implements AsyncDisposable {
   readonly #listener: Server;
-  readonly #target: number;
   readonly #links = new Set<Link>();
   readonly #closing = new AbortController();
   #refusesUntil = 0;
   #arrived = () => {};
+  /** The port that new connections are passed on to. */
+  target: number;
   /** An HTTP status for requests to upgrade, or null to let them pass. */
   upgradeStatus: number | null;
   /** Connections accepted so far. */
@@ -300,7 +301,7 @@ export class FaultProxy implements AsyncDisposable {
 
   private constructor(listener: Server, options: ProxyOptions) {
     this.#listener = listener;
-    this.#target = options.port;
+    this.target = options.port;
     this.upgradeStatus = options.upgradeStatus ?? null;
     listener.on("connection", (socket) => this.#accept(socket));
   }
@@ -419,7 +420,7 @@ export class FaultProxy implements AsyncDisposable {
     this.accepted++;
     const server = connect({
       host: HOST,
-      port: this.#target,
+      port: this.target,
       allowHalfOpen: true,
       noDelay: true,
     });

@@ -461,7 +461,7 @@ export class Journal {
   readonly #untaken: Entry[] = [];
   /** What has begun more often than it has ended, or less often, and by how much. */
   readonly #present = new Map<string, number>();
-  /** Whether something may end before its beginning is told, by another server. */
+  /** Whether two servers may tell of changes in the wrong order. */
   readonly #isShared: boolean;
   #fault: unknown;
   #wake = () => {};
@@ -532,7 +532,8 @@ export class Journal {
     }[what];
     const thing = [app, what, ...which].join(" ");
     const count = (this.#present.get(thing) ?? 0) + (begins ? 1 : -1);
-    if (count > 1 || count < (this.#isShared ? -1 : 0)) {
+    const slack = this.#isShared ? 1 : 0;
+    if (count > 1 + slack || count < -slack) {
       this.#fault ??= new Error(`Hook ${hook} called twice: ${thing}`);
     }
     if (count === 0) this.#present.delete(thing);
