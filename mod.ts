@@ -1567,13 +1567,9 @@ class Server implements BackplaneNode, InboxServices, OutboxServices {
     message: Message,
     position: Position,
   ): void {
-    const channel = this.appsById.get(appId)?.channels.get(channelName);
-    if (channel === undefined) return;
     const { epoch, offset } = position;
-    if (channel.epoch !== epoch) {
-      channel.enterEpoch({ epoch, offset: offset - 1 });
-    }
-    channel.deliver(new Delivery(channelName, message, offset));
+    this.appsById.get(appId)?.channels.get(channelName)
+      ?.deliver(new Delivery(channelName, message, offset, epoch));
   }
 
   /** See {@linkcode BackplaneNode.changed}. */
@@ -1597,7 +1593,8 @@ class Server implements BackplaneNode, InboxServices, OutboxServices {
 
   /** See {@linkcode BackplaneNode.lost}. */
   lost(appId: string, channelName: string, now: Position): void {
-    this.appsById.get(appId)?.channels.get(channelName)?.lose(now);
+    const channel = this.appsById.get(appId)?.channels.get(channelName);
+    for (const one of channel?.subscriptions ?? []) one.lose(now);
   }
 
   /** See {@linkcode BackplaneNode.taken}. */
@@ -2403,27 +2400,40 @@ class Subscription {
   readonly member: KnownMember | undefined;
   /** Whether the client may come back for events that it has missed. */
   readonly recovers: boolean;
-  /** The offset at which it began: earlier messages are covered by the join. */
-  from = 0;
+  /** Where it began, or goes on after a loss: the join covers earlier messages. */
+  #from: Position;
 
   constructor(
     channel: Channel,
     connection: Connection,
     member: KnownMember | undefined,
     recovers: boolean,
+    from: Position,
   ) {
     this.channel = channel;
     this.connection = connection;
     this.member = member;
     this.recovers = recovers;
+    this.#from = from;
   }
 
   /** Takes a message of the channel, unless the join covers it. */
   take(delivery: Delivery): void {
-    if (delivery.offset <= this.from) return;
+    const { epoch, offset } = delivery;
+    if (epoch !== this.#from.epoch) this.lose({ epoch, offset: offset - 1 });
+    if (offset <= this.#from.offset) return;
     if (delivery.control === undefined) {
       this.connection.outbox.deliver(delivery);
     } else this.connection.obey(delivery.control, this.channel.name);
+  }
+
+  /** Goes on from a position. Messages before it are lost, as the client hears. */
+  lose(now: Position): void {
+    this.#from = now;
+    const { channel: { name }, connection: { outbox } } = this;
+    outbox.endReplay(name);
+    const isUser = name.startsWith(OWN_CHANNEL.User);
+    if (isUser || !isOwnChannel(name)) outbox.tellLost(name, now);
   }
 }
 
@@ -2433,8 +2443,6 @@ class Channel {
   readonly name: string;
   readonly kind: ChannelKind;
   readonly subscriptions = new Set<Subscription>();
-  /** The epoch of the last position; null before there was any. */
-  epoch: string | null = null;
   /** Outboxes of connections that are joining, and deliveries for afterwards. */
   #joining: Map<Outbox, Delivery[]> | null = null;
   /** Connections that have joined or are joining. */
@@ -2477,10 +2485,12 @@ class Channel {
       if (result === null || !connection.isOpen) undo();
       if (!connection.isOpen) return;
       if (result === null) return answer(null);
-      const subscription = new Subscription(this, connection, member, recovers);
-      this.#add(subscription, result.position);
-      answer(result, request);
       const { replay, position } = result;
+      const subscription = new Subscription(
+        ...[this, connection, member, recovers, position] as const,
+      );
+      this.#add(subscription);
+      answer(result, request);
       const replayed = replay &&
         outbox.replay(this.name, replay.from, position.offset);
       for (const delivery of waiting) subscription.take(delivery);
@@ -2495,10 +2505,8 @@ class Channel {
     });
   }
 
-  /** Adds a subscription that begins at a position. Changes both indexes. */
-  #add(subscription: Subscription, position: Position): void {
-    this.enterEpoch(position);
-    subscription.from = position.offset;
+  /** Adds a subscription. Changes both indexes. */
+  #add(subscription: Subscription): void {
     this.subscriptions.add(subscription);
     subscription.connection.enter(subscription);
     this.#emit("subscribed", subscription);
@@ -2552,28 +2560,6 @@ class Channel {
     if (connections > 0) this.#users.set(userId, connections);
     else this.#users.delete(userId);
     return { connections, recovering };
-  }
-
-  /** Enters an epoch. If it is a new one, subscribers have lost messages. */
-  enterEpoch(now: Position): void {
-    if (this.epoch !== null && this.epoch !== now.epoch) this.lose(now);
-    this.epoch = now.epoch;
-  }
-
-  /** Sends `pusher:recovery_failed` to all subscribers, who go on from `now`. */
-  lose(now: Position): void {
-    this.epoch = now.epoch;
-    for (const subscription of this.subscriptions) {
-      this.#lose(subscription, now);
-    }
-  }
-
-  #lose(subscription: Subscription, now: Position): void {
-    subscription.from = now.offset;
-    const { outbox } = subscription.connection;
-    outbox.endReplay(this.name);
-    const isUser = this.name.startsWith(OWN_CHANNEL.User);
-    if (isUser || !isOwnChannel(this.name)) outbox.tellLost(this.name, now);
   }
 
   /** See {@linkcode BackplaneNode.held}. */

@@ -12,14 +12,17 @@ import { encodeMessage } from "./protocol.ts";
 export class Delivery {
   readonly channel: string;
   readonly offset: number;
+  /** The epoch of the offset; "" for a message of the history. */
+  readonly epoch: string;
   readonly #message: Message;
   #frame: string | undefined;
   #positioned: string | undefined;
 
-  constructor(channel: string, message: Message, offset: number) {
+  constructor(channel: string, message: Message, offset: number, epoch = "") {
     this.channel = channel;
     this.#message = message;
     this.offset = offset;
+    this.epoch = epoch;
   }
 
   /** Whether the history keeps it for clients that come back. */

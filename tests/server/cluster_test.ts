@@ -2,7 +2,13 @@
  * Several servers that share a backplane: what clients of different servers have
  * of each other, and what they hear when the backplane loses something.
  */
-import { assertEquals, assertMatch, assertNotEquals } from "@std/assert";
+import type { BackplaneNode } from "@glitz/pusher";
+import {
+  assert,
+  assertEquals,
+  assertMatch,
+  assertNotEquals,
+} from "@std/assert";
 import { Client as ServedClient, heard, until } from "../support/client.ts";
 import { type Cluster, eachCluster } from "../support/cluster.ts";
 import { FaultProxy } from "../support/proxy.ts";
@@ -535,6 +541,87 @@ eachCluster(
     assertEquals(missed.filter((n) => Number(n) > 6), [7, 8]);
   },
 );
+
+// ---- Deliveries of another epoch than the join's ------------------------------
+
+/** A server on a backplane whose every word is the test's. */
+function scripted() {
+  let node: BackplaneNode | undefined;
+  const joins: ((position: { epoch: string; offset: number }) => void)[] = [];
+  const nothing = () => {};
+  const server = serve({
+    backplane: {
+      sessions: { take: () => null, keep: nothing, forget: nothing },
+      start: (started) => void (node = started),
+      publish: nothing,
+      join: (_app, _channel, { history }) =>
+        new Promise((resolve) =>
+          joins.push((position) =>
+            resolve({
+              ...{ members: new Map(), position },
+              replay: history && { recovered: false, from: position },
+            })
+          )
+        ),
+      leave: nothing,
+      read: () => null,
+      members: () => new Map(),
+      cached: () => null,
+      occupancy: () => ({ subscriptions: 0, users: 0 }),
+      occupied: () => new Map(),
+      close: nothing,
+    },
+  });
+  return {
+    server,
+    /** Waits for a join, and returns what answers it. */
+    async joining() {
+      await until(() => joins.length > 0);
+      return joins.shift()!;
+    },
+    deliver(n: number, epoch: string, offset: number) {
+      const message = { event: "n", data: `${n}`, logged: true };
+      node?.deliver(APP.id, "news", message, { epoch, offset });
+    },
+  };
+}
+
+Deno.test("what was delivered before a flush is none of the epoch that a join begins in", async () => {
+  const { server, joining, deliver } = scripted();
+  await using _ = server;
+  await using client = await server.connect({ query: RECOVER });
+  client.requestSubscribe("news");
+  const answer = await joining();
+  deliver(1, "old", 100);
+  answer({ epoch: "new", offset: 0 });
+  await client.next(SUCCEEDED);
+  deliver(2, "new", 1);
+  deliver(3, "new", 2);
+  const frames = await client.framesUntilPong();
+  assertEquals(
+    frames.filter(({ event }) => event === "n").slice(-2).map(numberOf),
+    [2, 3],
+  );
+  assertEquals(client.positionOn("news"), { epoch: "new", offset: 2 });
+});
+
+Deno.test("what is delivered after a flush is not taken for what a join before it has covered", async () => {
+  const { server, joining, deliver } = scripted();
+  await using _ = server;
+  await using client = await server.connect({ query: RECOVER });
+  client.requestSubscribe("news");
+  const answer = await joining();
+  deliver(1, "new", 1);
+  deliver(2, "new", 2);
+  answer({ epoch: "old", offset: 100 });
+  await client.next(SUCCEEDED);
+  deliver(3, "new", 3);
+  const frames = await client.framesUntilPong();
+  const numbers = frames.filter(({ event }) => event === "n").map(numberOf);
+  assertEquals(numbers, [1, 2, 3]);
+  assert(frames.some(({ event }) => event === FAILED));
+  assertEquals(client.positionOn("news"), { epoch: "new", offset: 3 });
+});
 
 // ---- Sessions over several servers ------------------------------------------
 
