@@ -2433,7 +2433,9 @@ class Subscription {
     const { channel: { name }, connection: { outbox } } = this;
     outbox.endReplay(name);
     const isUser = name.startsWith(OWN_CHANNEL.User);
-    if (isUser || !isOwnChannel(name)) outbox.tellLost(name, now);
+    // A client that cannot recover has been promised nothing.
+    if (!this.recovers || (isOwnChannel(name) && !isUser)) return;
+    outbox.tellLost(name, now);
   }
 }
 

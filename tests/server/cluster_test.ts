@@ -408,6 +408,22 @@ for (const [what, lose] of LOSSES) {
   );
 
   eachCluster(
+    `when ${what}, a plain client hears all later events, and nothing else`,
+    async (cluster) => {
+      const [one, two] = cluster.two();
+      await using ann = await one.connect();
+      await ann.join("news");
+      await publish(two, "news", 1, 3);
+      await take(ann, 1, 3);
+      await lose(cluster, one);
+      await publish(two, "news", 4, 6);
+      await cluster.drained();
+      await take(ann, 4, 6);
+      assertEquals(await events(cluster, ann), []);
+    },
+  );
+
+  eachCluster(
     `when ${what}, a session is told, and goes on from there on any server`,
     async (cluster) => {
       const [one, two] = cluster.two();
@@ -539,6 +555,41 @@ eachCluster(
       }
     }
     assertEquals(missed.filter((n) => Number(n) > 6), [7, 8]);
+  },
+);
+
+eachCluster(
+  "after a flush members, users and watchlists are as they were",
+  async (cluster) => {
+    const [one, two] = cluster.two();
+    await using ann = await one.connect();
+    await using bob = await two.connect();
+    await signIn(ann, { id: "ann" });
+    await signIn(bob, { id: "bob", watchlist: ["ann"] });
+    assertEquals(await watched(bob), { online: ["ann"] });
+    for (const [client, user_id] of [[ann, "ann"], [bob, "bob"]] as const) {
+      await client.join("presence-a", { member: { user_id } });
+    }
+    await ann.next(ADDED);
+    cluster.flush();
+    for (const server of [one, two]) {
+      assertEquals(await server.pusher.users("presence-a"), {
+        users: [{ id: "ann" }, { id: "bob" }],
+      });
+      await assertReached(server, "ann", [ann], [bob]);
+    }
+    for (const client of [ann, bob]) {
+      assertEquals(await events(cluster, client), []);
+    }
+    await leave(one, ann);
+    const ends = [await bob.next(), await bob.next()].map(({ event }) => event);
+    assertEquals(ends.sort(), [
+      REMOVED,
+      "pusher_internal:watchlist_events",
+    ]);
+    assertEquals(await two.pusher.users("presence-a"), {
+      users: [{ id: "bob" }],
+    });
   },
 );
 
