@@ -2433,9 +2433,8 @@ class Subscription {
     const { channel: { name }, connection: { outbox } } = this;
     outbox.endReplay(name);
     const isUser = name.startsWith(OWN_CHANNEL.User);
-    // A client that cannot recover has been promised nothing.
-    if (!this.recovers || (isOwnChannel(name) && !isUser)) return;
-    outbox.tellLost(name, now);
+    // A client that cannot recover hears of it, too: nothing else would tell it.
+    if (isUser || !isOwnChannel(name)) outbox.tellLost(name, now);
   }
 }
 

@@ -306,9 +306,8 @@ export interface BackplaneNode {
   changed(app: string, channel: string, transition: Transition): void;
   /**
    * Says that messages of a channel before `now` are lost to this server. Its
-   * subscribers go on from there; those that can recover get
-   * `pusher:recovery_failed`. A delivery of another epoch than the one before says
-   * the same.
+   * subscribers get `pusher:recovery_failed` and go on from there. A delivery of
+   * another epoch than the one before says the same.
    */
   lost(app: string, channel: string, now: Position): void;
   /** Says that another server has taken a session that this one owned. */

@@ -161,6 +161,8 @@ const SESSION_PATH = /\/r\/[\w-]{16,128}\/(pusher\/)?app\//;
  */
 export class FrameReader {
   readonly #asked: ReadonlySet<string>;
+  /** Whether the server may lose messages of a client that cannot recover. */
+  allowsLoss = false;
   readonly #isSession: boolean;
   #granted: ReadonlySet<string> = new Set();
   /** The last offset of each channel, on a connection that recovers. */
@@ -219,7 +221,8 @@ export class FrameReader {
     }
     if (event === ESTABLISHED) this.#grant(dataOf(frame).extensions, label);
     if (event === RECOVERY_FAILED) {
-      assert(this.#isSession || this.#granted.has("recover"), label);
+      const canRecover = this.#isSession || this.#granted.has("recover");
+      assert(canRecover || this.allowsLoss, label);
       assertEquals(data, JSON.stringify({ channel }), label);
     }
     return frame;
@@ -334,6 +337,11 @@ export class Client extends Socket implements AsyncDisposable {
     super(url, app, headers);
     this.#isSession = SESSION_PATH.test(url);
     this.#reader = new FrameReader(url);
+  }
+
+  /** From now on the server itself may lose messages, and says so. */
+  allowLoss(): void {
+    this.#reader.allowsLoss = true;
   }
 
   protected override decode(text: string): Frame[] {
