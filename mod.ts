@@ -109,7 +109,7 @@ import {
   checkOptions,
   clockOf,
   DEFAULT_HISTORY,
-  defaultApp,
+  defaultAppOptions,
   type PusherOptions,
   readEnvironment,
 } from "./core/options.ts";
@@ -139,8 +139,8 @@ import {
   isOwnChannel,
   isSocketId,
   kindOf,
-  memberAdded,
-  memberRemoved,
+  memberAddedMessage,
+  memberRemovedMessage,
   type NamedChannel,
   OUTBOUND,
   OWN_CHANNEL,
@@ -1301,7 +1301,7 @@ class Server implements BackplaneNode, InboxServices, OutboxServices {
     this.activityTimeoutS = (options.activityTimeoutMs ?? 120_000) / 1000;
     this.liveness = new Liveness(clock, options);
     this.#strictProtocol = options.strictProtocol ?? false;
-    for (const app of options.apps ?? [defaultApp(options)]) {
+    for (const app of options.apps ?? [defaultAppOptions(options)]) {
       const made = new App(this, app, options);
       this.appsById.set(made.id, made);
       this.appsByKey.set(made.key, made);
@@ -1612,7 +1612,7 @@ class Server implements BackplaneNode, InboxServices, OutboxServices {
   /** See {@linkcode BackplaneNode.departure}. */
   departure(channel: string, userId: string | undefined): Departure {
     return {
-      removed: userId === undefined ? undefined : memberRemoved(userId),
+      removed: userId === undefined ? undefined : memberRemovedMessage(userId),
       last: announceUser(channel, "offline"),
     };
   }
@@ -2356,7 +2356,7 @@ function joiningMember(
   maxMembers: number,
   socketId: string,
 ): JoiningMember {
-  return { ...member, maxMembers, added: memberAdded(member, socketId) };
+  return { ...member, maxMembers, added: memberAddedMessage(member, socketId) };
 }
 
 /** A client that was refused, until its transport has closed. */

@@ -314,7 +314,7 @@ function checkOrigins(origins: unknown, field: Field): void {
 // ---- Default app and environment --------------------------------------------
 
 /** The app of options that have no `apps`. */
-export function defaultApp(options: PusherOptions): AppOptions {
+export function defaultAppOptions(options: PusherOptions): AppOptions {
   return {
     id: options.appId ?? "app-id",
     key: options.key ?? "app-key",

@@ -242,7 +242,7 @@ export function announceUser(
 }
 
 /** Tells the other subscribers of a channel that a member has come. */
-export function memberAdded(
+export function memberAddedMessage(
   { userId, userInfo }: KnownMember,
   exceptSocketId: string,
 ): Message {
@@ -255,7 +255,7 @@ export function memberAdded(
 }
 
 /** Tells the other subscribers of a channel that a member is gone. */
-export function memberRemoved(userId: string): Message {
+export function memberRemovedMessage(userId: string): Message {
   return {
     event: OUTBOUND.MemberRemoved,
     data: JSON.stringify({ user_id: userId }),

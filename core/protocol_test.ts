@@ -18,8 +18,8 @@ import {
   isOwnChannel,
   isSocketId,
   kindOf,
-  memberAdded,
-  memberRemoved,
+  memberAddedMessage,
+  memberRemovedMessage,
   OUTBOUND,
   OWN_CHANNEL,
   parseChannelName,
@@ -328,12 +328,12 @@ Deno.test("frames have the bytes of the protocol's documentation", () => {
     [
       encodeMessage(
         "presence-b",
-        memberAdded({ userId: "10", userInfo: '{"n":1}' }, "1.2"),
+        memberAddedMessage({ userId: "10", userInfo: '{"n":1}' }, "1.2"),
       ),
       '{"event":"pusher_internal:member_added","channel":"presence-b","data":"{\\"user_id\\":\\"10\\",\\"user_info\\":{\\"n\\":1}}"}',
     ],
     [
-      encodeMessage("presence-b", memberRemoved("10")),
+      encodeMessage("presence-b", memberRemovedMessage("10")),
       '{"event":"pusher_internal:member_removed","channel":"presence-b","data":"{\\"user_id\\":\\"10\\"}"}',
     ],
     [
@@ -444,13 +444,13 @@ Deno.test("a member list is encoded once, for all clients that get it", () => {
 });
 
 Deno.test("a new member is announced to all but its own connection, a leaving one to all", () => {
-  const added = memberAdded({ userId: 'a"', userInfo: "{}" }, "1.2");
+  const added = memberAddedMessage({ userId: 'a"', userInfo: "{}" }, "1.2");
   assertEquals(added, {
     event: OUTBOUND.MemberAdded,
     data: '{"user_id":"a\\"","user_info":{}}',
     exceptSocketId: "1.2",
   });
-  assertEquals(memberRemoved('a"'), {
+  assertEquals(memberRemovedMessage('a"'), {
     event: OUTBOUND.MemberRemoved,
     data: '{"user_id":"a\\""}',
   });
