@@ -367,7 +367,8 @@ export interface Backplane {
   readonly sessions: SessionStore;
   /**
    * Called once, before anything else. It may take time: until it is done, the
-   * server lets requests wait. If it rejects, the server serves none.
+   * server lets requests wait. If it rejects, the server serves none. Where
+   * {@linkcode Backplane.close} is called in the meantime, it gives up.
    */
   start(node: BackplaneNode): Awaitable<void>;
   /**

@@ -109,6 +109,7 @@ export class LaggingBackplane implements Backplane {
   readonly #lagging: (() => void)[] = [];
   #timer: ReturnType<typeof setTimeout> | undefined;
   #drained = Promise.withResolvers<void>();
+  #isClosed = false;
   /** How far deliveries lag behind, in milliseconds. */
   lagMs = 2;
   readonly sessions: SessionStore;
@@ -121,6 +122,7 @@ export class LaggingBackplane implements Backplane {
   async start(node: BackplaneNode): Promise<void> {
     // Starting takes time, too.
     await new Promise((resolve) => setTimeout(resolve, 1));
+    if (this.#isClosed) throw new Error("Cannot start: it has been closed");
     const lag: Lag = (task) => {
       this.#lagging.push(task);
       this.#timer ??= setTimeout(() => this.flush(), this.lagMs);
@@ -179,6 +181,7 @@ export class LaggingBackplane implements Backplane {
     return await this.#inner.occupied(...given);
   }
   async close(): Promise<void> {
+    this.#isClosed = true;
     await this.#inner.close();
     await this.drained();
   }

@@ -344,6 +344,24 @@ export function testEnds(test: Register): void {
     assertEquals(records(), before);
   });
 
+  test("a backplane that is closed while it starts serves nobody", async (stage) => {
+    const [one, two] = await stage.two();
+    const late = stage.connect();
+    const started = Promise.resolve(late.backplane.start(late));
+    await late.backplane.close();
+    // It may succeed, fail, or never be done.
+    started.catch(() => {});
+    await one.enter("news");
+    await two.publish("news", "1");
+    await stage.heardAll("news", one);
+    await stage.close(one);
+    const told = () => [...one.told("news"), ...two.told("news")];
+    await stage.until(() => told().length === 2);
+    assertEquals(told(), ["1 occupied", "0 vacated"]);
+    assertEquals([late.deliveries, late.changes], [[], []]);
+    assertEquals(await countsOf(two, "news"), [0, 0]);
+  });
+
   test("the history ends ageMs after the server with the last client that can recover", async (stage) => {
     const [one, two] = await stage.two();
     const { position } = await one.enter("news", { recovers: true });

@@ -87,14 +87,19 @@ export class Stage implements AsyncDisposable {
 
   /** Starts one more server. */
   async server(history: Partial<History> | null = {}): Promise<FakeServer> {
-    const { clock } = this.deployment;
-    const bounds = history && { ...HISTORY, ...history };
-    const backplane = this.deployment.connect();
-    const options = { history: bounds, clock };
-    const server = new FakeServer(backplane, options, this.#bell);
-    await backplane.start(server);
+    const server = this.connect(history);
+    await server.backplane.start(server);
     this.#servers.add(server);
     return server;
+  }
+
+  /** Makes one more server, whose backplane the test has to start and to close. */
+  connect(history: Partial<History> | null = {}): FakeServer {
+    const { clock } = this.deployment;
+    const bounds = history && { ...HISTORY, ...history };
+    const options = { history: bounds, clock };
+    const backplane = this.deployment.connect();
+    return new FakeServer(backplane, options, this.#bell);
   }
 
   /** Starts two servers. */
