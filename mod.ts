@@ -1286,6 +1286,8 @@ class Server implements BackplaneNode, InboxServices, OutboxServices {
   #refused = 0;
   #isBackplaneUp = false;
   #onEmpty: (() => void) | null = null;
+  /** Lets nothing wait for the start any more. */
+  #endStart: ((reason: unknown) => void) | null = null;
   #closing: Promise<void> | null = null;
 
   constructor(options: PusherOptions) {
@@ -1329,12 +1331,17 @@ class Server implements BackplaneNode, InboxServices, OutboxServices {
       this.#isBackplaneUp = true;
       return;
     }
-    this.starting = started.then(() => {
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    this.starting = promise;
+    this.#endStart = reject;
+    // Before all calls that wait, and before a listener could overtake them.
+    promise.then(() => {
       this.starting = null;
       this.health(true);
-    });
-    this.starting.catch((error) => {
+    }, () => {});
+    started.then(resolve, (error) => {
       this.hooks.fail(error, "starting the backplane");
+      reject(error);
     });
   }
 
@@ -1649,6 +1656,7 @@ class Server implements BackplaneNode, InboxServices, OutboxServices {
   }
 
   async #drain(overMs: number): Promise<void> {
+    this.#endStart?.(new Error("Cannot start: the server is closing"));
     const ticks = Math.max(1, Math.ceil(overMs / DRAIN_TICK_MS));
     for (let left = ticks; left > 0 && this.connections.size > 0; left--) {
       let share = Math.ceil(this.connections.size / left);

@@ -27,6 +27,8 @@ import {
 } from "../support/server.ts";
 import { dataOf } from "../support/wire.ts";
 
+const SUCCEEDED = "pusher_internal:subscription_succeeded";
+
 /** Memory that starts, or fails to start, when the test says so. */
 class LateBackplane extends MemoryBackplane {
   readonly #ready = Promise.withResolvers<void>();
@@ -137,6 +139,29 @@ Deno.test("what needs no backplane is served while it starts", async () => {
   assertEquals(signed.status, 200);
   await signed.body?.cancel();
   backplane.succeed();
+});
+
+Deno.test("events are published in the order in which they were triggered, started or not", async () => {
+  const { server, backplane } = serveLate();
+  await using _ = server;
+  const { pusher } = server;
+  const request = new Request(`http://a/app/app-key${RECOVER}`);
+  const transport = new MemoryTransport(request.url);
+  const peer = pusher.open(transport, APP.key, request);
+  const data = { channel: "news" };
+  peer.receive(JSON.stringify({ event: "pusher:subscribe", data }));
+  // The first chance to trigger after the start.
+  pusher.on("backplane", () => pusher.trigger("news", "n", 4));
+  for (const n of [1, 2, 3]) pusher.trigger("news", "n", n);
+  backplane.succeed();
+  await server.journal.next("backplane");
+  for (const n of [5, 6]) await pusher.trigger("news", "n", n);
+  await until(() => transport.frames.length >= 8);
+  const numbers = transport.frames.filter(({ event }) => event === "n")
+    .map((frame) => frame.data);
+  assertEquals(numbers, ["1", "2", "3", "4", "5", "6"]);
+  assertEquals(transport.frames[1]?.event, SUCCEEDED);
+  peer.closed(1000);
 });
 
 Deno.test("a start that succeeds is told, and none of the events before it is lost", async () => {
@@ -264,6 +289,26 @@ async function close(server: TestServer, clock: ManualClock): Promise<void> {
   clock.pass(1_000);
   await closing;
 }
+
+Deno.test("a server can be closed before its backplane has started", async () => {
+  const { server, backplane, clock } = serveLate();
+  await using _ = server;
+  const answer = server.api("GET", "/channels");
+  const triggered = server.pusher.trigger("news", "e", 1);
+  await until(() => clock.waiting === 1);
+  await close(server, clock);
+  assertEquals(backplane.closes, 1);
+  // Nothing is kept waiting for what will not happen.
+  const { status } = await within(DEADLINE_MS, "answer", answer);
+  assertEquals(status, 503);
+  await assertRejects(() => triggered, Error, "closing");
+  const { during } = await server.journal.next("error");
+  assertEquals(during, "publishing an event");
+  backplane.succeed();
+  await turn();
+  assertEquals(server.pusher.stats().ready, false);
+  assertEquals(server.journal.calls("backplane"), []);
+});
 
 Deno.test("a server can be closed whose backplane could not start", async () => {
   const { server, backplane, clock } = serveLate();
