@@ -1374,7 +1374,8 @@ class Server implements BackplaneNode, InboxServices, OutboxServices {
       this.hooks.emit("refused", { ...event, code });
       return new RefusedPeer(this, transport, { code, message });
     }
-    const socketId = this.#socketId();
+    let socketId = randomSocketId();
+    while (this.connections.has(socketId)) socketId = randomSocketId();
     const connection = new Connection(
       ...[this, app, transport, socketId, extensions] as const,
     );
@@ -1399,13 +1400,6 @@ class Server implements BackplaneNode, InboxServices, OutboxServices {
     if (this.#sockets > this.limits.sockets) return CLOSE.ServerFull;
     const full = app !== null && app.connectionCount >= app.limits.connections;
     return full ? CLOSE.AppFull : null;
-  }
-
-  #socketId(): string {
-    for (;;) {
-      const socketId = randomSocketId();
-      if (!this.connections.has(socketId)) return socketId;
-    }
   }
 
   /** Removes a closed connection from every index. */
