@@ -57,6 +57,8 @@ const EMPTY_PAGE: Page = Object.freeze({ messages: [], reaches: -1 });
 const REPLAY_BYTES = 262_144;
 // A client that reads nothing of a replay for so long is disconnected.
 const REPLAY_STALL_MS = 10_000;
+// More time at once has passed in a process that was frozen: nobody could read.
+const MAX_LOOK_MS = 1_000;
 /** How large a page of the history is; a backplane may keep one for each client. */
 const PAGE = Object.freeze({ events: 100, bytes: 65_536 });
 
@@ -136,8 +138,10 @@ export class Outbox {
   #batch: FrameBatch | null;
   /** By channel. */
   #replays: Map<string, Replay> | null = null;
-  /** When a replay last went on, see {@linkcode Clock.elapsed}. */
-  #progressAt = 0;
+  /** For how long no replay has gone on. */
+  #stalledMs = 0;
+  /** When that was looked at last, see {@linkcode Clock.elapsed}. */
+  #lookedAt = 0;
   /** UTF-16 units of deliveries that wait for this client alone. */
   #heldUnits = 0;
   #isOpen = true;
@@ -282,7 +286,7 @@ export class Outbox {
     };
     if (this.#replays === null) {
       this.#replays = new Map();
-      this.#progressAt = this.#services.clock.elapsed();
+      this.#noteProgress();
     }
     this.#replays.set(channel, replay);
     this.continueReplays();
@@ -316,9 +320,18 @@ export class Outbox {
 
   /** Goes on when the client has had time to read; gives up if it does not read. */
   #waitForRoom(): void {
-    const silentMs = this.#services.clock.elapsed() - this.#progressAt;
-    if (silentMs > REPLAY_STALL_MS) return this.#owner.giveUp(CLOSE.SlowPeer);
+    const now = this.#services.clock.elapsed();
+    this.#stalledMs += Math.min(now - this.#lookedAt, MAX_LOOK_MS);
+    this.#lookedAt = now;
+    if (this.#stalledMs > REPLAY_STALL_MS) {
+      return this.#owner.giveUp(CLOSE.SlowPeer);
+    }
     this.#services.schedule.replaying.add(this);
+  }
+
+  #noteProgress(): void {
+    this.#stalledMs = 0;
+    this.#lookedAt = this.#services.clock.elapsed();
   }
 
   /** Goes on with one replay; false if the client has to read first. */
@@ -335,7 +348,7 @@ export class Outbox {
       if (next !== undefined) {
         this.#sendWaiting(replay, next.offset);
         this.#sendDelivery(deliveryOf(replay.channel, next));
-        this.#progressAt = this.#services.clock.elapsed();
+        this.#noteProgress();
         replay.taken++;
         replay.after = replay.taken < replay.page.messages.length
           ? next.offset
@@ -372,10 +385,8 @@ export class Outbox {
 
   #takePage(replay: Replay, page: Page | null): void {
     // How long the history took says nothing about the client.
-    this.#progressAt = this.#services.clock.elapsed();
+    this.#noteProgress();
     const { channel, epoch, after, until } = replay;
-    // What the backplane took to answer is not the client's fault.
-    this.#progressAt = this.#services.clock.elapsed();
     const isGone = page === null ||
       (page.messages.length === 0 && page.reaches <= after);
     if (isGone) {

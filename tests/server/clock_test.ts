@@ -11,7 +11,7 @@ import {
 } from "@std/assert";
 import { until } from "../support/client.ts";
 import { type Cluster, eachCluster } from "../support/cluster.ts";
-import { ManualClock } from "../support/clock.ts";
+import { ManualClock, turn } from "../support/clock.ts";
 import {
   publish,
   RECOVER,
@@ -339,6 +339,32 @@ Deno.test("a frozen process cuts no connection for being nobody", async () => {
     say("pusher:pong");
   }
   assertEquals(transport.closing, undefined);
+  peer.closed(1000);
+});
+
+Deno.test("a replay goes on after the process was frozen, to a client that reads", async () => {
+  const { clock, server } = serveTurned({ limits: { bufferedBytes: 65_536 } });
+  await using _ = server;
+  const client = await server.connect({ query: RECOVER });
+  await client.enter("news");
+  const recover = client.positionOn("news");
+  await leave(server, client);
+  await publish(server, "news", 1, 50, 5_000);
+  const { transport, peer, say } = open(server, RECOVER);
+  // It has not read what it has got, and has no chance to.
+  transport.bufferedAmount = 50_000;
+  say("pusher:subscribe", { channel: "news", recover });
+  clock.pass(50);
+  assertEquals(eventsOf(transport).includes("n"), false);
+  // Shorter than the history is kept.
+  clock.freeze(60 * SECOND);
+  assertEquals(transport.closing, undefined);
+  transport.bufferedAmount = 0;
+  clock.pass(SECOND);
+  await turn();
+  assertEquals(transport.closing, undefined);
+  const numbers = eventsOf(transport).filter((event) => event === "n").length;
+  assertEquals(numbers, 50);
   peer.closed(1000);
 });
 
