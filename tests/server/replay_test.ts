@@ -8,6 +8,7 @@ import {
   APP,
   MemoryTransport,
   serve,
+  SlowTransport,
   type TestServer,
 } from "../support/server.ts";
 import { dataOf, type Position } from "../support/wire.ts";
@@ -158,14 +159,6 @@ recoveryTest(
     await closing;
   },
 );
-
-/** A transport whose peer takes what it is sent when it is told to. */
-class SlowTransport extends MemoryTransport {
-  override send(frame: string): void {
-    super.send(frame);
-    this.bufferedAmount += frame.length;
-  }
-}
 
 /** A client in memory that has asked for a large replay. */
 async function slowClient(

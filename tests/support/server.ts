@@ -603,6 +603,14 @@ export class MemoryTransport implements Transport {
   }
 }
 
+/** A transport whose peer takes what it is sent when the test says so. */
+export class SlowTransport extends MemoryTransport {
+  override send(frame: string): void {
+    super.send(frame);
+    this.bufferedAmount += frame.length;
+  }
+}
+
 // ---- Server -----------------------------------------------------------------
 
 /** What is around a server. */
