@@ -793,7 +793,7 @@ function cascade(
   };
 }
 
-// ---- HTTP: routes --------------------------------------------------------
+// ---- HTTP: routes -----------------------------------------------------------
 // Which request is whose, the upgrade to a WebSocket, and the client that is
 // served to browsers.
 
@@ -917,7 +917,7 @@ function socketOnClose(this: PusherSocket, event: CloseEvent): void {
   this[PEER]?.closed(event.code || 1006);
 }
 
-// ---- HTTP: API -----------------------------------------------------------
+// ---- HTTP: API --------------------------------------------------------------
 // What backends call. A request is judged in a fixed order: route, app, key,
 // version, time, signature, size, digest, JSON. The signature covers the digest
 // of the body, so a body is read only for somebody who knows the secret.

@@ -7,7 +7,7 @@
 
 import type { Awaitable } from "./time.ts";
 
-// ---- Typed channels
+// ---- Typed channels ---------------------------------------------------------
 
 /**
  * Channels, their events and the data of each, when nothing is declared: every
@@ -65,7 +65,7 @@ export type BatchEvent<Events> = {
   }[EventName<Events, C>];
 }[ChannelName<Events>];
 
-// ---- Calls and answers
+// ---- Calls and answers ------------------------------------------------------
 
 /** What {@linkcode Pusher.trigger} takes besides channel, event and data. */
 export interface TriggerParams {
@@ -144,7 +144,7 @@ export interface ChannelsFilter {
   info?: string;
 }
 
-// ---- Members and users
+// ---- Members and users ------------------------------------------------------
 
 /** A member of a presence channel, as the program names it. */
 export interface Member {

@@ -12,7 +12,7 @@ import type {
 } from "./backplane.ts";
 import { Refusal } from "./limits.ts";
 
-// ---- Names and codes
+// ---- Names, close codes and refusals -----------------------------------------
 
 /** Events that a client may send, besides `client-…` events. */
 export const INBOUND = Object.freeze({
@@ -149,7 +149,7 @@ export const REFUSAL = Object.freeze({
   Unavailable: new Refusal(503, "The request could not be served right now"),
 });
 
-// ---- Channels
+// ---- Channels ---------------------------------------------------------------
 
 const CHANNEL_NAME = /^[A-Za-z0-9_\-=@,.;]+$/;
 
@@ -262,7 +262,7 @@ export function memberRemovedMessage(userId: string): Message {
   };
 }
 
-// ---- Frames in
+// ---- Frames in --------------------------------------------------------------
 
 /** A client's frame. Only its event has been checked. */
 export interface Frame {
@@ -298,7 +298,7 @@ export function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
-// ---- Frames out
+// ---- Frames out -------------------------------------------------------------
 
 export const PING_FRAME = '{"event":"pusher:ping","data":"{}"}';
 

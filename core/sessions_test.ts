@@ -265,7 +265,7 @@ function subscribed(cluster?: Cluster) {
   return { server, connection, session };
 }
 
-// ---- Acknowledgements
+// ---- Acknowledgements -------------------------------------------------------
 
 Deno.test("a client that answers a ping has got what was sent before it, and no more", () => {
   const { server, connection, session } = subscribed();
@@ -392,7 +392,7 @@ Deno.test("a session remembers so many channels, and forgets the one that began 
   assertEquals(kept, [at(2), null, at(1), at(1)]);
 });
 
-// ---- Coming back
+// ---- Coming back ------------------------------------------------------------
 
 Deno.test("a client that comes back asks for what it has not acknowledged, and a new channel asks for nothing", () => {
   const { server, connection, session } = subscribed();
@@ -490,7 +490,7 @@ Deno.test("a client whose session was forgotten has lost what it asks for within
   assertEquals(session.request("c"), NO_HISTORY);
 });
 
-// ---- The store
+// ---- The store --------------------------------------------------------------
 
 Deno.test("a session is kept at the end of the turn in which it changes, and a second after acknowledgements", async () => {
   const { server, session } = subscribed();
@@ -571,7 +571,7 @@ Deno.test("taken of a session that is not here does nothing", () => {
   assertEquals(server.sessions.size, 0);
 });
 
-// ---- Slow stores
+// ---- Slow stores ------------------------------------------------------------
 
 /** A server whose store answers by hand. */
 function slowServer(cluster = new Cluster()) {

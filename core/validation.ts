@@ -26,7 +26,7 @@ import {
   RESERVED_EVENT,
 } from "./protocol.ts";
 
-// ---- Names and ids
+// ---- Names and ids ----------------------------------------------------------
 
 /** The kind of a channel, or why its name is refused. */
 export function checkChannelName(
@@ -72,7 +72,7 @@ export function checkSocketId(id: unknown): string | Refusal {
   return new Refusal(400, `socket_id is ${quote(id)}, and ${rule}`);
 }
 
-// ---- Members and users
+// ---- Members and users ------------------------------------------------------
 
 /** Checks a member, whom the program or signed channel data names. */
 export function checkMember(
@@ -147,7 +147,7 @@ export function checkUser(value: unknown, limits: Limits): KnownUser | Refusal {
   return { id, userInfo, watchlist: [...new Set<string>(watched)] };
 }
 
-// ---- Events
+// ---- Events -----------------------------------------------------------------
 
 /** One event to publish, checked. */
 export interface Publish {
