@@ -103,7 +103,8 @@ import {
   Refusal,
 } from "./core/limits.ts";
 import { Liveness, Pulse, type PulseOwner } from "./core/liveness.ts";
-import { MemoryBackplane, NO_MEMBERS } from "./core/memory_backplane.ts";
+import { NO_MEMBERS } from "./core/memory.ts";
+import { MemoryBackplane } from "./core/memory_backplane.ts";
 import {
   type AppOptions,
   checkOptions,
