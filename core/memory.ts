@@ -99,17 +99,20 @@ export class Memory {
     const position = { epoch: this.epoch, offset: state.offset };
     this.#cacheIfAsked(app, channel, message, position);
     if (message.logged) this.history?.add(state, message);
-    this.#undelivered.push([app, channel, message, position]);
-    this.#deliver();
+    this.#deliver(app, channel, message, position);
   }
 
   /** Delivers to all servers, one message after the other. */
-  #deliver(): void {
+  #deliver(...message: Parameters<BackplaneNode["deliver"]>): void {
     // A server that publishes while it is delivered to must not have that come
     // to the next server before the message at hand.
-    if (this.#isDelivering) return;
+    if (this.#isDelivering) {
+      this.#undelivered.push(message);
+      return;
+    }
     this.#isDelivering = true;
     try {
+      for (const server of this.#servers) server.deliver(...message);
       for (let next; (next = this.#undelivered.shift()) !== undefined;) {
         for (const server of this.#servers) server.deliver(...next);
       }
