@@ -564,6 +564,30 @@ eachCluster(
 );
 
 eachCluster(
+  "when everything is flushed, a user is told on its own channel, and recovers later",
+  async (cluster) => {
+    const [one, two] = cluster.two();
+    const user = "#server-to-user-ann";
+    await using ann = await one.connect({ query: RECOVER });
+    await ann.signIn({ id: "ann" });
+    await two.pusher.sendToUser("ann", "n", 1);
+    await take(ann, 1);
+    cluster.flush();
+    await cluster.drained();
+    await failure(ann, user);
+    await two.pusher.sendToUser("ann", "n", 2);
+    await take(ann, 2);
+    const recover = ann.positionOn(user);
+    await leave(one, ann);
+    await one.pusher.sendToUser("ann", "n", 3);
+    await using back = await two.connect({ query: RECOVER });
+    const { recovered } = await back.signIn({ id: "ann" }, { recover });
+    assertEquals(recovered, true);
+    await take(back, 3);
+  },
+);
+
+eachCluster(
   "after a flush members, users and watchlists are as they were",
   async (cluster) => {
     const [one, two] = cluster.two();
