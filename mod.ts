@@ -37,6 +37,13 @@
  */
 
 import { checkRequestSignature, readApiBody } from "./core/api_requests.ts";
+import {
+  type AuthForm,
+  checkAuthenticated,
+  checkDecision,
+  parseAuthChannels,
+  readAuthForm,
+} from "./core/auth_requests.ts";
 import type {
   Backplane,
   BackplaneNode,
@@ -83,12 +90,10 @@ import { HookQueue } from "./core/hooks.ts";
 import {
   compileOrigins,
   corsHeaders,
-  decodeUtf8,
   lowerCaseNames,
   notFound,
   type OriginCheck,
   type OriginVerdict,
-  readBody,
   refuse,
   refuseMethod,
 } from "./core/http.ts";
@@ -100,7 +105,7 @@ import {
   type Limits,
   overLimit,
   quote,
-  Refusal,
+  type Refusal,
 } from "./core/limits.ts";
 import { Liveness, Pulse, type PulseOwner } from "./core/liveness.ts";
 import { NO_MEMBERS } from "./core/memory.ts";
@@ -136,11 +141,9 @@ import {
   ERROR,
   type Frame,
   INBOUND,
-  isObject,
   isOwnChannel,
-  isSocketId,
+  joiningMember,
   kindOf,
-  memberAddedMessage,
   memberRemovedMessage,
   type NamedChannel,
   OUTBOUND,
@@ -1058,19 +1061,8 @@ function serveTerminate({ server, app, name }: ApiCall): Awaitable<object> {
 // Where clients ask the program for permission to join a channel, and for who
 // they are.
 
-/** What a client has posted to an auth endpoint. */
-interface AuthForm {
-  readonly request: Request;
-  readonly app: App;
-  readonly socketId: string;
-  readonly params: URLSearchParams;
-}
-
 /** Answers a form, which has been checked. */
-type AuthAnswer = (form: AuthForm) => Promise<object | Refusal>;
-
-// A form with a socket id and as many channel names as a connection may have.
-const AUTH_BODY_BYTES = 65_536;
+type AuthAnswer = (form: AuthForm<App>) => Promise<object | Refusal>;
 
 /**
  * The auth endpoints, where the program answers them; null elsewhere. A last part
@@ -1085,11 +1077,11 @@ function findAuthRoute(
   const { authorize, authenticate } = server;
   const app = appName === undefined ? undefined : decodePart(appName) ?? "";
   if (name === "auth" && authorize !== undefined) {
-    const answer = (form: AuthForm) => authorizeForm(form, authorize);
+    const answer: AuthAnswer = (form) => authorizeForm(form, authorize);
     return () => serveAuth(server, request, app, answer);
   }
   if (name === "user-auth" && authenticate !== undefined) {
-    const answer = (form: AuthForm) => authenticateForm(form, authenticate);
+    const answer: AuthAnswer = (form) => authenticateForm(form, authenticate);
     return () => serveAuth(server, request, app, answer);
   }
   return null;
@@ -1120,84 +1112,34 @@ async function serveAuth(
   return refuse(answered, verdict === false ? {} : cors);
 }
 
-/** Reads the form that clients post to the auth endpoints, or refuses it. */
-async function readAuthForm(
-  server: Server,
-  request: Request,
-  appName: string | undefined,
-): Promise<AuthForm | Refusal> {
-  if (request.method !== "POST") return REFUSAL.PostOnly;
-  const body = await readBody(request, AUTH_BODY_BYTES);
-  if (body === "too large") return REFUSAL.AuthBodyTooLarge;
-  const text = body === "broken off" ? null : decodeUtf8(body);
-  const params = new URLSearchParams(text ?? "");
-  const socketId = params.get("socket_id");
-  if (!isSocketId(socketId)) return REFUSAL.BadAuthForm;
-  const app = findAuthApp(server, socketId, params, appName);
-  return isRefusal(app) ? app : { request, app, socketId, params };
-}
-
-/** The app whose secret signs: the app that is named, else that of the socket. */
-function findAuthApp(
-  { appsByKey, appsById, connections, defaultApp }: Server,
-  socketId: string,
-  params: URLSearchParams,
-  appName: string | undefined,
-): App | Refusal {
-  const name = appName ?? params.get("app_key") ?? params.get("app_id");
-  if (name !== null) {
-    const named = appsByKey.get(name) ?? appsById.get(name);
-    return named ?? REFUSAL.UnknownAuthApp;
-  }
-  // Behind a load balancer the socket may belong to another server.
-  const app = connections.get(socketId)?.app ??
-    (appsById.size === 1 ? defaultApp : undefined);
-  return app ?? REFUSAL.UnknownSocket;
-}
-
 /** Asks the program who a client is. */
 async function authenticateForm(
-  { request, app, socketId, params }: AuthForm,
+  { request, app, socketId, params }: AuthForm<App>,
   authenticate: Authenticate,
 ): Promise<object | Refusal> {
   try {
     const context = { app: app.id, socketId, params };
-    const user = await authenticate(request, context);
-    // As with `authorize`, only a clear answer counts.
-    if (!isObject(user)) return REFUSAL.UnknownUser;
-    const checked = checkUser(user, app.limits);
-    if (isRefusal(checked)) {
-      throw new TypeError(
-        `Cannot authenticate: what authenticate returned is no user, ${checked.error}`,
-      );
-    }
-    return app.signer.authenticate(socketId, user);
+    const answer = await authenticate(request, context);
+    const user = checkAuthenticated(answer, app.limits);
+    return isRefusal(user) ? user : app.signer.authenticate(socketId, user);
   } catch (error) {
     app.server.hooks.fail(error, "authenticating a user", app.id);
     return REFUSAL.AuthenticateFailed;
   }
 }
 
-/**
- * Asks the program whether a client may join the channel that its form names as
- * `channel_name`, or each of several that it names as `channel_name[]`.
- */
+/** Asks the program whether a client may join each channel that its form names. */
 async function authorizeForm(
-  { request, app, socketId, params }: AuthForm,
+  { request, app, socketId, params }: AuthForm<App>,
   authorize: Authorize,
 ): Promise<object | Refusal> {
-  const several = params.getAll("channel_name[]");
-  const single = params.get("channel_name");
-  if (single === null && several.length === 0) return REFUSAL.BadAuthForm;
+  const named = parseAuthChannels(params, app.limits);
+  if (isRefusal(named)) return named;
   const context = { app: app.id, socketId, params };
   const decide = (channel: string) =>
     authorizeOne(app, authorize, request, { ...context, channel });
-  if (single !== null) return await decide(single);
-  if (several.length > app.limits.channelsPerConnection) {
-    const found = `The form names ${several.length} channels`;
-    return overLimit("channelsPerConnection", app.limits, found);
-  }
-  const channels = await Promise.all(several.map(async (channel) => {
+  if (typeof named === "string") return await decide(named);
+  const channels = await Promise.all(named.map(async (channel) => {
     const answer = await decide(channel);
     if (!isRefusal(answer)) return [channel, answer] as const;
     const { error, status } = answer;
@@ -1213,31 +1155,17 @@ async function authorizeOne(
   request: Request,
   context: AuthorizeContext,
 ): Promise<ChannelAuth | Refusal> {
-  const { channel, socketId } = context;
-  const kind = checkChannelName(channel, app.limits);
+  const { channel: name, socketId } = context;
+  const kind = checkChannelName(name, app.limits);
   if (isRefusal(kind)) return kind;
   if (!kind.auth) return REFUSAL.PublicChannel;
-  const named = { name: channel, kind };
+  const channel = { name, kind };
+  const acceptsUsers = app.server.authenticate !== undefined;
   try {
     const decision = await authorize(request, context);
-    // Where users sign in, a user may join a presence channel without a member.
-    const { authenticate } = app.server;
-    if (decision === true && (!kind.presence || authenticate !== undefined)) {
-      return app.authorize(socketId, named);
-    }
-    // Only `true` or a member permits: a function that forgot to return does not.
-    if (decision !== true && !isObject(decision)) {
-      return new Refusal(403, `Joining ${quote(channel)} is not allowed`);
-    }
-    const member = checkMember(decision, app.limits);
-    if (isRefusal(member)) {
-      throw new TypeError(
-        `Cannot authorize "${channel}": what authorize returned is no member, ${member.error}`,
-      );
-    }
-    // As checkMember has just found.
-    const data = kind.presence ? decision as unknown as Member : undefined;
-    return app.authorize(socketId, named, data);
+    const member = checkDecision(decision, channel, acceptsUsers, app.limits);
+    if (isRefusal(member)) return member;
+    return app.authorize(socketId, channel, member);
   } catch (error) {
     app.server.hooks.fail(error, "authorizing a channel", app.id);
     return REFUSAL.AuthorizeFailed;
@@ -2352,15 +2280,6 @@ type ConnectionHook =
 
 // No client waits for a longer channel, and a large name must not be sent back.
 const MAX_ECHOED_UNITS = 1_000;
-
-/** A member, with the announcement for the other members. */
-function joiningMember(
-  member: KnownMember,
-  maxMembers: number,
-  socketId: string,
-): JoiningMember {
-  return { ...member, maxMembers, added: memberAddedMessage(member, socketId) };
-}
 
 /** A client that was refused, until its transport has closed. */
 class RefusedPeer implements Peer {

@@ -6,6 +6,7 @@
 
 import type {
   Announcement,
+  JoiningMember,
   KnownMember,
   Message,
   Position,
@@ -252,6 +253,15 @@ export function memberAddedMessage(
     data: `{"user_id":${id},"user_info":${userInfo}}`,
     exceptSocketId,
   };
+}
+
+/** A member, with the announcement for the other members. */
+export function joiningMember(
+  member: KnownMember,
+  maxMembers: number,
+  socketId: string,
+): JoiningMember {
+  return { ...member, maxMembers, added: memberAddedMessage(member, socketId) };
 }
 
 /** Tells the other subscribers of a channel that a member is gone. */

@@ -1,0 +1,142 @@
+/**
+ * Checks of requests to the auth endpoints: the form that a client posts, the app
+ * that it is for, and what the program answers.
+ *
+ * @module
+ */
+
+import type { Member, UserData } from "./calls.ts";
+import { decodeUtf8, readBody } from "./http.ts";
+import { isRefusal, type Limits, overLimit, quote, Refusal } from "./limits.ts";
+import {
+  isObject,
+  isSocketId,
+  type NamedChannel,
+  REFUSAL,
+} from "./protocol.ts";
+import { checkMember, checkUser } from "./validation.ts";
+
+// ---- Forms ------------------------------------------------------------------
+
+/** What a client has posted to an auth endpoint. */
+export interface AuthForm<App> {
+  readonly request: Request;
+  readonly app: App;
+  readonly socketId: string;
+  readonly params: URLSearchParams;
+}
+
+/** Where the app of a form is looked up. */
+export interface AuthApps<App> {
+  readonly appsById: ReadonlyMap<string, App>;
+  readonly appsByKey: ReadonlyMap<string, App>;
+  readonly connections: ReadonlyMap<string, { readonly app: App }>;
+  readonly defaultApp: App;
+}
+
+// A form with a socket id and as many channel names as a connection may have.
+const AUTH_BODY_BYTES = 65_536;
+
+/** Reads the form that clients post to the auth endpoints, or refuses it. */
+export async function readAuthForm<App extends object>(
+  apps: AuthApps<App>,
+  request: Request,
+  appName: string | undefined,
+): Promise<AuthForm<App> | Refusal> {
+  if (request.method !== "POST") return REFUSAL.PostOnly;
+  const body = await readBody(request, AUTH_BODY_BYTES);
+  if (body === "too large") return REFUSAL.AuthBodyTooLarge;
+  const text = body === "broken off" ? null : decodeUtf8(body);
+  const params = new URLSearchParams(text ?? "");
+  const socketId = params.get("socket_id");
+  if (!isSocketId(socketId)) return REFUSAL.BadAuthForm;
+  const app = findAuthApp(apps, socketId, params, appName);
+  return isRefusal(app) ? app : { request, app, socketId, params };
+}
+
+/** The app whose secret signs: the app that is named, else that of the socket. */
+function findAuthApp<App>(
+  { appsByKey, appsById, connections, defaultApp }: AuthApps<App>,
+  socketId: string,
+  params: URLSearchParams,
+  appName: string | undefined,
+): App | Refusal {
+  const name = appName ?? params.get("app_key") ?? params.get("app_id");
+  if (name !== null) {
+    const named = appsByKey.get(name) ?? appsById.get(name);
+    return named ?? REFUSAL.UnknownAuthApp;
+  }
+  // Behind a load balancer the socket may belong to another server.
+  const app = connections.get(socketId)?.app ??
+    (appsById.size === 1 ? defaultApp : undefined);
+  return app ?? REFUSAL.UnknownSocket;
+}
+
+/**
+ * The channel that a form names as `channel_name`, or the list of those that it
+ * names as `channel_name[]`.
+ */
+export function parseAuthChannels(
+  params: URLSearchParams,
+  limits: Limits,
+): string | string[] | Refusal {
+  const several = params.getAll("channel_name[]");
+  const single = params.get("channel_name");
+  if (single !== null) return single;
+  if (several.length === 0) return REFUSAL.BadAuthForm;
+  if (several.length <= limits.channelsPerConnection) return several;
+  const found = `The form names ${several.length} channels`;
+  return overLimit("channelsPerConnection", limits, found);
+}
+
+// ---- Answers of the program -------------------------------------------------
+
+/**
+ * The member who may join a channel, by what `authorize` has returned; undefined
+ * where nobody is named.
+ *
+ * @param acceptsUsers Whether users sign in: they may join a presence channel
+ * without a member.
+ * @throws {TypeError} If it is neither a decision nor a member.
+ */
+export function checkDecision(
+  decision: unknown,
+  { name, kind }: NamedChannel,
+  acceptsUsers: boolean,
+  limits: Limits,
+): Member | Refusal | undefined {
+  if (decision === true && (!kind.presence || acceptsUsers)) return undefined;
+  // Only `true` or a member permits: a function that forgot to return does not.
+  if (decision !== true && !isObject(decision)) {
+    return new Refusal(403, `Joining ${quote(name)} is not allowed`);
+  }
+  const member = checkMember(decision, limits);
+  if (isRefusal(member)) {
+    throw new TypeError(
+      `Cannot authorize "${name}": what authorize returned is no member, ${member.error}`,
+    );
+  }
+  // As checkMember has just found.
+  return kind.presence ? decision as unknown as Member : undefined;
+}
+
+/**
+ * The user that `authenticate` has returned.
+ *
+ * @throws {TypeError} If it is an object and no user.
+ */
+export function checkAuthenticated(
+  user: unknown,
+  limits: Limits,
+): UserData | Refusal {
+  // As with `authorize`, only a clear answer counts.
+  if (!isObject(user)) return REFUSAL.UnknownUser;
+  const checked = checkUser(user, limits);
+  if (isRefusal(checked)) {
+    throw new TypeError(
+      `Cannot authenticate: what authenticate returned is no user, ${checked.error}`,
+    );
+  }
+  // As checkUser has just found.
+  return user as unknown as UserData;
+}
