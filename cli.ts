@@ -56,7 +56,7 @@ const FLAGS = {
     type: "string",
     variable: "PUSHER_APP_ID",
     value: "id",
-    help: "the app's id, in HTTP API paths (default app-id)",
+    help: "the app's id, in HTTP API paths (default 1)",
   },
   "key": {
     type: "string",

@@ -35,7 +35,7 @@ import { type Clock, SYSTEM_CLOCK } from "./time.ts";
 
 /** One of several applications in {@linkcode PusherOptions.apps}. */
 export interface AppOptions {
-  /** The app's id, in HTTP API paths. */
+  /** The app's id, in HTTP API paths. The SDK for Python takes digits only. */
   id: string;
   /** The app's key, by which clients name it; public. */
   key: string;
@@ -61,7 +61,10 @@ export interface AppOptions {
  * @typeParam Events As for {@linkcode Pusher}.
  */
 export interface PusherOptions<Events = AnyEvents> {
-  /** The app's id, in HTTP API paths. @default {"app-id"} */
+  /**
+   * The app's id, in HTTP API paths. The SDK for Python takes digits only.
+   * @default {"1"}
+   */
   appId?: string | undefined;
   /** The app's key, by which clients name it; public. @default {"app-key"} */
   key?: string | undefined;
@@ -316,7 +319,7 @@ function checkOrigins(origins: unknown, field: Field): void {
 /** The app of options that have no `apps`. */
 export function defaultAppOptions(options: PusherOptions): AppOptions {
   return {
-    id: options.appId ?? "app-id",
+    id: options.appId ?? "1",
     key: options.key ?? "app-key",
     // Nobody outside can sign with a secret that never leaves this process.
     secret: options.secret ?? crypto.randomUUID(),

@@ -7,7 +7,7 @@
  * ```sh
  * deno run -A tests/programs/conformance.ts
  * deno run -A tests/programs/conformance.ts --url http://127.0.0.1:6001 \
- *   --app-id app-id --key app-key --secret app-secret
+ *   --app-id 1 --key app-key --secret app-secret
  * ```
  *
  * @module
@@ -48,7 +48,7 @@ Usage: deno run -A tests/programs/conformance.ts [flags]
 
   --url <url>          server to try, such as http://127.0.0.1:6001; without it
                        cli.ts is started with whatever the items need
-  --app-id <id>        the app at that server (default app-id)
+  --app-id <id>        the app at that server (default 1)
   --key <key>          (default app-key)
   --secret <secret>    (default app-secret)
   --assume <settings>  how that server is set up, in the words of cli.ts's flags:
@@ -169,7 +169,7 @@ function count(results: Result[]) {
 
 const OPTIONS = {
   "url": { type: "string" },
-  "app-id": { type: "string", default: "app-id" },
+  "app-id": { type: "string", default: "1" },
   "key": { type: "string", default: "app-key" },
   "secret": { type: "string", default: "app-secret" },
   "assume": { type: "string", multiple: true },

@@ -12,7 +12,7 @@ import {
   assertThrows,
 } from "@std/assert";
 import { within } from "../support/deadline.ts";
-import { TWO_APPS } from "../support/server.ts";
+import { signedRequest, TWO_APPS } from "../support/server.ts";
 import { DOCS } from "../support/wire.ts";
 
 const SUCCEEDED = "pusher_internal:subscription_succeeded";
@@ -140,6 +140,19 @@ Deno.test("Pusher without a secret makes one that nobody can guess", async () =>
   );
   assertMatch(first as string, /^app-key:[0-9a-f]{64}$/);
   assertNotEquals(first, second);
+});
+
+Deno.test("Pusher without an app id has one of digits, which every SDK takes", async () => {
+  const app = { id: "1", key: "app-key", secret: "the-app-secret" };
+  await using pusher = new Pusher({ secret: app.secret });
+  const ask = (id: string) =>
+    pusher.handler(
+      signedRequest("http://localhost", "GET", "/channels", {
+        app: { ...app, id },
+      }),
+    );
+  assertEquals((await ask("1")).status, 200);
+  assertEquals((await ask("app-id")).status, 404);
 });
 
 Deno.test("Pusher refuses wrong options for users, caches, counts and encryption by name", () => {

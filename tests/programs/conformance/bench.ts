@@ -78,8 +78,8 @@ export interface Hosts extends AsyncDisposable {
 
 /** Where `apps` are needed: two that work and one that does not. */
 function someApps(first: App): App[] {
-  const other = { id: "other-app", key: "other-key", secret: secret() };
-  const closed = { id: "closed-app", key: "closed-key", secret: secret() };
+  const other = { id: "2", key: "other-key", secret: secret() };
+  const closed = { id: "3", key: "closed-key", secret: secret() };
   return [first, other, { ...closed, enabled: false }];
 }
 
@@ -108,7 +108,7 @@ export class OwnHosts implements Hosts {
 
   /** Starts a server of its own, which ends with all others. */
   async start(settings: Settings): Promise<Host> {
-    const app = { id: "app-id", key: "app-key", secret: secret() };
+    const app = { id: "1", key: "app-key", secret: secret() };
     const apps = settings.apps === true ? someApps(app) : [app];
     const hooks = settings.webhook === true
       ? this.#stack.use(new Receiver())
