@@ -4,7 +4,7 @@
  * its place, such as a copy that imports the server as a single file.
  */
 import { assertEquals, assertStringIncludes } from "@std/assert";
-import { browserTest, openPage } from "./support/browser.ts";
+import { BROWSERS, browserTest, openPage } from "./support/browser.ts";
 import { start } from "./support/program.ts";
 
 const program = Deno.env.get("CHAT_PROGRAM") ?? "examples/chat.ts";
@@ -68,4 +68,5 @@ browserTest(
     await Deno.mkdir(".artifacts", { recursive: true });
     await ann.page.screenshot({ path: ".artifacts/chat.png" });
   },
+  BROWSERS,
 );

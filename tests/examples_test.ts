@@ -5,7 +5,7 @@
 import { assertEquals, assertStringIncludes } from "@std/assert";
 import type { BrowserContext } from "puppeteer-core";
 import { handler, pusher } from "../examples/compose.ts";
-import { browserTest, openPage, Window } from "./support/browser.ts";
+import { BROWSERS, browserTest, openPage, Window } from "./support/browser.ts";
 import { type Program, start } from "./support/program.ts";
 
 /** What each of them prints once it listens. */
@@ -207,6 +207,7 @@ browserTest(
     await lists(bob, [`${markup} (you)`]);
     await bob.shows("1 here");
   },
+  BROWSERS,
 );
 
 browserTest(
@@ -333,6 +334,7 @@ browserTest(
     const carol = await openChat(browser, url);
     await lists(carol, [...numbered(7, 24), markup, "from the form"]);
   },
+  BROWSERS,
 );
 
 browserTest(
@@ -438,6 +440,7 @@ browserTest(
     state.here = "Guest 1, Guest 2";
     for (const window of [ann, bob]) await showsPoll(window, state);
   },
+  BROWSERS,
 );
 
 Deno.test("examples/typed.ts counts tea and coffee, and nothing else", async () => {

@@ -30,7 +30,7 @@ import {
 } from "../support/client.ts";
 import { DEADLINE_MS, within } from "../support/deadline.ts";
 import { Queue } from "../support/queue.ts";
-import { browserTest, openPage } from "../support/browser.ts";
+import { BROWSERS, browserTest, openPage } from "../support/browser.ts";
 import { HttpSocket, type Switch } from "../../client/http.ts";
 
 // ---- Fixtures ---------------------------------------------------------------
@@ -1280,6 +1280,7 @@ browserTest(
       server.asked.length = 0;
     }
   },
+  BROWSERS,
 );
 
 browserTest(
@@ -1305,4 +1306,5 @@ browserTest(
     server.pusher.trigger("a", "x", "again");
     await window.logs("again");
   },
+  BROWSERS,
 );

@@ -1,21 +1,27 @@
 /**
- * Our client in a real Chromium, on networks that fail: the browser's own offline
- * switch, a proxy that refuses `Upgrade`, and a proxy that cuts connections at random
- * times, from a seed. The stock client's web build is tested, too, because each
- * browser treats requests in its own way.
+ * Our client in real browsers, on networks that fail: the offline switch of Chromium,
+ * a proxy that refuses `Upgrade`, and a proxy that cuts connections at random times,
+ * from a seed. The stock client's web build is tested, too, because each browser
+ * treats requests in its own way.
  *
  * While Chromium is offline it refuses new requests and sockets. An open WebSocket
  * stays open and silent in both directions, and afterwards Chromium passes on the
  * held-up frames, unless the client has closed it; a response that has begun
  * continues. Only a client that gives up the connection meets the same conditions as
  * on an offline machine. Ours gives up 5 seconds after the page's `offline` event.
- * LOSS_OFFLINE_SECONDS=30 makes it as long as a walk through a tunnel.
+ * LOSS_OFFLINE_SECONDS=30 makes it as long as a walk through a tunnel. The switch of
+ * Firefox does not reach open sockets.
  */
 import { Pusher, type PusherOptions } from "@glitz/pusher";
 import { fallback } from "@glitz/pusher/fallback";
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import type { BrowserContext } from "puppeteer-core";
-import { browserTest, openPage, type Window } from "../support/browser.ts";
+import {
+  BROWSERS,
+  browserTest,
+  openPage,
+  type Window,
+} from "../support/browser.ts";
 import { APP } from "../support/server.ts";
 import { type Transport, TRANSPORTS } from "../programs/loss/clients.ts";
 import { FaultProxy, planStorm } from "../support/proxy.ts";
@@ -280,6 +286,7 @@ browserTest(
     await say(ann, "over the socket");
     await bob.shows("over the socket");
   },
+  BROWSERS,
 );
 
 // ---- Cuts -------------------------------------------------------------------
@@ -310,6 +317,7 @@ for (const client of CLIENTS) {
       );
       await Promise.all(pages);
     },
+    client.isExact ? BROWSERS : ["Chromium"],
   );
 }
 

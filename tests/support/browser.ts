@@ -1,21 +1,23 @@
 /**
- * Tests in a real Chromium.
+ * Tests in real browsers: Chromium and, where it makes a difference, Firefox.
  *
  * @module
  */
-import { assert, assertEquals } from "@std/assert";
+import { assert } from "@std/assert";
 import puppeteer, {
   type BrowserContext,
   type ConnectionTransport,
   type Page,
 } from "puppeteer-core";
-import { findChromium } from "./chromium.ts";
+import { type BrowserName, findBrowser } from "./browsers.ts";
 import { within } from "./deadline.ts";
+
+export { BROWSERS } from "./browsers.ts";
 
 /** For the start and for every wait in a page. */
 const BROWSER_DEADLINE_MS = 20_000;
 
-const FLAGS = [
+const CHROMIUM_FLAGS = [
   // The sandbox does not start for root, as which containers usually run.
   "--no-sandbox",
   // There is no screen.
@@ -28,40 +30,99 @@ const FLAGS = [
   "--disable-sync",
 ];
 
-const executablePath = findChromium();
+/** Firefox itself adds what automation needs, and stops most other traffic. */
+const FIREFOX_SETTINGS = {
+  // Otherwise Puppeteer cannot click in pages of other processes.
+  "fission.webContentIsolationStrategy": 0,
+  "network.captive-portal-service.enabled": false,
+  "network.connectivity-service.enabled": false,
+};
+
+/** How to start a browser, and how to find out where it listens. */
+interface Kind {
+  protocol: "cdp" | "webDriverBiDi";
+  /** Prepares a profile; returns the arguments. */
+  prepare(profile: string): Promise<string[]>;
+  /** The file of the profile in which the browser says where it listens. */
+  endpointFile: string;
+  /** Reads that file; null if it is not complete. */
+  readEndpoint(text: string): string | null;
+}
+
+const KINDS: Record<BrowserName, Kind> = {
+  Chromium: {
+    protocol: "cdp",
+    async prepare(userDataDir) {
+      const args = await puppeteer.defaultArgs({
+        args: CHROMIUM_FLAGS,
+        userDataDir,
+      });
+      return [...args, "--remote-debugging-port=0"];
+    },
+    endpointFile: "DevToolsActivePort",
+    readEndpoint(text) {
+      const [port, path] = text.split("\n");
+      return port && path ? `ws://127.0.0.1:${port}${path}` : null;
+    },
+  },
+  Firefox: {
+    protocol: "webDriverBiDi",
+    async prepare(profile) {
+      const settings = Object.entries(FIREFOX_SETTINGS).map(([name, value]) =>
+        `user_pref(${JSON.stringify(name)}, ${value});\n`
+      );
+      await Deno.writeTextFile(`${profile}/user.js`, settings.join(""));
+      const flags = ["--headless", "--no-remote", "--profile", profile];
+      return [...flags, "--remote-debugging-port=0", "about:blank"];
+    },
+    endpointFile: "WebDriverBiDiServer.json",
+    readEndpoint(text) {
+      const [, port] = /"ws_port": *(\d+)/.exec(text) ?? [];
+      return port ? `ws://127.0.0.1:${port}/session` : null;
+    },
+  },
+};
 
 /**
- * Chromium as a process, started once for a file and spoken to by each test over
+ * A browser as a process, started once for a file and spoken to by each test over
  * a connection of the test's own, so that the sanitizers of a test see all that
  * the test has opened.
  */
-class Chromium {
+class Browser {
+  readonly #name: BrowserName;
   readonly #profile: string;
   readonly #process: Deno.ChildProcess;
 
-  private constructor(profile: string, process: Deno.ChildProcess) {
+  private constructor(
+    name: BrowserName,
+    profile: string,
+    process: Deno.ChildProcess,
+  ) {
+    this.#name = name;
     this.#profile = profile;
     this.#process = process;
   }
 
   /** Starts it, and does not wait until it listens. */
-  static async start(path: string): Promise<Chromium> {
-    const userDataDir = await Deno.makeTempDir({ prefix: "chromium_" });
-    const args = await puppeteer.defaultArgs({ args: FLAGS, userDataDir });
+  static async start(name: BrowserName, path: string): Promise<Browser> {
+    const prefix = `${name.toLowerCase()}_`;
+    const profile = await Deno.makeTempDir({ prefix });
     const process = new Deno.Command(path, {
-      args: [...args, "--remote-debugging-port=0"],
+      args: await KINDS[name].prepare(profile),
+      // Firefox refuses to run in the home of another user.
+      env: { HOME: profile },
       stdin: "null",
       stdout: "null",
       stderr: "null",
     }).spawn();
-    return new Chromium(userDataDir, process);
+    return new Browser(name, profile, process);
   }
 
   /** Connects to it, once it listens. */
   async connect(): Promise<Transport> {
     const endpoint = await within(
       BROWSER_DEADLINE_MS,
-      "Chromium that listens",
+      `${this.#name} that listens`,
       this.#endpoint(),
     );
     return await Transport.open(endpoint);
@@ -71,23 +132,23 @@ class Chromium {
   async #endpoint(): Promise<string> {
     const watcher = Deno.watchFs(this.#profile, { recursive: false });
     try {
-      let endpoint = this.#portFile();
+      let endpoint = this.#readEndpoint();
       if (endpoint !== null) return endpoint;
       for await (const _ of watcher) {
-        endpoint = this.#portFile();
+        endpoint = this.#readEndpoint();
         if (endpoint !== null) return endpoint;
       }
-      throw new Error("Cannot watch the profile of Chromium");
+      throw new Error(`Cannot watch the profile of ${this.#name}`);
     } finally {
       watcher.close();
     }
   }
 
-  #portFile(): string | null {
+  #readEndpoint(): string | null {
+    const { endpointFile, readEndpoint } = KINDS[this.#name];
     try {
-      const text = Deno.readTextFileSync(`${this.#profile}/DevToolsActivePort`);
-      const [port, path] = text.split("\n");
-      return port && path ? `ws://127.0.0.1:${port}${path}` : null;
+      const path = `${this.#profile}/${endpointFile}`;
+      return readEndpoint(Deno.readTextFileSync(path));
     } catch (error) {
       if (error instanceof Deno.errors.NotFound) return null;
       throw error;
@@ -105,8 +166,8 @@ class Chromium {
   }
 
   /**
-   * Removes the profile. Helper processes of Chromium may write for a moment after
-   * it has exited, and nothing says when they have ended: then this returns false.
+   * Removes the profile. Helper processes may write for a moment after the browser
+   * has exited, and nothing says when they have ended: then this returns false.
    */
   async #removeProfile(mayFail: boolean): Promise<boolean> {
     try {
@@ -119,7 +180,7 @@ class Chromium {
   }
 }
 
-/** Messages to and from Chromium, over a socket whose end can be awaited. */
+/** Messages to and from a browser, over a socket whose end can be awaited. */
 class Transport implements ConnectionTransport {
   onmessage?: (message: string) => void;
   onclose?: () => void;
@@ -144,7 +205,7 @@ class Transport implements ConnectionTransport {
       socket.onopen = resolve;
       socket.onerror = reject;
     });
-    await within(BROWSER_DEADLINE_MS, "connection to Chromium", opened);
+    await within(BROWSER_DEADLINE_MS, "connection to the browser", opened);
     return new Transport(socket);
   }
 
@@ -157,44 +218,62 @@ class Transport implements ConnectionTransport {
   }
 }
 
-/** The browser of this file, while its tests run. */
-let chromium: Chromium | null = null;
-let isAwaited = false;
+/** The browsers of this file, while its tests run. */
+const running = new Map<BrowserName, Browser>();
+const awaited = new Set<BrowserName>();
 
 /**
  * Registers a test that is handed a browser context of its own: nothing that
- * another test has stored is there. Without a Chromium on this machine the test
- * is ignored, and says so.
+ * another test has stored is there. It runs once in each browser; without that
+ * browser on this machine the test is ignored, and says so.
  */
 export function browserTest(
   name: string,
   fn: (context: BrowserContext) => Promise<void>,
+  browsers: BrowserName[] = ["Chromium"],
 ): void {
-  if (executablePath === null) {
-    Deno.test.ignore(`${name} (no Chromium on PATH)`, () => {});
-    return;
-  }
-  if (!isAwaited) {
-    isAwaited = true;
-    Deno.test.beforeAll(async () => {
-      chromium = await Chromium.start(executablePath);
-    });
-    Deno.test.afterAll(async () => await chromium?.stop());
-  }
-  Deno.test(name, async () => {
-    assert(chromium !== null);
-    const transport = await chromium.connect();
-    const browser = await puppeteer.connect({ transport });
-    try {
-      await fn(await browser.createBrowserContext());
-    } finally {
-      const [standard, ...contexts] = browser.browserContexts();
-      assertEquals(standard, browser.defaultBrowserContext());
-      await Promise.all(contexts.map((context) => context.close()));
-      await browser.disconnect();
-      await within(BROWSER_DEADLINE_MS, "end of Chromium", transport.closed);
+  for (const browser of browsers) {
+    const title = browsers.length > 1 ? `${name} (${browser})` : name;
+    const path = findBrowser(browser);
+    if (path === null) {
+      Deno.test.ignore(`${title} (no ${browser} on PATH)`, () => {});
+      continue;
     }
+    startOnce(browser, path);
+    Deno.test(title, () => runIn(browser, fn));
+  }
+}
+
+/** Starts a browser before the tests of this file, and stops it after them. */
+function startOnce(name: BrowserName, path: string): void {
+  if (awaited.has(name)) return;
+  awaited.add(name);
+  Deno.test.beforeAll(async () => {
+    running.set(name, await Browser.start(name, path));
   });
+  Deno.test.afterAll(async () => await running.get(name)?.stop());
+}
+
+async function runIn(
+  name: BrowserName,
+  fn: (context: BrowserContext) => Promise<void>,
+): Promise<void> {
+  const process = running.get(name);
+  assert(process);
+  const transport = await process.connect();
+  const { protocol } = KINDS[name];
+  const browser = await puppeteer.connect({ transport, protocol });
+  try {
+    await fn(await browser.createBrowserContext());
+  } finally {
+    const standard = browser.defaultBrowserContext();
+    const contexts = browser.browserContexts().filter((context) =>
+      context !== standard
+    );
+    await Promise.all(contexts.map((context) => context.close()));
+    await browser.disconnect();
+    await within(BROWSER_DEADLINE_MS, `end of ${name}`, transport.closed);
+  }
 }
 
 /** A page, and what it has shown and said. */
