@@ -57,9 +57,7 @@ export class HookQueue {
 
   /** Tells the `error` listeners of a failure, or prints it if there are none. */
   fail(error: unknown, during: string, app?: string): void {
-    const heard = [...this.#listeners.get("error") ?? []]
-      .some(({ appId }) => appId === null || appId === app);
-    if (!heard) return printError(error, during);
+    if (!this.has("error")) return printError(error, during);
     this.emit("error", { error, during, ...(app !== undefined && { app }) });
   }
 
@@ -71,11 +69,13 @@ export class HookQueue {
 
   #run(name: keyof Hooks, event: Hooks[keyof Hooks]): void {
     const listeners = this.#listeners.get(name) ?? new Set();
+    let isHeard = false;
     // A copy: a listener that this event adds hears only the next one.
     for (const listener of [...listeners]) {
       const { run, appId } = listener;
       if (!listeners.has(listener)) continue;
       if (appId !== null && event.app !== appId) continue;
+      isHeard = true;
       const failed = (error: unknown) => {
         if (name === "error") printError(error, 'running an "error" listener');
         else this.fail(error, `running a "${name}" listener`, event.app);
@@ -87,6 +87,8 @@ export class HookQueue {
         failed(error);
       }
     }
+    // Only now: a listener may be removed before its turn comes.
+    if (!isHeard && "during" in event) printError(event.error, event.during);
   }
 }
 

@@ -170,6 +170,30 @@ Deno.test("fail tells those who listen to the app, and prints where nobody does"
   ]);
 });
 
+Deno.test("an error whose listener is removed before its turn is printed", async () => {
+  const { hooks, note, heard } = startQueue();
+  const fault = new Error("fault");
+  const printed = await withConsole(async () => {
+    const remove = hooks.add("error", note("error"), null);
+    hooks.fail(fault, "testing", "a");
+    remove();
+    assertEquals(await heard(), []);
+    // A listener of another app does not make it heard.
+    const others = hooks.add("error", note("other"), "b");
+    const own = hooks.add("error", note("own"), "a");
+    hooks.fail(fault, "testing two", "a");
+    own();
+    assertEquals(await heard(), []);
+    hooks.fail(fault, "testing three", "b");
+    assertEquals(await heard(), ["other b"]);
+    others();
+  });
+  assertEquals(printed, [
+    ["Pusher: failed while testing:", fault],
+    ["Pusher: failed while testing two:", fault],
+  ]);
+});
+
 Deno.test("an error listener that fails is printed, and does not run for its own failure", async () => {
   const { hooks } = startQueue();
   let runs = 0;
