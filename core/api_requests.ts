@@ -9,6 +9,7 @@ import { createHash } from "node:crypto";
 import { decodeUtf8, readBody } from "./http.ts";
 import { type Limits, overLimit, Refusal } from "./limits.ts";
 import { isObject, parseJson } from "./protocol.ts";
+import { joinInfo } from "./queries.ts";
 import {
   type Credentials,
   equalsInConstantTime,
@@ -87,9 +88,11 @@ const EMPTY_MD5 = "d41d8cd98f00b204e9800998ecf8427e";
 
 /** A request without a body may have its fields in the query. */
 function bodyFromQuery(query: URLSearchParams): Record<string, unknown> {
-  const channels = query.getAll("channels[]");
+  const channels = [...query]
+    .filter(([name]) => /^channels\[\d*\]$/.test(name))
+    .map(([, channel]) => channel);
   return {
-    ...Object.fromEntries(query),
+    ...Object.fromEntries(joinInfo(query)),
     channels: channels.length > 0 ? channels : undefined,
   };
 }

@@ -29,11 +29,34 @@ const INFO_NAMES = Object.freeze(
 
 export type ChannelInfoName = InfoName | "cache";
 
-/** Parses `info`: a comma list of the figures that an answer has of a channel. */
+/**
+ * The query with the items of an `info` list joined by commas. The PHP SDK sends an
+ * array as `info[0]`, `info[1]`, …, and signs it as `info` with commas.
+ */
+export function joinInfo(query: URLSearchParams): URLSearchParams {
+  const items = [...query].filter(([name]) => INFO_ITEM.test(name));
+  if (items.length === 0) return query;
+  const joined = new URLSearchParams(
+    [...query].filter(([name]) => !INFO_ITEM.test(name)),
+  );
+  const values = items.map(([, value]) => value);
+  joined.set("info", [...joined.getAll("info"), ...values].join(","));
+  return joined;
+}
+
+const INFO_ITEM = /^info\[\d*\]$/;
+
+/**
+ * Parses `info`: the figures that an answer has of a channel, as a comma list, or as
+ * an array, which the PHP SDK passes on.
+ */
 export function checkInfo<Name extends string = InfoName>(
   value: unknown,
   known: readonly string[] = INFO_NAMES,
 ): Name[] | Refusal {
+  if (Array.isArray(value) && value.every((name) => typeof name === "string")) {
+    return checkInfo(value.join(","), known);
+  }
   if (value === undefined || value === null || value === "") return [];
   const names = typeof value === "string" ? value.split(",") : [];
   const asked = known.filter((name) => names.includes(name));

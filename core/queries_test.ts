@@ -11,6 +11,7 @@ import {
   countsOf,
   describeChannel,
   type InfoName,
+  joinInfo,
   listChannels,
   listUsers,
 } from "./queries.ts";
@@ -30,9 +31,28 @@ Deno.test("checkInfo takes a comma list of known names, each once and in one ord
     ["user_count", "user_count"],
     ["user_count,subscription_count", "subscription_count user_count"],
     ["user_count,user_count", "user_count"],
+    [[], ""],
+    [["user_count"], "user_count"],
+    [["user_count", "subscription_count"], "subscription_count user_count"],
+    [["user_count,subscription_count"], "subscription_count user_count"],
   ];
   for (const [value, names] of cases) {
     assertEquals(found(checkInfo(value)), names);
+  }
+});
+
+Deno.test("joinInfo makes one parameter of a list that PHP has written, and leaves others alone", () => {
+  const cases: [query: string, joined: string][] = [
+    ["", ""],
+    ["info=user_count&a[]=1&a[]=2", "info=user_count&a[]=1&a[]=2"],
+    ["info[0]=a&info[1]=b&z=1", "z=1&info=a,b"],
+    ["info[]=a&info[]=b", "info=a,b"],
+    ["info=a&info[0]=b", "info=a,b"],
+    ["info[x]=a&infos[0]=b", "info[x]=a&infos[0]=b"],
+  ];
+  for (const [query, joined] of cases) {
+    const params = joinInfo(new URLSearchParams(query));
+    assertEquals(decodeURIComponent(`${params}`), joined);
   }
 });
 
@@ -46,7 +66,9 @@ Deno.test("checkInfo refuses a name that is not known, and anything that is no l
     ["user_count,", '"user_count,"'],
     ["constructor", '"constructor"'],
     [1, "1"],
-    [["user_count"], "an object"],
+    [{ 0: "user_count" }, "an object"],
+    [["user_count", 1], "an object"],
+    [["user_count", ""], '"user_count,"'],
     [true, "true"],
   ];
   for (const [value, shown] of cases) {

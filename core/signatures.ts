@@ -9,6 +9,7 @@ import { Buffer } from "node:buffer";
 import { createHmac, timingSafeEqual } from "node:crypto";
 import type { ChannelAuth, Member, UserAuth, UserData } from "./calls.ts";
 import { isObject, parseJson } from "./protocol.ts";
+import { joinInfo } from "./queries.ts";
 
 // ---- Signing ----------------------------------------------------------------
 
@@ -41,8 +42,9 @@ export function userText(socketId: string, userData: string): string {
 
 /**
  * The texts that an SDK may have signed for a request. SDKs differ: they sign the
- * path before or after escaping it, and names of parameters as sent or in lower
- * case. Each text needs the secret, so accepting all of them is as safe.
+ * path before or after escaping it, names of parameters as sent or in lower case, and
+ * an `info` list as sent or joined. Each text needs the secret and means the same, so
+ * accepting all of them is as safe.
  */
 export function requestTexts(
   method: string,
@@ -52,7 +54,8 @@ export function requestTexts(
   const texts = new Set<string>();
   for (const path of [url.pathname, decodePart(url.pathname)]) {
     if (path === null) continue;
-    for (const params of [query, url.searchParams]) {
+    const sent = url.searchParams;
+    for (const params of [query, sent, joinInfo(sent)]) {
       texts.add(`${method}\n${path}\n${signedParams(params)}`);
     }
   }

@@ -691,7 +691,7 @@ Deno.test("signed bodies of any kind are refused in the table's terms and publis
     [{ ...event, socket_id: ["1.1"] }],
     [{ ...event, info: "__proto__" }],
     [{ ...event, info: "user_count;drop" }],
-    [{ ...event, info: ["user_count"] }],
+    [{ ...event, info: [["user_count"]] }],
     [{ ...event, info: { user_count: 1 } }],
     [" ".repeat(1_048_577), 413],
   ];

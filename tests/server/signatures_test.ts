@@ -4,7 +4,13 @@
  */
 import { Pusher, type UserData } from "@glitz/pusher";
 import { assert, assertEquals, assertThrows } from "@std/assert";
-import { type Answer, APP, read, serve } from "../support/server.ts";
+import {
+  type Answer,
+  APP,
+  read,
+  serve,
+  signedRequest,
+} from "../support/server.ts";
 import { sdk } from "../support/stock.ts";
 import { signIn } from "../support/users.ts";
 import { DOCS, hmac, userAuth } from "../support/wire.ts";
@@ -431,6 +437,51 @@ Deno.test("webhook verifies and reads what was signed", async () => {
   const extra = { key: "123456789", secret: "tofu" };
   assertEquals(pusher.webhook(tofu).isValid(), false);
   assertEquals(pusher.webhook(tofu).isValid(extra), true);
+Deno.test("requests with an info list are accepted as the PHP SDK signs and sends them", async () => {
+  await using server = serve();
+  await using client = await server.connect();
+  await client.join("presence-a", { member: { user_id: "ann" } });
+  const both = { subscription_count: 1, user_count: 1 };
+  /** Signs `info` with commas, and sends it as PHP writes an array. */
+  const ask = async (path: string, query: Record<string, string>) => {
+    const request = signedRequest(server.url, "GET", path, { query });
+    const url = new URL(request.url);
+    const names = query.info?.split(",") ?? [];
+    url.searchParams.delete("info");
+    for (const [i, name] of names.entries()) {
+      url.searchParams.set(`info[${i}]`, name);
+    }
+    assertEquals(
+      url.searchParams.size,
+      new URL(request.url).searchParams.size + 1,
+    );
+    return await read(await fetch(url));
+  };
+  const info = "user_count,subscription_count";
+  const channel = await ask("/channels/presence-a", { info });
+  assertEquals(channel.body, { occupied: true, ...both });
+  const filter_by_prefix = "presence-";
+  const channels = await ask("/channels", { filter_by_prefix, info });
+  assertEquals(channels.body, { channels: { "presence-a": both } });
+  // In a body, the array is passed on as it is.
+  const event = { name: "e", channel: "presence-a", data: "1" };
+  const list = info.split(",");
+  const single = await server.api("POST", "/events", {
+    body: { ...event, info: list },
+  });
+  assertEquals(single.body, { channels: { "presence-a": both } });
+  const batch = await server.api("POST", "/batch_events", {
+    body: { batch: [{ ...event, info: list }, event] },
+  });
+  assertEquals(batch.body, { batch: [both, {}] });
+  for (const wrong of [["nonsense"], ["user_count", 1], { 0: "user_count" }]) {
+    const { status } = await server.api("POST", "/events", {
+      body: { ...event, info: wrong },
+    });
+    assertEquals(status, 400, JSON.stringify(wrong));
+  }
+});
+
   assertEquals(pusher.webhook(tofu).isValid([extra]), true);
   assertEquals(
     pusher.webhook(tofu).isValid({ ...extra, secret: "x" }),
