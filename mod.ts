@@ -208,11 +208,14 @@ import {
   checkUser,
   checkUserId,
   checkUserInfoSize,
+  encodeMember,
+  encodeUser,
   type KnownUser,
   parseBatch,
   parsePublish,
   type Publish,
   type Seal,
+  sealWith,
 } from "./core/validation.ts";
 import { Watchlist, type WatchlistOwner } from "./core/watchlist.ts";
 
@@ -349,7 +352,8 @@ export class Pusher<Events extends object = AnyEvents> {
   ): Promise<TriggerResponse> {
     const { limits, seal } = this.#app;
     const list = typeof channels === "string" ? [channels] : channels;
-    const fields = { ...params, channels: list, name: event, data };
+    const only = { channel: undefined, channels: list, name: event, data };
+    const fields = { ...params, ...only };
     const publish = accepted(
       parsePublish(fields, limits, seal),
       `Cannot trigger "${event}"`,
@@ -431,8 +435,8 @@ export class Pusher<Events extends object = AnyEvents> {
   authenticateUser(socketId: string, user: UserData): UserAuth {
     const what = "Cannot authenticate a user";
     accepted(checkSocketId(socketId), what);
-    accepted(checkUser(user, this.#app.limits), what);
-    return this.#app.signer.authenticate(socketId, user);
+    const data = accepted(encodeUser(user, this.#app.limits), what);
+    return this.#app.signer.authenticate(socketId, data);
   }
 
   /**
@@ -465,10 +469,10 @@ export class Pusher<Events extends object = AnyEvents> {
     accepted(checkSocketId(socketId), what);
     const kind = accepted(checkChannelName(channel, limits), what);
     // A client that has signed in may join a presence channel as its user.
-    if (kind.presence && member !== undefined) {
-      accepted(checkMember(member, limits), what);
-    }
-    return this.#app.authorize(socketId, { name: channel, kind }, member);
+    const data = kind.presence && member !== undefined
+      ? accepted(encodeMember(member, limits), what)
+      : JSON.stringify(member);
+    return this.#app.authorize(socketId, { name: channel, kind }, data);
   }
 
   /**
@@ -1637,6 +1641,7 @@ class App {
   connectionCount = 0;
   readonly secret: string;
   readonly signer: Signer;
+  readonly seal: Seal;
 
   constructor(server: Server, own: AppOptions, shared: PusherOptions) {
     this.server = server;
@@ -1649,6 +1654,7 @@ class App {
     this.subscriptionCounts = own.subscriptionCounts ??
       shared.subscriptionCounts ?? false;
     this.encryption = own.encryption ?? shared.encryption;
+    this.seal = sealWith(this.encryption);
     this.limits = { ...DEFAULT_LIMITS, ...shared.limits, ...own.limits };
     // Sockets may come from anywhere unless `origins` is given.
     this.origins = compileOrigins(own.origins ?? shared.origins ?? "*");
@@ -1678,37 +1684,14 @@ class App {
   authorize(
     socketId: string,
     { name, kind }: NamedChannel,
-    member?: Member,
+    channelData?: string,
   ): ChannelAuth {
-    const signed = this.signer.authorize(socketId, name, member);
+    const signed = this.signer.authorize(socketId, name, channelData);
     const secret = kind.encrypted
       ? this.encryption?.sharedSecret(name)
       : undefined;
     return secret === undefined ? signed : { ...signed, shared_secret: secret };
   }
-
-  /**
-   * Encrypts the data of the program's events on encrypted channels. It throws
-   * where the data would leave unencrypted.
-   */
-  readonly seal: Seal = (channels, data, event) => {
-    const channel = channels.find(({ kind }) => kind.encrypted);
-    if (channel === undefined) return data;
-    const what = `Cannot trigger ${quote(event)} on "${channel.name}"`;
-    if (this.encryption === undefined) {
-      throw new TypeError(
-        `${what}: its data must be encrypted, and there is no encryption option`,
-      );
-    }
-    if (channels.length > 1) {
-      throw new TypeError(
-        `${what}: an event for an encrypted channel is for that channel alone`,
-      );
-    }
-    const json = JSON.stringify(data);
-    // The caller refuses data that has no JSON.
-    return json && this.encryption.encrypt(channel.name, json);
-  };
 }
 
 // ---- Connection -------------------------------------------------------------
@@ -1860,7 +1843,9 @@ class Connection
       : undefined;
     const text = channelText(this.socketId, name, channelData);
     if (kind.auth && !this.app.signer.permits(data.auth, text)) {
-      return this.#refuse(name, "AuthError", REFUSAL.BadSignature);
+      const { BadSignature, IllFormedData } = REFUSAL;
+      const refusal = text.isWellFormed() ? BadSignature : IllFormedData;
+      return this.#refuse(name, "AuthError", refusal);
     }
     const member = kind.presence ? this.#memberFor(channelData) : undefined;
     if (isRefusal(member)) {
@@ -2032,7 +2017,9 @@ class Connection
     }
     const text = userText(this.socketId, userData);
     if (!this.app.signer.permits(data?.auth, text)) {
-      const why = "the signature is not made for this connection and user";
+      const why = text.isWellFormed()
+        ? "the signature is not made for this connection and user"
+        : "user_data is not well-formed Unicode, it has a lone surrogate";
       return this.#refuseSignIn(why);
     }
     const user = checkUser(parseJson(userData), this.app.limits);

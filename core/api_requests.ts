@@ -12,6 +12,7 @@ import { isObject, parseJson } from "./protocol.ts";
 import { joinInfo } from "./queries.ts";
 import {
   type Credentials,
+  decodePart,
   equalsInConstantTime,
   hmac,
   requestTexts,
@@ -30,6 +31,13 @@ export function checkRequestSignature(
   query: URLSearchParams,
   nowMs: number,
 ): Refusal | null {
+  // Bytes that are no UTF-8 all become the same character, so that two requests would
+  // have one signature.
+  for (const run of url.search.match(/(?:%[0-9a-f]{2})+/gi) ?? []) {
+    if (decodePart(run) === null) {
+      return new Refusal(401, "The query is not well-formed UTF-8");
+    }
+  }
   if (query.get("auth_key") !== key) {
     return new Refusal(401, "auth_key is not the key of the app");
   }

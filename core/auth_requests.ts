@@ -5,7 +5,6 @@
  * @module
  */
 
-import type { Member, UserData } from "./calls.ts";
 import { decodeUtf8, readBody } from "./http.ts";
 import { isRefusal, type Limits, overLimit, quote, Refusal } from "./limits.ts";
 import {
@@ -14,7 +13,7 @@ import {
   type NamedChannel,
   REFUSAL,
 } from "./protocol.ts";
-import { checkMember, checkUser } from "./validation.ts";
+import { encodeMember, encodeUser } from "./validation.ts";
 
 // ---- Forms ------------------------------------------------------------------
 
@@ -92,8 +91,8 @@ export function parseAuthChannels(
 // ---- Answers of the program -------------------------------------------------
 
 /**
- * The member who may join a channel, by what `authorize` has returned; undefined
- * where nobody is named.
+ * The member who may join a channel, by what `authorize` has returned, as JSON text;
+ * undefined where nobody is named.
  *
  * @param acceptsUsers Whether users sign in: they may join a presence channel
  * without a member.
@@ -104,39 +103,37 @@ export function checkDecision(
   { name, kind }: NamedChannel,
   acceptsUsers: boolean,
   limits: Limits,
-): Member | Refusal | undefined {
+): string | Refusal | undefined {
   if (decision === true && (!kind.presence || acceptsUsers)) return undefined;
   // Only `true` or a member permits: a function that forgot to return does not.
   if (decision !== true && !isObject(decision)) {
     return new Refusal(403, `Joining ${quote(name)} is not allowed`);
   }
-  const member = checkMember(decision, limits);
+  const member = encodeMember(decision, limits);
   if (isRefusal(member)) {
     throw new TypeError(
       `Cannot authorize "${name}": what authorize returned is no member, ${member.error}`,
     );
   }
-  // As checkMember has just found.
-  return kind.presence ? decision as unknown as Member : undefined;
+  return kind.presence ? member : undefined;
 }
 
 /**
- * The user that `authenticate` has returned.
+ * The user that `authenticate` has returned, as JSON text.
  *
  * @throws {TypeError} If it is an object and no user.
  */
 export function checkAuthenticated(
   user: unknown,
   limits: Limits,
-): UserData | Refusal {
+): string | Refusal {
   // As with `authorize`, only a clear answer counts.
   if (!isObject(user)) return REFUSAL.UnknownUser;
-  const checked = checkUser(user, limits);
+  const checked = encodeUser(user, limits);
   if (isRefusal(checked)) {
     throw new TypeError(
       `Cannot authenticate: what authenticate returned is no user, ${checked.error}`,
     );
   }
-  // As checkUser has just found.
-  return user as unknown as UserData;
+  return checked;
 }

@@ -99,7 +99,9 @@ Deno.test("checkDecision permits by true or a member alone", () => {
   const member = { user_id: "ann" };
   assertEquals(decide(true, "private-a"), undefined);
   assertEquals(decide(member, "private-a"), undefined);
-  assertEquals(decide(member, "presence-a"), member);
+  assertEquals(decide(member, "presence-a"), JSON.stringify(member));
+  const disguised = { user_id: "bob", toJSON: () => member };
+  assertEquals(decide(disguised, "presence-a"), JSON.stringify(member));
   assertEquals(decide(true, "presence-a", true), undefined);
   for (const no of [false, null, undefined, 1, "true"]) {
     assertEquals(decide(no, "private-a"), 403);
@@ -116,7 +118,10 @@ Deno.test("checkDecision throws at what is no member", () => {
 
 Deno.test("checkAuthenticated returns a user, refuses nobody and throws at the rest", () => {
   const user = { id: "ann" };
-  assertEquals(checkAuthenticated(user, DEFAULT_LIMITS), user);
+  const json = JSON.stringify(user);
+  assertEquals(checkAuthenticated(user, DEFAULT_LIMITS), json);
+  const disguised = { id: "bob", toJSON: () => user };
+  assertEquals(checkAuthenticated(disguised, DEFAULT_LIMITS), json);
   for (const nobody of [null, undefined, false, true, "ann"]) {
     assert(isRefusal(checkAuthenticated(nobody, DEFAULT_LIMITS)));
   }

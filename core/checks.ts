@@ -130,9 +130,19 @@ export function having(methods: readonly string[], rule: string): Check {
 
 // ---- Texts ------------------------------------------------------------------
 
+/**
+ * Throws for a string with lone surrogates. As bytes they all become the same
+ * character, so that two keys would name one app, or two secrets sign alike.
+ */
+function checkWellFormed(value: unknown, field: Field): void {
+  if (typeof value !== "string" || value.isWellFormed()) return;
+  failSecret(value, field, "be well-formed Unicode, with no lone surrogate");
+}
+
 /** The check of a string by a pattern. */
 export function matching(pattern: RegExp, rule: string): Check {
   return (value, field) => {
+    checkWellFormed(value, field);
     const isRight = typeof value === "string" && pattern.test(value);
     if (!isRight) fail(value, field, rule);
   };
@@ -157,6 +167,7 @@ export const checkPath: Check = matching(
 );
 
 export function checkSecret(value: unknown, field: Field): void {
+  checkWellFormed(value, field);
   if (typeof value === "string" && value !== "") return;
   failSecret(value, field, "be a string that is not empty");
 }

@@ -145,6 +145,21 @@ Deno.test("a failure tells the kind of a secret, and nothing of the secret", () 
   }
 });
 
+Deno.test("a string with a lone surrogate is refused, and not repeated", () => {
+  const field = { subject: "Cannot test", name: "key" };
+  for (const check of [checkIdentifier, checkSecret, checkString, checkText]) {
+    for (const value of ["tofu\ud800", "\udc00tofu"]) {
+      const { message } = assertThrows(() => check(value, field), TypeError);
+      assertEquals(
+        message,
+        "Cannot test: key is a string of 5 characters, and must be " +
+          "well-formed Unicode, with no lone surrogate",
+      );
+    }
+    check("tofu😀", field);
+  }
+});
+
 Deno.test("each check takes the values of its rule, up to their bounds, and no others", () => {
   const text = matching(/^a+$/, "be some a");
   const method = having(["publish"], "publish");

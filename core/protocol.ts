@@ -111,6 +111,10 @@ export const REFUSAL = Object.freeze({
     401,
     "The signature is missing, or not made for this connection and channel",
   ),
+  IllFormedData: new Refusal(
+    401,
+    "The channel_data is not well-formed Unicode: it has a lone surrogate",
+  ),
   NoChannelData: new Refusal(
     401,
     "A presence channel needs channel_data, or a user who has signed in",

@@ -7,14 +7,25 @@
 
 import { Buffer } from "node:buffer";
 import { createHmac, timingSafeEqual } from "node:crypto";
-import type { ChannelAuth, Member, UserAuth, UserData } from "./calls.ts";
+import type { ChannelAuth, UserAuth } from "./calls.ts";
 import { isObject, parseJson } from "./protocol.ts";
 import { joinInfo } from "./queries.ts";
 
 // ---- Signing ----------------------------------------------------------------
 
-/** HMAC-SHA256 in lower-case hex, the only signature of the protocol. */
+/**
+ * HMAC-SHA256 in lower-case hex, the only signature of the protocol.
+ *
+ * @throws {TypeError} If either text is not well-formed Unicode. As bytes, all lone
+ * surrogates become the same character, so that two texts would have one signature.
+ */
 export function hmac(secret: string, text: string): string {
+  if (!secret.isWellFormed() || !text.isWellFormed()) {
+    const what = secret.isWellFormed() ? "text" : "secret";
+    throw new TypeError(
+      `Cannot sign: the ${what} is not well-formed Unicode, it has a lone surrogate`,
+    );
+  }
   return createHmac("sha256", secret).update(text).digest("hex");
 }
 
@@ -97,21 +108,28 @@ export class Signer {
   /** Whether `auth` is `key:signature` of a text. */
   permits(auth: unknown, text: string): boolean {
     const prefix = `${this.#credentials.key}:`;
-    return typeof auth === "string" && auth.startsWith(prefix) &&
+    return text.isWellFormed() && typeof auth === "string" &&
+      auth.startsWith(prefix) &&
       equalsInConstantTime(this.#sign(text), auth.slice(prefix.length));
   }
 
-  /** Signs a permission to subscribe. The arguments have been checked. */
-  authorize(socketId: string, channel: string, member?: Member): ChannelAuth {
-    const data = member && JSON.stringify(member);
+  /**
+   * Signs a permission to subscribe. The arguments have been checked.
+   *
+   * @param data The member as JSON text.
+   */
+  authorize(socketId: string, channel: string, data?: string): ChannelAuth {
     const signature = this.#sign(channelText(socketId, channel, data));
     const auth = `${this.#credentials.key}:${signature}`;
     return data === undefined ? { auth } : { auth, channel_data: data };
   }
 
-  /** Signs who a user is. The arguments have been checked. */
-  authenticate(socketId: string, user: UserData): UserAuth {
-    const data = JSON.stringify(user);
+  /**
+   * Signs who a user is. The arguments have been checked.
+   *
+   * @param data The user as JSON text.
+   */
+  authenticate(socketId: string, data: string): UserAuth {
     const signature = this.#sign(userText(socketId, data));
     const auth = `${this.#credentials.key}:${signature}`;
     return { auth, user_data: data };
@@ -191,8 +209,9 @@ export class Webhook {
    * @param request The webhook.
    */
   constructor(credentials: Credentials, request: WebhookRequest) {
+    // Each is read once: what is returned must be what the signature covers.
+    const { headers, rawBody } = request;
     const header = (name: string) => {
-      const { headers } = request;
       const value = headers instanceof Headers
         ? headers.get(name)
         : headers[name];
@@ -202,8 +221,9 @@ export class Webhook {
     this.#key = header("x-pusher-key");
     this.#signature = header("x-pusher-signature") ?? "";
     this.#contentType = header("content-type");
-    this.#body = request.rawBody;
-    const data = parseJson(request.rawBody);
+    this.#body = rawBody;
+    const isText = typeof rawBody === "string" && rawBody.isWellFormed();
+    const data = isText ? parseJson(rawBody) : undefined;
     // A signed webhook has the fields of its type; isValid checks the signature.
     this.#data = isObject(data) ? data as unknown as WebhookData : null;
   }
@@ -226,7 +246,10 @@ export class Webhook {
     return this.#contentType === "application/json";
   }
 
-  /** Whether the content type is right and the body is a JSON object. */
+  /**
+   * Whether the content type is right, and the body is a JSON object in well-formed
+   * Unicode.
+   */
   isBodyValid(): boolean {
     return this.isContentTypeValid() && this.#data !== null;
   }

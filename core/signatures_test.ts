@@ -1,4 +1,4 @@
-import { assert, assertEquals, assertFalse } from "@std/assert";
+import { assert, assertEquals, assertFalse, assertThrows } from "@std/assert";
 import {
   channelText,
   decodePart,
@@ -161,6 +161,24 @@ Deno.test("a Signer permits what is signed by its app for this text, and nothing
   }
 });
 
+Deno.test("no signature is made or accepted for a text with a lone surrogate", () => {
+  const signer = new Signer({ key: KEY, secret: SECRET });
+  const text = (id: string) =>
+    channelText("1.2", "presence-a", `{"user_id":"${id}"}`);
+  const auth = `${KEY}:${hmac(SECRET, text("\ufffd"))}`;
+  assert(signer.permits(auth, text("\ufffd")));
+  for (const id of ["\ud800", "\udc00", "\udc00\ud800"]) {
+    assertFalse(signer.permits(auth, text(id)), JSON.stringify(id));
+    assertThrows(() => hmac(SECRET, text(id)), TypeError, "text is not");
+    const { message } = assertThrows(() => hmac(`tofu${id}`, "a"), TypeError);
+    assertFalse(message.includes("tofu"), message);
+  }
+  // A pair of surrogates is a character like any other.
+  assert(
+    signer.permits(`${KEY}:${hmac(SECRET, text("\ud83d\ude00"))}`, text("😀")),
+  );
+});
+
 Deno.test("a Signer signs what clients expect from an auth endpoint, and permits it", () => {
   const signer = new Signer({ key: KEY, secret: SECRET });
   const hex = (name: string) =>
@@ -170,12 +188,15 @@ Deno.test("a Signer signs what clients expect from an auth endpoint, and permits
   });
   const member = { user_id: 10, user_info: { name: "Mr. Channels" } };
   const channel_data = JSON.stringify(member);
-  assertEquals(signer.authorize("1234.1234", "presence-foobar", member), {
-    auth: `${KEY}:${hex("A3")}`,
-    channel_data,
-  });
+  assertEquals(
+    signer.authorize("1234.1234", "presence-foobar", JSON.stringify(member)),
+    {
+      auth: `${KEY}:${hex("A3")}`,
+      channel_data,
+    },
+  );
   const user = { id: "12345" };
-  assertEquals(signer.authenticate("1234.1234", user), {
+  assertEquals(signer.authenticate("1234.1234", JSON.stringify(user)), {
     auth: `${KEY}:${hex("A2")}`,
     user_data: '{"id":"12345"}',
   });

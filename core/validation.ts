@@ -6,6 +6,7 @@
 
 import { Buffer } from "node:buffer";
 import type { KnownMember, Message } from "./backplane.ts";
+import type { Encryption } from "./calls.ts";
 import {
   exceedsBytes,
   isRefusal,
@@ -23,6 +24,7 @@ import {
   type NamedChannel,
   OWN_CHANNEL,
   parseChannelName,
+  parseJson,
   RESERVED_EVENT,
 } from "./protocol.ts";
 
@@ -60,6 +62,10 @@ export function checkPresenceName(
 export function checkUserId(id: unknown, limits: Limits): string | Refusal {
   if (typeof id !== "string" || id === "") {
     return new Refusal(400, "The user id is not a string with characters");
+  }
+  // It becomes part of a channel's name, where lone surrogates would be mixed up.
+  if (!id.isWellFormed()) {
+    return new Refusal(400, "The user id has a lone surrogate");
   }
   if (id.length <= limits.userIdLength) return id;
   const found = `The user id has ${id.length} characters`;
@@ -105,8 +111,10 @@ function checkUserInfo(info: unknown): string | Refusal {
   const isEmpty = info === undefined || info === null ||
     (Array.isArray(info) && info.length === 0);
   if (isEmpty) return "{}";
-  return isObject(info)
-    ? JSON.stringify(info)
+  // Its `toJSON` may return anything.
+  const json = isObject(info) ? JSON.stringify(info) : undefined;
+  return json?.startsWith("{")
+    ? json
     : new Refusal(400, "user_info is not an object");
 }
 
@@ -147,6 +155,29 @@ export function checkUser(value: unknown, limits: Limits): KnownUser | Refusal {
   return { id, userInfo, watchlist: [...new Set<string>(watched)] };
 }
 
+/**
+ * The JSON text of a member whom the program names. The text is what is checked and
+ * signed: the object itself may read differently the next time, by a getter, a proxy
+ * or `toJSON`.
+ */
+export function encodeMember(value: unknown, limits: Limits): string | Refusal {
+  return encodeChecked(value, (plain) => checkMember(plain, limits));
+}
+
+/** The JSON text of a user whom the program names; see {@linkcode encodeMember}. */
+export function encodeUser(value: unknown, limits: Limits): string | Refusal {
+  return encodeChecked(value, (plain) => checkUser(plain, limits));
+}
+
+function encodeChecked(
+  value: unknown,
+  check: (plain: unknown) => object | Refusal,
+): string | Refusal {
+  const json = JSON.stringify(value) ?? "";
+  const checked = check(parseJson(json));
+  return isRefusal(checked) ? checked : json;
+}
+
 // ---- Events -----------------------------------------------------------------
 
 /** One event to publish, checked. */
@@ -164,7 +195,38 @@ export type Seal = (
 ) => unknown;
 
 /**
- * Checks the fields of one event.
+ * Encrypts the data of the program's events on encrypted channels. It throws where
+ * the data would leave unencrypted.
+ */
+export function sealWith(encryption: Encryption | undefined): Seal {
+  return (channels, data, event) => {
+    const channel = channels.find(({ kind }) => kind.encrypted);
+    if (channel === undefined) return data;
+    const what = `Cannot trigger ${quote(event)} on "${channel.name}"`;
+    if (encryption === undefined) {
+      throw new TypeError(
+        `${what}: its data must be encrypted, and there is no encryption option`,
+      );
+    }
+    if (channels.length > 1) {
+      throw new TypeError(
+        `${what}: an event for an encrypted channel is for that channel alone`,
+      );
+    }
+    const json = JSON.stringify(data);
+    // The caller refuses data that has no JSON.
+    if (json === undefined) return undefined;
+    const sealed: unknown = encryption.encrypt(channel.name, json);
+    if (typeof sealed === "string") return sealed;
+    throw new TypeError(
+      `${what}: encrypt of the encryption option did not return a string`,
+    );
+  };
+}
+
+/**
+ * Checks the fields of one event. Each field is read once, and the result holds only
+ * what was read: what is published and encrypted is what was checked.
  *
  * @param seal Given for events of the program, whose data is not encrypted yet.
  */
@@ -173,7 +235,7 @@ export function parsePublish(
   limits: Limits,
   seal: Seal = (_, data) => data,
 ): Publish | Refusal {
-  const { name, channel } = fields;
+  const { name, channel, data: given } = fields;
   if (typeof name !== "string" || name === "") {
     return new Refusal(400, "The event has no name that is a string");
   }
@@ -186,22 +248,21 @@ export function parsePublish(
     fields.channels ?? (channel === undefined ? undefined : [channel]),
     limits,
   );
-  const sealed = isRefusal(channels) || fields.data === undefined
-    ? fields.data
-    : seal(channels, fields.data, name);
+  const sealed = isRefusal(channels) || given === undefined
+    ? given
+    : seal(channels, given, name);
   const data = typeof sealed === "string" ? sealed : JSON.stringify(sealed);
   if (data === undefined) return new Refusal(400, "The event has no data");
   const badData = checkEventData(data, limits);
   if (badData !== null) return badData;
   if (isRefusal(channels)) return channels;
-  const socketId = fields.socket_id === undefined || fields.socket_id === null
-    ? undefined
-    : checkSocketId(fields.socket_id);
+  const except = fields.socket_id ?? undefined;
+  const socketId = except === undefined ? undefined : checkSocketId(except);
   if (isRefusal(socketId)) return socketId;
   const info = checkInfo(fields.info);
   if (isRefusal(info)) return info;
-  const except = socketId === undefined ? {} : { exceptSocketId: socketId };
-  const message = { event: name, data, ...except, logged: true };
+  const excepted = socketId === undefined ? {} : { exceptSocketId: socketId };
+  const message = { event: name, data, ...excepted, logged: true };
   return { channels, message, info };
 }
 
@@ -224,15 +285,14 @@ function checkChannelNames(
   value: unknown,
   limits: Limits,
 ): NamedChannel[] | Refusal {
-  if (!Array.isArray(value) || value.length === 0) {
-    return new Refusal(400, "The event has no channels");
-  }
-  if (value.length > limits.channelsPerEvent) {
-    const found = `The event has ${value.length} channels`;
+  const names: unknown[] = Array.isArray(value) ? [...value] : [];
+  if (names.length === 0) return new Refusal(400, "The event has no channels");
+  if (names.length > limits.channelsPerEvent) {
+    const found = `The event has ${names.length} channels`;
     return overLimit("channelsPerEvent", limits, found);
   }
   const channels: NamedChannel[] = [];
-  for (const name of new Set<unknown>(value)) {
+  for (const name of new Set(names)) {
     const kind = checkTarget(name, limits);
     if (isRefusal(kind)) return kind;
     // checkTarget has refused a name that is not a string.
@@ -256,15 +316,16 @@ export function parseBatch(
   limits: Limits,
   seal?: Seal,
 ): Publish[] | Refusal {
-  if (!Array.isArray(value) || value.length === 0) {
+  const items: unknown[] = Array.isArray(value) ? [...value] : [];
+  if (items.length === 0) {
     return new Refusal(400, "The batch is not an array with events");
   }
-  if (value.length > limits.eventsPerBatch) {
-    const found = `The batch has ${value.length} events`;
+  if (items.length > limits.eventsPerBatch) {
+    const found = `The batch has ${items.length} events`;
     return overLimit("eventsPerBatch", limits, found);
   }
   const publishes: Publish[] = [];
-  for (const item of value) {
+  for (const item of items) {
     const publish = isObject(item)
       ? parsePublish({ ...item, channels: undefined }, limits, seal)
       : new Refusal(400, "An event of the batch is not an object");

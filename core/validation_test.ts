@@ -15,8 +15,11 @@ import {
   checkUser,
   checkUserId,
   checkUserInfoSize,
+  encodeMember,
+  encodeUser,
   parseBatch,
   parsePublish,
+  type Publish,
   type Seal,
 } from "./validation.ts";
 
@@ -299,6 +302,82 @@ Deno.test("checkMember refuses what is no object, a user_id of another kind and 
   }
 });
 
+/** An object whose fields read differently the second time. */
+function fickle(first: object, then: object): object {
+  let reads = 0;
+  return new Proxy(first, {
+    ownKeys: () => Reflect.ownKeys(reads++ === 0 ? first : then),
+    get: (_, name) => Reflect.get(reads <= 1 ? first : then, name),
+    getOwnPropertyDescriptor: (_, name) =>
+      Reflect.getOwnPropertyDescriptor(first, name),
+  });
+}
+
+Deno.test("encodeMember and encodeUser return the text that they have checked", () => {
+  const member = fickle({ user_id: "ann" }, { user_id: "root" });
+  assertEquals(encodeMember(member, LIMITS), '{"user_id":"ann"}');
+  const user = fickle({ id: "ann" }, { id: "root" });
+  assertEquals(encodeUser(user, LIMITS), '{"id":"ann"}');
+  // What a `toJSON` returns is what counts.
+  const disguised = (value: unknown) => ({
+    user_id: "ann",
+    id: "ann",
+    toJSON: () => value,
+  });
+  const root = disguised({ user_id: "root", id: "root" });
+  assertEquals(encodeMember(root, LIMITS), '{"user_id":"root","id":"root"}');
+  assertEquals(encodeUser(root, LIMITS), '{"user_id":"root","id":"root"}');
+  for (const value of [undefined, null, "ann", 1, ["ann"], { user_id: "" }]) {
+    assert(isRefusal(encodeMember(disguised(value), LIMITS)), `${value}`);
+    assert(isRefusal(encodeUser(disguised(value), LIMITS)), `${value}`);
+  }
+});
+
+Deno.test("a user_info whose toJSON returns no object is refused", () => {
+  for (const value of [undefined, null, 5, "a", ["a"], true]) {
+    const user_info = { toJSON: () => value };
+    for (
+      const checked of [
+        checkMember({ user_id: "1", user_info }, LIMITS),
+        checkUser({ id: "1", user_info }, LIMITS),
+      ]
+    ) {
+      assertEquals(verdict(checked), [
+        400,
+        null,
+        "user_info is not an object",
+      ]);
+    }
+  }
+  const user_info = { toJSON: () => ({ name: "Ann" }) };
+  assertEquals(checkMember({ user_id: "1", user_info }, LIMITS), {
+    userId: "1",
+    userInfo: '{"name":"Ann"}',
+  });
+});
+
+Deno.test("a lone surrogate is refused in a user id, and is escaped elsewhere", () => {
+  for (const id of ["\ud800", "a\udc00"]) {
+    const error = "The user id has a lone surrogate";
+    assertEquals(verdict(checkUserId(id, LIMITS)), [400, null, error]);
+    assertEquals(verdict(checkUser({ id }, LIMITS)), [400, null, error]);
+    const channel = `#server-to-user-${id}`;
+    const publish = parsePublish({ ...publishing, channel }, LIMITS);
+    assertEquals(verdict(publish), [400, null, error]);
+    assert(isRefusal(checkChannelName(`news${id}`, LIMITS)));
+    assert(isRefusal(checkSocketId(`1.2${id}`)));
+    const texts = [
+      encodeMember({ user_id: id, user_info: { [id]: id } }, LIMITS),
+      encodeUser({ id: "1", more: [id] }, LIMITS),
+    ];
+    for (const text of texts) {
+      assert(typeof text === "string" && text.isWellFormed(), `${text}`);
+    }
+    const event = parsePublish({ ...publishing, data: { a: id } }, LIMITS);
+    assert(!isRefusal(event) && event.message.data.isWellFormed());
+  }
+});
+
 Deno.test("checkUser takes an id, user_info and a watchlist of distinct ids", () => {
   assertEquals(checkUser({ id: "7" }, LIMITS), {
     id: "7",
@@ -506,6 +585,91 @@ Deno.test("parsePublish has data sealed for the channels that were checked, and 
   parsePublish({ ...fields, channels: ["a b"] }, LIMITS, seal);
   parsePublish({ ...fields, data: undefined }, LIMITS, seal);
   assertEquals(sealed.length, 1);
+});
+
+Deno.test("parsePublish and parseBatch read each field once, and publish what they have checked", () => {
+  const seal: Seal = (channels, data) =>
+    channels.some(({ kind }) => kind.encrypted) ? "sealed" : data;
+  /** An event whose fields each answer once as given, then with others. */
+  const fields = (first: object) => {
+    const read = new Set<PropertyKey>();
+    return new Proxy({ name: "a", data: "clear", ...first }, {
+      get(target, name) {
+        const again = { name: "a", channel: "news", channels: ["news"] };
+        const source = read.has(name) ? again : target;
+        read.add(name);
+        return Reflect.get(source, name);
+      },
+    });
+  };
+  const encrypted = "private-encrypted-a";
+  const cases: [publish: unknown, channel: string, data: string][] = [
+    [
+      parsePublish(fields({ channels: [encrypted] }), LIMITS, seal),
+      encrypted,
+      "sealed",
+    ],
+    [
+      parsePublish(fields({ channel: encrypted }), LIMITS, seal),
+      encrypted,
+      "sealed",
+    ],
+    [
+      parsePublish(
+        { ...publishing, channel: "news", channels: [encrypted] },
+        LIMITS,
+        seal,
+      ),
+      encrypted,
+      "sealed",
+    ],
+    [
+      parsePublish(
+        {
+          ...publishing,
+          data: "clear",
+          channel: encrypted,
+          channels: ["news"],
+        },
+        LIMITS,
+        seal,
+      ),
+      "news",
+      "clear",
+    ],
+    [
+      [parseBatch([fields({ channel: encrypted })], LIMITS, seal)].flat()[0],
+      encrypted,
+      "sealed",
+    ],
+    [
+      [
+        parseBatch(
+          [{ ...publishing, channel: encrypted, channels: ["news"] }],
+          LIMITS,
+          seal,
+        ),
+      ].flat()[0],
+      encrypted,
+      "sealed",
+    ],
+  ];
+  for (const [publish, channel, data] of cases) {
+    assert(!isRefusal(publish));
+    const { channels, message } = publish as Publish;
+    assertEquals(channels.map(({ name }) => name), [channel]);
+    assertEquals(message.data, data);
+  }
+  // A list is copied before it is counted.
+  const names = Object.assign(["news"], {
+    *[Symbol.iterator]() {
+      for (let i = 0; i < 101; i++) yield `news${i}`;
+    },
+  });
+  assertEquals(
+    refusal(parsePublish({ ...publishing, channels: names }, LIMITS)),
+    [400, "channelsPerEvent"],
+  );
 });
 
 // ---- Batches ----------------------------------------------------------------

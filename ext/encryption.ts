@@ -35,6 +35,7 @@ import { Buffer } from "node:buffer";
 import { createHash } from "node:crypto";
 import { secretbox } from "npm:@noble/ciphers@2.4.0/salsa.js";
 import { failSecret, type Field, objectOf } from "../core/checks.ts";
+import { isObject } from "../core/protocol.ts";
 import type { Encryption } from "../mod.ts";
 
 /** Options of {@linkcode encryption}. */
@@ -89,15 +90,18 @@ const MAX_SECRETS = 1_000;
  * @param options The master key.
  * @returns Two functions, which work without their object, too.
  * @throws {TypeError} If an option is unknown, or the key is not 32 bytes in
- * base64.
+ * base64. The functions throw it if a text is not well-formed Unicode.
  */
 export function encryption(options: EncryptionOptions): Encryption {
-  checkOptions(options, { subject: "Cannot create an encryption", name: "" });
-  const masterKey = Buffer.from(options.masterKeyBase64, "base64");
+  // A copy: the key that is used is the key that was checked.
+  const own = isObject(options) ? { ...options } : options;
+  checkOptions(own, { subject: "Cannot create an encryption", name: "" });
+  const masterKey = Buffer.from(own.masterKeyBase64, "base64");
   // In the order of their last use.
   const secrets = new Map<string, Uint8Array>();
 
   const secretOf = (channel: string): Uint8Array => {
+    checkText(channel, "the channel's name");
     const secret = secrets.get(channel) ??
       createHash("sha256").update(channel, "utf8").update(masterKey).digest();
     secrets.delete(channel);
@@ -113,6 +117,7 @@ export function encryption(options: EncryptionOptions): Encryption {
 
   return {
     encrypt(channel, json) {
+      checkText(json, "the data");
       const nonce = crypto.getRandomValues(new Uint8Array(NONCE_BYTES));
       const box = secretbox(secretOf(channel), nonce).seal(Buffer.from(json));
       return JSON.stringify({
@@ -122,6 +127,17 @@ export function encryption(options: EncryptionOptions): Encryption {
     },
     sharedSecret: (channel) => base64(secretOf(channel)),
   };
+}
+
+/**
+ * Throws for lone surrogates. As bytes they all become the same character: two
+ * channels would share a secret, and the data would arrive changed.
+ */
+function checkText(text: string, what: string): void {
+  if (typeof text === "string" && text.isWellFormed()) return;
+  throw new TypeError(
+    `Cannot encrypt: ${what} is not a string of well-formed Unicode`,
+  );
 }
 
 function base64(bytes: Uint8Array): string {

@@ -164,6 +164,36 @@ Deno.test("sharedSecret stays right over more channels than are remembered", () 
   assertEquals(open(encrypt(E1.channel, "1"), E1.sharedSecret), "1");
 });
 
+Deno.test("encryption refuses texts with a lone surrogate, without repeating them", () => {
+  const { masterKeyBase64 } = E1;
+  const { encrypt, sharedSecret } = encryption({ masterKeyBase64 });
+  for (const text of ["\ud800", "tofu\udc00", 5, undefined]) {
+    for (
+      const call of [
+        () => sharedSecret(text as string),
+        () => encrypt(text as string, "1"),
+        () => encrypt("private-encrypted-a", text as string),
+      ]
+    ) {
+      const { message } = assertThrows(call, TypeError, "Cannot encrypt");
+      assertFalse(/tofu|AAEC/.test(message), message);
+    }
+  }
+});
+
+Deno.test("encryption uses the key that it has checked", () => {
+  let reads = 0;
+  const { sharedSecret } = encryption({
+    get masterKeyBase64() {
+      return ++reads === 1 ? E1.masterKeyBase64 : "another";
+    },
+  });
+  assertEquals(
+    sharedSecret("private-encrypted-foobar"),
+    E1.sharedSecret,
+  );
+});
+
 // ---- Options ----------------------------------------------------------------
 
 Deno.test("encryption refuses what is not 32 bytes in base64, without repeating it", () => {

@@ -175,6 +175,85 @@ eachBackplane(
   },
 );
 
+Deno.test("what is encrypted and published is what was checked, whatever arguments read like later", async () => {
+  const encryption = new FakeCipher();
+  await using server = serve({ encryption });
+  await using client = await server.connect();
+  await client.join("news");
+  await client.join("private-encrypted-a");
+  await client.framesUntilPong();
+  const { pusher } = server;
+  const channel = "private-encrypted-a";
+  /** Answers as given, and once it was asked about the data, otherwise. */
+  const item = () => {
+    let wasRead = false;
+    return new Proxy({ channel, name: "e", data: CLEAR }, {
+      get(target, name) {
+        const value = Reflect.get(target, name);
+        const answer = wasRead && name === "channel" ? "news" : value;
+        wasRead ||= name === "data";
+        return answer;
+      },
+    });
+  };
+  const names = [channel];
+  // Encoding the data changes the list of channels.
+  const data = {
+    toJSON() {
+      names[0] = "news";
+      return CLEAR;
+    },
+  };
+  const params = { channel: "news", channels: ["news"], name: "n", data: 1 };
+  const both = { channel, channels: ["news"], name: "e", data: CLEAR };
+  const calls = [
+    () => pusher.triggerBatch([both]),
+    () => pusher.triggerBatch([item()]),
+    () => pusher.trigger(channel, "e", CLEAR, params as object),
+    () => pusher.trigger(names, "e", data),
+  ];
+  for (const call of calls) {
+    await call();
+    const frames = await client.framesUntilPong();
+    assertEquals(frames.map((frame) => frame.channel), [channel]);
+    assertEquals(
+      decrypted(frames[0]?.data as string),
+      `key ${channel} "${CLEAR}"`,
+    );
+  }
+  assert(!JSON.stringify(server.journal.entries).includes(CLEAR));
+  // A second channel in the parameters is no channel.
+  assertThrows(
+    () =>
+      pusher.trigger(
+        undefined as unknown as string,
+        "e",
+        CLEAR,
+        params as object,
+      ),
+    TypeError,
+  );
+});
+
+Deno.test("trigger refuses what encrypt returns if that is no string", async () => {
+  for (
+    const answer of [undefined, null, 5, { ciphertext: 1 }, async () => {}]
+  ) {
+    const encryption = {
+      encrypt: () => answer,
+      sharedSecret: () => "",
+    } as unknown as Encryption;
+    await using server = serve({ encryption });
+    const { message } = assertThrows(
+      () => server.pusher.trigger("private-encrypted-a", "e", CLEAR),
+      TypeError,
+      "did not return a string",
+    );
+    assert(!message.includes(CLEAR), message);
+    assertEquals(server.journal.calls("published"), []);
+  }
+});
+
 Deno.test("trigger refuses encrypted channels at once when there is no encryption", async () => {
   await using server = serve();
   await using client = await server.connect();

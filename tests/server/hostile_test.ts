@@ -27,6 +27,7 @@ import {
   dataOf,
   type Frame,
   type RawClient,
+  userAuth,
   wireFrame,
 } from "../support/wire.ts";
 
@@ -401,6 +402,45 @@ Deno.test("channel_data of any kind is accepted as a member or refused as data",
     const { status } = dataOf(await client.next("pusher:subscription_error"));
     assert(status === 400 || status === 401, JSON.stringify(channel_data));
   }
+});
+
+Deno.test("a signature for one text is none for a text with a lone surrogate", async () => {
+  await using stage = await Stage.set();
+  await using client = await stage.server.connect();
+  // As bytes, both texts are the same.
+  const member = (id: string) => `{"user_id":"${id}"}`;
+  const user = (id: string) => `{"id":"${id}"}`;
+  const channel = "presence-a";
+  for (const id of ["\ud800", "\udc00"]) {
+    const ids = [APP, client.socketId] as const;
+    const auth = channelAuth(...ids, channel, member("\ufffd"));
+    const data = { channel, auth, channel_data: member(id) };
+    client.send({ event: "pusher:subscribe", data });
+    const refused = dataOf(await client.next("pusher:subscription_error"));
+    assertEquals([refused.type, refused.status], ["AuthError", 401]);
+    assertMatch(refused.error, /^The channel_data is not well-formed Unicode/);
+    assert(!refused.error.includes(id));
+    const signed = userAuth(...ids, user("\ufffd"));
+    const signin = { auth: signed, user_data: user(id) };
+    client.send({ event: "pusher:signin", data: signin });
+    const { code, message } = dataOf(await client.next("pusher:error"));
+    assertEquals(code, 4009);
+    assertMatch(message, /user_data is not well-formed Unicode/);
+    assert(!message.includes(id));
+  }
+  const { server } = stage;
+  const path = "/channels/presence-witness/users";
+  const wrong = await server.api("GET", path, { query: { info: "\ufffd" } });
+  assertEquals(wrong.status, 200);
+  const request = signedRequest(server.url, "GET", path, {
+    query: { info: "\ufffd" },
+  });
+  // The same signature, over other bytes that stand for no character.
+  const url = request.url.replace("%EF%BF%BD", "%FF");
+  assert(url !== request.url);
+  const { status, text } = await read(await fetch(url));
+  assertEquals(status, 401);
+  assertMatch(text, /The query is not well-formed UTF-8/);
 });
 
 Deno.test("client events of any depth are relayed or refused with 4301", async () => {

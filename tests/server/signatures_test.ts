@@ -199,6 +199,43 @@ Deno.test("authenticateUser refuses socket ids and users that could be anything 
   }
 });
 
+Deno.test("authorizeChannel and authenticateUser sign what they have checked", async () => {
+  await using pusher = new Pusher();
+  const disguised = (value: object) => ({
+    user_id: "ann",
+    id: "ann",
+    toJSON: () => value,
+  });
+  const { channel_data } = pusher.authorizeChannel(
+    "1.1",
+    "presence-a",
+    disguised({ user_id: "bob" }),
+  );
+  assertEquals(channel_data, '{"user_id":"bob"}');
+  const { user_data } = pusher.authenticateUser(
+    "1.1",
+    disguised({ id: "bob" }),
+  );
+  assertEquals(user_data, '{"id":"bob"}');
+  assertThrows(
+    () => pusher.authorizeChannel("1.1", "presence-a", disguised({})),
+    TypeError,
+    "user_id",
+  );
+  assertThrows(
+    () => pusher.authenticateUser("1.1", disguised({ user_id: "bob" })),
+    TypeError,
+    "user id",
+  );
+  // The JSON of a lone surrogate is an escape, which is well-formed.
+  const member = { user_id: "ann", user_info: { name: "\ud800" } };
+  const signed = pusher.authorizeChannel("1.1", "presence-a", member);
+  assertEquals(
+    signed.channel_data,
+    String.raw`{"user_id":"ann","user_info":{"name":"\ud800"}}`,
+  );
+});
+
 // ---- Requests ---------------------------------------------------------------
 
 /** A handler for the published examples, at the time they were made. */
@@ -400,43 +437,6 @@ Deno.test("the published requests to terminate connections are accepted in their
   }
 });
 
-// ---- Webhooks ---------------------------------------------------------------
-
-Deno.test("webhook verifies and reads what was signed", async () => {
-  await using pusher = new Pusher({ key: DOCS.key, secret: DOCS.secret });
-  const rawBody =
-    '{"time_ms":1327078148132,"events":[{"name":"channel_occupied","channel":"presence-foobar"},{"name":"member_added","channel":"presence-foobar","user_id":"10"}]}';
-  const headers = {
-    "content-type": "application/json",
-    "x-pusher-key": DOCS.key,
-    "x-pusher-signature":
-      "25af8e638a8074c9d01c99baa709a42a5de62c3629a78a9fee6181a5b3873655",
-  };
-  for (const given of [headers, new Headers(headers)]) {
-    const webhook = pusher.webhook({ headers: given, rawBody });
-    assert(webhook.isValid());
-    assert(webhook.isContentTypeValid() && webhook.isBodyValid());
-    assertEquals(webhook.getTime(), new Date(1_327_078_148_132));
-    assertEquals(webhook.getEvents(), [
-      { name: "channel_occupied", channel: "presence-foobar" },
-      { name: "member_added", channel: "presence-foobar", user_id: "10" },
-    ]);
-    assertEquals(webhook.getData(), JSON.parse(rawBody));
-  }
-  // Signed by another app, whose credentials are at hand.
-  const tofu = {
-    headers: {
-      "content-type": "application/json",
-      "x-pusher-key": "123456789",
-      "x-pusher-signature":
-        "c17257e92037cd7de407ebc1ed174ceb7b2e518db127f44411b9ffc4f5b28cc5",
-    },
-    rawBody:
-      '{"time_ms":1403175510755,"events":[{"channel":"test_channel","name":"channel_vacated"}]}',
-  };
-  const extra = { key: "123456789", secret: "tofu" };
-  assertEquals(pusher.webhook(tofu).isValid(), false);
-  assertEquals(pusher.webhook(tofu).isValid(extra), true);
 Deno.test("requests with an info list are accepted as the PHP SDK signs and sends them", async () => {
   await using server = serve();
   await using client = await server.connect();
@@ -482,6 +482,43 @@ Deno.test("requests with an info list are accepted as the PHP SDK signs and send
   }
 });
 
+// ---- Webhooks ---------------------------------------------------------------
+
+Deno.test("webhook verifies and reads what was signed", async () => {
+  await using pusher = new Pusher({ key: DOCS.key, secret: DOCS.secret });
+  const rawBody =
+    '{"time_ms":1327078148132,"events":[{"name":"channel_occupied","channel":"presence-foobar"},{"name":"member_added","channel":"presence-foobar","user_id":"10"}]}';
+  const headers = {
+    "content-type": "application/json",
+    "x-pusher-key": DOCS.key,
+    "x-pusher-signature":
+      "25af8e638a8074c9d01c99baa709a42a5de62c3629a78a9fee6181a5b3873655",
+  };
+  for (const given of [headers, new Headers(headers)]) {
+    const webhook = pusher.webhook({ headers: given, rawBody });
+    assert(webhook.isValid());
+    assert(webhook.isContentTypeValid() && webhook.isBodyValid());
+    assertEquals(webhook.getTime(), new Date(1_327_078_148_132));
+    assertEquals(webhook.getEvents(), [
+      { name: "channel_occupied", channel: "presence-foobar" },
+      { name: "member_added", channel: "presence-foobar", user_id: "10" },
+    ]);
+    assertEquals(webhook.getData(), JSON.parse(rawBody));
+  }
+  // Signed by another app, whose credentials are at hand.
+  const tofu = {
+    headers: {
+      "content-type": "application/json",
+      "x-pusher-key": "123456789",
+      "x-pusher-signature":
+        "c17257e92037cd7de407ebc1ed174ceb7b2e518db127f44411b9ffc4f5b28cc5",
+    },
+    rawBody:
+      '{"time_ms":1403175510755,"events":[{"channel":"test_channel","name":"channel_vacated"}]}',
+  };
+  const extra = { key: "123456789", secret: "tofu" };
+  assertEquals(pusher.webhook(tofu).isValid(), false);
+  assertEquals(pusher.webhook(tofu).isValid(extra), true);
   assertEquals(pusher.webhook(tofu).isValid([extra]), true);
   assertEquals(
     pusher.webhook(tofu).isValid({ ...extra, secret: "x" }),
@@ -515,4 +552,27 @@ Deno.test("requests with an info list are accepted as the PHP SDK signs and send
   assertThrows(() => broken.getData(), Error);
   assertThrows(() => broken.getEvents(), Error);
   assertThrows(() => broken.getTime(), Error);
+});
+
+Deno.test("a webhook is read once, and is not valid with a lone surrogate", async () => {
+  await using pusher = new Pusher({ key: DOCS.key, secret: DOCS.secret });
+  const body = (name: string) => `{"time_ms":1,"events":[{"name":"${name}"}]}`;
+  const headers = {
+    "content-type": "application/json",
+    "x-pusher-key": DOCS.key,
+    "x-pusher-signature": hmac(DOCS.secret, body("\ufffd")),
+  };
+  assert(pusher.webhook({ headers, rawBody: body("\ufffd") }).isValid());
+  const other = pusher.webhook({ headers, rawBody: body("\ud800") });
+  assertEquals([other.isValid(), other.isBodyValid()], [false, false]);
+  assertThrows(() => other.getEvents(), TypeError);
+  let reads = 0;
+  const webhook = pusher.webhook({
+    headers,
+    get rawBody() {
+      return body(++reads === 1 ? "\ufffd" : "forged");
+    },
+  });
+  assert(webhook.isValid());
+  assertEquals(webhook.getEvents(), [{ name: "\ufffd" }]);
 });
