@@ -18,6 +18,7 @@
 
 import { parseArgs } from "node:util";
 import { isObject, parseJson } from "./core/protocol.ts";
+import { answerSubprotocol, chooseSubprotocol } from "./core/upgrade.ts";
 import { fallback } from "./ext/fallback.ts";
 import { type Webhooks, webhooks } from "./ext/webhooks.ts";
 import {
@@ -398,8 +399,10 @@ function standalone(
  * failed upgrade, so a client would retry for ever.
  */
 function refuseSocket(request: Request): Response {
+  const subprotocol = chooseSubprotocol(request);
   try {
     const { socket, response } = Deno.upgradeWebSocket(request);
+    answerSubprotocol(response, subprotocol);
     socket.addEventListener("open", () => {
       const message = "There is no such path";
       const data = { code: 4005, message };

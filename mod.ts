@@ -200,6 +200,11 @@ import {
   withinMs,
 } from "./core/time.ts";
 import {
+  answerSubprotocol,
+  chooseSubprotocol,
+  namedVersion,
+} from "./core/upgrade.ts";
+import {
   checkChannelName,
   checkClientEvent,
   checkMember,
@@ -886,6 +891,7 @@ function upgrade(
 ): Response {
   const admission = server.admit(key ?? "", request);
   if (server.isOverrun(admission)) return refuse(REFUSAL.OverCapacity);
+  const subprotocol = chooseSubprotocol(request);
   let upgraded;
   try {
     // Liveness decides when a silent client is gone, not the runtime.
@@ -893,6 +899,7 @@ function upgrade(
   } catch {
     return refuse(REFUSAL.BadUpgrade);
   }
+  answerSubprotocol(upgraded.response, subprotocol);
   const socket: PusherSocket = upgraded.socket;
   socket[ADMITTED] = { server, admission };
   socket.addEventListener("open", socketOnOpen);
@@ -1285,11 +1292,12 @@ class Server implements BackplaneNode, InboxServices, OutboxServices {
   admit(key: string, request: Request): Admission {
     const app = this.appsByKey.get(key) ?? null;
     const url = new URL(request.url);
+    const version = namedVersion(url.searchParams, request);
     const refusal = app === null
       ? CLOSE.UnknownApp
       : !app.enabled
       ? CLOSE.AppDisabled
-      : checkVersion(url.searchParams.get("protocol"), this.#strictProtocol) ??
+      : checkVersion(version, this.#strictProtocol) ??
         (this.judgeOrigin(app.origins, request) ? null : CLOSE.OriginRefused);
     const hasHistory = this.history !== null;
     const extensions = readExtensions(url, this.path, hasHistory);

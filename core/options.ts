@@ -136,7 +136,10 @@ export interface PusherOptions<Events = AnyEvents> {
    * @default {15000}
    */
   pongTimeoutMs?: number | undefined;
-  /** Whether clients that name no protocol version are refused. @default {false} */
+  /**
+   * Whether clients that name no protocol version, neither in the query nor by a
+   * subprotocol, are refused. @default {false}
+   */
   strictProtocol?: boolean | undefined;
   /**
    * The events that the server keeps for clients which lose their connection, to

@@ -348,6 +348,18 @@ Deno.test("cli.ts closes a socket on an unknown path with 4005", async () => {
     socket.frames.map(({ event, data }) => [event, data]),
     [["pusher:error", { code: 4005, message: "There is no such path" }]],
   );
+  // A browser that has offered a subprotocol needs its name in the answer.
+  const name = "pusher-channels-protocol-7";
+  const offering = new WebSocket(
+    `${cli.url.replace("http", "ws")}/nowhere`,
+    ["chat", name],
+  );
+  const offered = Promise.withResolvers<[protocol: string, code: number]>();
+  offering.onclose = ({ code }) => offered.resolve([offering.protocol, code]);
+  assertEquals(
+    await within(DEADLINE_MS, "close", offered.promise),
+    [name, 4005],
+  );
   const response = await fetch(`${cli.url}/nowhere`);
   assertEquals(response.status, 404);
   assertEquals(Object.keys(await response.json()), ["error"]);
