@@ -38,6 +38,9 @@
 
 import { checkRequestSignature, readApiBody } from "./core/api_requests.ts";
 import {
+  type AnswerRules,
+  AnswerTime,
+  type AuthApps,
   type AuthForm,
   checkAuthenticated,
   checkDecision,
@@ -65,7 +68,6 @@ import type {
   AnyEvents,
   Authenticate,
   Authorize,
-  AuthorizeContext,
   BatchEvent,
   ChannelAuth,
   ChannelCounts,
@@ -980,7 +982,7 @@ async function serveApi(
   if (request.method !== apiRoute.method) {
     return refuseMethod(apiRoute.method);
   }
-  if (server.isClosed) return refuse(REFUSAL.ShuttingDown);
+  if (server.ended.aborted) return refuse(REFUSAL.ShuttingDown);
   return await whenStarted(server, async () => {
     const answer = await answerCall(app, apiRoute, request, url, rest[1] ?? "");
     if (!isRefusal(answer)) return Response.json(answer);
@@ -1011,7 +1013,7 @@ async function answerCall(
   const now = server.clock.now();
   const unsigned = checkRequestSignature(app, method, url, query, now);
   if (unsigned !== null) return unsigned;
-  const body = await readApiBody(request, query, app.limits);
+  const body = await readApiBody(request, query, app.limits, server);
   if (isRefusal(body)) return body;
   const name = decodePart(part);
   if (name === null) return REFUSAL.BadPath;
@@ -1129,10 +1131,13 @@ async function authenticateForm(
   { request, app, socketId, params }: AuthForm<App>,
   authenticate: Authenticate,
 ): Promise<object | Refusal> {
+  using time = answerTime(app, "authenticating a user");
   try {
-    const context = { app: app.id, socketId, params };
-    const answer = await authenticate(request, context);
-    const user = checkAuthenticated(answer, app.limits);
+    const context = { app: app.id, socketId, params, signal: time.signal };
+    const answer = await time.wait(authenticate(request, context));
+    const user = isRefusal(answer)
+      ? answer
+      : checkAuthenticated(answer, app.limits);
     return isRefusal(user) ? user : app.signer.authenticate(socketId, user);
   } catch (error) {
     app.server.hooks.fail(error, "authenticating a user", app.id);
@@ -1147,9 +1152,13 @@ async function authorizeForm(
 ): Promise<object | Refusal> {
   const named = parseAuthChannels(params, app.limits);
   if (isRefusal(named)) return named;
-  const context = { app: app.id, socketId, params };
-  const decide = (channel: string) =>
-    authorizeOne(app, authorize, request, { ...context, channel });
+  using time = answerTime(app, "authorizing a channel");
+  const { signal } = time;
+  const decide = (channel: string) => {
+    const context = { app: app.id, socketId, params, signal, channel };
+    const ask = () => time.wait(authorize(request, context));
+    return authorizeOne(app, channel, socketId, ask);
+  };
   if (typeof named === "string") return await decide(named);
   const channels = await Promise.all(named.map(async (channel) => {
     const answer = await decide(channel);
@@ -1163,18 +1172,18 @@ async function authorizeForm(
 /** Asks the program about one channel. */
 async function authorizeOne(
   app: App,
-  authorize: Authorize,
-  request: Request,
-  context: AuthorizeContext,
+  name: string,
+  socketId: string,
+  ask: () => Promise<unknown>,
 ): Promise<ChannelAuth | Refusal> {
-  const { channel: name, socketId } = context;
   const kind = checkChannelName(name, app.limits);
   if (isRefusal(kind)) return kind;
   if (!kind.auth) return REFUSAL.PublicChannel;
   const channel = { name, kind };
   const acceptsUsers = app.server.authenticate !== undefined;
   try {
-    const decision = await authorize(request, context);
+    const decision = await ask();
+    if (isRefusal(decision)) return decision;
     const member = checkDecision(decision, channel, acceptsUsers, app.limits);
     if (isRefusal(member)) return member;
     return app.authorize(socketId, channel, member);
@@ -1184,13 +1193,25 @@ async function authorizeOne(
   }
 }
 
+function answerTime({ id, server }: App, during: string): AnswerTime {
+  return new AnswerTime(server, (error) => {
+    server.hooks.fail(error, during, id);
+  });
+}
+
 // ---- Server and App ---------------------------------------------------------
 // What all apps share: connections, backplane, hooks, liveness and the shutdown.
 // Every event goes to the backplane through publish and comes back through deliver.
 // Every join and leave is stated to the backplane and comes back through changed.
 
 /** A Pusher server without its public face. */
-class Server implements BackplaneNode, InboxServices, OutboxServices {
+class Server
+  implements
+    BackplaneNode,
+    InboxServices,
+    OutboxServices,
+    AuthApps<App>,
+    AnswerRules {
   readonly id: string = crypto.randomUUID();
   readonly appsById = new Map<string, App>();
   readonly appsByKey = new Map<string, App>();
@@ -1215,10 +1236,10 @@ class Server implements BackplaneNode, InboxServices, OutboxServices {
   readonly schedule: OutboxSchedule;
   /** Settles when the backplane has started; null once it has. */
   starting: Promise<void> | null = null;
-  /** Whether {@linkcode close} has finished. */
-  isClosed = false;
   /** Incoming frames that were dropped for a limit. */
   droppedFrames = 0;
+  readonly answerTimeoutMs: number;
+  readonly bodyTimeoutMs: number;
   readonly #strictProtocol: boolean;
   /** Calls of the backplane that have not been answered yet. */
   readonly #unsettled = new Set<Promise<unknown>>();
@@ -1230,6 +1251,7 @@ class Server implements BackplaneNode, InboxServices, OutboxServices {
   /** Lets nothing wait for the start any more. */
   #endStart: ((reason: unknown) => void) | null = null;
   #closing: Promise<void> | null = null;
+  readonly #end = new AbortController();
 
   constructor(options: PusherOptions) {
     checkOptions(options);
@@ -1239,6 +1261,8 @@ class Server implements BackplaneNode, InboxServices, OutboxServices {
     this.limits = { ...DEFAULT_LIMITS, ...options.limits };
     this.authorize = options.authorize;
     this.authenticate = options.authenticate;
+    this.answerTimeoutMs = options.answerTimeoutMs ?? 10_000;
+    this.bodyTimeoutMs = options.bodyTimeoutMs ?? 10_000;
     this.cacheTtlMs = options.cacheTtlMs ?? 1_800_000;
     this.origins = compileOrigins(options.origins);
     this.activityTimeoutS = (options.activityTimeoutMs ?? 120_000) / 1000;
@@ -1284,6 +1308,11 @@ class Server implements BackplaneNode, InboxServices, OutboxServices {
       this.hooks.fail(error, "starting the backplane");
       reject(error);
     });
+  }
+
+  /** Aborts when {@linkcode close} has closed all connections. */
+  get ended(): AbortSignal {
+    return this.#end.signal;
   }
 
   // ---- Connections
@@ -1603,7 +1632,7 @@ class Server implements BackplaneNode, InboxServices, OutboxServices {
       if (left > 1) await delay(this.clock, DRAIN_TICK_MS);
     }
     await withinMs(this.clock, CLOSE_GRACE_MS, this.#settle());
-    this.isClosed = true;
+    this.#end.abort();
     await this.backplane.close();
   }
 

@@ -6,7 +6,7 @@
  */
 
 import { createHash } from "node:crypto";
-import { decodeUtf8, readBody } from "./http.ts";
+import { type BodyRules, decodeUtf8, readBody, refuseBody } from "./http.ts";
 import { type Limits, overLimit, Refusal } from "./limits.ts";
 import { isObject, parseJson } from "./protocol.ts";
 import { joinInfo } from "./queries.ts";
@@ -69,14 +69,13 @@ export async function readApiBody(
   request: Request,
   query: URLSearchParams,
   limits: Limits,
+  rules: BodyRules,
 ): Promise<Record<string, unknown> | Refusal> {
-  const bytes = await readBody(request, limits.bodyBytes);
+  const bytes = await readBody(request, limits.bodyBytes, rules);
   if (bytes === "too large") {
     return overLimit("bodyBytes", limits, "The body is too large", 413);
   }
-  if (bytes === "broken off") {
-    return new Refusal(400, "The body did not arrive whole");
-  }
+  if (typeof bytes === "string") return refuseBody(bytes, rules);
   const digest = query.get("body_md5");
   if (bytes.length === 0) {
     return digest === null || digest === EMPTY_MD5

@@ -1,5 +1,6 @@
 import { assert, assertEquals } from "@std/assert";
 import { createHash } from "node:crypto";
+import { ManualClock } from "../tests/support/clock.ts";
 import { checkRequestSignature, readApiBody } from "./api_requests.ts";
 import { lowerCaseNames } from "./http.ts";
 import { DEFAULT_LIMITS, isRefusal } from "./limits.ts";
@@ -218,7 +219,9 @@ async function read(
   const request = new Request("http://example.com/apps/3/events", init);
   const query = new URLSearchParams(params);
   const limits = { ...DEFAULT_LIMITS, bodyBytes };
-  const found = await readApiBody(request, query, limits);
+  const ended = new AbortController().signal;
+  const rules = { clock: new ManualClock(), bodyTimeoutMs: 10_000, ended };
+  const found = await readApiBody(request, query, limits, rules);
   return isRefusal(found) ? [found.status, found.error] : found;
 }
 

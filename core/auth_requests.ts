@@ -5,7 +5,7 @@
  * @module
  */
 
-import { decodeUtf8, readBody } from "./http.ts";
+import { type BodyRules, decodeUtf8, readBody, refuseBody } from "./http.ts";
 import { isRefusal, type Limits, overLimit, quote, Refusal } from "./limits.ts";
 import {
   isObject,
@@ -13,6 +13,7 @@ import {
   type NamedChannel,
   REFUSAL,
 } from "./protocol.ts";
+import type { Awaitable, Clock } from "./time.ts";
 import { encodeMember, encodeUser } from "./validation.ts";
 
 // ---- Forms ------------------------------------------------------------------
@@ -26,7 +27,7 @@ export interface AuthForm<App> {
 }
 
 /** Where the app of a form is looked up. */
-export interface AuthApps<App> {
+export interface AuthApps<App> extends BodyRules {
   readonly appsById: ReadonlyMap<string, App>;
   readonly appsByKey: ReadonlyMap<string, App>;
   readonly connections: ReadonlyMap<string, { readonly app: App }>;
@@ -43,10 +44,10 @@ export async function readAuthForm<App extends object>(
   appName: string | undefined,
 ): Promise<AuthForm<App> | Refusal> {
   if (request.method !== "POST") return REFUSAL.PostOnly;
-  const body = await readBody(request, AUTH_BODY_BYTES);
+  const body = await readBody(request, AUTH_BODY_BYTES, apps);
   if (body === "too large") return REFUSAL.AuthBodyTooLarge;
-  const text = body === "broken off" ? null : decodeUtf8(body);
-  const params = new URLSearchParams(text ?? "");
+  if (typeof body === "string") return refuseBody(body, apps);
+  const params = new URLSearchParams(decodeUtf8(body) ?? "");
   const socketId = params.get("socket_id");
   if (!isSocketId(socketId)) return REFUSAL.BadAuthForm;
   const app = findAuthApp(apps, socketId, params, appName);
@@ -89,6 +90,61 @@ export function parseAuthChannels(
 }
 
 // ---- Answers of the program -------------------------------------------------
+
+/** How long answers of the program are waited for. */
+export interface AnswerRules {
+  readonly clock: Clock;
+  /** In milliseconds. */
+  readonly answerTimeoutMs: number;
+  /** Aborts when the server has closed. */
+  readonly ended: AbortSignal;
+}
+
+/** The time that the program has to answer one request. */
+export class AnswerTime implements Disposable {
+  readonly #controller = new AbortController();
+  readonly #over = Promise.withResolvers<Refusal>();
+  readonly #release: () => void;
+
+  /** @param onLate Called when the program has not answered in time. */
+  constructor(
+    { clock, answerTimeoutMs, ended }: AnswerRules,
+    onLate: (error: Error) => void,
+  ) {
+    const cancel = clock.after(answerTimeoutMs, () => {
+      const error =
+        `The program has not answered in time: answerTimeoutMs is ${answerTimeoutMs}`;
+      this.#end(REFUSAL.LateAnswer, "TimeoutError");
+      onLate(new Error(error));
+    });
+    const end = () => this.#end(REFUSAL.ShuttingDown, "AbortError");
+    if (ended.aborted) end();
+    else ended.addEventListener("abort", end);
+    this.#release = () => {
+      cancel();
+      ended.removeEventListener("abort", end);
+    };
+  }
+
+  /** Aborts when the time is over. */
+  get signal(): AbortSignal {
+    return this.#controller.signal;
+  }
+
+  #end(refusal: Refusal, reason: string): void {
+    this.#over.resolve(refusal);
+    this.#controller.abort(new DOMException(refusal.error, reason));
+  }
+
+  /** Waits for an answer; a refusal if it does not come in time. */
+  wait<T>(answer: Awaitable<T>): Promise<T | Refusal> {
+    return Promise.race([answer, this.#over.promise]);
+  }
+
+  [Symbol.dispose](): void {
+    this.#release();
+  }
+}
 
 /**
  * The member who may join a channel, by what `authorize` has returned, as JSON text;

@@ -1,4 +1,5 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
+import { ManualClock } from "../tests/support/clock.ts";
 import {
   type AuthApps,
   checkAuthenticated,
@@ -23,6 +24,9 @@ function appsOf(...apps: TestApp[]): AuthApps<TestApp> {
     appsByKey: new Map(apps.map((app) => [`key-${app.id}`, app])),
     connections: new Map([["1.1", { app: A }]]),
     defaultApp: A,
+    clock: new ManualClock(),
+    bodyTimeoutMs: 10_000,
+    ended: new AbortController().signal,
   };
 }
 

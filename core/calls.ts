@@ -194,6 +194,11 @@ export interface AuthorizeContext {
   socketId: string;
   /** The whole form that the client posted, its own parameters included. */
   params: URLSearchParams;
+  /**
+   * Aborts when nobody waits for the answer any more: after
+   * {@linkcode PusherOptions.answerTimeoutMs}, or when the server has closed.
+   */
+  signal: AbortSignal;
 }
 
 /**

@@ -112,6 +112,17 @@ export interface PusherOptions<Events = AnyEvents> {
    */
   authorizationTimeoutMs?: number | undefined;
   /**
+   * How long `authorize` and `authenticate` may take to answer, in milliseconds.
+   * Then the client gets a 503, and `signal` of their context aborts.
+   * @default {10000}
+   */
+  answerTimeoutMs?: number | undefined;
+  /**
+   * How long the whole body of a request may take to arrive, in milliseconds. Then
+   * the client gets a 408 and its connection is closed. @default {10000}
+   */
+  bodyTimeoutMs?: number | undefined;
+  /**
    * The origins whose pages may open sockets and call the auth endpoints, besides
    * the server's own. Without it any page may open a socket, as a socket alone
    * reveals nothing private, and the auth endpoints answer only pages of the
@@ -244,6 +255,8 @@ const checkAll = objectOf<PusherOptions>({
   subscriptionCounts: checkBoolean,
   cacheTtlMs: checkDuration,
   authorizationTimeoutMs: checkDuration,
+  answerTimeoutMs: checkDuration,
+  bodyTimeoutMs: checkDuration,
   origins: checkOrigins,
   limits: objectOf(LIMITS),
   activityTimeoutMs: checkDuration,

@@ -107,6 +107,7 @@ export const REFUSAL = Object.freeze({
   BadUpgrade: new Refusal(400, "The upgrade request is not valid"),
   BadPath: new Refusal(400, "The path is not escaped properly"),
   BadAuthForm: new Refusal(400, "The form lacks a socket_id or channel_name"),
+  BrokenBody: new Refusal(400, "The body did not arrive whole"),
   BadSignature: new Refusal(
     401,
     "The signature is missing, or not made for this connection and channel",
@@ -151,6 +152,7 @@ export const REFUSAL = Object.freeze({
     503,
     "The server cannot serve: its backplane could not be started",
   ),
+  LateAnswer: new Refusal(503, "The program has not answered in time"),
   Unavailable: new Refusal(503, "The request could not be served right now"),
 });
 

@@ -43,6 +43,7 @@
  * |---|---|
  * | 400 | the body of `xhr_send` is not a JSON array of strings, or has over 1,000 |
  * | 404 | no session has this id, or no route this path; a cascade goes on |
+ * | 408 | the body of `xhr_send` has not arrived within {@linkcode FallbackOptions.bodyTimeoutMs} |
  * | 413 | the body of `xhr_send` is larger than {@linkcode FallbackOptions.sendBytes} |
  * | 429 | the server is reading over 256 requests of this session at once |
  *
@@ -65,7 +66,7 @@ import {
   matching,
   objectOf,
 } from "../core/checks.ts";
-import { decodeUtf8, readBody, refuse } from "../core/http.ts";
+import { decodeUtf8, readBody, refuse, refuseBody } from "../core/http.ts";
 import { isRefusal, Refusal } from "../core/limits.ts";
 import { parseJson } from "../core/protocol.ts";
 import { decodePart } from "../core/signatures.ts";
@@ -104,6 +105,12 @@ export interface FallbackOptions {
    * should be at least twice `limits.frameBytes`. @default {262144}
    */
   sendBytes?: number | undefined;
+  /**
+   * How long a whole body of frames may take to arrive, in milliseconds. Then the
+   * client gets a 408 and the connection of the request is closed.
+   * @default {10000}
+   */
+  bodyTimeoutMs?: number | undefined;
   /**
    * Silence after which the server sends a heartbeat, in milliseconds. Proxies
    * must allow more. @default {25000}
@@ -193,6 +200,7 @@ class Sessions {
   readonly #pusher: FallbackServer;
   readonly #sessions = new Map<string, Session>();
   readonly #farewells: Farewells;
+  readonly #clock: Clock;
   #pattern: RegExp | undefined;
 
   constructor(pusher: FallbackServer, settings: Settings) {
@@ -200,6 +208,7 @@ class Sessions {
     const { clock = SYSTEM_CLOCK } = pusher;
     this.#pusher = pusher;
     this.settings = settings;
+    this.#clock = clock;
     this.#farewells = new Farewells(clock, absenceMs);
     const shortestMs = Math.min(absenceMs, heartbeatMs);
     this.wheel = new TickWheel(clock, shortestMs, MAX_TICK_MS);
@@ -295,9 +304,11 @@ class Sessions {
     if (session.uploads >= MAX_UPLOADS) {
       return refuse(REFUSAL.TooManyUploads, HEADERS);
     }
-    const { sendBytes } = this.settings;
+    const { sendBytes, bodyTimeoutMs } = this.settings;
+    const { ended } = session;
+    const rules = { clock: this.#clock, bodyTimeoutMs, ended };
     session.uploads++;
-    const body = await readBody(request, sendBytes, session.ended);
+    const body = await readBody(request, sendBytes, rules);
     session.uploads--;
     // The session may have ended meanwhile.
     if (!session.isOpen) return this.#answerLateUpload(id);
@@ -305,7 +316,9 @@ class Sessions {
       const error = `The body is larger than ${sendBytes} bytes`;
       return refuse(new Refusal(413, error), HEADERS);
     }
-    if (body === "broken off") return refuse(REFUSAL.BrokenBody, HEADERS);
+    if (typeof body === "string") {
+      return refuse(refuseBody(body, rules), HEADERS);
+    }
     const frames = parseFrames(body);
     if (isRefusal(frames)) return refuse(frames, HEADERS);
     session.receive(frames, number);
@@ -331,7 +344,6 @@ const MAX_REMEMBERED = MAX_UPLOADS;
 const MAX_FRAMES = 1_000;
 
 const REFUSAL = Object.freeze({
-  BrokenBody: new Refusal(400, "The body breaks off"),
   NotJson: new Refusal(400, "The body is not JSON"),
   NotStrings: new Refusal(400, "The body is not an array of strings"),
   UnknownRoute: new Refusal(404, "There is no such route"),
@@ -893,6 +905,7 @@ interface Settings {
   readonly path: string | undefined;
   readonly hostname: string | undefined;
   readonly sendBytes: number;
+  readonly bodyTimeoutMs: number;
   readonly heartbeatMs: number;
   readonly absenceMs: number;
 }
@@ -901,6 +914,7 @@ const checkOptions = objectOf<FallbackOptions>({
   path: checkPath,
   hostname: matching(/^[A-Za-z0-9.-]+$/, "be a host without a port"),
   sendBytes: checkSize,
+  bodyTimeoutMs: checkDuration,
   heartbeatMs: checkDuration,
   absenceMs: checkDuration,
 });
@@ -911,8 +925,9 @@ function parseOptions(options: FallbackOptions): Settings {
     path,
     hostname,
     sendBytes = 262_144,
+    bodyTimeoutMs = 10_000,
     heartbeatMs = 25_000,
     absenceMs = 5_000,
   } = options;
-  return { path, hostname, sendBytes, heartbeatMs, absenceMs };
+  return { path, hostname, sendBytes, bodyTimeoutMs, heartbeatMs, absenceMs };
 }

@@ -284,7 +284,7 @@ Deno.test("xhr_send without a session answers 404, its body unread", async () =>
   assertEquals(await response.text(), "for the next one");
 });
 
-Deno.test("xhr_send is read no further when its session is gone", async () => {
+Deno.test("xhr_send serves nothing when its session is gone, and is soon read no further", async () => {
   using time = new FakeTime();
   const { puppet, client } = await openPuppet("xhr");
   assertEquals(await client.rest(), []);
@@ -292,14 +292,47 @@ Deno.test("xhr_send is read no further when its session is gone", async () => {
   await write(`["fra`);
   await time.tickAsync(6_000);
   await assertRefused(await post, 404, "no such session");
-  await assertRejects(() => write(`me"]`));
+  // Some clients read no answer before they have sent everything.
+  await write(`me"]`);
+  await time.tickAsync(4_000);
+  await write(" ");
+  await assertRejects(() => write(" "));
   assertEquals(puppet.received, []);
   assertEquals(puppet.closes, [1006]);
 });
 
+for (const bodyTimeoutMs of [undefined, 2_000]) {
+  Deno.test(`xhr_send waits for the whole body, but no longer than ${bodyTimeoutMs ?? "ten seconds"}`, async () => {
+    using time = new FakeTime();
+    const { puppet, client } = await openPuppet("xhr", {
+      bodyTimeoutMs,
+      absenceMs: 60_000,
+    });
+    const { post, write } = slowly(client);
+    const ms = bodyTimeoutMs ?? 10_000;
+    // Bytes on the way win no time.
+    for (let passed = 0; passed < ms; passed += 1_000) {
+      await write(" ");
+      await time.tickAsync(1_000);
+    }
+    const response = await post;
+    assertEquals(response.headers.get("connection"), "close");
+    await assertRefused(response, 408, `bodyTimeoutMs is ${ms}`);
+    // The session goes on, and has no more to do with that request.
+    assertEquals((await client.post(`["frame"]`)).status, 204);
+    assertEquals(puppet.received, ["frame"]);
+    await write(`["late"]`);
+    await assertRejects(() => write(" "));
+    await client.rest();
+    puppet.transport.close(4009, "");
+    assertEquals(puppet.received, ["frame"]);
+    await time.tickAsync(60_000);
+  });
+}
+
 Deno.test("xhr_send to a session that was closed is taken, and served no more", async () => {
   const { puppet, client } = await openPuppet("xhr_streaming");
-  const { post, write } = slowly(client);
+  const { post, write, close } = slowly(client);
   await write(`["fra`);
   puppet.transport.close(4009, "");
   // The reason is in the answer that waits, and here is nothing that hides it.
@@ -307,6 +340,9 @@ Deno.test("xhr_send to a session that was closed is taken, and served no more", 
   assertEquals(await client.rest(), [`c[4009,""]`]);
   assertEquals((await post).status, 204);
   assertEquals((await client.post(`["frame"]`)).status, 204);
+  await write(`me"]`);
+  await close();
+  await turn();
   assertEquals(puppet.received, []);
 });
 

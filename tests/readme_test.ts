@@ -107,6 +107,8 @@ const OPTIONS = Object.keys(
     subscriptionCounts: true,
     cacheTtlMs: true,
     authorizationTimeoutMs: true,
+    answerTimeoutMs: true,
+    bodyTimeoutMs: true,
     origins: true,
     limits: true,
     activityTimeoutMs: true,
