@@ -5,7 +5,8 @@
  * @module
  */
 
-import { type BodyRules, decodeUtf8, readBody, refuseBody } from "./http.ts";
+import { parseFields } from "./forms.ts";
+import { type BodyRules, readBody, refuseBody } from "./http.ts";
 import { isRefusal, type Limits, overLimit, quote, Refusal } from "./limits.ts";
 import {
   isObject,
@@ -47,7 +48,8 @@ export async function readAuthForm<App extends object>(
   const body = await readBody(request, AUTH_BODY_BYTES, apps);
   if (body === "too large") return REFUSAL.AuthBodyTooLarge;
   if (typeof body === "string") return refuseBody(body, apps);
-  const params = new URLSearchParams(decodeUtf8(body) ?? "");
+  const params = await parseFields(body, request.headers.get("content-type"));
+  if (isRefusal(params)) return params;
   const socketId = params.get("socket_id");
   if (!isSocketId(socketId)) return REFUSAL.BadAuthForm;
   const app = findAuthApp(apps, socketId, params, appName);

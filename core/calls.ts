@@ -192,7 +192,11 @@ export interface AuthorizeContext {
   channel: string;
   /** The client's connection. */
   socketId: string;
-  /** The whole form that the client posted, its own parameters included. */
+  /**
+   * The whole form that the client posted, its own parameters included. JSON is
+   * turned into a form: the items of an array `name` are called `name[]`, and an
+   * object stays JSON text.
+   */
   params: URLSearchParams;
   /**
    * Aborts when nobody waits for the answer any more: after

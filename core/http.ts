@@ -126,7 +126,7 @@ export async function readBody(
   request: Request,
   maxBytes: number,
   rules: BodyRules,
-): Promise<Uint8Array | BodyFault> {
+): Promise<Uint8Array<ArrayBuffer> | BodyFault> {
   // Before anything looks at the body: the runtime closes a connection with an
   // untouched body after the answer.
   if (Number(request.headers.get("content-length")) > maxBytes) {
@@ -147,13 +147,13 @@ export async function readBody(
  * for it at a shutdown.
  */
 async function collect(
-  body: ReadableStream<Uint8Array>,
+  body: ReadableStream<Uint8Array<ArrayBuffer>>,
   maxBytes: number,
   { clock, bodyTimeoutMs, ended }: BodyRules,
-): Promise<Uint8Array | BodyFault> {
+): Promise<Uint8Array<ArrayBuffer> | BodyFault> {
   const reader = body.getReader();
   const { promise: failed, resolve } = Promise.withResolvers<BodyFault>();
-  const chunks: Uint8Array[] = [];
+  const chunks: Uint8Array<ArrayBuffer>[] = [];
   let bytes = 0;
   let hasFailed = false;
   let isLate = false;

@@ -106,7 +106,10 @@ export function checkVersion(
 export const REFUSAL = Object.freeze({
   BadUpgrade: new Refusal(400, "The upgrade request is not valid"),
   BadPath: new Refusal(400, "The path is not escaped properly"),
-  BadAuthForm: new Refusal(400, "The form lacks a socket_id or channel_name"),
+  BadAuthForm: new Refusal(
+    400,
+    "The body lacks a socket_id or channel_name, as a form or JSON",
+  ),
   BrokenBody: new Refusal(400, "The body did not arrive whole"),
   BadSignature: new Refusal(
     401,

@@ -19,7 +19,7 @@ import {
   TWO_APPS,
 } from "../support/server.ts";
 import { watched } from "../support/users.ts";
-import { type App, userAuth } from "../support/wire.ts";
+import { type App, channelAuth, userAuth } from "../support/wire.ts";
 
 const SIGNED_IN = "pusher:signin_success";
 
@@ -217,6 +217,102 @@ async function ask(
     }),
   );
 }
+
+Deno.test("the auth endpoints take JSON and multipart forms as they take forms", async () => {
+  const seen: unknown[] = [];
+  await using server = serve({
+    authorize(_request, { channel, params }) {
+      seen.push(params.get("extra"));
+      return channel !== "private-no";
+    },
+    authenticate(_request, { params }) {
+      seen.push(params.get("extra"));
+      return { id: "ann" };
+    },
+  });
+  const fields = {
+    socket_id: "1.1",
+    channel_name: "private-a",
+    extra: "1",
+  };
+  const multipart = () => {
+    const form = new FormData();
+    for (const [name, value] of Object.entries(fields)) form.set(name, value);
+    return form;
+  };
+  const json = JSON.stringify(fields);
+  const type = "application/json";
+  const bodies: [what: string, init: RequestInit][] = [
+    ["form", { body: new URLSearchParams(fields) }],
+    ["JSON", { body: json, headers: { "content-type": type } }],
+    ["JSON, charset", {
+      body: json,
+      headers: { "content-type": `${type}; charset=utf-8` },
+    }],
+    ["JSON as text/plain", { body: json }],
+    ["JSON without a type", { body: new TextEncoder().encode(json) }],
+    ["form as JSON", {
+      body: `${new URLSearchParams(fields)}`,
+      headers: { "content-type": type },
+    }],
+    ["multipart", { body: multipart() }],
+  ];
+  const auth = channelAuth(APP, "1.1", "private-a");
+  const userData = '{"id":"ann"}';
+  const user = { auth: userAuth(APP, "1.1", userData), user_data: userData };
+  for (const [what, init] of bodies) {
+    for (const [route, answer] of [["auth", { auth }], ["user-auth", user]]) {
+      const url = `${server.url}/pusher/${route}`;
+      const { status, body } = await read(
+        await fetch(url, { method: "POST", ...init }),
+      );
+      assertEquals([status, body], [200, answer], `${what}: ${route}`);
+    }
+  }
+  assertEquals(seen, bodies.flatMap(() => ["1", "1"]));
+});
+
+Deno.test("POST /pusher/auth takes several channels as JSON, and refuses names of other types", async () => {
+  await using server = serve({
+    authorize: (_request, { channel }) => channel !== "private-no",
+  });
+  const post = async (value: unknown) =>
+    await read(
+      await fetch(`${server.url}/pusher/auth`, {
+        method: "POST",
+        headers: { "content-type": "application/json" },
+        body: JSON.stringify(value),
+      }),
+    );
+  const socket_id = "1.1";
+  const names = ["private-a", "private-no"];
+  for (const name of ["channel_name", "channel_name[]"]) {
+    const { status, body } = await post({ socket_id, [name]: names });
+    assertEquals(status, 200);
+    assertEquals(Object.keys(body.channels), names);
+    assertEquals(body.channels["private-no"].status, 403);
+  }
+  for (
+    const [value, error] of [
+      [{ socket_id: 1.1, channel_name: "private-a" }, "socket_id is not"],
+      [{ socket_id, channel_name: 7 }, "channel_name is neither"],
+      [{ socket_id, channel_name: [7] }, "channel_name is neither"],
+      [{ socket_id, channel_name: [] }, "lacks a socket_id or channel_name"],
+      [{ socket_id }, "lacks a socket_id or channel_name"],
+      [{}, "lacks a socket_id or channel_name"],
+      [[], "lacks a socket_id or channel_name"],
+      ["x", "lacks a socket_id or channel_name"],
+    ] as const
+  ) {
+    const { status, body } = await post(value);
+    assertEquals(status, 400, JSON.stringify(value));
+    assertStringIncludes(body.error, error);
+  }
+  const most = Array.from({ length: 201 }, (_, i) => `private-${i}`);
+  const { status, body } = await post({ socket_id, channel_name: most });
+  assertEquals(status, 400);
+  assertStringIncludes(body.error, "channelsPerConnection is 200");
+});
 
 Deno.test("POST /pusher/auth refuses what it cannot sign, without asking authorize", async () => {
   const asked: string[] = [];
