@@ -109,7 +109,12 @@ import {
   quote,
   type Refusal,
 } from "./core/limits.ts";
-import { Liveness, Pulse, type PulseOwner } from "./core/liveness.ts";
+import {
+  closeCodeOf,
+  Liveness,
+  Pulse,
+  type PulseOwner,
+} from "./core/liveness.ts";
 import { NO_MEMBERS } from "./core/memory.ts";
 import { MemoryBackplane } from "./core/memory_backplane.ts";
 import {
@@ -605,10 +610,9 @@ export class Pusher<Events extends object = AnyEvents> {
    * being closed.
    */
   open(transport: Transport, key: string, request: Request): Peer {
-    return this.#app.server.open(
-      transport,
-      this.#app.server.admit(key, request),
-    );
+    const admission = this.#app.server.admit(key, request);
+    // The runtime does not watch over such a transport.
+    return this.#app.server.open(transport, { ...admission, idleTimeout: 0 });
   }
 
   /**
@@ -896,8 +900,8 @@ function upgrade(
   const subprotocol = chooseSubprotocol(request);
   let upgraded;
   try {
-    // Liveness decides when a silent client is gone, not the runtime.
-    upgraded = Deno.upgradeWebSocket(request, { idleTimeout: 0 });
+    const { idleTimeout } = admission;
+    upgraded = Deno.upgradeWebSocket(request, { idleTimeout });
   } catch {
     return refuse(REFUSAL.BadUpgrade);
   }
@@ -932,7 +936,7 @@ function socketOnMessage(this: PusherSocket, event: MessageEvent): void {
 }
 
 function socketOnClose(this: PusherSocket, event: CloseEvent): void {
-  this[PEER]?.closed(event.code || 1006);
+  this[PEER]?.closed(closeCodeOf(event));
 }
 
 // ---- HTTP: API --------------------------------------------------------------
@@ -1330,11 +1334,14 @@ class Server
         (this.judgeOrigin(app.origins, request) ? null : CLOSE.OriginRefused);
     const hasHistory = this.history !== null;
     const extensions = readExtensions(url, this.path, hasHistory);
-    return { app, refusal, extensions };
+    const client = url.searchParams.get("client");
+    const idleTimeout = this.liveness.idleTimeoutS(client);
+    return { app, refusal, extensions, idleTimeout };
   }
 
   /** Opens an admitted connection on a transport that is ready to send. */
-  open(transport: Transport, { app, refusal, extensions }: Admission): Peer {
+  open(transport: Transport, admission: Admission): Peer {
+    const { app, refusal } = admission;
     this.#sockets++;
     const close = refusal ?? this.#capacity(app);
     if (app === null || close !== null) {
@@ -1348,7 +1355,7 @@ class Server
     let socketId = randomSocketId();
     while (this.connections.has(socketId)) socketId = randomSocketId();
     const connection = new Connection(
-      ...[this, app, transport, socketId, extensions] as const,
+      ...[this, app, transport, socketId, admission] as const,
     );
     this.connections.set(connection.socketId, connection);
     app.connectionCount++;
@@ -1745,6 +1752,8 @@ interface Admission {
   readonly app: App | null;
   readonly refusal: Close | null;
   readonly extensions: Extensions;
+  /** Seconds after which the runtime gives it up; 0 if it does not. */
+  readonly idleTimeout: number;
 }
 
 /**
@@ -1789,15 +1798,16 @@ class Connection
     app: App,
     transport: Transport,
     socketId: string,
-    { batch, recover, formerIds, sessionId }: Extensions,
+    { extensions, idleTimeout }: Admission,
   ) {
+    const { batch, recover, formerIds, sessionId } = extensions;
     this.#server = server;
     this.app = app;
     this.socketId = socketId;
     const ids = [socketId, ...formerIds];
     this.outbox = new Outbox(transport, server, this, { batch, recover, ids });
     this.#inbox = new Inbox(this, server);
-    this.pulse = new Pulse(server.liveness, this);
+    this.pulse = new Pulse(server.liveness, this, idleTimeout === 0);
     if (sessionId !== null && server.sessions !== null) {
       this.#session = server.sessions.join(app.id, sessionId, this);
     }
@@ -1843,6 +1853,7 @@ class Connection
       case INBOUND.Ping:
         return this.outbox.send(PONG_FRAME);
       case INBOUND.Pong:
+        this.pulse.answers = true;
         // Every frame is a sign of life. This one also acknowledges.
         return this.outbox.session?.acknowledge();
       case INBOUND.Subscribe:
@@ -2190,6 +2201,10 @@ class Connection
 
   ping(): void {
     this.outbox.send(PING_FRAME);
+  }
+
+  get unreadBytes(): number {
+    return this.outbox.pendingBytes;
   }
 
   askForLife(): void {

@@ -1086,7 +1086,8 @@ Deno.test("a binary frame closes with 1003", async () => {
 
 Deno.test("a silent client is pinged and then closed with 4201", async () => {
   await using server = serve({ activityTimeoutMs: 100, pongTimeoutMs: 100 });
-  await using client = await server.connect();
+  const query = "?protocol=7&client=js";
+  await using client = await server.connect({ query });
   assertEquals(await client.next(), { event: "pusher:ping", data: "{}" });
   assertEquals((await client.turnedAway()).code, 4201);
 });

@@ -11,6 +11,9 @@ import { type Clock, type Ticking, TickWheel } from "./time.ts";
 /** A second is precise enough; short timeouts get a tenth of themselves. */
 const MAX_TICK_MS = 1_000;
 
+/** Clients that answer `pusher:ping` wherever they run: pusher-js and our own. */
+const ANSWERING: ReadonlySet<string> = new Set(["js", "glitz"]);
+
 /** How long clients of a server may be silent, and the wheel that visits them. */
 export class Liveness {
   readonly wheel: TickWheel;
@@ -20,6 +23,7 @@ export class Liveness {
   readonly pongTicks: number;
   /** How long a connection may stay without being authorized. */
   readonly authorizationTicks: number;
+  readonly #goneAfterMs: number;
 
   constructor(clock: Clock, options: PusherOptions) {
     const {
@@ -28,12 +32,25 @@ export class Liveness {
       pongTimeoutMs = 15_000,
       authorizationTimeoutMs = Infinity,
     } = options;
+    this.#goneAfterMs = pingAfterMs + pongTimeoutMs;
     const times = [pingAfterMs, pongTimeoutMs, authorizationTimeoutMs];
     this.wheel = new TickWheel(clock, Math.min(...times), MAX_TICK_MS);
     this.idleTicks = this.wheel.ticks(pingAfterMs);
     this.pongTicks = this.wheel.ticks(pongTimeoutMs);
     // A connection opens during a tick, and the rest of that tick does not count.
     this.authorizationTicks = this.wheel.ticks(authorizationTimeoutMs) + 1;
+  }
+
+  /**
+   * Seconds of silence after which the runtime gives up a client, for
+   * `Deno.upgradeWebSocket`. Before that it sends a WebSocket ping, after half of the
+   * time. 0, for never, if the client is known to answer `pusher:ping`.
+   *
+   * @param client What the client calls itself in the query.
+   */
+  idleTimeoutS(client: string | null): number {
+    // The runtime's timer takes about 4 KiB for each connection.
+    return ANSWERING.has(client ?? "") ? 0 : this.#goneAfterMs / 1000;
   }
 
   /** Watches over a connection from now on. */
@@ -45,27 +62,39 @@ export class Liveness {
 
 /** The connection that a pulse belongs to. */
 export interface PulseOwner {
+  /** How much was sent that the client has not read yet. */
+  readonly unreadBytes: number;
   /** Asks the client for a sign of life. */
   askForLife(): void;
   close(close: Close): void;
 }
 
-/** The signs of life of one client. */
+/**
+ * The signs of life of one client. A client that has answered `pusher:ping` has to go
+ * on answering. Others may keep alive with WebSocket pings and pongs alone, which no
+ * script sees: the runtime gives up those that do not answer its own pings. But its
+ * pings wait behind what a client leaves unread, so that is looked at here.
+ */
 export class Pulse implements Ticking {
   slot: Set<Ticking> | null = null;
   /** Whether the client has signed in, or joined a private or presence channel. */
   isAuthorized = false;
+  /** Whether the client answers `pusher:ping`, so that its silence means that it is gone. */
+  answers: boolean;
   readonly #liveness: Liveness;
   readonly #owner: PulseOwner;
   readonly #bornAt: number;
-  /** Tick of the last incoming frame. */
+  /** Tick of the last sign of life. */
   #heardAt: number;
   /** Tick of a ping that has not been answered, or -1. */
   #pingedAt = -1;
+  /** What was unread when it was looked at last. */
+  #unreadBytes = 0;
 
-  constructor(liveness: Liveness, owner: PulseOwner) {
+  constructor(liveness: Liveness, owner: PulseOwner, answers: boolean) {
     this.#liveness = liveness;
     this.#owner = owner;
+    this.answers = answers;
     this.#bornAt = this.#heardAt = liveness.wheel.tick;
   }
 
@@ -84,10 +113,12 @@ export class Pulse implements Ticking {
       ? Infinity
       : this.#bornAt + this.#liveness.authorizationTicks - tick;
     if (leftTicks <= 0) return this.#close(CLOSE.NotAuthorized);
+    if (this.#heardAt < this.#pingedAt && !this.answers) this.#lookForReading();
     if (this.#heardAt < this.#pingedAt) {
       // The time to authorize may end before the time to answer.
       const waitedTicks = tick - this.#pingedAt;
       if (waitedTicks >= pongTicks) return this.#close(CLOSE.NoPong);
+      if (!this.answers) return 1;
       return Math.min(leftTicks, pongTicks - waitedTicks);
     }
     this.#pingedAt = -1;
@@ -97,11 +128,29 @@ export class Pulse implements Ticking {
     }
     this.#pingedAt = tick;
     this.#owner.askForLife();
+    if (!this.answers) {
+      this.#unreadBytes = this.#owner.unreadBytes;
+      return 1;
+    }
     return Math.min(leftTicks, pongTicks, idleTicks);
+  }
+
+  /** Takes it for a sign of life if nothing is unread, or less than before. */
+  #lookForReading(): void {
+    const { unreadBytes } = this.#owner;
+    if (unreadBytes === 0 || unreadBytes < this.#unreadBytes) this.heard();
+    this.#unreadBytes = unreadBytes;
   }
 
   #close(close: Close): 0 {
     this.#owner.close(close);
     return 0;
   }
+}
+
+/** The code with which a socket has closed. */
+export function closeCodeOf({ code, wasClean }: CloseEvent): number {
+  // That is how the runtime gives up a client that does not answer its pings.
+  if (code === 1001 && !wasClean) return CLOSE.NoPong.code;
+  return code || 1006;
 }

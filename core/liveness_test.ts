@@ -1,6 +1,6 @@
 import { assertEquals } from "@std/assert";
 import { ManualClock } from "../tests/support/clock.ts";
-import { Liveness, Pulse } from "./liveness.ts";
+import { closeCodeOf, Liveness, Pulse } from "./liveness.ts";
 import type { PusherOptions } from "./options.ts";
 import { CLOSE, type Close } from "./protocol.ts";
 
@@ -14,9 +14,9 @@ class Ward {
     this.liveness = new Liveness(this.clock, options);
   }
 
-  /** A client that is watched from now on. */
-  admit(): Client {
-    const client = new Client(this);
+  /** A client that is watched from now on, and that is known to answer or not. */
+  admit(answers = true): Client {
+    const client = new Client(this, answers);
     this.liveness.watch(client.pulse);
     return client;
   }
@@ -32,11 +32,12 @@ class Client {
   readonly pulse: Pulse;
   readonly pings: number[] = [];
   readonly closes: [code: number, at: number][] = [];
+  unreadBytes = 0;
   readonly #ward: Ward;
 
-  constructor(ward: Ward) {
+  constructor(ward: Ward, answers: boolean) {
     this.#ward = ward;
-    this.pulse = new Pulse(ward.liveness, this);
+    this.pulse = new Pulse(ward.liveness, this, answers);
   }
 
   askForLife(): void {
@@ -183,4 +184,93 @@ Deno.test("a thousand clients take one timer", () => {
   for (const { pings } of clients) assertEquals(pings, [60_000]);
   ward.clock.pass(15_000);
   assertEquals(ward.clock.waiting, 0);
+});
+
+// ---- Clients that may not answer ---------------------------------------------
+
+Deno.test("the runtime gives up after the same time, unless the client is known to answer", () => {
+  const cases: [options: PusherOptions, client: string | null, s: number][] = [
+    [{}, "js", 0],
+    [{}, "glitz", 0],
+    [{}, "pusher-websocket-swift", 75],
+    [{}, "java-client", 75],
+    [{}, "", 75],
+    [{}, null, 75],
+    [{ pingAfterMs: 100, pongTimeoutMs: 50 }, null, 0.15],
+    [{ activityTimeoutMs: 30_000, pongTimeoutMs: 5_000 }, null, 35],
+  ];
+  for (const [options, client, seconds] of cases) {
+    const { liveness } = new Ward(options);
+    assertEquals(liveness.idleTimeoutS(client), seconds);
+  }
+});
+
+Deno.test("a client that has never answered is pinged, and not closed while it reads", () => {
+  const ward = new Ward();
+  const client = ward.admit(false);
+  ward.clock.pass(600_000);
+  assertEquals(client.closes, []);
+  assertEquals(client.pings.length >= 9, true);
+  assertEquals(client.pings.length <= 10, true);
+});
+
+Deno.test("a client that has never answered is closed when it reads nothing any more", () => {
+  const ward = new Ward();
+  const reading = ward.admit(false);
+  const slow = ward.admit(false);
+  const stuck = ward.admit(false);
+  const filling = ward.admit(false);
+  for (let second = 0; second < 200; second++) {
+    reading.unreadBytes = second % 2 === 0 ? 0 : 900;
+    slow.unreadBytes = 9_000 - second;
+    stuck.unreadBytes = 900;
+    filling.unreadBytes = 900 + second;
+    ward.clock.pass(1_000);
+  }
+  assertEquals([reading.closes, slow.closes], [[], []]);
+  const gone = [[CLOSE.NoPong.code, 75_000]];
+  assertEquals([stuck.closes, filling.closes], [gone, gone]);
+});
+
+Deno.test("a client that goes on sending is heard, whatever it leaves unread", () => {
+  const ward = new Ward();
+  const client = ward.admit(false);
+  client.unreadBytes = 900;
+  for (let second = 0; second < 300; second += 70) {
+    ward.clock.pass(70_000);
+    client.pulse.heard();
+  }
+  assertEquals(client.closes, []);
+});
+
+Deno.test("a client that has answered once has to go on answering", () => {
+  const ward = new Ward();
+  const client = ward.admit(false);
+  ward.clock.pass(60_000);
+  client.pulse.heard();
+  client.pulse.answers = true;
+  ward.clock.pass(200_000);
+  assertEquals(client.pings, [60_000, 120_000]);
+  assertEquals(client.closes, [[CLOSE.NoPong.code, 135_000]]);
+});
+
+Deno.test("the time to authorize is that of every client", () => {
+  const ward = new Ward({ authorizationTimeoutMs: 100_000 });
+  const client = ward.admit(false);
+  ward.clock.pass(200_000);
+  assertEquals(client.closes, [[CLOSE.NotAuthorized.code, 101_000]]);
+});
+
+Deno.test("a client that the runtime has given up counts as one without a pong", () => {
+  const cases: [code: number, wasClean: boolean, told: number][] = [
+    [1001, false, CLOSE.NoPong.code],
+    [1001, true, 1001],
+    [4201, true, 4201],
+    [1005, true, 1005],
+    [0, false, 1006],
+  ];
+  for (const [code, wasClean, told] of cases) {
+    const event = new CloseEvent("close", { code, wasClean });
+    assertEquals(closeCodeOf(event), told);
+  }
 });

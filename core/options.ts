@@ -137,7 +137,9 @@ export interface PusherOptions<Events = AnyEvents> {
    */
   activityTimeoutMs?: number | undefined;
   /**
-   * Silence after which the server pings a client, in milliseconds.
+   * Silence after which the server sends `pusher:ping` to a client, in milliseconds.
+   * Clients that may not answer that get a WebSocket ping, too, after half of this
+   * and `pongTimeoutMs`.
    * @default {60000, or activityTimeoutMs if that is less}
    */
   pingAfterMs?: number | undefined;
@@ -158,9 +160,8 @@ export interface PusherOptions<Events = AnyEvents> {
    * defaults.
    *
    * Our own client needs nothing more. An unmodified `pusher-js` names a recovery
-   * session in its path: `wsPath: "/r/" + id`. The id has 16 to 128 characters of
-   * `A-Z a-z 0-9 _ -`, and no other client may know or use it. On pages of any kind
-   * `crypto.getRandomValues(new Uint32Array(4)).join("-")` makes one.
+   * session in its path: `wsPath: "/r/" + crypto.randomUUID()`. The id has 16 to
+   * 128 characters of `A-Z a-z 0-9 _ -`, and no other client may know or use it.
    */
   history?: Partial<History> | false | undefined;
   /**

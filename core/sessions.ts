@@ -284,8 +284,9 @@ export class Session {
     this.#sessions.pingSoon(this);
   }
 
-  /** Notes a ping; false if the last one has not been answered yet. */
+  /** Notes a ping; false if the last one, or too many, have not been answered yet. */
   startPing(): boolean {
+    if (this.#pings.length >= MAX_PINGS) return false;
     // Over HTTP an answer can be lost. From then on each answer is taken for that of
     // the ping before, so that nothing is acknowledged too early.
     const now = this.#now;
@@ -339,6 +340,7 @@ export class Session {
 
 // After this time an answer counts as lost.
 const LOST_PONG_MS = 10_000;
+// A client that keeps alive with WebSocket pings may never answer.
 const MAX_PINGS = 10;
 // How often a stock client is pinged. After a reconnect it gets again what came since
 // its last answer: fewer pings mean less traffic, and more duplicates.

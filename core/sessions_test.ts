@@ -337,6 +337,16 @@ Deno.test("a client that answers nothing is pinged every 10 seconds, ten times a
   assertEquals(since(session), at(10));
 });
 
+Deno.test("a client that never answers is not pinged for life after ten pings", () => {
+  const { server, session } = subscribed();
+  let pings = 0;
+  for (let minute = 0; minute < 600; minute++) {
+    server.clock.pass(60_000);
+    if (session.startPing()) pings++;
+  }
+  assertEquals(pings, 10);
+});
+
 Deno.test("a ping for life acknowledges, too, and is not sent while another waits", () => {
   const { server, connection, session } = subscribed();
   session.sent("c", 11);

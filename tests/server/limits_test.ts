@@ -348,7 +348,8 @@ Deno.test("a client that says anything at all within the time stays", async () =
 
 Deno.test("a client that only receives is pinged and closed all the same", async () => {
   await using server = serve({ activityTimeoutMs: 200, pongTimeoutMs: 200 });
-  await using client = await server.connect();
+  const query = "?protocol=7&client=js";
+  await using client = await server.connect({ query });
   await client.join("news");
   const events: string[] = [];
   for (;;) {

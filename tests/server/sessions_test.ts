@@ -273,11 +273,12 @@ Deno.test("a session that is gone is not pinged, and leaves no timer", async () 
 Deno.test("a session that answers nothing is closed for its silence", async () => {
   const options = { activityTimeoutMs: 200, pongTimeoutMs: 200 };
   await using server = serve(options);
-  await using idle = await server.connect({ path: newPath() });
+  const query = "?protocol=7&client=js";
+  await using idle = await server.connect({ path: newPath(), query });
   assertEquals(dataOf(await idle.next(PING)), {});
   assertEquals((await idle.turnedAway()).code, 4201);
 
-  await using busy = await server.connect({ path: newPath() });
+  await using busy = await server.connect({ path: newPath(), query });
   await busy.enter("news");
   const closed = busy.closed.then(() => true);
   for (let n = 1;; n++) {
