@@ -3,7 +3,8 @@
  *
  * @module
  */
-import { type Bench, Forwarder, type Sections } from "./bench.ts";
+import { type Bench, Forwarder, openTcp, type Sections } from "./bench.ts";
+import { within } from "../../support/deadline.ts";
 import { dataOf, hold, same, show, traffic } from "./wire.ts";
 
 /** What a socket id looks like to the server SDKs. */
@@ -173,21 +174,37 @@ export const CONNECTION: Sections = [["Connection", [
   },
   {
     number: 11,
-    title: "Silence: ping after activity_timeout, then close 4201",
+    title: "Silence: ping after activity_timeout, then close 4201; WebSocket " +
+      "pongs alone keep a socket open, nothing at all does not",
     needs: LIVELY,
     isSlow: true,
     async run(t) {
-      const socket = await t.open();
+      const { client: dead } = await openTcp(t.host.origin, t.app.key);
+      // The runtime answers WebSocket pings by itself.
+      const [silent, native] = await t.openAll(2);
       const activity = t.milliseconds("activity-timeout") + SLACK_MS;
-      const openedAt = performance.now();
-      await socket.next("pusher:ping", activity);
-      const pingedAt = performance.now();
       const pong = t.milliseconds("pong-timeout") + SLACK_MS;
-      same(await socket.closing(pong), 4201, "close code");
+      const openedAt = performance.now();
+      const gone = within(
+        activity + pong,
+        "end of a dead socket",
+        dead.readAll(),
+      )
+        .finally(() => dead.drop());
+      await silent!.next("pusher:ping", activity);
+      silent!.send({ event: "pusher:pong", data: {} });
+      await silent!.next("pusher:ping", activity);
+      const pingedAt = performance.now();
+      same(await silent!.closing(pong), 4201, "close code");
       const spent = (from: number, to: number) =>
         `${((to - from) / 1000).toFixed(1)} s`;
-      return `ping after ${spent(openedAt, pingedAt)}, close 4201 after ` +
-        `${spent(pingedAt, performance.now())} more`;
+      const closedAt = performance.now();
+      await gone;
+      await native!.framesUntilPong();
+      return `close 4201 ${
+        spent(pingedAt, closedAt)
+      } after a ping; open with ` +
+        `WebSocket pongs alone after ${spent(openedAt, performance.now())}`;
     },
   },
   {
