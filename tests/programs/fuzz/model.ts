@@ -292,7 +292,8 @@ export class Model {
     const kind = kindOf(channel);
     const given = typeof channel_data === "string" ? channel_data : undefined;
     const right = channelAuth(app, peer.wire.socketId, channel, given);
-    if (kind.auth && auth !== right) return refused("AuthError 401");
+    const isSigned = auth === right && (given?.isWellFormed() ?? true);
+    if (kind.auth && !isSigned) return refused("AuthError 401");
     let member: User | undefined;
     if (kind.presence) {
       const found = given === undefined ? peer.user : memberOf(parse(given));
@@ -355,7 +356,7 @@ export class Model {
   #signsIn(peer: Peer, data: Record<string, unknown>): Expected[] {
     const refused: Expected[] = [{ is: "error", code: 4009 }];
     const { user_data: text, auth } = data;
-    if (typeof text !== "string") return refused;
+    if (typeof text !== "string" || !text.isWellFormed()) return refused;
     const { app, wire: { socketId } } = peer;
     const signed = hmac(app.secret, `${socketId}::user::${text}`);
     if (auth !== `${app.key}:${signed}`) return refused;
@@ -401,7 +402,7 @@ export class Model {
 }
 
 export function isUserId(id: unknown): id is string {
-  return typeof id === "string" && id !== "" &&
+  return typeof id === "string" && id !== "" && id.isWellFormed() &&
     id.length <= LIMITS.userIdLength;
 }
 
@@ -418,7 +419,9 @@ function memberOf(value: unknown): User | string {
   if (!isObject(value)) return "InvalidChannelData 400";
   const { user_id, user_info } = value;
   const id = Number.isSafeInteger(user_id) ? String(user_id) : user_id;
-  if (typeof id !== "string" || id === "") return "InvalidChannelData 400";
+  if (typeof id !== "string" || id === "" || !id.isWellFormed()) {
+    return "InvalidChannelData 400";
+  }
   if (id.length > LIMITS.userIdLength) return "LimitReached 413";
   const info = infoJson(user_info);
   if (info === null) return "InvalidChannelData 400";
@@ -479,6 +482,9 @@ export function judgePublish(
 
 export function infoOf(info: unknown, known: string[]): string[] | null {
   if (info === undefined || info === null || info === "") return [];
+  if (Array.isArray(info) && info.every((name) => typeof name === "string")) {
+    return infoOf(info.join(","), known);
+  }
   const names = typeof info === "string" ? info.split(",") : [""];
   return names.every((name) => known.includes(name)) ? names : null;
 }
