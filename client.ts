@@ -975,11 +975,8 @@ export function preset(config: PresetConfig, scriptUrl?: string): Pusher {
 // only socket with listeners; `#timer` is the only pending action: the next
 // attempt, its deadline, the next ping or the deadline of a pong.
 
-/**
- * Transports in the order of attempts, which starts over at the end. WebSocket is
- * there twice, because its first failure may be the server's.
- */
-const TRANSPORTS = ["ws", "ws", "xhr_streaming", "xhr_polling"] as const;
+/** Transports in the order of attempts, which starts over at the end. */
+const TRANSPORTS = ["ws", "xhr_streaming", "xhr_polling"] as const;
 
 type Transport = typeof TRANSPORTS[number];
 
@@ -989,11 +986,18 @@ const MAX_SOCKET_IDS = 10;
 /** Deadline for a socket to open and to receive the server's greeting. */
 const ATTEMPT_TIMEOUT_MS = 15_000;
 
-/** Delay after the first failure; it doubles with each further failure. */
+/**
+ * Patience with WebSocket, without TLS and with it, before HTTP is tried beside it.
+ * Proxies may swallow its requests, and Firefox holds them back after failures.
+ */
+const PATIENCE_MS = 4_000;
+const TLS_PATIENCE_MS = 2_000;
+
+/** Delay after the first round that failed; it doubles with each further round. */
 const RETRY_BASE_MS = 1_000;
 
-/** Longest delay before jitter, which adds up to half: 30 seconds in all. */
-const RETRY_MAX_MS = 20_000;
+/** Longest delay. Jitter takes off up to half of every delay. */
+const RETRY_MAX_MS = 30_000;
 
 /** After a connection that lasted this long, delays start over. */
 const STABLE_MS = 10_000;
@@ -1010,6 +1014,9 @@ const WAKE_EVENTS = ["online", "offline", "pageshow", "visibilitychange"];
  * wake up.
  */
 const WAKE_PONG_TIMEOUT_MS = 5_000;
+
+/** Close code of a page that is being left, or of a server that stops. */
+const GOING_AWAY = 1001;
 
 /** Close code of a connection that ended without a close frame. */
 const ABNORMAL_CLOSURE = 1006;
@@ -1044,12 +1051,17 @@ export interface ConnectionOwner extends PusherConfig {
  * ```
  *
  * - After a connection is lost, the next attempt follows at once if the server asks
- *   for that, else after a second. The delay grows up to 30 seconds with every
- *   failure, until a connection lasts. When the network or the page comes back, the
+ *   for that, else within a second. When the network or the page comes back, the
  *   next attempt follows at once.
- * - After WebSocket has failed twice in a row, the client tries HTTP streaming, then
- *   polling, then WebSocket again. While it uses HTTP, it probes WebSocket in the
- *   background and switches to it, by a reconnect without a pause.
+ * - An attempt is a round: WebSocket, then HTTP streaming and polling, without a
+ *   pause. HTTP starts beside a WebSocket that takes longer than 4 seconds, 2 with
+ *   TLS, and polling beside streaming after another 4; the first that the server
+ *   greets wins. Only after a whole round has failed, or after a refusal, does the
+ *   client wait: up to a second, and up to 30 seconds after many failures.
+ * - While the client uses HTTP, it probes WebSocket in the background and switches
+ *   to it, by a reconnect without a pause.
+ * - After close code 1001 the state changes with the next attempt, not before:
+ *   browsers close with it when a page is left, which is no news for handlers.
  */
 export class Connection extends Emitter<ConnectionEvents> {
   /**
@@ -1095,8 +1107,8 @@ export class Connection extends Emitter<ConnectionEvents> {
   }
 
   /**
-   * The transport in use or, while not connected, of the current or next attempt.
-   * The name is undefined if the options allow no transport.
+   * The transport in use or, while not connected, with which the current or the next
+   * attempt goes on. The name is undefined if the options allow no transport.
    */
   get transport(): { readonly name: TransportName | undefined } {
     const transport = this.#transports[this.#transportIndex];
@@ -1114,7 +1126,6 @@ export class Connection extends Emitter<ConnectionEvents> {
     // If this attempt fails, the next attempt must follow soon.
     this.#failures = 0;
     this.#openSocket();
-    if (!this.#isRetrying()) this.#transition("connecting");
   }
 
   /** Disconnects, until the next `connect()`. */
@@ -1126,7 +1137,7 @@ export class Connection extends Emitter<ConnectionEvents> {
 
   /** Sends a frame; false when not connected. */
   send_event(event: string, data?: unknown, channel?: string): boolean {
-    if (this.#state !== "connected") return false;
+    if (!this.#isOpen()) return false;
     const frame = { event, data, channel };
     log("Event sent", frame);
     this.#socket?.send(JSON.stringify(frame));
@@ -1171,52 +1182,66 @@ export class Connection extends Emitter<ConnectionEvents> {
     return this.#state === "connecting" || this.#state === "unavailable";
   }
 
+  /** Whether frames can be sent; not after a close that the state does not show. */
+  #isOpen(): boolean {
+    return this.#state === "connected" && !!this.#socket;
+  }
+
   /** Starts an attempt, in place of the current socket and plan. */
   #openSocket(): void {
     this.#dropSocket();
-    const transport = this.#transports[this.#transportIndex]!;
     if (typeof WebSocket === "undefined") {
       this.#transition("failed");
       throw new Error("Cannot connect: no WebSocket");
     }
     this.#watchNetwork("addEventListener");
-    if (transport === "ws") this.#listen(new WebSocket(this.#url()));
-    else this.#openFallback(transport);
-    this.#schedule(
-      ATTEMPT_TIMEOUT_MS,
-      () => this.#handleClose(ABNORMAL_CLOSURE, "No greeting in time"),
-    );
+    if (this.#transports[this.#transportIndex] !== "ws") {
+      this.#openHttp();
+      return;
+    }
+    const socket = new WebSocket(this.#url());
+    if (this.#transports[1]) {
+      this.#schedule(
+        this.#useTLS ? TLS_PATIENCE_MS : PATIENCE_MS,
+        () => this.#openHttp(socket),
+      );
+    } else {
+      this.#scheduleDeadline();
+    }
+    this.#listen(socket);
   }
 
-  /** Connects over HTTP, after loading the transports. */
-  async #openFallback(
-    transport: "xhr_streaming" | "xhr_polling",
-  ): Promise<void> {
-    const loading: Socket = { send() {}, close() {} };
-    this.#listen(loading);
+  /** Connects over HTTP, after loading it, beside a WebSocket that takes long. */
+  async #openHttp(rival?: WebSocket): Promise<void> {
+    this.#scheduleDeadline();
+    const pending: Socket = rival ?? { send() {}, close() {} };
+    if (rival) this.#transportIndex = 1;
+    else this.#listen(pending);
     try {
-      const { HttpSocket } = await loadLazy();
-      // The attempt may have been given up meanwhile.
-      if (!loading.onclose) return;
+      const { HttpRace } = await loadLazy();
+      // Meanwhile the attempt may have been given up, or have succeeded.
+      if (pending !== this.#socket || this.#socketId) return;
       this.#listen(
-        new HttpSocket(
-          transport,
-          () => this.#url(),
-          this.#owner.options,
-          this.#transports[0] === "ws" ? this.#switchTo : null,
-        ),
+        new HttpRace({
+          transports: this.#transports,
+          first: this.#transportIndex,
+          url: () => this.#url(),
+          options: this.#owner.options,
+          onSwitch: this.#switchTo,
+          rival,
+        }),
       );
     } catch (error) {
-      loading.onclose?.({ code: ABNORMAL_CLOSURE, reason: String(error) });
+      // WebSocket may still open.
+      if (rival) return;
+      pending.onclose?.({ code: ABNORMAL_CLOSURE, reason: String(error) });
     }
   }
 
-  /** Switches to a WebSocket that a probe has opened while HTTP was in use. */
+  /** Switches to a WebSocket that was greeted before HTTP, or while HTTP was used. */
   readonly #switchTo = (socket: Socket, greeting: string): void => {
     this.#dropSocket();
-    this.#transportIndex = 0;
     this.#listen(socket);
-    this.#transition("connecting");
     // A handler may have disconnected.
     if (socket === this.#socket) this.#handleMessage(greeting);
   };
@@ -1225,6 +1250,7 @@ export class Connection extends Emitter<ConnectionEvents> {
     this.#socket = socket;
     socket.onmessage = ({ data }) => this.#handleMessage(data);
     socket.onclose = ({ code, reason }) => this.#handleClose(code, reason);
+    if (!this.#isRetrying()) this.#transition("connecting");
   }
 
   /** Closes the socket, ignores its later events, and cancels the plan. */
@@ -1240,6 +1266,13 @@ export class Connection extends Emitter<ConnectionEvents> {
   #schedule(delayMs: number, action: () => void): void {
     clearTimeout(this.#timer);
     this.#timer = setTimeout(action, delayMs);
+  }
+
+  #scheduleDeadline(): void {
+    this.#schedule(
+      ATTEMPT_TIMEOUT_MS,
+      () => this.#handleClose(ABNORMAL_CLOSURE, "No greeting in time"),
+    );
   }
 
   /** Accepts a frame or, with the extension `batch`, an array of frames. */
@@ -1289,10 +1322,9 @@ export class Connection extends Emitter<ConnectionEvents> {
         ? Math.min(activityTimeout, activity_timeout * 1000)
         : activityTimeout;
       this.#connectedAt = Date.now();
-      // WebSocket works, so its next failure is the first of two.
-      if (this.#transports[this.#transportIndex] === "ws") {
-        this.#transportIndex = 0;
-      }
+      this.#transportIndex = this.#transports.indexOf(
+        socket?.transport ?? "ws",
+      );
       this.#socketId = socket_id;
       this.#socketIds = [encodeURIComponent(socket_id), ...this.#socketIds]
         .slice(0, MAX_SOCKET_IDS);
@@ -1333,27 +1365,31 @@ export class Connection extends Emitter<ConnectionEvents> {
   }
 
   /**
-   * Counts a failure and plans the next attempt. Only the first attempt in a row is
-   * made at once: a server that keeps asking for it would cause a hot loop.
+   * Plans the next attempt: at once over the next transport of the round, else after
+   * a delay that grows with the failures. Only the first attempt in a row that the
+   * server asks for is made at once: a server that keeps asking would cause a hot
+   * loop. A connection that was cut is no failure: the network passes data again.
    */
   #retry(code: number): void {
     const wasConnected = this.#state === "connected";
     // A server that refuses was reached: the transport works.
     const isBlocked = !wasConnected && code < 4000;
-    if (isBlocked) {
-      this.#transportIndex = (this.#transportIndex + 1) %
-        this.#transports.length;
-    }
-    const isStable = wasConnected &&
-      Date.now() - this.#connectedAt >= STABLE_MS;
-    if (isStable) this.#failures = 0;
-    const failures = this.#failures++;
+    const isMidway = isBlocked && !!this.#transports[1] &&
+      this.#transports[this.#transportIndex] === "ws";
+    if (isBlocked) this.#transportIndex = isMidway ? 1 : 0;
+    const isStable = code < 4000 || Date.now() - this.#connectedAt >= STABLE_MS;
+    if (wasConnected && isStable) this.#failures = 0;
     const isAsked = code === 4000 || code >= 4200;
-    const delayMs = isAsked && failures === 0 ? 0 : backoffMs(failures);
+    const delayMs =
+      isMidway || this.#isDoubtful || (isAsked && this.#failures === 0)
+        ? 0
+        : backoffMs(this.#failures);
+    if (!isMidway) this.#failures++;
+    this.#isDoubtful = false;
     this.#dropSocket();
     this.#schedule(delayMs, () => this.#openSocket());
     // The state stays `unavailable` until an attempt succeeds.
-    if (wasConnected) this.#transition("connecting");
+    if (wasConnected && code !== GOING_AWAY) this.#transition("connecting");
     // A handler may have disconnected.
     if (delayMs > 0 && this.#isRetrying()) {
       this.emit("connecting_in", Math.round(delayMs / 1000));
@@ -1371,7 +1407,10 @@ export class Connection extends Emitter<ConnectionEvents> {
     if (!this.send_event("pusher:ping", {})) return;
     this.#schedule(
       isDoubtful ? WAKE_PONG_TIMEOUT_MS : this.#owner.pongTimeout,
-      () => this.#handleClose(PONG_MISSING, "No pong in time"),
+      () => {
+        this.#isDoubtful = true;
+        this.#handleClose(PONG_MISSING, "No pong in time");
+      },
     );
   }
 
@@ -1391,7 +1430,7 @@ export class Connection extends Emitter<ConnectionEvents> {
   readonly #handleWake = ({ type, target }: WakeEvent): void => {
     // Only documents have `hidden`, and nobody waits for a hidden page.
     if ((target as { hidden?: boolean } | null)?.hidden) return;
-    if (this.#state === "connected") return this.#sendPing(true);
+    if (this.#isOpen()) return this.#sendPing(true);
     // An attempt that began earlier may hang.
     if (type === "online") this.#dropSocket();
     if (type !== "offline") this.connect();
@@ -1420,7 +1459,7 @@ function protocolOf(transport: Transport, useTLS: boolean): TransportName {
 /** Doubles with each failure; jitter keeps clients from returning together. */
 function backoffMs(failures: number): number {
   const delayMs = Math.min(RETRY_BASE_MS * 2 ** failures, RETRY_MAX_MS);
-  return delayMs * (1 + Math.random() / 2);
+  return delayMs * (1 - Math.random() / 2);
 }
 
 /** Reads a message from the server; null if it is no frame. */

@@ -13,8 +13,8 @@ const SOURCE = "client.ts";
 const LAZY_SOURCE = "client/lazy.ts";
 const TARGET = "client_bundle.ts";
 
-/** Limit of the script that every page loads; pusher-js has three times as much. */
-const MAX_GZIP_BYTES = 6 * 1024;
+/** Limit of the script that every page loads; pusher-js has 2.7 times as much. */
+const MAX_GZIP_BYTES = 6_656;
 
 /** Ample for the code that the server adds: globals and its configuration. */
 const SERVER_TAIL_BYTES = 150;

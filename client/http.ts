@@ -24,6 +24,8 @@ export interface Socket {
   send(text: string): void;
   /** Ends the connection. */
   close(): void;
+  /** The transport over HTTP that was greeted. */
+  readonly transport?: HttpTransport | undefined;
 }
 
 /** Address of HTTP where it is not that of WebSocket: options of the client. */
@@ -41,10 +43,18 @@ export interface HttpOptions {
 export type Switch = (socket: WebSocket, greeting: string) => void;
 
 /**
- * Deadline for the first bytes of a streaming response. A proxy with response
- * buffering may never pass them on; without buffering they arrive at once.
+ * Patience with a transport before the next is tried beside it. A proxy with response
+ * buffering may never pass on a streaming response; without buffering it begins at
+ * once.
  */
-const OPENING_TIMEOUT_MS = 5_000;
+const PATIENCE_MS = 4_000;
+
+/**
+ * Deadline for the first bytes of a streaming response. Browsers open few connections
+ * to one host, for all tabs together: a response that does not begin must not keep
+ * the connection that polling waits for.
+ */
+const OPENING_TIMEOUT_MS = 8_000;
 
 /**
  * The client cancels a response longer than this at the end of a line and requests
@@ -71,6 +81,118 @@ const PROBE_TIMEOUT_MS = 15_000;
 
 /** Close code of a connection that ended without a close frame. */
 const ABNORMAL_CLOSURE = 1006;
+
+// ---- Race -------------------------------------------------------------------
+// One attempt to connect: the transports start one after the other, and the first
+// that the server greets wins. The server never learns of the others more than that
+// they came and went: they subscribe to nothing.
+
+/** The transports of an attempt, and where they go. */
+export interface RaceInit {
+  /** The transports that the client may use, WebSocket included. */
+  transports: readonly ("ws" | HttpTransport)[];
+  /** Index of the transport that starts. */
+  first: number;
+  /** The URL for WebSocket, now or at the next probe. */
+  url: () => string;
+  /** The address of HTTP where it differs. */
+  options: HttpOptions;
+  /** Takes over when WebSocket opens. */
+  onSwitch: Switch;
+  /** A WebSocket that is being opened, and may still win. */
+  rival?: WebSocket | undefined;
+}
+
+/**
+ * A connection over the first transport that is greeted, in the shape of a
+ * `WebSocket`. A transport starts when the one before it has failed or takes long.
+ * The race ends, as the last of them did, if all of them fail.
+ */
+export class HttpRace implements Socket {
+  onmessage: Required<Socket>["onmessage"] = null;
+  onclose: Required<Socket>["onclose"] = null;
+  transport: HttpTransport | undefined;
+
+  readonly #init: RaceInit;
+  readonly #waiting: RaceInit["transports"][number][];
+  /** The transports that may still win; in the end the winner alone. */
+  readonly #running = new Set<Socket>();
+  #timer: ReturnType<typeof setTimeout> | undefined;
+
+  /** Starts with the first transport. */
+  constructor(init: RaceInit) {
+    this.#init = init;
+    this.#waiting = init.transports.slice(init.first);
+    const { rival } = init;
+    if (rival) this.#admit(rival, ({ data }) => this.#leaveTo(rival, data));
+    this.#startNext();
+  }
+
+  send(text: string): void {
+    for (const winner of this.#running) winner.send(text);
+  }
+
+  close(): void {
+    this.#keepOnly(undefined);
+  }
+
+  #admit(
+    socket: Socket,
+    onmessage: Required<Socket>["onmessage"],
+  ): void {
+    this.#running.add(socket);
+    socket.onmessage = onmessage;
+    socket.onclose = ({ code, reason }) => {
+      this.#running.delete(socket);
+      if (socket !== this.#init.rival) this.#startNext();
+      // A server that refuses has decided the race.
+      const isOver = code >= 4000 || this.#running.size === 0;
+      if (!isOver) return;
+      this.close();
+      this.onclose?.({ code, reason });
+    };
+  }
+
+  #startNext(): void {
+    clearTimeout(this.#timer);
+    const transport = this.#waiting.shift();
+    // WebSocket comes first, and the race begins after it.
+    if (!transport || transport === "ws") return;
+    const { url, options, transports, onSwitch } = this.#init;
+    const isProbing = transports[0] === "ws";
+    const socket = new HttpSocket(
+      transport,
+      url,
+      options,
+      isProbing ? onSwitch : null,
+    );
+    this.#admit(socket, (event) => {
+      if (!this.transport) this.#keepOnly(socket);
+      this.transport = transport;
+      this.onmessage?.(event);
+    });
+    this.#timer = setTimeout(() => this.#startNext(), PATIENCE_MS);
+  }
+
+  /** Hands over a WebSocket that was greeted first. */
+  #leaveTo(rival: WebSocket, greeting: string): void {
+    this.#running.delete(rival);
+    rival.onmessage = rival.onclose = null;
+    this.#init.onSwitch(rival, greeting);
+  }
+
+  /** Closes all other sockets, and starts no more. */
+  #keepOnly(winner: Socket | undefined): void {
+    clearTimeout(this.#timer);
+    this.#waiting.length = 0;
+    for (const socket of this.#running) {
+      if (socket === winner) continue;
+      this.#running.delete(socket);
+      socket.onmessage = socket.onclose = null;
+      socket.close();
+    }
+  }
+}
 
 // ---- Socket -----------------------------------------------------------------
 // A connection over a series of requests: one request receives the frames of the

@@ -5,4 +5,4 @@
  * @module
  */
 export { Decryptor } from "./encrypted.ts";
-export { HttpSocket } from "./http.ts";
+export { HttpRace } from "./http.ts";

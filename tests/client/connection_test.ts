@@ -11,6 +11,7 @@ import {
   open,
   Server,
   settled,
+  Sockets,
   until,
 } from "../support/client.ts";
 import { DEADLINE_MS, within } from "../support/deadline.ts";
@@ -24,10 +25,17 @@ const REPORTS = {
   twice: ["PusherError", "WebSocketError"],
 };
 
-/** Close codes, the report, and the next action of the client. */
-const CLOSES: [number, keyof typeof REPORTS, "wait" | "at once" | "stop"][] = [
+/**
+ * Close codes, the report, and the next action of the client. It waits in silence
+ * where the page may be the one that goes away.
+ */
+const CLOSES: [
+  number,
+  keyof typeof REPORTS,
+  "wait" | "wait in silence" | "at once" | "stop",
+][] = [
   [1000, "none", "wait"],
-  [1001, "none", "wait"],
+  [1001, "none", "wait in silence"],
   [1002, "twice", "wait"],
   [1003, "twice", "wait"],
   [1006, "once", "wait"],
@@ -48,6 +56,7 @@ for (const [code, report, next] of CLOSES) {
   Deno.test(`close ${code} of a connection: ${next}, reported ${report}`, async () => {
     using time = new FakeTime();
     using server = new RawServer();
+    using sockets = new Sockets();
     using client = new Client(server);
     const connected = client.heard("connected");
     const peer = await server.accept();
@@ -57,6 +66,12 @@ for (const [code, report, next] of CLOSES) {
 
     const left = client.heard("state_change");
     await peer.close(code);
+    if (next === "wait in silence") {
+      await sockets.close();
+      assertEquals(client.events, []);
+      assertEquals(client.pusher.connection.state, "connected");
+      time.tick(1_000);
+    }
     await left;
     const current = next === "stop" ? "disconnected" : "connecting";
     assertEquals(
@@ -70,7 +85,7 @@ for (const [code, report, next] of CLOSES) {
     if (next === "stop") {
       assertEquals(time.next(), false);
     } else {
-      time.tick(next === "wait" ? 1_500 : 0);
+      if (next !== "wait in silence") time.tick(next === "wait" ? 1_000 : 0);
       await server.accept();
     }
   });
@@ -106,21 +121,21 @@ Deno.test("close 4200 again and again is not answered by a hot loop", async () =
 
 // ---- Attempts ---------------------------------------------------------------
 
+/** Delays after failures in a row, in seconds, with and without all jitter. */
+const DELAYS = [[0.5, 1], [1, 2], [2, 4], [4, 8], [8, 16], [15, 30], [15, 30]]
+  .map(([least = 0, most = 0]) => ({ least, most }));
+
 Deno.test("delays grow to 30 seconds, until a connection lasts", async () => {
   using time = new FakeTime();
   await using server = new Server();
   using client = new Client(server);
-  const ranges = [[1, 1], [2, 3], [4, 6], [8, 12], [16, 24], [20, 30], [
-    20,
-    30,
-  ]];
-  for (const [least, most] of ranges) {
+  for (const { least, most } of DELAYS) {
     const delayed = client.heard("connecting_in");
     (await server.establish()).close(4100);
     const seconds = await delayed as number;
-    assert(seconds >= least! && seconds <= most!, `${seconds} s`);
     // The event rounds the number of seconds.
-    time.tick(most! * 1_000 + 500);
+    assert(seconds >= Math.round(least) && seconds <= most, `${seconds} s`);
+    time.tick(most * 1_000);
   }
   const connected = client.heard("connected");
   const peer = await server.establish();
@@ -131,16 +146,61 @@ Deno.test("delays grow to 30 seconds, until a connection lasts", async () => {
   assertEquals(await delayedAgain, 1);
 });
 
+for (const transport of ["ws", undefined]) {
+  const title = transport ? "an attempt" : "a round through all transports";
+
+  Deno.test(`delays grow to 30 seconds with ${title} that fails`, async () => {
+    using time = new FakeTime();
+    await using server = new Server();
+    server.isDown = true;
+    using client = new Client(
+      server,
+      transport ? { enabledTransports: [transport] } : {},
+    );
+    for (const [i, { least, most }] of DELAYS.entries()) {
+      await until(() => {
+        // Within a round the next transport follows at once.
+        const isRoundOver = client.dataOf("connecting_in").length > i;
+        if (!isRoundOver) time.tick(0);
+        return isRoundOver;
+      });
+      const seconds = client.dataOf("connecting_in")[i] as number;
+      assert(seconds >= Math.round(least) && seconds <= most, `${seconds} s`);
+      time.tick(most * 1_000);
+    }
+  });
+}
+
+Deno.test("a connection that is cut is no failure, however often that happens", async () => {
+  using time = new FakeTime();
+  using server = new RawServer();
+  using client = new Client(server);
+  for (let cuts = 0; cuts < 20; cuts++) {
+    const connected = client.heard("connected");
+    const peer = await server.accept();
+    await peer.establish();
+    await connected;
+    const delayed = client.heard("connecting_in");
+    await peer.close(cuts % 2 === 0 ? 1006 : 1011);
+    assertEquals(await delayed, 1);
+    time.tick(1_000);
+  }
+  await server.accept();
+});
+
 Deno.test("delays start over with connect() after disconnect()", async () => {
   using time = new FakeTime();
   await using server = new Server();
   using client = new Client(server);
-  for (const isRetry of [false, true]) {
+  const delays: unknown[] = [];
+  client.pusher.connection.bind("connecting_in", (s) => delays.push(s));
+  for (const { most } of DELAYS.slice(0, 4)) {
     const delayed = client.heard("connecting_in");
     (await server.establish()).close(4100);
-    assertEquals(await delayed as number > 1, isRetry);
-    time.tick(1_500);
+    await delayed;
+    time.tick(most * 1_000);
   }
+  assert(delays.at(-1) as number > 1);
   client.pusher.disconnect();
   client.pusher.connect();
   const delayedAgain = client.heard("connecting_in");
@@ -151,19 +211,20 @@ Deno.test("delays start over with connect() after disconnect()", async () => {
 Deno.test("an attempt that hangs is given up, before and after it opens", async () => {
   using time = new FakeTime();
   using tcp = Deno.listen({ hostname: "127.0.0.1", port: 0 });
-  using silent = new Client(tcp.addr);
+  const options = { enabledTransports: ["ws"] };
+  using silent = new Client(tcp.addr, options);
   using _connection = await within(DEADLINE_MS, "connection", tcp.accept());
   const late = silent.heard("connecting_in");
   time.tick(15_000);
   await late;
 
   await using server = new Server();
-  using client = new Client(server);
+  using client = new Client(server, options);
   await server.accept();
   const delayed = client.heard("connecting_in");
   time.tick(15_000);
   await delayed;
-  time.tick(1_500);
+  time.tick(1_000);
   const connected = client.heard("connected");
   await server.establish();
   await connected;
@@ -187,13 +248,13 @@ for (const text of BAD_GREETINGS) {
   Deno.test(`first frame ${text} leads to another attempt`, async () => {
     using time = new FakeTime();
     await using server = new Server();
-    using client = new Client(server);
+    using client = new Client(server, { enabledTransports: ["ws"] });
     const delayed = client.heard("connecting_in");
     (await server.accept()).sendText(text);
     await delayed;
     const [error] = client.dataOf("error") as ConnectionError[];
     assertEquals(error?.type, "HandshakeError");
-    time.tick(1_500);
+    time.tick(1_000);
     const connected = client.heard("connected");
     await server.establish();
     await connected;
@@ -287,6 +348,66 @@ Deno.test("a frame that may have arrived before waking does not replace the pong
   await message;
   time.tick(5_000);
   assertEquals(client.pusher.connection.state, "connecting");
+});
+
+for (const code of [1001, 1006]) {
+  Deno.test(`a close ${code} in doubt, before the pong, is followed by an attempt at once`, async () => {
+    using time = new FakeTime();
+    using server = new RawServer();
+    using sockets = new Sockets();
+    using client = new Client(server);
+    const connected = client.heard("connected");
+    const peer = await server.accept();
+    await peer.establish();
+    await connected;
+    globalThis.dispatchEvent(new Event("pageshow"));
+    const lost = client.heard("connecting");
+    await peer.close(code);
+    await sockets.close();
+    time.tick(0);
+    await lost;
+    await (await server.accept()).establish();
+    await until(() => client.dataOf("connected").length === 2);
+    assertEquals(client.dataOf("connecting_in"), []);
+  });
+}
+
+Deno.test("a page that comes back after a close that it did not hear of connects at once", async () => {
+  using _time = new FakeTime();
+  await using server = new Server();
+  using connection = await open(server);
+  const { client, peer } = connection;
+  // A browser closes so when a page is left.
+  peer.close(1001);
+  await until(() => !client.pusher.send_event("client-x"));
+  client.events.length = 0;
+  globalThis.dispatchEvent(new Event("offline"));
+  assertEquals(client.events, []);
+  globalThis.dispatchEvent(new Event("pageshow"));
+  const connected = client.heard("connected");
+  await server.establish("2.2");
+  await connected;
+  assertEquals(client.dataOf("state_change"), [
+    { previous: "connected", current: "connecting" },
+    { previous: "connecting", current: "connected" },
+  ]);
+});
+
+Deno.test("what is asked for between a close 1001 and the retry is done after it", async () => {
+  using time = new FakeTime();
+  await using server = new Server();
+  using connection = await open(server);
+  const { client: { pusher }, peer } = connection;
+  peer.close(1001);
+  await until(() => !pusher.send_event("client-x"));
+  assertEquals(pusher.subscribe("a").trigger("client-x", {}), false);
+  time.tick(1_000);
+  const next = await server.establish("2.2");
+  assertEquals(await next.next(), {
+    event: "pusher:subscribe",
+    data: { auth: "", channel: "a" },
+  });
+  await settled(next);
 });
 
 Deno.test("offline sends a ping, and makes no attempt", async () => {

@@ -13,7 +13,6 @@ import {
 import { FakeTime } from "@std/testing/time";
 import {
   type Channel,
-  type Frame,
   PresenceChannel,
   type PusherOptions,
 } from "@glitz/pusher/client";
@@ -24,136 +23,23 @@ import {
   Listeners,
   RealServer,
   record,
-  Server,
   settled,
+  Sockets,
   until,
 } from "../support/client.ts";
 import { DEADLINE_MS, within } from "../support/deadline.ts";
+import {
+  type Exchange,
+  greeting,
+  HttpServer,
+  line,
+  PRELUDE,
+} from "../support/http_server.ts";
 import { Queue } from "../support/queue.ts";
 import { BROWSERS, browserTest, openPage } from "../support/browser.ts";
 import { HttpSocket, type Switch } from "../../client/http.ts";
 
 // ---- Fixtures ---------------------------------------------------------------
-
-/** Padding at the start of a streaming response, as of stock servers. */
-const PRELUDE = `${"h".repeat(2048)}\n`;
-
-/** One request over HTTP; the test writes the response. */
-class Exchange {
-  readonly request: Request;
-  readonly body: string;
-  readonly response: Promise<Response>;
-  /** Resolves when the client cancels a response that has begun. */
-  readonly givenUp: Promise<void>;
-  #respond!: (response: Response) => void;
-  #giveUp!: () => void;
-  #stream: ReadableStreamDefaultController<Uint8Array> | undefined;
-  #isOver = false;
-
-  constructor(request: Request, body: string) {
-    this.request = request;
-    this.body = body;
-    this.response = new Promise((resolve) => this.#respond = resolve);
-    this.givenUp = new Promise((resolve) => this.#giveUp = resolve);
-  }
-
-  get url(): URL {
-    return new URL(this.request.url);
-  }
-
-  /** The query fields that distinguish requests. */
-  get number(): string {
-    const { searchParams } = this.url;
-    return `${searchParams.get("t")} ${searchParams.get("n")}`;
-  }
-
-  /** The query without those fields. */
-  get query(): string {
-    const { searchParams } = this.url;
-    for (const name of ["t", "n"]) searchParams.delete(name);
-    return String(searchParams);
-  }
-
-  /** The frames in the request. */
-  get frames(): Frame[] {
-    return JSON.parse(this.body).map((text: string) => JSON.parse(text));
-  }
-
-  /** Sends a complete response. */
-  answer(text: string | null, status = 200): void {
-    this.#isOver = true;
-    this.#respond(new Response(text, { status }));
-  }
-
-  /** Writes to the response, which begins with the first call. */
-  write(text: string | Uint8Array): void {
-    if (!this.#stream) {
-      const body = new ReadableStream<Uint8Array>({
-        start: (controller) => {
-          this.#stream = controller;
-        },
-        cancel: () => {
-          this.#isOver = true;
-          this.#giveUp();
-        },
-      });
-      this.#respond(new Response(body));
-    }
-    const bytes = typeof text === "string"
-      ? new TextEncoder().encode(text)
-      : text;
-    this.#stream?.enqueue(bytes);
-  }
-
-  /** Ends the response. */
-  end(): void {
-    if (this.#isOver) return;
-    this.#isOver = true;
-    if (this.#stream) this.#stream.close();
-    else this.#respond(new Response(null, { status: 204 }));
-  }
-}
-
-/** A server for the HTTP transports; it accepts WebSockets unless it is down. */
-class HttpServer implements AsyncDisposable {
-  readonly server = new Server();
-  readonly #exchanges: Exchange[] = [];
-  readonly #receiving = new Queue<Exchange>();
-  readonly #sending = new Queue<Exchange>();
-
-  constructor() {
-    this.server.onRequest = async (request) => {
-      const exchange = new Exchange(request, await request.text());
-      this.#exchanges.push(exchange);
-      const isSend = exchange.url.pathname.endsWith("/xhr_send");
-      (isSend ? this.#sending : this.#receiving).push(exchange);
-      return await exchange.response;
-    };
-  }
-
-  get port(): number {
-    return this.server.port;
-  }
-
-  get wsUrl(): string {
-    return `ws://127.0.0.1:${this.port}/x/app/a%20b?protocol=7&batch=1`;
-  }
-
-  /** The next request that receives frames. */
-  receive(): Promise<Exchange> {
-    return this.#receiving.next("request for frames");
-  }
-
-  /** The next request that sends frames. */
-  sent(): Promise<Exchange> {
-    return this.#sending.next("request with frames");
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    for (const exchange of this.#exchanges) exchange.end();
-    await this.server[Symbol.asyncDispose]();
-  }
-}
 
 /** A connection, its messages and its end. */
 class Connection implements Disposable {
@@ -191,15 +77,6 @@ class Connection implements Disposable {
     this.socket.close();
   }
 }
-
-const line = (...frames: string[]) => `a${JSON.stringify(frames)}\n`;
-
-/** The greeting of the server. */
-const greeting = (socket_id: string, extensions?: string[]) =>
-  JSON.stringify({
-    event: "pusher:connection_established",
-    data: { socket_id, activity_timeout: 120, extensions },
-  });
 
 // ---- Requests ---------------------------------------------------------------
 
@@ -375,20 +252,20 @@ Deno.test("xhr_streaming ends with its response, and with a response that is ref
   }
 });
 
-Deno.test("xhr_streaming ends where nothing is streamed within 5 seconds", async () => {
+Deno.test("xhr_streaming ends where nothing is streamed within 8 seconds", async () => {
   using time = new FakeTime();
   await using http = new HttpServer();
   using late = new Connection(http);
   const answer = await http.receive();
   answer.write(PRELUDE);
-  time.tick(5_000);
-  assertEquals(await late.closed(), [1006, "Nothing streamed in 5000 ms"]);
+  time.tick(8_000);
+  assertEquals(await late.closed(), [1006, "Nothing streamed in 8000 ms"]);
 
   using connection = new Connection(http);
   const { write } = await http.receive().then((next) => ({
     write: (text: string) => next.write(text),
   }));
-  time.tick(4_999);
+  time.tick(7_999);
   write(`o\n${line("1")}`);
   await connection.message();
   time.tick(60_000);
@@ -570,42 +447,6 @@ Deno.test("close() in a handler is the end of the line", async () => {
 
 // ---- Probing ----------------------------------------------------------------
 
-/** Records the WebSockets that the client opens, and their ends. */
-class Sockets implements Disposable {
-  readonly urls: string[] = [];
-  readonly #original = globalThis.WebSocket;
-  readonly #messages = new Queue<void>();
-  readonly #closes = new Queue<void>();
-
-  constructor() {
-    const { urls } = this;
-    const heardMessage = () => this.#messages.push();
-    const heardClose = () => this.#closes.push();
-    globalThis.WebSocket = class extends this.#original {
-      constructor(url: string | URL) {
-        super(url);
-        urls.push(String(url));
-        this.addEventListener("message", heardMessage);
-        this.addEventListener("close", heardClose);
-      }
-    };
-  }
-
-  /** Waits until any of them receives a message. */
-  async message(): Promise<void> {
-    await this.#messages.next("message of a WebSocket");
-  }
-
-  /** Waits until any of them is closed. */
-  async close(): Promise<void> {
-    await this.#closes.next("close of a WebSocket");
-  }
-
-  [Symbol.dispose](): void {
-    globalThis.WebSocket = this.#original;
-  }
-}
-
 /** A connection that may switch to WebSocket. */
 async function probing(http: HttpServer): Promise<
   {
@@ -751,11 +592,17 @@ Deno.test("nothing is probed without a function that takes over", async () => {
 
 // ---- Choice of a transport --------------------------------------------------
 
-/** Waits until an attempt has failed, and lets the next attempt begin. */
+/** Waits until a round has failed, and lets the next round begin. */
 async function retry(client: Client, time: FakeTime): Promise<void> {
   const seconds = await client.heard("connecting_in") as number;
   // The event rounds the number of seconds.
   time.tick(seconds * 1_000 + 500);
+}
+
+/** Waits until a transport has failed, and lets the next transport begin. */
+async function goOn(client: Client, time: FakeTime): Promise<void> {
+  await client.heard("error");
+  time.tick(0);
 }
 
 /** A client that could not open a WebSocket, and its first request over HTTP. */
@@ -766,7 +613,7 @@ async function fallBack(
 ): Promise<{ client: Client; answer: Exchange } & Disposable> {
   http.server.isDown = true;
   const client = new Client(http, options);
-  for (let i = 0; i < 2; i++) await retry(client, time);
+  await goOn(client, time);
   const answer = await http.receive();
   const dispose = () => client[Symbol.dispose]();
   return { client, answer, [Symbol.dispose]: dispose };
@@ -785,13 +632,14 @@ async function connectOver(
   return connection;
 }
 
-Deno.test("HTTP is used where WebSocket fails twice in a row", async () => {
+Deno.test("HTTP is used at once where WebSocket fails", async () => {
   using time = new FakeTime();
   await using http = new HttpServer();
   using connection = await fallBack(http, time);
   const { client: { pusher }, client, answer } = connection;
   assertEquals(pusher.connection.transport.name, "xhr_streaming");
   assertEquals(pusher.connection.state, "connecting");
+  assertEquals(client.dataOf("connecting_in"), []);
   assertMatch(answer.url.pathname, /^\/pusher\/app\/app-key\/.*streaming$/);
   assertEquals(answer.query, "protocol=7&client=glitz&batch=1&recover=1");
   const connected = client.heard("connected");
@@ -814,54 +662,75 @@ Deno.test("HTTP is used where WebSocket fails twice in a row", async () => {
   assertEquals(await created, { text: "hello" });
 });
 
-Deno.test("a failure over HTTP is followed by polling, and then by WebSocket twice", async () => {
+Deno.test("streaming that fails is followed by polling at once, and after a delay by WebSocket", async () => {
   using time = new FakeTime();
   await using http = new HttpServer();
   using connection = await fallBack(http, time);
   const { client, answer } = connection;
-  const { connection: { transport } } = client.pusher;
-  const names = [transport.name];
-  answer.answer("not found", 404);
-  await retry(client, time);
-  const errors = JSON.stringify(client.dataOf("error"));
-  assertStringIncludes(errors, "status is 404");
-  const polling = await http.receive();
-  names.push(client.pusher.connection.transport.name);
-  polling.answer("not found", 404);
-  for (let i = 0; i < 2; i++) {
-    await retry(client, time);
-    names.push(client.pusher.connection.transport.name);
+  for (let round = 0; round < 2; round++) {
+    const streaming = round === 0 ? answer : await http.receive();
+    assertEquals(
+      client.pusher.connection.transport.name,
+      "xhr_streaming",
+    );
+    assertMatch(streaming.url.pathname, /xhr_streaming$/);
+    streaming.answer("not found", 404);
+    const polling = await http.receive();
+    assertMatch(polling.url.pathname, /xhr$/);
+    // Only then has the round failed.
+    assertEquals(client.dataOf("connecting_in").length, round);
+    const retried = retry(client, time);
+    polling.answer("not found", 404);
+    await retried;
+    const errors = JSON.stringify(client.dataOf("error"));
+    assertStringIncludes(errors, "status is 404");
+    assertEquals(client.pusher.connection.transport.name, "ws");
+    await goOn(client, time);
   }
-  await retry(client, time);
   await http.receive();
-  names.push(client.pusher.connection.transport.name);
-  assertEquals(names, [
-    "xhr_streaming",
-    "xhr_polling",
-    "ws",
-    "ws",
-    "xhr_streaming",
-  ]);
 });
 
-Deno.test("streaming that a proxy holds back is followed by polling", async () => {
+Deno.test("polling that fails over a network that had passed it is followed by WebSocket", async () => {
   using time = new FakeTime();
   await using http = new HttpServer();
   using connection = await fallBack(http, time);
-  const { client } = connection;
-  connection.answer.write(PRELUDE);
-  const retried = retry(client, time);
-  time.tick(5_000);
-  await retried;
+  const { client, answer } = connection;
+  answer.answer("not found", 404);
+  const connected = client.heard("connected");
+  (await http.receive()).answer(`o\n${line(greeting("1.1"))}`);
+  await connected;
+  const lost = retry(client, time);
+  (await http.receive()).answer("not found", 404);
+  await lost;
+  const again = await http.receive();
+  assertMatch(again.url.pathname, /xhr$/);
+  http.server.isDown = false;
+  const failed = retry(client, time);
+  again.answer("not found", 404);
+  await failed;
+  await http.server.establish("2.2");
+  await client.heard("connected");
+  assertEquals(client.pusher.connection.transport.name, "ws");
+});
+
+Deno.test("streaming that a proxy holds back is followed by polling, and given up", async () => {
+  using time = new FakeTime();
+  await using http = new HttpServer();
+  using connection = await fallBack(http, time);
+  const { client, answer } = connection;
+  answer.write(PRELUDE);
+  time.tick(4_000);
   const polling = await http.receive();
   const connected = client.heard("connected");
   polling.answer(`o\n${line(greeting("1.1"))}`);
   await connected;
+  await within(DEADLINE_MS, "end of streaming", answer.givenUp);
   assertEquals(client.pusher.connection.transport.name, "xhr_polling");
+  assertEquals(client.dataOf("connecting_in"), []);
   await http.receive();
 });
 
-Deno.test("WebSocket stays in use where it opens now and then, or is refused", async () => {
+Deno.test("WebSocket stays in use where it opens, or is refused", async () => {
   using time = new FakeTime();
   await using http = new HttpServer();
   const { server } = http;
@@ -875,10 +744,7 @@ Deno.test("WebSocket stays in use where it opens now and then, or is refused", a
   };
   // A server that refuses was reached.
   for (let i = 0; i < 3; i++) await fail(4100, false);
-  for (let i = 0; i < 3; i++) {
-    await fail(1011, false);
-    await fail(1011, true);
-  }
+  for (let i = 0; i < 3; i++) await fail(1011, true);
   await server.accept();
   assertEquals(client.pusher.connection.transport.name, "ws");
 });
@@ -916,10 +782,12 @@ Deno.test("close codes mean over HTTP what they mean over WebSocket", async () =
   assertEquals(time.next(), false);
 
   using other = await connectOver(http, time);
-  const retried = retry(other.client, time);
+  const lost = other.client.heard("connecting");
   other.answer.write('c[4200,"bye"]\n');
-  await retried;
+  await lost;
+  time.tick(0);
   await http.receive();
+  assertEquals(other.client.dataOf("connecting_in"), []);
 });
 
 /** Options, and the transport of the first attempt. */
@@ -1049,7 +917,7 @@ Deno.test("disconnect() while WebSocket takes over is the end of it", async () =
   assertEquals(time.next(), false);
 });
 
-Deno.test("two failures after WebSocket took over lead to HTTP again", async () => {
+Deno.test("a failure after WebSocket took over leads to HTTP again", async () => {
   using time = new FakeTime();
   await using http = new HttpServer();
   const { server } = http;
@@ -1065,7 +933,7 @@ Deno.test("two failures after WebSocket took over lead to HTTP again", async () 
   const retried = retry(client, time);
   peer.close(1011);
   await retried;
-  for (let i = 0; i < 2; i++) await retry(client, time);
+  await goOn(client, time);
   await http.receive();
   assertEquals(client.pusher.connection.transport.name, "xhr_streaming");
 });
@@ -1089,6 +957,7 @@ const STAGES: Record<
     const { client, answer } = await fallBack(http, time);
     const delayed = client.heard("connecting_in");
     answer.answer("not found", 404);
+    (await http.receive()).answer("not found", 404);
     await delayed;
     return client;
   },
@@ -1216,7 +1085,7 @@ Deno.test("WebSocket takes over from HTTP in the middle of a stream of events", 
   });
   const { pusher } = client;
   const channel = pusher.subscribe("private-a");
-  for (let i = 0; i < 2; i++) await retry(client, time);
+  await goOn(client, time);
   await heard(channel, "pusher:subscription_succeeded");
   assertEquals(pusher.connection.transport.name, "xhr_streaming");
   const received = recordData(channel, "x");
@@ -1271,7 +1140,6 @@ browserTest(
     </script>`;
       const window = await openPage(browser, `${own}/`);
       await window.logs("joined over");
-      await window.logs("xhr_polling");
       server.pusher.trigger("a", "x", "hello");
       await window.logs("hello");
       await window.page.close();
@@ -1284,7 +1152,7 @@ browserTest(
 );
 
 browserTest(
-  "a module loads HTTP beside it, where WebSocket fails twice",
+  "a module loads HTTP beside it, where WebSocket fails",
   async (browser) => {
     await using server = new RealServer();
     server.isBlocking = true;

@@ -6,6 +6,7 @@
  */
 import { assertEquals } from "@std/assert";
 import {
+  type Handler,
   Pusher as RealPusher,
   type PusherOptions as RealOptions,
 } from "@glitz/pusher";
@@ -301,6 +302,42 @@ export class Listeners implements Disposable {
   }
 }
 
+/** Records the WebSockets that the client opens, and their ends. */
+export class Sockets implements Disposable {
+  readonly urls: string[] = [];
+  readonly #original = globalThis.WebSocket;
+  readonly #messages = new Queue<void>();
+  readonly #closes = new Queue<void>();
+
+  constructor() {
+    const { urls } = this;
+    const heardMessage = () => this.#messages.push();
+    const heardClose = () => this.#closes.push();
+    globalThis.WebSocket = class extends this.#original {
+      constructor(url: string | URL) {
+        super(url);
+        urls.push(String(url));
+        this.addEventListener("message", heardMessage);
+        this.addEventListener("close", heardClose);
+      }
+    };
+  }
+
+  /** Waits until any of them receives a message. */
+  async message(): Promise<void> {
+    await this.#messages.next("message of a WebSocket");
+  }
+
+  /** Waits until any of them is closed. */
+  async close(): Promise<void> {
+    await this.#closes.next("close of a WebSocket");
+  }
+
+  [Symbol.dispose](): void {
+    globalThis.WebSocket = this.#original;
+  }
+}
+
 /** Our own server on a port of its own. */
 export class RealServer implements AsyncDisposable {
   readonly pusher: RealPusher;
@@ -308,26 +345,38 @@ export class RealServer implements AsyncDisposable {
   readonly asked: string[] = [];
   /** Whether to refuse WebSockets, as a proxy may do. */
   isBlocking = false;
+  /** Whether to leave WebSockets without an answer, as a proxy may do. */
+  isSwallowing = false;
+  /** Whether to hold back streaming responses, as a proxy with a buffer does. */
+  isBuffering = false;
   /** How often requests for a path will still fail. */
   readonly failures = new Map<string, number>();
   /** The page at `/`. */
   page = "";
   readonly #http: Deno.HttpServer<Deno.NetAddr>;
+  readonly #fallback: Handler;
+  readonly #end = Promise.withResolvers<void>();
 
   constructor(options: RealOptions = {}) {
     this.pusher = new RealPusher({ key: "app-key", ...options });
+    this.#fallback = fallback(this.pusher);
     this.#http = Deno.serve(
       { hostname: "127.0.0.1", port: 0, onListen() {} },
       this.pusher.cascade(
         (request) => this.#pass(request),
         this.pusher.handler,
-        fallback(this.pusher),
+        this.#fallback,
       ),
     );
   }
 
   get port(): number {
     return this.#http.addr.port;
+  }
+
+  /** Number of open connections. */
+  get connections(): number {
+    return this.pusher.stats().connections;
   }
 
   /** Makes a client and waits until it is connected. */
@@ -344,15 +393,21 @@ export class RealServer implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    this.#end.resolve();
     await this.pusher.close();
     await this.#http.shutdown();
   }
 
-  #pass(request: Request): Response {
+  async #pass(request: Request): Promise<Response> {
     const isSocket = request.headers.has("upgrade");
-    if (isSocket && this.isBlocking) return new Response("no", { status: 403 });
+    if (isSocket && this.isSwallowing) await this.#end.promise;
+    const isRefused = this.isSwallowing || this.isBlocking;
+    if (isSocket && isRefused) return new Response("no", { status: 403 });
     if (isSocket) return new Response(null, { status: 404 });
     const { pathname } = new URL(request.url);
+    if (this.isBuffering && pathname.endsWith("/xhr_streaming")) {
+      return await this.#holdBack(request);
+    }
     this.asked.push(pathname);
     const failures = this.failures.get(pathname) ?? 0;
     this.failures.set(pathname, failures - 1);
@@ -361,6 +416,24 @@ export class RealServer implements AsyncDisposable {
     return new Response(this.page, {
       headers: { "content-type": "text/html; charset=utf-8" },
     });
+  }
+
+  /** Reads a response, and passes nothing of it on. */
+  async #holdBack(request: Request): Promise<Response> {
+    const response = await this.#fallback(request, {});
+    const reader = response?.body?.getReader();
+    const read = async () => {
+      while (!(await reader?.read())?.done);
+    };
+    const done = Promise.race([read(), this.#end.promise]);
+    const body = new ReadableStream({
+      pull: async (controller) => {
+        await done;
+        controller.close();
+      },
+      cancel: (reason) => reader?.cancel(reason),
+    });
+    return new Response(body, { headers: response?.headers ?? {} });
   }
 }
 
