@@ -160,8 +160,9 @@ export interface PusherOptions<Events = AnyEvents> {
    * defaults.
    *
    * Our own client needs nothing more. An unmodified `pusher-js` names a recovery
-   * session in its path: `wsPath: "/r/" + crypto.randomUUID()`. The id has 16 to
-   * 128 characters of `A-Z a-z 0-9 _ -`, and no other client may know or use it.
+   * session in its path: `wsPath: "/r/" + id`. The id has 16 to 128 characters of
+   * `A-Z a-z 0-9 _ -`, and no other client may know or use it. On pages of any kind
+   * `crypto.getRandomValues(new Uint32Array(4)).join("-")` makes one.
    */
   history?: Partial<History> | false | undefined;
   /**

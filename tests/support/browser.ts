@@ -17,7 +17,14 @@ export { BROWSERS } from "./browsers.ts";
 /** For the start and for every wait in a page. */
 const BROWSER_DEADLINE_MS = 20_000;
 
+/**
+ * A name of this machine whose pages are no secure context over plain http, unlike
+ * those of `localhost` and `127.0.0.1`.
+ */
+export const PLAIN_HOST = "plain.test";
+
 const CHROMIUM_FLAGS = [
+  `--host-resolver-rules=MAP ${PLAIN_HOST} 127.0.0.1`,
   // The sandbox does not start for root, as which containers usually run.
   "--no-sandbox",
   // There is no screen.
@@ -32,6 +39,7 @@ const CHROMIUM_FLAGS = [
 
 /** Firefox itself adds what automation needs, and stops most other traffic. */
 const FIREFOX_SETTINGS = {
+  "network.dns.localDomains": PLAIN_HOST,
   // Otherwise Puppeteer cannot click in pages of other processes.
   "fission.webContentIsolationStrategy": 0,
   "network.captive-portal-service.enabled": false,
@@ -69,7 +77,7 @@ const KINDS: Record<BrowserName, Kind> = {
     protocol: "webDriverBiDi",
     async prepare(profile) {
       const settings = Object.entries(FIREFOX_SETTINGS).map(([name, value]) =>
-        `user_pref(${JSON.stringify(name)}, ${value});\n`
+        `user_pref(${JSON.stringify(name)}, ${JSON.stringify(value)});\n`
       );
       await Deno.writeTextFile(`${profile}/user.js`, settings.join(""));
       const flags = ["--headless", "--no-remote", "--profile", profile];
@@ -279,6 +287,8 @@ async function runIn(
 /** A page, and what it has shown and said. */
 export class Window {
   readonly page: Page;
+  /** What the page has thrown and not caught. */
+  readonly errors: unknown[] = [];
   readonly #log: string[] = [];
   readonly #logged = new EventTarget();
 
@@ -286,7 +296,10 @@ export class Window {
     this.page = page;
     page.setDefaultTimeout(BROWSER_DEADLINE_MS);
     // Shown, because what a test then waits for in vain does not name the cause.
-    page.on("pageerror", (error) => console.error(error));
+    page.on("pageerror", (error) => {
+      console.error(error);
+      this.errors.push(error);
+    });
     page.on("console", async (message) => {
       const values = message.args().map((value) => value.jsonValue());
       try {
