@@ -944,8 +944,15 @@ export interface PresetConfig {
  * Makes the instance of a served script. It connects when it is first used, to the
  * server of the script: by the script's URL where that is known, else to the
  * configured host with the protocol of the page.
+ *
+ * @param full The lazy module, if the script contains it.
  */
-export function preset(config: PresetConfig, scriptUrl?: string): Pusher {
+export function preset(
+  config: PresetConfig,
+  scriptUrl?: string,
+  full?: typeof import("./client/lazy.ts"),
+): Pusher {
+  lazy ??= full;
   const { key, host, path } = config;
   const server = new URL(
     isHttpUrl(scriptUrl)
@@ -1440,9 +1447,16 @@ export class Connection extends Emitter<ConnectionEvents> {
 /** The lazy module, once loaded. */
 let lazy: typeof import("./client/lazy.ts") | undefined;
 
+/** Loads the lazy module; rejects in service workers, which may not import it. */
 async function loadLazy(): Promise<NonNullable<typeof lazy>> {
-  // Kept, because a served script imports it by a new URL each time.
-  return lazy ??= await import("./client/lazy.ts");
+  try {
+    // Kept, because a served script imports it by a new URL each time.
+    return lazy ??= await import("./client/lazy.ts");
+  } catch (cause) {
+    throw new Error(
+      `Cannot load the rest of the client, see "/pusher.js?full": ${cause}`,
+    );
+  }
 }
 
 /** The part of an event that `#handleWake` reads. */

@@ -89,12 +89,7 @@ function toStatements(module: string): string {
       `Cannot bundle ${SOURCE}: there must be one import, of ${LAZY_SOURCE}, and no other exports`,
     );
   }
-  const locals = new Map(
-    list.split(",").map((item) => {
-      const [local, exported = local] = item.split(" as ");
-      return [exported, local];
-    }),
-  );
+  const locals = new Map(parseExports(list));
   const declarations = DECLARED.map((name) => {
     const local = locals.get(name);
     if (local && local !== name) return `${name}=${local}`;
@@ -107,12 +102,40 @@ function toStatements(module: string): string {
   return statements;
 }
 
+/** The names that a list exports, each with the local name. */
+function parseExports(list: string): [exported: string, local: string][] {
+  return list.split(",").map((item) => {
+    const [local = "", exported = local] = item.split(" as ");
+    return [exported, local];
+  });
+}
+
+/**
+ * Makes an expression of the lazy module, whose value is the exports: a script that
+ * may not import it later can contain it.
+ */
+function toExpression(module: string): { expression: string; names: string } {
+  const [, code, list] = /^(.*?)export\{([^{}]*)\};?$/s.exec(module) ?? [];
+  if (code === undefined || list === undefined) {
+    throw new Error(
+      `Cannot bundle ${LAZY_SOURCE}: the bundle does not end with its exports`,
+    );
+  }
+  const exported = parseExports(list);
+  const members = exported.map(([name, local]) => `${name}:${local}`);
+  return {
+    expression: `(()=>{${code}return{${members}}})()`,
+    names: exported.map(([name]) => name).join(),
+  };
+}
+
 function etag(script: string): string {
   const hash = createHash("sha256").update(script).digest("hex");
   return hash.slice(0, ETAG_CHARACTERS);
 }
 
 function toModule(statements: string, lazy: string): string {
+  const { expression, names } = toExpression(lazy);
   return `/**
  * The browser client as text. Generated from \`${SOURCE}\` and
  * \`${LAZY_SOURCE}\` by \`deno task bundle\`; never edited by hand.
@@ -127,13 +150,17 @@ export const CLIENT_BUNDLE: string = ${JSON.stringify(statements)};
 export const CLIENT_ETAG: string = "${etag(statements)}";
 
 /**
- * A module, minified, that the statements import from \`pusher-fallback.mjs\` beside
- * the script that they are in, with a query that means nothing.
+ * An expression, minified: the lazy module as an object of its exports. The statements
+ * import it from \`pusher-fallback.mjs\` beside the script that they are in, with a
+ * query that means nothing, unless they get it as the last argument of \`preset\`.
  */
-export const CLIENT_FALLBACK_BUNDLE: string = ${JSON.stringify(lazy)};
+export const CLIENT_FALLBACK_BUNDLE: string = ${JSON.stringify(expression)};
 
-/** Changes with every change of the module. */
-export const CLIENT_FALLBACK_ETAG: string = "${etag(lazy)}";
+/** The names of these exports, as a list. */
+export const CLIENT_FALLBACK_NAMES: string = "${names}";
+
+/** Changes with every change of the expression. */
+export const CLIENT_FALLBACK_ETAG: string = "${etag(expression)}";
 `;
 }
 

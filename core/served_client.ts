@@ -11,10 +11,14 @@ import {
   CLIENT_ETAG,
   CLIENT_FALLBACK_BUNDLE,
   CLIENT_FALLBACK_ETAG,
+  CLIENT_FALLBACK_NAMES,
 } from "../client_bundle.ts";
 import { escapeUnit, serveScript } from "./http.ts";
 
-/** `GET /pusher.js` and `/pusher.mjs`: the client, ready to use. */
+/**
+ * `GET /pusher.js` and `/pusher.mjs`: the client, ready to use. With `?full` it has
+ * all that it would load when needed, which service workers may not.
+ */
 export function serveClient(
   request: Request,
   config: { key: string; host: string; path: string },
@@ -22,15 +26,20 @@ export function serveClient(
 ): Response {
   // The client names the host: nothing of it may end the string or the element.
   const json = JSON.stringify(config).replace(/[<>\u2028\u2029]/g, escapeUnit);
+  const isFull = new URL(request.url).searchParams.has("full");
+  const rest = isFull ? `,${CLIENT_FALLBACK_BUNDLE}` : "";
   const script = asModule
-    ? `${CLIENT_BUNDLE}export{Pusher,Pusher as default};export const pusher=preset(${json},import.meta.url);`
-    : `(()=>{${CLIENT_BUNDLE}globalThis.Pusher=Pusher;globalThis.pusher=preset(${json},globalThis.document?.currentScript?.src)})();`;
-  const variant = createHash("sha256").update(`${asModule}${json}`)
+    ? `${CLIENT_BUNDLE}export{Pusher,Pusher as default};export const pusher=preset(${json},import.meta.url${rest});`
+    : `(()=>{${CLIENT_BUNDLE}globalThis.Pusher=Pusher;globalThis.pusher=preset(${json},globalThis.document?.currentScript?.src${rest})})();`;
+  const restTag = isFull ? CLIENT_FALLBACK_ETAG : "";
+  const variant = createHash("sha256").update(`${asModule}${restTag}${json}`)
     .digest("hex").slice(0, 16);
   return serveScript(request, script, `${CLIENT_ETAG}-${variant}`);
 }
 
 /** `GET /pusher-fallback.mjs`: the HTTP transports, which the client loads if needed. */
 export function serveFallback(request: Request): Response {
-  return serveScript(request, CLIENT_FALLBACK_BUNDLE, CLIENT_FALLBACK_ETAG);
+  const script =
+    `export const{${CLIENT_FALLBACK_NAMES}}=${CLIENT_FALLBACK_BUNDLE};`;
+  return serveScript(request, script, CLIENT_FALLBACK_ETAG);
 }

@@ -72,6 +72,25 @@ Deno.test("the ETag changes with each part of the configuration, and with the ki
   assertEquals(serveClient(get(headers), CONFIG, true).status, 200);
 });
 
+Deno.test("with ?full a script contains the lazy module, and has another ETag", async () => {
+  const full = new Request("http://localhost/pusher.js?full");
+  const lazy = await serveFallback(get()).text();
+  const [, body = ""] = /=(\(\(\)=>.*\(\));$/.exec(lazy) ?? [];
+  assert(body.length > 1_000);
+  for (const asModule of [false, true]) {
+    const response = serveClient(full, CONFIG, asModule);
+    const plain = serveClient(get(), CONFIG, asModule);
+    const etag = response.headers.get("etag");
+    assertNotEquals(etag, plain.headers.get("etag"));
+    assert((await response.text()).includes(body));
+    assertFalse((await plain.text()).includes(body));
+    const known = new Request(full, {
+      headers: { "if-none-match": `${etag}` },
+    });
+    assertEquals(serveClient(known, CONFIG, asModule).status, 304);
+  }
+});
+
 Deno.test("the fallback is a script of its own, without a configuration", async () => {
   const response = serveFallback(get());
   assertEquals(response.status, 200);

@@ -10,7 +10,13 @@ import {
   type Versions,
 } from "../support/browser_needs.ts";
 
-const SCRIPTS = ["/pusher.js", "/pusher.mjs", "/pusher-fallback.mjs"];
+const SCRIPTS = [
+  "/pusher.js",
+  "/pusher.mjs",
+  "/pusher.js?full",
+  "/pusher.mjs?full",
+  "/pusher-fallback.mjs",
+];
 
 /** Names of built-in members that messages of the protocol also have. */
 const FIELDS = ["nonce"];

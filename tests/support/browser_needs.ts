@@ -162,8 +162,8 @@ function* neededFeatures(script: string): Generator<Need> {
 }
 
 function parseScript(script: string): Node {
-  // Only a module may have such statements.
-  const isModule = /\b(export|import)\b\s*[{*"']|import\.meta/.test(script);
+  // A module may be read as such even if it only mentions these words.
+  const isModule = /\b(export|import)\b(?!\()/.test(script);
   return parse(script, {
     ecmaVersion: ECMA_VERSION,
     sourceType: isModule ? "module" : "script",
