@@ -79,6 +79,13 @@ const PROBE_MAX_MS = 200_000;
 /** Deadline for a probe to open and to receive the server's greeting. */
 const PROBE_TIMEOUT_MS = 15_000;
 
+/**
+ * How much later a page hears that a request has failed. Firefox ends the requests of
+ * a page that is being left while its handlers still run; they shall hear nothing of
+ * it, and a moment later they do not run any more.
+ */
+const LEAVING_MS = 100;
+
 /** Close code of a connection that ended without a close frame. */
 const ABNORMAL_CLOSURE = 1006;
 
@@ -216,7 +223,8 @@ export class HttpSocket implements Socket {
   readonly #query: string;
   readonly #probe: Probe;
   readonly #requests = new AbortController();
-  readonly #openingTimer: ReturnType<typeof setTimeout> | undefined;
+  /** The deadline of the opening, then the delay of the end. */
+  #timer: ReturnType<typeof setTimeout> | undefined;
   readonly #queue: string[] = [];
   #requestCount = 0;
   #isSending = false;
@@ -241,7 +249,7 @@ export class HttpSocket implements Socket {
     this.#query = this.#base.search;
     this.#probe = new Probe(url, () => this.#switchIfIdle(), onSwitch);
     if (this.#isStreaming) {
-      this.#openingTimer = setTimeout(() => {
+      this.#timer = setTimeout(() => {
         const message = `Nothing streamed in ${OPENING_TIMEOUT_MS} ms`;
         this.#end(ABNORMAL_CLOSURE, message);
       }, OPENING_TIMEOUT_MS);
@@ -255,9 +263,17 @@ export class HttpSocket implements Socket {
   }
 
   close(): void {
-    clearTimeout(this.#openingTimer);
+    clearTimeout(this.#timer);
     this.#probe.close();
     this.#requests.abort();
+  }
+
+  #fail(what: string, error: unknown): void {
+    const message = error instanceof Error ? error.message : String(error);
+    const end = () => this.#end(ABNORMAL_CLOSURE, `${what}: ${message}`);
+    if (!this.#isOpen || !("document" in globalThis)) return end();
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(end, LEAVING_MS);
   }
 
   #end(code: number, reason: string): void {
@@ -275,7 +291,7 @@ export class HttpSocket implements Socket {
         await (this.#isStreaming ? this.#stream() : this.#poll());
       }
     } catch (error) {
-      this.#end(ABNORMAL_CLOSURE, `Cannot receive: ${messageOf(error)}`);
+      this.#fail("Cannot receive", error);
     }
   }
 
@@ -336,7 +352,7 @@ export class HttpSocket implements Socket {
     // The server has forgotten the session and opened a new connection.
     if (this.#isOpen) return this.#end(ABNORMAL_CLOSURE, "Server lost session");
     this.#isOpen = true;
-    clearTimeout(this.#openingTimer);
+    clearTimeout(this.#timer);
     const { hostname } = JSON.parse(content || "{}");
     if (hostname) this.#base.hostname = hostname;
     this.#probe.plan();
@@ -357,7 +373,7 @@ export class HttpSocket implements Socket {
         await body?.cancel();
       } while (this.#queue.length > 0);
     } catch (error) {
-      this.#end(ABNORMAL_CLOSURE, `Cannot send: ${messageOf(error)}`);
+      this.#fail("Cannot send", error);
     }
     this.#isSending = false;
     this.#switchIfIdle();
@@ -424,10 +440,6 @@ function sessionUrl(wsUrl: string, options: HttpOptions): URL {
 function randomSession(): string {
   const bytes = crypto.getRandomValues(new Uint8Array(8));
   return [...bytes].map((byte) => (byte & 31).toString(32)).join("");
-}
-
-function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }
 
 // ---- Probe ------------------------------------------------------------------
