@@ -173,6 +173,7 @@ import {
   listChannels,
   listUsers,
 } from "./core/queries.ts";
+import { routePath } from "./core/routes.ts";
 import { serveClient, serveFallback } from "./core/served_client.ts";
 import {
   type Extensions,
@@ -834,8 +835,8 @@ function findRoute(
 ): (() => Awaitable<Response>) | null {
   // The client chooses the host in it, which may be no host at all.
   const url = URL.parse(request.url);
-  if (url === null || !url.pathname.startsWith(`${server.path}/`)) return null;
-  const path = url.pathname.slice(server.path.length);
+  const path = url && routePath(url.pathname, server.path);
+  if (url === null || path === null) return null;
   const { sessionId, rest } = splitSession(path);
   const [, first, second, ...more] = rest.split("/");
   if (first === "app" && second && more.length === 0) {
@@ -1015,7 +1016,9 @@ async function answerCall(
   if (!app.enabled) return REFUSAL.AppDisabled;
   const query = lowerCaseNames(url.searchParams);
   const now = server.clock.now();
-  const unsigned = checkRequestSignature(app, method, url, query, now);
+  const unsigned = checkRequestSignature(
+    ...[app, method, url, server.path, query, now] as const,
+  );
   if (unsigned !== null) return unsigned;
   const body = await readApiBody(request, query, app.limits, server);
   if (isRefusal(body)) return body;

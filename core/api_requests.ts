@@ -10,6 +10,7 @@ import { type BodyRules, decodeUtf8, readBody, refuseBody } from "./http.ts";
 import { type Limits, overLimit, Refusal } from "./limits.ts";
 import { isObject, parseJson } from "./protocol.ts";
 import { joinInfo } from "./queries.ts";
+import { signedPaths } from "./routes.ts";
 import {
   type Credentials,
   decodePart,
@@ -21,6 +22,7 @@ import {
 /**
  * Checks everything about a request except its body.
  *
+ * @param prefix The server's own path.
  * @param query Names in lower case.
  * @param nowMs The wall clock.
  */
@@ -28,6 +30,7 @@ export function checkRequestSignature(
   { key, secret }: Credentials,
   method: string,
   url: URL,
+  prefix: string,
   query: URLSearchParams,
   nowMs: number,
 ): Refusal | null {
@@ -56,7 +59,8 @@ export function checkRequestSignature(
     );
   }
   const signature = query.get("auth_signature") ?? "";
-  for (const text of requestTexts(method, url, query)) {
+  const paths = signedPaths(url.pathname, prefix);
+  for (const text of requestTexts(method, paths, query, url.searchParams)) {
     if (equalsInConstantTime(hmac(secret, text), signature)) return null;
   }
   return new Refusal(401, "auth_signature does not match the request");

@@ -19,11 +19,13 @@ const T = `auth_key=${APP.key}&auth_timestamp=${TIMESTAMP}&auth_version=1.0`;
 function judge(
   method: string,
   target: string,
-  { nowMs = SIGNED_AT, app = APP } = {},
+  { nowMs = SIGNED_AT, app = APP, prefix = "" } = {},
 ): string | null {
   const url = new URL(`http://example.com${target}`);
   const query = lowerCaseNames(url.searchParams);
-  const refusal = checkRequestSignature(app, method, url, query, nowMs);
+  const refusal = checkRequestSignature(
+    ...[app, method, url, prefix, query, nowMs] as const,
+  );
   if (refusal !== null) assertEquals(refusal.status, 401);
   return refusal?.error ?? null;
 }

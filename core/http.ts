@@ -14,7 +14,8 @@ import type { Clock } from "./time.ts";
 /**
  * An origin whose pages may use the server: exact (`https://example.com`), with a
  * wildcard host (`https://*.example.com`, or `*.example.com` for http and https),
- * `*` for any, a pattern that the origin matches, or a function that returns true.
+ * `*` for any, a pattern that matches the whole origin, such as
+ * `/https:\/\/pr-\d+\.example\.com/`, or a function that returns true.
  */
 export type OriginRule =
   | string
@@ -22,8 +23,8 @@ export type OriginRule =
   | ((origin: string, request: Request) => boolean);
 
 /**
- * Why a request is allowed: it is from no page or from a page of the server's own
- * host, a rule lists its origin, or `*` allows any. False if it is refused.
+ * Why a request is allowed: a rule lists its origin, it is from no page or from a
+ * page of the server's own host, or `*` allows any. False if it is refused.
  */
 export type OriginVerdict = "own" | "listed" | "any" | false;
 
@@ -34,33 +35,44 @@ export function compileOrigins(
   rules: OriginRule | OriginRule[] = [],
 ): OriginCheck {
   const list = Array.isArray(rules) ? rules : [rules];
-  const matchers = list.map(compileOrigin);
+  const patterns: RegExp[] = [];
+  const judges: Exclude<OriginRule, string | RegExp>[] = [];
+  for (const rule of list) {
+    if (typeof rule === "function") judges.push(rule);
+    else if (rule !== "*") patterns.push(compileOrigin(rule));
+  }
   return (request) => {
     const origin = request.headers.get("origin");
-    if (origin === null || isOwnOrigin(origin, request)) return "own";
-    if (list.includes("*")) return "any";
-    const listed = matchers.some((matches) => matches(origin, request));
-    return listed && "listed";
+    if (origin === null) return "own";
+    // Before the own host, whose port and scheme may not be known for certain.
+    if (patterns.some((pattern) => pattern.test(origin))) return "listed";
+    if (isOwnOrigin(origin, request)) return "own";
+    if (judges.some((judge) => isAllowed(judge(origin, request)))) {
+      return "listed";
+    }
+    return list.includes("*") && "any";
   };
 }
 
-function compileOrigin(
-  rule: OriginRule,
-): (origin: string, request: Request) => boolean {
-  if (typeof rule === "function") {
-    return (origin, request) => isAllowed(rule(origin, request));
+/** Makes the pattern of whole origins. */
+function compileOrigin(rule: string | RegExp): RegExp {
+  if (rule instanceof RegExp) {
+    // A pattern with the flag g or y would remember its last match.
+    return new RegExp(`^(?:${rule.source})$`, rule.flags.replace(/[gy]/g, ""));
   }
-  // Unlike `test`, `search` always starts at the beginning.
-  if (rule instanceof RegExp) return (origin) => origin.search(rule) >= 0;
   const [, scheme, wildcard, host = "", port] = ORIGIN_RULE.exec(rule) ?? [];
-  const labels = wildcard === undefined ? "" : "[a-z0-9-]+(\\.[a-z0-9-]+)*\\.";
-  // Browsers leave a default port out.
-  const isDefault = port === (scheme === "https" ? ":443" : ":80");
-  const end = RegExp.escape(host + (isDefault ? "" : port ?? ""));
-  const start = scheme ?? "https?";
-  const pattern = new RegExp(`^${start}://${labels}${end}$`, "i");
-  return (origin) => pattern.test(origin);
+  const labels = wildcard === undefined ? "" : "([a-z0-9_-]+\\.)+";
+  const origins = Object.entries(DEFAULT_PORTS)
+    .filter(([name]) => name === (scheme?.toLowerCase() ?? name))
+    .map(([name, standard]) => {
+      // Browsers leave a default port out.
+      const end = host + (port === standard ? "" : port ?? "");
+      return `${name}://${labels}${RegExp.escape(end)}`;
+    });
+  return new RegExp(`^(?:${origins.join("|")})$`, "i");
 }
+
+const DEFAULT_PORTS = Object.freeze({ http: ":80", https: ":443" });
 
 /** Whether a rule returned true. A promise is a mistake: any condition holds for it. */
 function isAllowed(verdict: unknown): boolean {
@@ -72,14 +84,28 @@ function isAllowed(verdict: unknown): boolean {
 
 /** Scheme, wildcard, host and port of a rule; the scheme is optional. */
 export const ORIGIN_RULE =
-  /^(?:(https?):\/\/)?(\*\.)?([A-Za-z0-9.-]+|\[[0-9a-fA-F:]+\])(:\d+)?$/;
+  /^(?:(https?):\/\/)?(\*\.)?([A-Za-z0-9._-]+|\[[0-9a-f:.]+\])(:\d+)?$/i;
 
-/** Whether the page was loaded from the host that the request goes to. */
+/**
+ * Whether the page was loaded from the host that the request goes to. Headers such
+ * as `x-forwarded-host` do not count, as any client can send them.
+ */
 function isOwnOrigin(origin: string, request: Request): boolean {
-  // Not the scheme: behind a proxy that ends TLS, it is not the server's.
-  const host = request.headers.get("host") ?? new URL(request.url).host;
-  return origin.split("://")[1]?.toLowerCase() === host.toLowerCase();
+  const host = request.headers.get("host") ?? URL.parse(request.url)?.host;
+  const page = ORIGIN.exec(origin.toLowerCase());
+  const target = HOST.exec(host?.toLowerCase() ?? "");
+  if (page === null || target === null || page[2] !== target[1]) return false;
+  // A proxy may leave the port out, as nginx does with `$host`. Then the port is
+  // unknown. The scheme is unknown as well: a proxy may end TLS.
+  const asked = target[2];
+  const port = page[3] ?? (page[1] === "https" ? ":443" : ":80");
+  return asked === undefined || asked === port;
 }
+
+/** Scheme, host and port of a page: no other scheme is a server's. */
+const ORIGIN = /^(https?):\/\/([^/:@]+|\[[0-9a-f:.]+\])(:\d+)?$/;
+/** Host and port of a `Host` header. */
+const HOST = /^([^/:@]+|\[[0-9a-f:.]+\])(:\d+)?$/;
 
 /** The headers by which a page of another origin may read the answer. */
 export function corsHeaders(

@@ -54,10 +54,38 @@ Deno.test("an origin rule allows the origins that it describes, and no others", 
     ["https://a.example:443", ["https://a.example"], ["http://a.example"]],
     ["http://a.example:443", ["http://a.example:443"], ["http://a.example"]],
     ["http://a.example:80", ["http://a.example"], ["http://a.example:80"]],
+    ["a.example:443", ["https://a.example", "http://a.example:443"], [
+      "http://a.example",
+      "https://a.example:443",
+    ]],
+    ["a.example:80", ["http://a.example", "https://a.example:80"], [
+      "https://a.example",
+    ]],
+    ["HTTPS://A.Example", ["https://a.example"], ["http://a.example"]],
+    ["https://my_app.a.example", ["https://my_app.a.example"], []],
+    ["*.a.example:8080", ["http://my_app.a.example:8080"], [
+      "http://b.a.example",
+      "http://a.example:8080",
+      "http://-evil.test/b.a.example:8080",
+    ]],
     ["http://[::1]:5173", ["http://[::1]:5173"], ["http://[::1]"]],
     [/^https:\/\/pr-\d+\.a\.example$/, ["https://pr-7.a.example"], [
       "https://pr-x.a.example",
     ]],
+    // A pattern is for the whole origin, with anchors or without them.
+    [/https:\/\/a\.example/, ["https://a.example"], [
+      "https://a.example.evil.test",
+      "https://a.example:8443",
+      "http://evil.test/https://a.example",
+    ]],
+    [/a\.example/, [], ["https://a.example", "https://a.example.evil.test"]],
+    [/https:\/\/a\.example|https:\/\/b\.example/, ["https://b.example"], [
+      "https://a.example.evil.test",
+      "https://evil.test?https://b.example",
+    ]],
+    [/^https:\/\/a\.example/m, ["https://a.example"], ["https://a.example.b"]],
+    [/HTTPS:\/\/A\.EXAMPLE/i, ["https://a.example"], ["https://b.example"]],
+    [/https:\/\/(a)\.\1\.example/u, ["https://a.a.example"], []],
     [(origin) => origin.endsWith(".test"), ["https://a.test"], [
       "https://a.example",
     ]],
@@ -78,24 +106,105 @@ Deno.test("a request without an origin, or from the server's own host, is allowe
   assertEquals(check(requestFrom(null)), "own");
   // The scheme may differ: a proxy may end TLS.
   assertEquals(check(requestFrom("https://EXAMPLE.com")), "own");
-  assertEquals(check(requestFrom("http://example.com:8080")), false);
+  const atPort = requestFrom("http://example.com:8080");
+  atPort.headers.set("host", "example.com:80");
+  assertEquals(check(atPort), false);
   assertEquals(check(requestFrom("null")), false);
   const behindProxy = requestFrom("https://a.example");
   behindProxy.headers.set("host", "a.example");
   assertEquals(check(behindProxy), "own");
 });
 
-Deno.test("the rule * allows any origin, and a listed one no less", () => {
-  const check = compileOrigins(["https://a.example", "*"]);
-  for (const origin of ["https://a.example", "https://evil.test", "null"]) {
-    assertEquals(check(requestFrom(origin)), "any");
+Deno.test("a page is the server's own by host and port, as far as the request knows them", () => {
+  const cases: [host: string, own: string[], foreign: string[]][] = [
+    // A proxy has left the port out.
+    ["a.example", [
+      "http://a.example",
+      "https://a.example",
+      "http://a.example:8080",
+      "https://a.example:8443",
+    ], ["http://b.example", "http://b.a.example:8080", "null"]],
+    ["A.example:8080", ["http://a.EXAMPLE:8080", "https://a.example:8080"], [
+      "http://a.example",
+      "http://a.example:8081",
+    ]],
+    ["a.example:443", ["https://a.example"], [
+      "http://a.example",
+      "https://a.example:8443",
+    ]],
+    ["a.example:80", ["http://a.example"], ["https://a.example"]],
+    ["[::1]", ["http://[::1]:8080", "http://[::1]"], ["http://[::2]"]],
+    ["[::1]:8080", ["http://[::1]:8080"], ["http://[::1]"]],
+    // An app that is no page of a server, or no origin at all.
+    ["localhost", ["http://localhost:3000"], [
+      "capacitor://localhost",
+      "file://localhost",
+      "localhost",
+      "://localhost",
+      "http://localhost/",
+      "http://localhost:",
+      "http://x@localhost",
+      "http://localhost:80:80",
+      "",
+    ]],
+    ["", [], ["http://", "http://a.example", "null"]],
+  ];
+  const check = compileOrigins();
+  for (const [host, own, foreign] of cases) {
+    for (const origin of [...own, ...foreign]) {
+      const request = requestFrom(origin);
+      request.headers.set("host", host);
+      // Any client can send these.
+      request.headers.set("x-forwarded-host", "b.example");
+      request.headers.set("x-forwarded-port", "8081");
+      request.headers.set("forwarded", "host=b.example");
+      const verdict = own.includes(origin) && "own";
+      assertEquals(check(request), verdict, `${host} ${origin}`);
+    }
   }
 });
 
+Deno.test("a listed page is listed on the server's own host, too, where its port or scheme may differ", () => {
+  const check = compileOrigins(["http://example.com:5173", "example.com"]);
+  for (const origin of ["http://example.com:5173", "http://example.com"]) {
+    const request = requestFrom(origin);
+    request.headers.set("host", "example.com");
+    assertEquals(check(request), "listed");
+  }
+});
+
+Deno.test("no function judges a page of the server's own host", () => {
+  const check = compileOrigins(() => {
+    throw new Error("asked");
+  });
+  assertEquals(check(requestFrom("http://example.com")), "own");
+});
+
+Deno.test("the rule * allows any origin, and a listed one keeps its cookies", () => {
+  const check = compileOrigins([
+    "https://a.example",
+    (origin) => origin === "https://b.example",
+    "*",
+  ]);
+  for (const origin of ["https://evil.test", "null"]) {
+    assertEquals(check(requestFrom(origin)), "any");
+  }
+  for (const origin of ["https://a.example", "https://b.example"]) {
+    assertEquals(check(requestFrom(origin)), "listed");
+  }
+  assertEquals(check(requestFrom("http://example.com")), "own");
+});
+
 Deno.test("a pattern with a memory matches the same origin every time", () => {
-  const check = compileOrigins(/a\.example/g);
-  const verdicts = [1, 2, 3].map(() => check(requestFrom("https://a.example")));
-  assertEquals(verdicts, ["listed", "listed", "listed"]);
+  for (const flags of ["g", "y", "gy"]) {
+    const rule = new RegExp("https://a\\.example", flags);
+    const check = compileOrigins(rule);
+    const verdicts = [1, 2, 3].map(() =>
+      check(requestFrom("https://a.example"))
+    );
+    assertEquals(verdicts, ["listed", "listed", "listed"]);
+    assertEquals(rule.lastIndex, 0);
+  }
 });
 
 Deno.test("a rule allows by returning true, and not by a promise", async () => {

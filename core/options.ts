@@ -75,7 +75,10 @@ export interface PusherOptions<Events = AnyEvents> {
   secret?: string | undefined;
   /** Several apps, instead of the app that the three options above describe. */
   apps?: AppOptions[] | undefined;
-  /** The prefix of every route, such as `/realtime`. @default {""} */
+  /**
+   * The prefix of every route, such as `/realtime`. Backends may sign their
+   * requests with or without it. @default {""}
+   */
   path?: string | undefined;
   /** Whether clients may send events to each other. @default {false} */
   clientEvents?: boolean | undefined;
@@ -324,7 +327,7 @@ function checkOrigins(origins: unknown, field: Field): void {
     if (rule === "*") continue;
     const isOrigin = typeof rule === "string" && ORIGIN_RULE.test(rule);
     // Sandboxed pages of any site send "null".
-    if (isOrigin && rule !== "null") continue;
+    if (isOrigin && rule.toLowerCase() !== "null") continue;
     fail(
       rule,
       field,

@@ -15,6 +15,7 @@ import type {
   SessionStore,
 } from "./backplane.ts";
 import { isObject, isSocketId } from "./protocol.ts";
+import { routePath } from "./routes.ts";
 import {
   afterThisTurn,
   attempt,
@@ -48,8 +49,7 @@ export function readExtensions(
   hasHistory: boolean,
 ): Extensions {
   const recover = hasHistory && searchParams.get("recover") === "1";
-  const isOurs = pathname.startsWith(`${path}/`);
-  const { sessionId } = splitSession(isOurs ? pathname.slice(path.length) : "");
+  const { sessionId } = splitSession(routePath(pathname, path) ?? "");
   const was = searchParams.get("was")?.split(",", MAX_FORMER_IDS) ?? [];
   return {
     batch: searchParams.get("batch") === "1",

@@ -52,20 +52,22 @@ export function userText(socketId: string, userData: string): string {
 }
 
 /**
- * The texts that an SDK may have signed for a request. SDKs differ: they sign the
- * path before or after escaping it, names of parameters as sent or in lower case, and
- * an `info` list as sent or joined. Each text needs the secret and means the same, so
+ * The texts that an SDK may have signed for a request. SDKs differ in the path, see
+ * `signedPaths`, and they sign names of parameters as sent or in lower case, and an
+ * `info` list as sent or joined. Each text needs the secret and means the same, so
  * accepting all of them is as safe.
+ *
+ * @param query The parameters with their names in lower case.
+ * @param sent The parameters as they were sent.
  */
 export function requestTexts(
   method: string,
-  url: URL,
+  paths: Iterable<string>,
   query: URLSearchParams,
+  sent: URLSearchParams,
 ): Set<string> {
   const texts = new Set<string>();
-  for (const path of [url.pathname, decodePart(url.pathname)]) {
-    if (path === null) continue;
-    const sent = url.searchParams;
+  for (const path of paths) {
     for (const params of [query, sent, joinInfo(sent)]) {
       texts.add(`${method}\n${path}\n${signedParams(params)}`);
     }

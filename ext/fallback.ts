@@ -69,6 +69,7 @@ import {
 import { decodeUtf8, readBody, refuse, refuseBody } from "../core/http.ts";
 import { isRefusal, Refusal } from "../core/limits.ts";
 import { parseJson } from "../core/protocol.ts";
+import { mergeSlashes } from "../core/routes.ts";
 import { decodePart } from "../core/signatures.ts";
 import {
   type Clock,
@@ -243,7 +244,7 @@ class Sessions {
     const parsed = URL.parse(url);
     if (parsed === null) return null;
     this.#pattern ??= this.#compile();
-    const match = this.#pattern.exec(parsed.pathname);
+    const match = this.#pattern.exec(mergeSlashes(parsed.pathname));
     const [, id = "", key = "", action] = match ?? [];
     if (action === undefined) return null;
     const number = parseNumber(parsed.searchParams.get("n"));

@@ -614,7 +614,7 @@ Deno.test("an upgrade is judged by its headers and by nothing else", async () =>
     ["DELETE", /^HTTP\/1.1 (101|4\d\d) /, {}, path, "DELETE"],
     ["a bad escape", /^HTTP\/1.1 (101|404) /, {}, "/app/%ff"],
     ["half an escape", /^HTTP\/1.1 (101|404) /, {}, "/app/%"],
-    ["two slashes", /^HTTP\/1.1 404 /, {}, "//app/app-key"],
+    ["two slashes", /^HTTP\/1.1 101 /, {}, "//app/app-key?protocol=7"],
     ["dots", /^HTTP\/1.1 (101|404) /, {}, "/x/../app/app-key?protocol=7"],
   ];
   for (const [what, answer, headers, where = path, method] of table) {

@@ -135,8 +135,14 @@ Deno.test("origins decides which pages may open a socket", async () => {
       ],
       ["http://localhost:2"],
     ],
-    [["https://a.example", /b/], ["https://a.example", "https://b.example"], [
-      "https://c.example",
+    [["https://a.example", /.*b.*/], [
+      "https://a.example",
+      "https://b.example",
+    ], ["https://c.example"]],
+    // A pattern without anchors is for the whole origin, too.
+    [/https:\/\/a\.example/, ["https://a.example"], [
+      "https://a.example.evil.test",
+      "https://evil.test/https://a.example",
     ]],
     [[], [], ["https://a.example"]],
   ];
