@@ -1337,9 +1337,11 @@ class Server
         (this.judgeOrigin(app.origins, request) ? null : CLOSE.OriginRefused);
     const hasHistory = this.history !== null;
     const extensions = readExtensions(url, this.path, hasHistory);
+    const isOurs = extensions.batch || extensions.recover;
+    const page = isOurs && this.judgeOrigin(this.origins, request);
     const client = url.searchParams.get("client");
     const idleTimeout = this.liveness.idleTimeoutS(client);
-    return { app, refusal, extensions, idleTimeout };
+    return { app, refusal, extensions, page, idleTimeout };
   }
 
   /** Opens an admitted connection on a transport that is ready to send. */
@@ -1363,7 +1365,7 @@ class Server
     this.connections.set(connection.socketId, connection);
     app.connectionCount++;
     this.liveness.watch(connection.pulse);
-    connection.establish();
+    connection.establish(admission.page);
     return connection;
   }
 
@@ -1755,6 +1757,8 @@ interface Admission {
   readonly app: App | null;
   readonly refusal: Close | null;
   readonly extensions: Extensions;
+  /** Whether the auth endpoints answer the page of the client, and why. */
+  readonly page: OriginVerdict;
   /** Seconds after which the runtime gives it up; 0 if it does not. */
   readonly idleTimeout: number;
 }
@@ -1822,14 +1826,14 @@ class Connection
   }
 
   /** Sends the first frame, which a client waits for. */
-  establish(): void {
+  establish(page: OriginVerdict): void {
     // Alone: the client learns from it whether batches will come.
     this.outbox.sendAlone(encodeFrame({
       event: OUTBOUND.Established,
       data: JSON.stringify({
         socket_id: this.socketId,
         activity_timeout: this.#server.activityTimeoutS,
-        ...this.outbox.grants(this.#server.authorize !== undefined),
+        ...this.outbox.grants(this.#server, page),
       }),
     }));
     this.#emit("connected", {});

@@ -20,6 +20,7 @@ import {
   EMPTY_BATCH,
   type FrameBatch,
 } from "./deliveries.ts";
+import type { OriginVerdict } from "./http.ts";
 import type { Limits } from "./limits.ts";
 import {
   CLOSE,
@@ -163,11 +164,27 @@ export class Outbox {
     this.#batch = extensions.batch ? EMPTY_BATCH : null;
   }
 
-  /** The extensions that the client gets, of those that it asked for. */
-  grants(auth: boolean): { extensions?: string[] } {
+  /**
+   * The extensions that the client gets, of those that it asked for. And, for a client
+   * that asked for any: `auth` and `user-auth` if these endpoints answer its page,
+   * `credentials` if they take cookies from a page of another origin.
+   */
+  grants(
+    { authorize, authenticate }: {
+      authorize?: unknown;
+      authenticate?: unknown;
+    },
+    page: OriginVerdict,
+  ): { extensions?: string[] } {
     const { takesBatches: batch, hasPositions: recover } = this;
     if (!batch && !recover) return {};
-    const list = Object.entries({ batch, recover, auth });
+    const list = Object.entries({
+      batch,
+      recover,
+      auth: page !== false && authorize !== undefined,
+      "user-auth": page !== false && authenticate !== undefined,
+      credentials: page === "listed",
+    });
     return { extensions: list.filter(([, is]) => is).map(([name]) => name) };
   }
 

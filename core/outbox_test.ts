@@ -12,6 +12,7 @@ import type {
   Transport,
 } from "./backplane.ts";
 import { Delivery, EMPTY_BATCH } from "./deliveries.ts";
+import type { OriginVerdict } from "./http.ts";
 import { DEFAULT_LIMITS, type Limits } from "./limits.ts";
 import { closeTransport, Outbox, OutboxSchedule } from "./outbox.ts";
 import { CLOSE, type Close, OUTBOUND } from "./protocol.ts";
@@ -218,24 +219,29 @@ Deno.test("batches are forgotten at the end of the turn", async () => {
 });
 
 Deno.test("grants lists the extensions that a client asked for, and nothing for others", () => {
+  const authorize = () => true;
+  const authenticate = () => null;
+  const both = { authorize, authenticate };
   const cases: [
     batch: boolean,
     recover: boolean,
-    auth: boolean,
+    server: { authorize?: unknown; authenticate?: unknown },
+    page: OriginVerdict,
     list: string,
   ][] = [
-    [false, false, true, ""],
-    [true, false, false, "batch"],
-    [false, true, false, "recover"],
-    [true, true, true, "batch recover auth"],
+    [true, false, {}, "own", "batch"],
+    [false, true, {}, "any", "recover"],
+    [true, true, { authorize }, "own", "batch recover auth"],
+    [true, false, { authenticate }, "any", "batch user-auth"],
+    [true, false, both, "listed", "batch auth user-auth credentials"],
+    [true, false, both, false, "batch"],
   ];
-  for (const [batch, recover, auth, list] of cases) {
-    const { extensions = [] } = new Bench({ batch, recover }).outbox.grants(
-      auth,
-    );
+  for (const [batch, recover, server, page, list] of cases) {
+    const { outbox } = new Bench({ batch, recover });
+    const { extensions = [] } = outbox.grants(server, page);
     assertEquals(extensions.join(" "), list);
   }
-  assertEquals(new Bench().outbox.grants(true), {});
+  assertEquals(new Bench().outbox.grants(both, "listed"), {});
 });
 
 // ---- Deliveries -------------------------------------------------------------

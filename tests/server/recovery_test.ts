@@ -80,6 +80,35 @@ Deno.test("connection_established names the extensions that were asked for and a
   }
 });
 
+Deno.test("extensions say whether the auth endpoints answer the client's page", async () => {
+  const authorize = () => true;
+  const authenticate = () => null;
+  const both = ["auth", "user-auth"];
+  const listed = "https://listed.example";
+  for (
+    const [origin, options, granted] of [
+      [undefined, {}, both],
+      ["own", {}, both],
+      ["own", { origins: listed }, both],
+      ["https://other.example", {}, []],
+      ["https://other.example", { origins: "*" }, both],
+      // Only these answers may be read by a page that sends cookies.
+      [listed, { origins: listed }, [...both, "credentials"]],
+      [listed, { origins: [listed, "*"] }, [...both, "credentials"]],
+    ] satisfies [string | undefined, PusherOptions, string[]][]
+  ) {
+    await using server = serve({ authorize, authenticate, ...options });
+    const own = new URL(server.url).origin;
+    const headers = origin && { origin: origin === "own" ? own : origin };
+    await using client = server.dial({
+      query: BATCH,
+      ...headers && { headers },
+    });
+    const { extensions } = dataOf(await client.established());
+    assertEquals(extensions, ["batch", ...granted], `${origin}`);
+  }
+});
+
 Deno.test("a client that asks to recover where nothing is kept is served as a plain one", async () => {
   await using server = serve({ history: false });
   await using client = await server.connect({ query: RECOVER });

@@ -145,6 +145,9 @@ const ERROR_CODES = new Set(
     .concat([4100, 4200, 4201, 4300, 4301, 4302]),
 );
 
+/** Extensions that depend on the server and the page, and not on a question. */
+const PAGE_EXTENSIONS = new Set(["auth", "user-auth", "credentials"]);
+
 const ESTABLISHED = "pusher:connection_established";
 const SUCCEEDED = "pusher_internal:subscription_succeeded";
 const SIGNED_IN = "pusher:signin_success";
@@ -236,7 +239,8 @@ export class FrameReader {
     this.#granted = new Set(extensions);
     assertEquals(this.#granted.size, extensions.length, label);
     for (const extension of extensions) {
-      const isFit = extension === "auth" || this.#asked.has(extension);
+      const isFit = PAGE_EXTENSIONS.has(extension) ||
+        this.#asked.has(extension);
       assert(isFit, `Extension unasked ${label}`);
     }
   }
