@@ -161,9 +161,7 @@ export interface AuthOptions<Params, Answer> {
   /** Makes further headers for each request. */
   headersProvider?: (() => Record<string, string>) | undefined;
   /** Answers in place of the endpoint. */
-  customHandler?:
-    | ((request: Params, callback: AuthCallback<Answer>) => void)
-    | undefined;
+  customHandler?: Authorizer<Params, Answer> | undefined;
 }
 
 /** A request to authenticate the user. */
@@ -205,8 +203,14 @@ export interface UserAuth {
   user_data: string;
 }
 
+/** Gets an authorization, and passes an error or the answer to a function. */
+export type Authorizer<Request, Answer> = (
+  request: Request,
+  callback: AuthCallback<Answer>,
+) => void;
+
 /** The options of an instance, with defaults filled in. */
-export interface PusherConfig {
+export interface PusherConfig extends PusherOptions {
   /** Host of the server. */
   readonly wsHost: string;
   /** Port without TLS. */
@@ -223,10 +227,10 @@ export interface PusherConfig {
   readonly pongTimeout: number;
   /** How long the state is `connecting` before `unavailable`. */
   readonly unavailableTimeout: number;
-  /** Authorizes a channel; rejects when refused. */
-  readonly channelAuthorizer: (request: AuthRequest) => Promise<ChannelAuth>;
-  /** Authenticates the user; rejects when refused. */
-  readonly userAuthenticator: (request: UserAuthRequest) => Promise<UserAuth>;
+  /** Authorizes a channel. */
+  readonly channelAuthorizer: Authorizer<AuthRequest, ChannelAuth>;
+  /** Authenticates the user. */
+  readonly userAuthenticator: Authorizer<UserAuthRequest, UserAuth>;
 }
 
 /** A message from the server, its data decoded. */
@@ -455,6 +459,8 @@ export class Emitter<Events = any> {
   readonly #bindings = new Map<string, Binding[]>();
   // deno-lint-ignore no-explicit-any -- receives every event
   #globals: ((event: string, data: any) => void)[] = [];
+  /** Called with each event that has no handler of its own. */
+  failThrough?(event: string, data: unknown): void;
 
   /** Adds a handler. A handler that is bound twice is called twice. */
   bind<N extends EventName<Events>>(
@@ -515,7 +521,9 @@ export class Emitter<Events = any> {
   emit(event: string, data?: unknown, metadata?: EventMetadata): this {
     for (const handler of this.#globals) callSafely(() => handler(event, data));
     const args = metadata ? [data, metadata] : data ? [data] : [];
-    for (const { handler, context } of this.#bindings.get(event) ?? []) {
+    const bound = this.#bindings.get(event);
+    if (!bound) this.failThrough?.(event, data);
+    for (const { handler, context } of bound ?? []) {
       // A handler takes as many arguments as it wants.
       const passed = args as Parameters<typeof handler>;
       callSafely(() => handler.apply(context ?? globalThis, passed));
@@ -549,9 +557,6 @@ const DEFAULT_TIMEOUTS = {
 
 /** Longer timers overflow in every runtime, and fire at once. */
 const MAX_TIMEOUT_MS = 2 ** 31 - 1;
-
-/** Marks the options of an instance that connects when it is first used. */
-const LAZY = Symbol("lazy");
 
 /**
  * A client of one app. It connects when it is constructed.
@@ -590,10 +595,10 @@ const LAZY = Symbol("lazy");
  */
 // deno-lint-ignore no-explicit-any -- without a declaration every channel is allowed
 export class Pusher<Events = any> extends Emitter<AllEvents<Events>> {
-  /** Every instance made so far. */
-  static readonly instances: Pusher[] = [];
-  /** Always true: instances do not wait for the page to load. */
-  static readonly isReady: boolean = true;
+  /** The instances, except instances that are disconnected. */
+  static instances: Pusher[] = [];
+  /** Whether instances connect when they are made. They need not wait for the page. */
+  static isReady = true;
   /** Whether to log to the console. */
   static logToConsole = false;
   /** URL from which a served script loads its lazy part; else undefined. */
@@ -601,12 +606,13 @@ export class Pusher<Events = any> extends Emitter<AllEvents<Events>> {
   /** Receives log messages in place of the console. */
   static log: ((message: string) => void) | null = null;
 
+  // The constructor sets these fields: `declare` adds no code for them.
   /** The app's key. */
-  readonly key: string;
+  declare readonly key: string;
   /** The options as they were passed in. */
-  readonly options: PusherOptions;
+  declare readonly options: PusherOptions;
   /** The options with defaults filled in. */
-  readonly config: PusherConfig;
+  declare readonly config: PusherConfig;
   /** A random number, to distinguish instances. */
   readonly sessionID: number = Math.floor(Math.random() * 1e9);
   /** The user that is signed in, and the user's events. */
@@ -618,7 +624,8 @@ export class Pusher<Events = any> extends Emitter<AllEvents<Events>> {
    */
   readonly positions: Map<string, Position> = new Map();
 
-  readonly #channels = new Map<string, Channel>();
+  /** The channels. */
+  readonly channels: Channels = new Channels();
   readonly #connection: Connection;
   /** Aborts the auth requests of the current connection. */
   #requests = new AbortController();
@@ -630,39 +637,45 @@ export class Pusher<Events = any> extends Emitter<AllEvents<Events>> {
    * Connects to the app with a key.
    *
    * @throws {TypeError} without a key, or if neither the options nor a page give
-   * the host of the server.
-   * @throws {RangeError} for a timeout outside the range of timers.
+   * the host of the server. An empty or malformed key or address does not throw: it
+   * is an error of the connection.
    */
   constructor(key: string, options: PusherOptions = {}) {
     super();
-    if (!isText(key) || key === "") {
-      throw new TypeError(
-        `Cannot create Pusher: "key" is ${key}, and must be a key`,
-      );
+    if ((key ?? null) === null) {
+      throw new TypeError('Cannot create Pusher: "key" is missing');
     }
     this.key = key;
     this.options = options;
+    const { channelAuthorization, userAuthentication, authorizer } = options;
     this.config = {
-      ...resolveServer(options),
-      ...resolveTimeouts(options),
-      channelAuthorizer: (request) => this.#authorize(request),
-      userAuthenticator: (request) =>
-        askAuth(request, {
-          endpoint: "/pusher/user-auth",
-          ...options.userAuthentication,
-          signal: this.#requests.signal,
-        }),
+      ...options,
+      ...resolveConfig(options),
+      channelAuthorizer:
+        (channelAuthorization
+          ? channelAuthorization.customHandler
+          : authorizer && (({ channelName, socketId }, callback) =>
+            // The channel asks, so it is there.
+            authorizer(this.channels.find(channelName)!, options)
+              .authorize(socketId, callback))) ??
+          toAuthorizer((request) => this.#authorize(request)),
+      userAuthenticator: userAuthentication?.customHandler ??
+        toAuthorizer((request) =>
+          askAuth(request, {
+            endpoint: "/pusher/user-auth",
+            ...userAuthentication,
+            signal: this.#requests.signal,
+          })
+        ),
     };
     this.#connection = new Connection({
       ...this.config,
       key,
-      options,
-      onConnected: () => this.#handleConnected(),
-      onDisconnected: () => this.#handleDisconnected(),
+      onState: (current, previous) => this.#handleState(current, previous),
       onFrame: (frame) => this.#deliver(frame),
     });
     Pusher.instances.push(this);
-    if (!(LAZY in options)) this.connect();
+    if (Pusher.isReady) this.connect();
   }
 
   /** Does nothing: instances do not wait for the page to load. */
@@ -677,11 +690,6 @@ export class Pusher<Events = any> extends Emitter<AllEvents<Events>> {
   get connection(): Connection {
     this.#wake();
     return this.#connection;
-  }
-
-  /** The channels by name. */
-  get channels(): ReadonlyMap<string, Channel> {
-    return this.#channels;
   }
 
   /** Connects, unless connected: at once, even if an attempt is planned for later. */
@@ -709,11 +717,11 @@ export class Pusher<Events = any> extends Emitter<AllEvents<Events>> {
     name: C,
     options?: SubscribeOptions,
   ): ChannelOf<Events, C> {
-    const channel = this.#channels.get(name) ?? createChannel(name, this);
-    this.#channels.set(name, channel);
+    const channel = this.channels.find(name) ?? createChannel(name, this);
+    setOwn(this.channels.channels, name, channel);
     channel.rewind = options?.rewind ?? channel.rewind;
     // If an unsubscription waits for the server's answer, it is withdrawn.
-    channel.subscriptionCancelled = false;
+    channel.reinstateSubscription();
     this.#wake();
     if (this.#connection.state === "connected") channel.subscribe();
     // The name decides the class, as the type says.
@@ -725,13 +733,16 @@ export class Pusher<Events = any> extends Emitter<AllEvents<Events>> {
    * that waits for the server's answer.
    */
   unsubscribe(name: ChannelName<Events>): void {
-    const channel = this.#channels.get(name);
-    if (channel?.subscriptionPending) {
-      channel.subscriptionCancelled = true;
-      return;
-    }
+    const channel = this.channels.find(name);
+    if (channel?.subscriptionPending) return channel.cancelSubscription();
     this.#forget(name);
     if (channel?.subscribed) channel.unsubscribe();
+  }
+
+  /** Subscribes again to every channel that is not subscribed. */
+  subscribeAll(): void {
+    // These names are of declared channels.
+    for (const { name } of this.allChannels()) this.subscribe(name as never);
   }
 
   /** The channel with a name, if the client has subscribed to it. */
@@ -739,12 +750,12 @@ export class Pusher<Events = any> extends Emitter<AllEvents<Events>> {
     name: C,
   ): ChannelOf<Events, C> | undefined {
     // As in `subscribe`.
-    return this.#channels.get(name) as ChannelOf<Events, C> | undefined;
+    return this.channels.find(name) as ChannelOf<Events, C> | undefined;
   }
 
   /** All channels. */
   allChannels(): Channel[] {
-    return [...this.#channels.values()];
+    return this.channels.all();
   }
 
   /** Adds a handler for an event of any channel. It gets no metadata. */
@@ -769,31 +780,42 @@ export class Pusher<Events = any> extends Emitter<AllEvents<Events>> {
     return this.connection.send_event(event, data, channel);
   }
 
+  /** Whether connections begin with TLS. */
+  shouldUseTLS(): boolean {
+    return this.config.useTLS;
+  }
+
   /** Connects an instance that waits for its first use. */
   #wake(): void {
     if (this.#connection.state === "initialized") this.connect();
   }
 
   #forget(name: string): void {
-    this.#channels.delete(name);
+    delete this.channels.channels[name];
     this.positions.delete(name);
   }
 
-  #handleConnected(): void {
-    // Without a history the server cannot continue from these positions.
-    if (!this.#connection.extensions.has("recover")) this.positions.clear();
-    this.user.connect();
-    for (const channel of this.allChannels()) channel.subscribe();
-  }
-
-  /** Without a connection cancelled subscriptions need no answer: they are gone. */
-  #handleDisconnected(): void {
-    this.#requests.abort();
-    this.#requests = new AbortController();
-    this.user.disconnect();
-    for (const channel of this.allChannels()) {
-      channel.disconnect();
-      if (channel.subscriptionCancelled) this.#forget(channel.name);
+  #handleState(current: ConnectionState, previous: ConnectionState): void {
+    // Only instances in use are listed: the others may be garbage.
+    if (current === "disconnected") {
+      Pusher.instances = Pusher.instances.filter((one) => one !== this);
+    } else if (previous === "disconnected") {
+      Pusher.instances.push(this);
+    }
+    if (previous === "connected") {
+      this.#requests.abort();
+      this.#requests = new AbortController();
+      this.user.disconnect();
+      for (const channel of this.allChannels()) {
+        channel.disconnect();
+        // Without a connection a cancelled subscription needs no answer: it is gone.
+        if (channel.subscriptionCancelled) this.#forget(channel.name);
+      }
+    } else if (current === "connected") {
+      // Without a history the server cannot continue from these positions.
+      if (!this.#connection.extensions.has("recover")) this.positions.clear();
+      this.user.connect();
+      this.subscribeAll();
     }
   }
 
@@ -805,28 +827,21 @@ export class Pusher<Events = any> extends Emitter<AllEvents<Events>> {
       if (offset <= position.offset) return;
       this.positions.set(channel, { ...position, offset });
     }
-    this.#channels.get(channel)?.handleEvent(frame);
+    this.channels.find(channel)?.handleEvent(frame);
     this.user.handleEvent(frame);
     if (!isInternal(event)) this.emit(event, data);
   }
 
-  /** Authorizes a channel in the way that the options choose. */
+  /** Authorizes a channel at the endpoint, if possible together with others. */
   async #authorize(request: AuthRequest): Promise<ChannelAuth> {
     const { options } = this;
-    const { authorizer } = options;
-    const { channelName, socketId } = request;
-    const channel = this.#channels.get(channelName);
+    const { channelName } = request;
     const endpoint: Endpoint<AuthRequest, ChannelAuth> = {
-      endpoint: options.authEndpoint ?? "/pusher/auth",
-      ...options.channelAuthorization ?? {
-        ...options.auth,
-        customHandler: authorizer && channel &&
-          ((_request, callback) =>
-            authorizer(channel, options).authorize(socketId, callback)),
-      },
+      endpoint: options.authEndpoint || "/pusher/auth",
+      ...options.channelAuthorization ?? options.auth,
       signal: this.#requests.signal,
     };
-    const isAlone = endpoint.customHandler || channel?.subscribed ||
+    const isAlone = this.channels.find(channelName)?.subscribed ||
       !this.#connection.extensions.has("auth");
     if (isAlone) return askAuth(request, endpoint);
     this.#names.push(channelName);
@@ -868,55 +883,52 @@ export class Pusher<Events = any> extends Emitter<AllEvents<Events>> {
   }
 }
 
-/** Address of the server: from the options, else from the page. */
-function resolveServer(
+/**
+ * Fills in defaults. An option that is empty or zero has its default, as with
+ * pusher-js; a timeout that is too long for a timer is as long as possible. The address of the server is in the options, else that of the page.
+ */
+function resolveConfig(
   options: PusherOptions,
-): Pick<PusherConfig, "wsHost" | "wsPort" | "wssPort" | "wsPath" | "useTLS"> {
-  const { cluster, wsPath = "", forceTLS } = options;
+): Omit<PusherConfig, "channelAuthorizer" | "userAuthenticator"> {
+  const { cluster } = options;
   // A build may fill in an empty text for a variable that is not set.
   const named = options.wsHost || (cluster ? `ws-${cluster}.pusher.com` : "");
   const page = pageOrigin();
-  const wsHost = named || page?.hostname;
-  if (!wsHost) {
+  const wsHost = named || page?.hostname || "";
+  // An empty text fails later, as it does with pusher-js.
+  if (!wsHost && (cluster ?? null) === null) {
     throw new TypeError(
-      'Cannot create Pusher: there must be "wsHost" or "cluster"',
+      'Cannot create Pusher: "wsHost" or "cluster" is missing',
     );
   }
   const onHttps = page?.protocol === "https:";
   const pagePort = named ? 0 : Number(page?.port);
-  return {
-    wsHost,
-    wsPort: options.wsPort ?? (pagePort || 80),
-    wssPort: options.wssPort ?? (pagePort || 443),
-    wsPath,
-    // Browsers refuse connections without TLS on pages that were loaded with TLS.
-    useTLS: onHttps || (forceTLS ?? named !== ""),
-  };
-}
-
-function resolveTimeouts(options: PusherOptions): typeof DEFAULT_TIMEOUTS {
   const timeouts = { ...DEFAULT_TIMEOUTS };
   // The keys of an object literal are known; the type of Object.keys is not.
   for (const name of Object.keys(timeouts) as (keyof typeof timeouts)[]) {
-    const ms = options[name] ?? timeouts[name];
-    if (!(ms > 0 && ms <= MAX_TIMEOUT_MS)) {
-      throw new RangeError(
-        `Cannot create Pusher: "${name}" is ${ms}, and must be above 0 and at most ${MAX_TIMEOUT_MS}`,
-      );
-    }
-    timeouts[name] = ms;
+    // Without the option nothing is greater than 0.
+    const ms = options[name]!;
+    if (ms > 0) timeouts[name] = Math.min(ms, MAX_TIMEOUT_MS);
   }
-  return timeouts;
+  return {
+    ...timeouts,
+    wsHost,
+    wsPort: options.wsPort || pagePort || 80,
+    wssPort: options.wssPort || pagePort || 443,
+    wsPath: options.wsPath || "",
+    // Browsers refuse connections without TLS on pages that were loaded with TLS.
+    useTLS: onHttps || (options.forceTLS ?? named !== "") !== false,
+  };
 }
 
 /** The transports that the options allow, in the order of attempts. */
-function resolveTransports({ options, useTLS }: ConnectionOwner): Transport[] {
-  const enabled: readonly string[] = options.enabledTransports ?? TRANSPORTS;
-  const { disabledTransports = [] } = options;
+function resolveTransports(config: PusherConfig): Transport[] {
+  const enabled: readonly string[] = config.enabledTransports ?? TRANSPORTS;
+  const disabled = config.disabledTransports ?? [];
   return TRANSPORTS.filter((name) =>
     enabled.includes(name) &&
-    !disabledTransports.includes(name) &&
-    !disabledTransports.includes(protocolOf(name, useTLS))
+    !disabled.includes(name) &&
+    !disabled.includes(protocolOf(name, config.useTLS))
   );
 }
 
@@ -929,6 +941,9 @@ function pageOrigin(): URL | null {
 function isHttpUrl(url: string | undefined): url is string {
   return /^https?:\/\//.test(url ?? "");
 }
+
+/** An instance of a served script, whose class is that of the script. */
+type Served = Pusher & { constructor: typeof Pusher };
 
 /** Configuration that the server writes into the served script. */
 export interface PresetConfig {
@@ -959,22 +974,31 @@ export function preset(
       ? scriptUrl
       : `${pageOrigin()?.protocol ?? "http:"}//${host}`,
   );
+  // Without a port it is 0, which means the default.
   const port = Number(server.port);
   const routes = `${server.origin}${path}/pusher`;
   Pusher.fallbackUrl = `${routes}-fallback.mjs`;
   // Behind a load balancer the server of this request may not have the socket.
   const params = { app_key: key };
-  const options: PusherOptions & { [LAZY]: true } = {
+  const options: PusherOptions = {
     wsHost: server.hostname,
-    wsPort: port || 80,
-    wssPort: port || 443,
+    wsPort: port,
+    wssPort: port,
     wsPath: path,
     forceTLS: server.protocol === "https:",
     channelAuthorization: { endpoint: `${routes}/auth`, params },
     userAuthentication: { endpoint: `${routes}/user-auth`, params },
-    [LAZY]: true,
   };
-  return new Pusher(key, options);
+  // A script that is evaluated again, as some libraries do, finds its instance.
+  const slot = Symbol.for(`${key} ${routes}`);
+  const slots = globalThis as unknown as Record<symbol, Served | undefined>;
+  const made = slots[slot];
+  // The list leaves out an instance that was disconnected.
+  if (made?.constructor.instances.includes(made)) return made;
+  Pusher.isReady = false;
+  slots[slot] = new Pusher(key, options) as Served;
+  Pusher.isReady = true;
+  return slots[slot];
 }
 
 // ---- Connection -------------------------------------------------------------
@@ -1035,12 +1059,8 @@ const PONG_MISSING = 4201;
 export interface ConnectionOwner extends PusherConfig {
   /** The app's key. */
   key: string;
-  /** The options as they were passed in. */
-  options: PusherOptions;
-  /** Called before the event `connected`. */
-  onConnected(): void;
-  /** Called before the event that ends the state `connected`. */
-  onDisconnected(): void;
+  /** Called with each new state and the state before, before the events. */
+  onState(current: ConnectionState, previous: ConnectionState): void;
   /** Called with each message, before the event `message`. */
   onFrame(frame: Frame): void;
 }
@@ -1103,6 +1123,31 @@ export class Connection extends Emitter<ConnectionEvents> {
     this.#transports = resolveTransports(owner);
   }
 
+  /** The app's key. */
+  get key(): string {
+    return this.#owner.key;
+  }
+
+  /** The options with defaults filled in. */
+  get options(): ConnectionOwner {
+    return this.#owner;
+  }
+
+  /** Whether the current or next attempt uses TLS. */
+  get usingTLS(): boolean {
+    return this.#useTLS;
+  }
+
+  /** The same as {@linkcode Connection.usingTLS}. */
+  isUsingTLS(): boolean {
+    return this.#useTLS;
+  }
+
+  /** This object while connected, else null: it has the transport. */
+  get connection(): this | null {
+    return this.#socketId ? this : null;
+  }
+
   /** The state. */
   get state(): ConnectionState {
     return this.#state;
@@ -1142,13 +1187,19 @@ export class Connection extends Emitter<ConnectionEvents> {
     this.#transition("disconnected");
   }
 
+  /** Sends a text as it is; false when not connected. */
+  send(text: string): boolean {
+    if (!this.#isOpen()) return false;
+    this.#socket?.send(text);
+    return true;
+  }
+
   /** Sends a frame; false when not connected. */
   send_event(event: string, data?: unknown, channel?: string): boolean {
-    if (!this.#isOpen()) return false;
     const frame = { event, data, channel };
-    log("Event sent", frame);
-    this.#socket?.send(JSON.stringify(frame));
-    return true;
+    const isSent = this.send(JSON.stringify(frame));
+    if (isSent) log("Event sent", frame);
+    return isSent;
   }
 
   /** The only writer of the state. */
@@ -1164,12 +1215,9 @@ export class Connection extends Emitter<ConnectionEvents> {
         this.#owner.unavailableTimeout,
       );
     }
-    if (previous === "connected") {
-      this.#socketId = undefined;
-      this.#owner.onDisconnected();
-    }
+    if (previous === "connected") this.#socketId = undefined;
     const socket_id = this.#socketId;
-    if (socket_id) this.#owner.onConnected();
+    this.#owner.onState(current, previous);
     this.emit("state_change", { previous, current });
     // A handler may have changed the state again.
     if (this.#state === current) this.emit(current, socket_id && { socket_id });
@@ -1206,7 +1254,17 @@ export class Connection extends Emitter<ConnectionEvents> {
       this.#openHttp();
       return;
     }
-    const socket = new WebSocket(this.#url());
+    let socket: WebSocket;
+    try {
+      socket = new WebSocket(this.#url());
+    } catch (error) {
+      // The URL is malformed. Handlers can be bound before this is reported.
+      this.#listen({ send() {}, close() {} });
+      return this.#schedule(
+        0,
+        () => this.#handleClose(ABNORMAL_CLOSURE, String(error)),
+      );
+    }
     if (this.#transports[1]) {
       this.#schedule(
         this.#useTLS ? TLS_PATIENCE_MS : PATIENCE_MS,
@@ -1233,7 +1291,7 @@ export class Connection extends Emitter<ConnectionEvents> {
           transports: this.#transports,
           first: this.#transportIndex,
           url: () => this.#url(),
-          options: this.#owner.options,
+          options: this.#owner,
           onSwitch: this.#switchTo,
           rival,
         }),
@@ -1526,9 +1584,9 @@ const NEEDS_AUTH = /^(private|presence)-/;
 export class Channel<Events = any, Own = ChannelEvents>
   extends Emitter<ProgramEvents<Events> & Own> {
   /** The name. */
-  readonly name: string;
+  declare readonly name: string;
   /** The client it belongs to. */
-  readonly pusher: Pusher;
+  declare readonly pusher: Pusher;
   /** Whether the server has confirmed the subscription. */
   subscribed = false;
   /** Whether the client waits for that confirmation, or for an authorization. */
@@ -1536,9 +1594,9 @@ export class Channel<Events = any, Own = ChannelEvents>
   /** Whether to unsubscribe when the server has answered. */
   subscriptionCancelled = false;
   /** Number of subscribers, if the server sends it. */
-  subscriptionCount: number | null = null;
+  declare subscriptionCount: number | null | undefined;
   /** See {@linkcode SubscribeOptions.rewind}. */
-  rewind: number | undefined;
+  declare rewind: number | undefined;
 
   /** Made by {@linkcode Pusher.subscribe}. */
   constructor(name: string, pusher: Pusher) {
@@ -1558,12 +1616,37 @@ export class Channel<Events = any, Own = ChannelEvents>
   ): boolean {
     if (!event.startsWith("client-")) {
       throw failure(
-        `Cannot trigger "${event}": names of client events start with "client-"`,
+        `Cannot trigger "${event}": names must start with "client-"`,
         { name: "BadEventName" },
       );
     }
     if (!this.subscribed) log("Not subscribed", this.name);
     return this.pusher.send_event(event, data, this.name);
+  }
+
+  /**
+   * Gets an authorization for a connection, and passes an error or the answer to a
+   * function. Public channels need none: the answer is empty.
+   */
+  authorize(socketId: string, callback: AuthCallback): void {
+    const channelName = this.name;
+    if (!NEEDS_AUTH.test(channelName)) return callback(null, { auth: "" });
+    this.pusher.config.channelAuthorizer({ socketId, channelName }, callback);
+  }
+
+  /** Logs an event that has no handler. */
+  override failThrough(event: string): void {
+    log("No callbacks", this.name, event);
+  }
+
+  /** Unsubscribes when the server has answered. */
+  cancelSubscription(): void {
+    this.subscriptionCancelled = true;
+  }
+
+  /** Withdraws {@linkcode Channel.cancelSubscription}. */
+  reinstateSubscription(): void {
+    this.subscriptionCancelled = false;
   }
 
   /** Subscribes, unless that is done or pending; called by {@linkcode Pusher}. */
@@ -1613,15 +1696,16 @@ export class Channel<Events = any, Own = ChannelEvents>
   }
 
   /** Gets and reads an authorization; undefined if it comes too late. */
-  protected async authorize(): Promise<ChannelAuth | void> {
-    const { name, pusher } = this;
+  protected async getAuth(): Promise<ChannelAuth | void> {
+    const { pusher } = this;
     const socketId = pusher.connection.socket_id ?? "";
     const isLate = () =>
       socketId !== pusher.connection.socket_id ||
       !(this.subscriptionPending || this.subscribed);
     try {
-      const request = { socketId, channelName: name };
-      const answer = await pusher.config.channelAuthorizer(request);
+      const answer = await answerOf<ChannelAuth>((callback) =>
+        this.authorize(socketId, callback)
+      );
       if (!isLate()) await this.acceptAuth(answer);
       if (!isLate()) return answer;
     } catch (cause) {
@@ -1631,7 +1715,7 @@ export class Channel<Events = any, Own = ChannelEvents>
 
   async #subscribeWithAuth(): Promise<void> {
     try {
-      const answer = await this.authorize();
+      const answer = await this.getAuth();
       if (!answer) return;
       if (this.subscriptionCancelled) this.#settle();
       else this.#sendSubscribe(answer);
@@ -1668,20 +1752,22 @@ export class Channel<Events = any, Own = ChannelEvents>
 // deno-lint-ignore no-explicit-any -- without a declaration every event is allowed
 export class PresenceChannel<Events = any>
   extends Channel<Events, PresenceEvents<UserInfo<Events>>> {
-  readonly #infos = new Map<string, UserInfo<Events>>();
   /** The members; empty while the channel is not subscribed. */
-  readonly members: Members<UserInfo<Events>> = new Members(this.#infos);
+  readonly members: Members<UserInfo<Events>> = new Members();
 
   /** Handles a frame of this channel; called by {@linkcode Pusher}. */
   override handleEvent(frame: Frame): void {
+    const { members } = this;
     const { event, data } = frame;
     const id = String(data?.user_id);
+    const member = members.get(id);
     if (event === "pusher_internal:member_added") {
-      this.#infos.set(id, data?.user_info);
-      this.emit("pusher:member_added", this.members.get(id));
+      setOwn(members.members, id, data?.user_info);
+      members.update();
+      this.emit("pusher:member_added", members.get(id));
     } else if (event === "pusher_internal:member_removed") {
-      const member = this.members.get(id);
-      this.#infos.delete(id);
+      delete members.members[id];
+      members.update();
       if (member) this.emit("pusher:member_removed", member);
     } else {
       super.handleEvent(frame);
@@ -1691,8 +1777,8 @@ export class PresenceChannel<Events = any>
   /** Handles the loss of the connection; called by {@linkcode Pusher}. */
   override disconnect(): void {
     super.disconnect();
-    this.#infos.clear();
     this.members.myID = null;
+    this.members.update({});
   }
 
   /** Reads the program's own user id: from the authorization or the sign-in. */
@@ -1716,12 +1802,7 @@ export class PresenceChannel<Events = any>
   /** Reads the members. */
   // deno-lint-ignore no-explicit-any -- peers send any JSON
   protected override confirm(data: any): Members<UserInfo<Events>> {
-    this.#infos.clear();
-    const hash: Record<string, UserInfo<Events>> = data?.presence?.hash ?? {};
-    for (const [id, info] of Object.entries(hash)) {
-      this.#infos.set(id, info);
-    }
-    return this.members;
+    return this.members.update({ ...data?.presence?.hash });
   }
 }
 
@@ -1737,37 +1818,35 @@ export interface Member<Info = any> {
 /** The members of a presence channel, as they are now. */
 // deno-lint-ignore no-explicit-any -- without a declaration it may be anything
 export class Members<Info = any> {
+  /** The `user_info` of each user, by the id of the user. */
+  members: Record<string, Info> = {};
+  /** Number of members. */
+  count = 0;
   /** The id of the program's own user, while it is known. */
   myID: string | null = null;
-  readonly #infos: ReadonlyMap<string, Info>;
-
-  /** Made by {@linkcode PresenceChannel}. */
-  constructor(infos: ReadonlyMap<string, Info>) {
-    this.#infos = infos;
-  }
-
-  /** Number of members. */
-  get count(): number {
-    return this.#infos.size;
-  }
-
   /** The program's own user, while it is a member. */
-  get me(): Member<Info> | null {
-    // No id is empty.
-    return this.get(this.myID ?? "");
-  }
+  me: Member<Info> | null = null;
 
   /** The member with an id, if there is one. */
   get(id: string | number): Member<Info> | null {
     const key = String(id);
-    if (!this.#infos.has(key)) return null;
-    // The map has the key.
-    return { id: key, info: this.#infos.get(key) as Info };
+    const info = own(this.members, key);
+    return info ? { id: key, info: info.value } : null;
   }
 
   /** Calls a function with every member. */
   each(visit: (member: Member<Info>) => void): void {
-    for (const [id, info] of this.#infos) visit({ id, info });
+    // The object has the keys.
+    for (const id of Object.keys(this.members)) visit(this.get(id)!);
+  }
+
+  /** Takes other members, or changed members; called by {@linkcode PresenceChannel}. */
+  update(members: Record<string, Info> = this.members): this {
+    this.members = members;
+    this.count = Object.keys(members).length;
+    // No id is empty.
+    this.me = this.get(this.myID ?? "");
+    return this;
   }
 }
 
@@ -1799,11 +1878,44 @@ class EncryptedChannel extends Channel {
     this.#decryptor ??= new module.Decryptor({
       channel: this,
       emit: (frame) => super.handleEvent(frame),
-      authorize: () => this.authorize(),
+      authorize: () => this.getAuth(),
       log,
     });
     this.#decryptor.accept(answer);
   }
+}
+
+/** The channels of a {@linkcode Pusher}. */
+export class Channels {
+  /** The channels by name. */
+  readonly channels: Record<string, Channel> = {};
+
+  /** All channels. */
+  all(): Channel[] {
+    return Object.values(this.channels);
+  }
+
+  /** The channel with a name, if there is one. */
+  find(name: string): Channel | undefined {
+    return own(this.channels, name)?.value;
+  }
+}
+
+/**
+ * A property of an object that has names from the network as keys. Reading and
+ * writing such a property directly would reach the object's prototype.
+ */
+function own<T>(
+  object: Record<string, T>,
+  key: string,
+): { value: T } | undefined {
+  // There are no getters.
+  return Object.getOwnPropertyDescriptor(object, key) as { value: T };
+}
+
+/** Sets such a property. */
+function setOwn<T>(object: Record<string, T>, key: string, value: T): void {
+  Object.defineProperty(object, key, own({ [key]: value }, key)!);
 }
 
 function createChannel(name: string, pusher: Pusher): Channel {
@@ -1816,7 +1928,7 @@ function createChannel(name: string, pusher: Pusher): Channel {
   if (name.startsWith("private-encrypted-")) {
     if (pusher.options.nacl) return new EncryptedChannel(name, pusher);
     throw failure(
-      `Cannot subscribe to "${name}": the option "nacl" is missing`,
+      `Cannot subscribe to "${name}": "nacl" is missing`,
       { name: "UnsupportedFeature" },
     );
   }
@@ -1870,7 +1982,7 @@ export interface WatchlistEvents {
  */
 export class User extends Emitter {
   /** The client it belongs to. */
-  readonly pusher: Pusher;
+  declare readonly pusher: Pusher;
   /** Emits the status of the users on the user's watchlist. */
   readonly watchlist: Emitter<WatchlistEvents> = new Emitter();
   /** The user; null while not signed in. */
@@ -1883,8 +1995,9 @@ export class User extends Emitter {
    * called.
    */
   signinDonePromise: Promise<void> | null = null;
+  /** The user's own channel; null while not signed in. */
+  serverToUserChannel: Channel | null = null;
   #resolveDone = () => {};
-  #channelName = "";
 
   /** Made by {@linkcode Pusher}. */
   constructor(pusher: Pusher) {
@@ -1907,7 +2020,9 @@ export class User extends Emitter {
     if (!this.signin_requested || !socketId) return;
     const isLate = () => socketId !== connection.socket_id;
     try {
-      const { auth, user_data } = await config.userAuthenticator({ socketId });
+      const { auth, user_data } = await answerOf<UserAuth>((callback) =>
+        config.userAuthenticator({ socketId }, callback)
+      );
       if (isLate()) return;
       const id = decodeJson(user_data)?.id;
       const recover = this.pusher.positions.get(userChannel(id));
@@ -1929,35 +2044,37 @@ export class User extends Emitter {
   }
 
   /** Handles any frame; called by {@linkcode Pusher}. */
-  handleEvent({ event, channel, data, position }: Frame): void {
+  handleEvent(frame: Frame): void {
+    const { event, channel, data } = frame;
     const isAnswer = event === "pusher:signin_success";
     if (isAnswer) {
       const user = decodeJson(data?.user_data);
       this.#setUser(isText(user?.id) && user.id ? user : null);
     }
+    const own = this.serverToUserChannel;
     // The answer to a sign-in names no channel.
-    const isOwn = this.user_data && (isAnswer || channel === this.#channelName);
-    if (isOwn && position) {
-      this.pusher.positions.set(this.#channelName, position);
-    }
+    if (isAnswer || channel === own?.name) own?.handleEvent(frame);
     if (event === "pusher_internal:watchlist_events") {
       data?.events?.forEach?.((change: WatchlistEvent | null) =>
         this.watchlist.emit(change?.name ?? "", change)
       );
-    } else if (isOwn && !isProtocol(event)) {
-      this.emit(event, data);
     }
   }
 
   /** Sets the user, ends the sign-in and subscribes to the user's channel. */
   #setUser(user: UserData | null): void {
     this.user_data = user;
-    const name = user ? userChannel(user.id) : "";
-    if (user && name !== this.#channelName) {
-      const data = { auth: "", channel: name };
-      this.pusher.send_event("pusher:subscribe", data);
+    const channel = user && userChannel(user.id);
+    if (channel !== this.serverToUserChannel?.name) {
+      this.serverToUserChannel = channel
+        ? new Channel(channel, this.pusher).bind_global((event, data) =>
+          isProtocol(event) || this.emit(event, data)
+        )
+        : null;
+      if (channel) {
+        this.pusher.send_event("pusher:subscribe", { auth: "", channel });
+      }
     }
-    this.#channelName = name;
     this.#resolveDone();
   }
 }
@@ -1998,15 +2115,7 @@ async function askAuth<
   options: Endpoint<Params, Answer>,
   names: string[] = [],
 ): Promise<Answer> {
-  const { endpoint, signal, customHandler, paramsProvider } = options;
-  if (customHandler) {
-    return await new Promise((resolve, reject) =>
-      customHandler(request, (error, answer) => {
-        if (!error && isAuth(answer)) resolve(answer);
-        else reject(error ?? NO_AUTH);
-      })
-    );
-  }
+  const { endpoint, signal, paramsProvider } = options;
   const { socketId, channelName }: UserAuthRequest & Partial<AuthRequest> =
     request;
   const body = new URLSearchParams(
@@ -2046,6 +2155,27 @@ async function askAuth<
   }
 }
 
+/** Calls a function that passes an authorization to a callback. */
+function answerOf<Answer extends { auth: string }>(
+  ask: (callback: AuthCallback<Answer>) => void,
+): Promise<Answer> {
+  return new Promise((resolve, reject) =>
+    ask((error, answer) => {
+      if (!error && isAuth(answer)) resolve(answer);
+      else reject(error ?? NO_AUTH);
+    })
+  );
+}
+
+/** Makes a function that passes what it gets to a callback. */
+function toAuthorizer<Request, Answer>(
+  ask: (request: Request) => Promise<Answer>,
+): Authorizer<Request, Answer> {
+  return (request, callback) => {
+    ask(request).then((answer) => callback(null, answer), callback);
+  };
+}
+
 /** Whether an answer has a signature. */
 function isAuth<Answer extends { auth: string }>(
   answer: Partial<Answer> | null | undefined,
@@ -2060,3 +2190,5 @@ function authError(cause: unknown): SubscriptionError {
   const error = { type: "AuthError", error: message };
   return status === undefined ? error : { ...error, status };
 }
+
+export { Pusher as default };

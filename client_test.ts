@@ -28,6 +28,8 @@ import {
   type UserAuthentication,
 } from "@glitz/pusher/client";
 import nacl from "npm:tweetnacl@1.0.3";
+import { setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
 import { CLIENT_BUNDLE, CLIENT_ETAG } from "./client_bundle.ts";
 import {
   ANN,
@@ -139,18 +141,39 @@ Deno.test("Emitter calls the other handlers when one throws, and reports it", as
 
 // ---- Pusher -----------------------------------------------------------------
 
-Deno.test("Pusher refuses invalid arguments", () => {
+Deno.test("Pusher refuses to be without a key or a host", () => {
   const host = { wsHost: "127.0.0.1", enabledTransports: [] };
-  for (const key of [undefined, null, "", 7]) {
+  for (const key of [undefined, null]) {
     // The types forbid it, but scripts may pass it.
-    assertThrows(() => new Pusher(key as string, host), TypeError, '"key"');
+    assertThrows(() => new Pusher(key as never, host), TypeError, '"key"');
   }
   assertThrows(() => new Pusher("app-key"), TypeError, '"wsHost"');
-  for (const ms of [0, -1, NaN, Infinity, 2 ** 31]) {
-    const options = { ...host, pongTimeout: ms };
-    const make = () => new Pusher("app-key", options);
-    assertThrows(make, RangeError, `"pongTimeout" is ${ms}`);
+});
+
+Deno.test("timeouts are within the range of timers, by default where they are not above zero", () => {
+  const timeouts = (ms: number): number[] => {
+    const { config } = new Pusher("app-key", {
+      wsHost: "127.0.0.1",
+      enabledTransports: [],
+      activityTimeout: ms,
+      pongTimeout: ms,
+      unavailableTimeout: ms,
+    });
+    return [
+      config.activityTimeout,
+      config.pongTimeout,
+      config.unavailableTimeout,
+    ];
+  };
+  for (const ms of [0, -1, NaN, -Infinity]) {
+    assertEquals(timeouts(ms), [120_000, 30_000, 10_000]);
   }
+  // A longer timer would fire at once.
+  const max = 2 ** 31 - 1;
+  for (const ms of [max, max + 1, Infinity]) {
+    assertEquals(timeouts(ms), [max, max, max]);
+  }
+  assertEquals(timeouts(1), [1, 1, 1]);
 });
 
 Deno.test("Pusher takes the server from options, cluster or page", () => {
@@ -244,6 +267,56 @@ Deno.test("Pusher keeps its key and options", () => {
   );
 });
 
+Deno.test("Pusher.instances has the instances that are not disconnected, in their order", async () => {
+  await using server = new Server();
+  const others = Pusher.instances.length;
+  const listed = () => Pusher.instances.slice(others);
+  const clients = [1, 2, 3].map(() => new Client(server));
+  const [a, b, c] = clients.map(({ pusher }) => pusher);
+  assertEquals(listed(), [a, b, c]);
+  // Also without `Pusher.disconnect`, and where the server refuses the client.
+  b!.connection.disconnect();
+  assertEquals(listed(), [a, c]);
+  const peers = [await server.accept(), await server.accept()];
+  const refused = [a, c].map((one) => heard(one!.connection, "disconnected"));
+  for (const peer of peers) peer.close(4001);
+  await Promise.all(refused);
+  assertEquals(listed(), []);
+  c!.connect();
+  a!.connect();
+  assertEquals(listed(), [c, a]);
+  for (const peer of [await server.establish(), await server.establish()]) {
+    await settled(peer);
+  }
+  assertEquals(listed(), [c, a]);
+  c!.disconnect();
+  a!.disconnect();
+  a!.disconnect();
+  assertEquals(listed(), []);
+});
+
+Deno.test("a disconnected instance is garbage", async () => {
+  await using server = new Server();
+  const use = async (): Promise<WeakRef<object>[]> => {
+    using connection = await open(server, asUser("ann"));
+    const { pusher } = connection.client;
+    const channel = await join(connection, "presence-a", presence({ ann: {} }));
+    pusher.disconnect();
+    await within(DEADLINE_MS, "close", connection.peer.closed);
+    return [pusher, pusher.connection, channel].map((one) => new WeakRef(one));
+  };
+  const refs = await use();
+  setFlagsFromString("--expose-gc");
+  // A value is kept until the end of the turn in which it was looked at.
+  await new Promise((resolve) => setTimeout(resolve));
+  runInNewContext("gc")();
+  assertEquals(refs.map((ref) => ref.deref()), [
+    undefined,
+    undefined,
+    undefined,
+  ]);
+});
+
 Deno.test("Pusher.log hears of states and frames", async () => {
   const lines: string[] = [];
   Pusher.log = (line) => lines.push(line);
@@ -332,6 +405,49 @@ Deno.test("preset() finds the server by the script's URL, else by host and page"
     ]);
     assertEquals(server(undefined, scriptUrl)[2], false);
   }
+});
+
+Deno.test("preset() returns the instance of an earlier script for the same app and server", async () => {
+  await using server = new Server();
+  const evaluate: () => typeof preset = new Function(
+    `"use strict";${CLIENT_BUNDLE} return preset;`,
+  ) as never;
+  const config = { key: "again", host: "unused.example", path: "/x" };
+  const url = server.url("/x/pusher.js");
+  const first = evaluate()(config, url);
+  assertStrictEquals(evaluate()(config, url), first);
+  assertStrictEquals(evaluate()(config, `${url}?version=2`), first);
+  // It was not used yet, and asking for it does not connect it.
+  const created = heard(first.subscribe("a"), "create");
+  const peer = await server.establish();
+  assertStrictEquals(evaluate()(config, url), first);
+  assertEquals((await peer.next()).data.channel, "a");
+  peer.send("create", 1, { channel: "a" });
+  assertEquals(await created, 1);
+  await settled(peer);
+
+  // Another app, path or host has an instance of its own, and so has the program.
+  const others = [
+    evaluate()({ ...config, key: "other" }, url),
+    evaluate()({ ...config, path: "/y" }, url),
+    evaluate()(config, "http://other.example/x/pusher.js"),
+  ];
+  assertEquals(new Set([first, ...others]).size, 4);
+  const { Pusher: Class } = new Function(
+    `"use strict";${CLIENT_BUNDLE} return { Pusher };`,
+  )();
+  const options = { ...first.options, enabledTransports: [] };
+  assert(new Class(first.key, options) !== first);
+
+  // A disconnected instance is of no more use to a script that was evaluated again.
+  first.disconnect();
+  const next = evaluate()(config, url);
+  assert(next !== first);
+  assertEquals(next.allChannels(), []);
+  next.subscribe("b");
+  assertEquals((await (await server.establish()).next()).data.channel, "b");
+  assertStrictEquals(evaluate()(config, url), next);
+  for (const pusher of [next, ...others]) pusher.disconnect();
 });
 
 Deno.test("CLIENT_BUNDLE declares Pusher and preset, and they work", async () => {
@@ -651,7 +767,7 @@ Deno.test("channel() and allChannels() know what was subscribed to", async () =>
   assertStrictEquals(pusher.channel("a"), a);
   assertEquals(pusher.channel("__proto__"), undefined);
   assertEquals(pusher.allChannels(), [a, b]);
-  assertEquals([...pusher.channels.keys()], ["a", "private-b"]);
+  assertEquals(pusher.channels.channels, { a, "private-b": b });
   assertStrictEquals(a.pusher, pusher);
 });
 

@@ -28,9 +28,10 @@ export function serveClient(
   const json = JSON.stringify(config).replace(/[<>\u2028\u2029]/g, escapeUnit);
   const isFull = new URL(request.url).searchParams.has("full");
   const rest = isFull ? `,${CLIENT_FALLBACK_BUNDLE}` : "";
+  // The class is that of the instance, which may be of an earlier script.
   const script = asModule
-    ? `${CLIENT_BUNDLE}export{Pusher,Pusher as default};export const pusher=preset(${json},import.meta.url${rest});`
-    : `(()=>{${CLIENT_BUNDLE}globalThis.Pusher=Pusher;globalThis.pusher=preset(${json},globalThis.document?.currentScript?.src${rest})})();`;
+    ? `${CLIENT_BUNDLE}export const pusher=preset(${json},import.meta.url${rest});const Served=pusher.constructor;export{Served as Pusher,Served as default};`
+    : `(()=>{${CLIENT_BUNDLE}globalThis.Pusher=(globalThis.pusher=preset(${json},globalThis.document?.currentScript?.src${rest})).constructor})();`;
   const restTag = isFull ? CLIENT_FALLBACK_ETAG : "";
   const variant = createHash("sha256").update(`${asModule}${restTag}${json}`)
     .digest("hex").slice(0, 16);

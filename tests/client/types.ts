@@ -5,7 +5,7 @@
  *
  * @module
  */
-import {
+import DefaultPusher, {
   type Channel,
   type Members,
   type PresenceChannel,
@@ -186,6 +186,46 @@ export function members(pusher: Pusher<Events>): void {
   // @ts-expect-error It declares `user_info`, and is no event.
   room.bind("pusher:user_info", () => {});
 }
+
+/** What packages for pusher-js look into. */
+export function insides(pusher: Pusher<Events>): void {
+  const room = pusher.subscribe("presence-room-a");
+  const { members, count } = room.members;
+  for (const id of Object.keys(members)) members[id]?.name.trim();
+  count.toFixed();
+  pusher.channels.channels["messages"]?.trigger("client-x");
+  pusher.channels.find("messages")?.name.trim();
+  pusher.channels.all().map(({ name }) => name.trim());
+  room.authorize("1.1", (error, answer) => error ?? answer?.auth.trim());
+  const request = { socketId: "1.1", channelName: "messages" };
+  pusher.config.channelAuthorizer(request, (_error, answer) => answer?.auth);
+  pusher.config.userAuthenticator(
+    { socketId: "1.1" },
+    (_error, answer) => answer?.user_data.trim(),
+  );
+  pusher.config.enabledTransports?.includes("ws");
+  pusher.connection.options.pongTimeout.toFixed();
+  pusher.connection.connection?.transport.name === "wss";
+  const isTls: boolean = pusher.shouldUseTLS() && pusher.connection.usingTLS;
+  const isSent: boolean = pusher.connection.send(`${isTls}`);
+  pusher.user.serverToUserChannel?.name.trim().concat(`${isSent}`);
+  pusher.subscribeAll();
+  room.cancelSubscription();
+  room.reinstateSubscription();
+  // @ts-expect-error `user_info` has no age.
+  members["ann"]?.age;
+  // @ts-expect-error The channel may be undefined.
+  pusher.channels.find("messages").name;
+  // @ts-expect-error There may be no connection.
+  pusher.connection.connection.transport;
+  // @ts-expect-error There is no answer if there is an error.
+  room.authorize("1.1", (_error, answer) => answer.auth);
+  // @ts-expect-error The text is missing.
+  pusher.connection.send();
+}
+
+/** The class is the default export, too. */
+export const isSameClass: boolean = DefaultPusher === Pusher;
 
 /** Without a declaration `user_info` may be anything. */
 export function membersUndeclared(pusher: Pusher<Events>): void {

@@ -12,8 +12,8 @@ import { APP } from "./server.ts";
 import { start } from "./program.ts";
 import { Inbox } from "./queue.ts";
 
-// The package's types describe an ES module, but under Deno it is CommonJS.
-const PusherJs = pusherJs as unknown as typeof pusherJs.default;
+/** The package's types describe an ES module, but under Deno it is CommonJS. */
+export const PusherJs = pusherJs as unknown as typeof pusherJs.default;
 
 /** Encrypts end to end: 32 bytes, known to the SDK only. */
 export const MASTER_KEY = btoa("0123456789abcdef0123456789abcdef");
