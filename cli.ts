@@ -385,13 +385,18 @@ function readHistory(flags: Flags): Partial<History> {
 /** The handler of a server that owns its port. */
 function standalone(
   pusher: Pusher,
-): (request: Request) => Promise<Response> {
-  const refuseSockets = (request: Request) =>
-    request.headers.get("upgrade")?.toLowerCase() === "websocket"
-      ? refuseSocket(request)
-      : null;
+): (request: Request, info?: Deno.ServeHandlerInfo) => Promise<Response> {
   // The fallback is last: for all other routes it answers a 404 in JSON.
-  return pusher.cascade(pusher.handler, refuseSockets, fallback(pusher));
+  const serve = pusher.cascade(pusher.handler, fallback(pusher));
+  return async (request, info) => {
+    const answer = await serve(request, info);
+    // The headers of a request that was upgraded cannot be read any more.
+    if (answer.status !== 404) return answer;
+    const upgrade = request.headers.get("upgrade")?.toLowerCase();
+    if (upgrade !== "websocket") return answer;
+    await answer.body?.cancel();
+    return refuseSocket(request);
+  };
 }
 
 /**

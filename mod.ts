@@ -44,6 +44,7 @@ import {
   type AuthForm,
   checkAuthenticated,
   checkDecision,
+  findApp,
   parseAuthChannels,
   readAuthForm,
 } from "./core/auth_requests.ts";
@@ -87,6 +88,7 @@ import type {
   UserAuth,
   UserData,
 } from "./core/calls.ts";
+import { cascade, type Handler, serveAtLast } from "./core/cascade.ts";
 import { Delivery } from "./core/deliveries.ts";
 import { HookQueue } from "./core/hooks.ts";
 import {
@@ -234,6 +236,7 @@ import { Watchlist, type WatchlistOwner } from "./core/watchlist.ts";
 
 export type * from "./core/backplane.ts";
 export type * from "./core/calls.ts";
+export type { Handler } from "./core/cascade.ts";
 export type { OriginRule } from "./core/http.ts";
 export type { Limits } from "./core/limits.ts";
 export { MemoryBackplane } from "./core/memory_backplane.ts";
@@ -246,13 +249,6 @@ export {
   type WebhookRequest,
 } from "./core/signatures.ts";
 export type { Awaitable, Clock } from "./core/time.ts";
-
-/** A request handler; `undefined` or `null` passes the request on. */
-export type Handler = (
-  request: Request,
-  // deno-lint-ignore no-explicit-any -- handlers differ in what they ask of `info`, and it is only passed on
-  info: any,
-) => Awaitable<Response | null | undefined>;
 
 // ---- Pusher -----------------------------------------------------------------
 // The public face: it checks the program's arguments and passes them on. A Pusher
@@ -334,6 +330,11 @@ export class Pusher<Events extends object = AnyEvents> {
   /**
    * One handler out of several: the first answer that is not 404 wins. If all
    * are 404, the last answer wins.
+   *
+   * A socket at `/app/{key}` whose key this server does not know is offered to the
+   * handlers that follow: other servers, and the program's own sockets. If none of
+   * them opens or refuses it, it is closed with 4001, as clients expect. Without a
+   * cascade of this kind that happens at once.
    *
    * @param handlers Asked in order.
    * @returns A handler for `Deno.serve`.
@@ -796,24 +797,6 @@ function respond(
   return response;
 }
 
-/** See {@linkcode Pusher.cascade}. */
-function cascade(
-  handlers: Handler[],
-): (request: Request, info?: Deno.ServeHandlerInfo) => Promise<Response> {
-  return async (request, info) => {
-    let last: Response | null = null;
-    for (const handler of handlers) {
-      const response = await handler(request, info);
-      if (response === null || response === undefined) continue;
-      // An unread body would keep its source waiting.
-      await last?.body?.cancel();
-      last = response;
-      if (response.status !== 404) return response;
-    }
-    return last ?? notFound();
-  };
-}
-
 // ---- HTTP: routes -----------------------------------------------------------
 // Which request is whose, the upgrade to a WebSocket, and the client that is
 // served to browsers.
@@ -882,13 +865,14 @@ function serveSocket(
   request: Request,
   key: string | null,
 ): Awaitable<Response> {
+  const known = key !== null && server.appsByKey.has(key);
   if (request.headers.get("upgrade")?.toLowerCase() !== "websocket") {
-    const known = key !== null && server.appsByKey.has(key);
     return known && request.method === "GET"
       ? refuse(REFUSAL.UpgradeRequired, { upgrade: "websocket" })
       : notFound();
   }
-  return whenStarted(server, () => upgrade(server, request, key));
+  const serve = () => whenStarted(server, () => upgrade(server, request, key));
+  return known ? serve() : serveAtLast(request, serve);
 }
 
 function upgrade(
@@ -1117,6 +1101,10 @@ async function serveAuth(
 ): Promise<Response> {
   const verdict = server.judgeOrigin(server.origins, request);
   const cors = corsHeaders(request, verdict);
+  // The body is unread: in a cascade the app may be another server's.
+  if (appName !== undefined && findApp(server, appName) === undefined) {
+    return refuse(REFUSAL.UnknownAuthApp, verdict === false ? {} : cors);
+  }
   if (verdict !== false && request.method === "OPTIONS") {
     return new Response(null, { status: 204, headers: cors });
   }

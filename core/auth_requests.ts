@@ -56,18 +56,24 @@ export async function readAuthForm<App extends object>(
   return isRefusal(app) ? app : { request, app, socketId, params };
 }
 
+/** The app that a client names by its key or id. */
+export function findApp<App>(
+  { appsByKey, appsById }: AuthApps<App>,
+  name: string,
+): App | undefined {
+  return appsByKey.get(name) ?? appsById.get(name);
+}
+
 /** The app whose secret signs: the app that is named, else that of the socket. */
 function findAuthApp<App>(
-  { appsByKey, appsById, connections, defaultApp }: AuthApps<App>,
+  apps: AuthApps<App>,
   socketId: string,
   params: URLSearchParams,
   appName: string | undefined,
 ): App | Refusal {
   const name = appName ?? params.get("app_key") ?? params.get("app_id");
-  if (name !== null) {
-    const named = appsByKey.get(name) ?? appsById.get(name);
-    return named ?? REFUSAL.UnknownAuthApp;
-  }
+  if (name !== null) return findApp(apps, name) ?? REFUSAL.UnknownAuthApp;
+  const { appsById, connections, defaultApp } = apps;
   // Behind a load balancer the socket may belong to another server.
   const app = connections.get(socketId)?.app ??
     (appsById.size === 1 ? defaultApp : undefined);
