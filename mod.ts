@@ -921,7 +921,10 @@ function socketOnMessage(this: PusherSocket, event: MessageEvent): void {
 }
 
 function socketOnClose(this: PusherSocket, event: CloseEvent): void {
-  this[PEER]?.closed(closeCodeOf(event));
+  const peer = this[PEER];
+  // A timer of the runtime can keep the socket in memory for a while.
+  delete this[PEER];
+  peer?.closed(closeCodeOf(event));
 }
 
 // ---- HTTP: API --------------------------------------------------------------
