@@ -4,6 +4,7 @@
  */
 import { assert, assertEquals } from "@std/assert";
 import { fuzz, summary } from "./fuzz.ts";
+import { ATTACKS } from "./fuzz/attacks.ts";
 
 Deno.test("mutated traffic of many connections is answered as the model says", async () => {
   const seconds = Number(Deno.env.get("FUZZ_SECONDS") || 5);
@@ -23,3 +24,16 @@ Deno.test("a seed of the fuzzer repeats its steps", async () => {
   assert(first.steps > 0);
   assertEquals(first.trace, second.trace);
 });
+
+for (const attack of ATTACKS.keys()) {
+  Deno.test(`nobody notices an attack by ${attack}, and a seed repeats it`, async () => {
+    const seed = Number(Deno.env.get("FUZZ_SEED") || Date.now() >>> 0);
+    console.info(`FUZZ_SEED=${seed}`);
+    const [first, second] = [
+      await fuzz({ seed, seconds: 0, attack }),
+      await fuzz({ seed, seconds: 0, attack }),
+    ];
+    assert(first.finding === undefined, first.finding);
+    assertEquals(first.trace, second.trace);
+  });
+}

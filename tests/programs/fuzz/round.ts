@@ -45,11 +45,13 @@ import {
   type State,
   Story,
 } from "./story.ts";
+import { BESIEGED, type Chronicle, type Siege } from "./siege.ts";
 import { RawWire, SocketWire } from "./wires.ts";
 import {
   APPS,
   AUTH,
   BATCHES_PER_ROUND,
+  BATCHES_PER_SIEGE,
   INFOS,
   INTERNAL,
   LIMITS,
@@ -79,7 +81,7 @@ export interface FuzzReport {
   finding?: string;
 }
 
-export class Round {
+export class Round implements Chronicle {
   readonly #random: Random;
   readonly #server: TestServer;
   readonly #model: Model;
@@ -91,6 +93,8 @@ export class Round {
   #peerCount = 0;
   #mark = 0;
   #opened: string[] = [];
+  /** What happens meanwhile on an app of its own. */
+  #siege: Siege | null = null;
 
   constructor(
     server: TestServer,
@@ -106,9 +110,11 @@ export class Round {
     this.#steps = steps;
   }
 
-  async run(): Promise<void> {
+  async run(siege: Siege | null = null): Promise<void> {
+    this.#siege = siege;
     await this.#batch(0);
-    for (let i = 0; i < BATCHES_PER_ROUND; i++) {
+    const batches = siege === null ? BATCHES_PER_ROUND : BATCHES_PER_SIEGE;
+    for (let i = 0; i < batches; i++) {
       const isSingle = this.#random.chance(0.4);
       await this.#batch(isSingle ? 1 : 5 + this.#random.below(90));
     }
@@ -123,9 +129,11 @@ export class Round {
     await this.#compare();
     for (const app of APPS) {
       const { body } = await this.#api(app, "GET", "/channels");
-      this.#equal(body, { channels: {} }, "channels in the end");
+      this.equal(body, { channels: {} }, "channels in the end");
     }
+    await this.#siege?.end();
     await this.#server.journal.settled();
+    await this.#siege?.settle();
   }
 
   async #batch(size: number): Promise<void> {
@@ -157,7 +165,7 @@ export class Round {
     for (const hook of [...STORY_HOOKS, ...OTHER_HOOKS]) journal.drain(hook);
   }
 
-  #note(what: string): void {
+  note(what: string): void {
     this.#report.steps++;
     // What differs from run to run are socket ids, times and signatures.
     const same = what.replaceAll(/[0-9a-fA-F]{64}|\d{6,}(\.\d+)?/g, "*");
@@ -167,12 +175,12 @@ export class Round {
     if (this.#steps.length > 400) this.#steps.shift();
   }
 
-  #equal(actual: unknown, expected: unknown, what: string): void {
+  equal(actual: unknown, expected: unknown, what: string): void {
     this.#report.checks++;
     assertEquals(actual, expected, `Differs: ${what}`);
   }
 
-  #sure(condition: boolean, what: () => string): asserts condition {
+  sure(condition: boolean, what: () => string): asserts condition {
     this.#report.checks++;
     if (!condition) throw new Error(what());
   }
@@ -180,7 +188,7 @@ export class Round {
   async #open(app = this.#random.of([APPS[0], ...APPS]), isWitness = false) {
     const name = `c${this.#peerCount++}`;
     const isRaw = !isWitness && this.#random.chance(0.5);
-    this.#note(`${name} connects to ${app.id}${isRaw ? ", by hand" : ""}`);
+    this.note(`${name} connects to ${app.id}${isRaw ? ", by hand" : ""}`);
     const wire = isRaw
       ? await RawWire.open(this.#server, app)
       : new SocketWire(await this.#server.connect({ app }));
@@ -230,14 +238,14 @@ export class Round {
       this.#model.receives(peer, sent);
     } catch (error) {
       if (error !== AMBIGUOUS) throw error;
-      return this.#note(`${peer.name} does nothing`);
+      return this.note(`${peer.name} does nothing`);
     }
-    this.#note(`${peer.name} ${sent}`);
+    this.note(`${peer.name} ${sent}`);
     peer.script.push(() => peer.wire.send(sent));
   }
 
   #closes(peer: Peer): void {
-    this.#note(`${peer.name} closes`);
+    this.note(`${peer.name} closes`);
     this.#model.ends(peer, { by: "client" });
     peer.script.push(() => peer.wire.close());
   }
@@ -250,7 +258,7 @@ export class Round {
     const { wire } = peer;
     if (wire instanceof RawWire && random.chance(0.2)) {
       const fragments = 2 + random.below(3);
-      this.#note(`${peer.name} sends the next in ${fragments} fragments`);
+      this.note(`${peer.name} sends the next in ${fragments} fragments`);
       peer.script.push(() => void (wire.fragments = fragments));
     }
     random.weighted<(peer: Peer) => void>([
@@ -448,7 +456,7 @@ export class Round {
     const { wire } = peer;
     const random = this.#random;
     if (random.chance(0.2)) {
-      this.#note(`${peer.name} sends bytes`);
+      this.note(`${peer.name} sends bytes`);
       const isCut = random.chance(0.5);
       this.#model.ends(peer, { by: "server", code: 1003, isCut });
       peer.script.push(() => wire.sendBinary());
@@ -469,7 +477,7 @@ export class Round {
       ["sends reserved bits", wireFrame("{}", { first: 0xf1 })],
       ["sends no UTF-8", wireFrame(new Uint8Array([0xc3, 0x28]))],
     ]);
-    this.#note(`${peer.name} ${what}`);
+    this.note(`${peer.name} ${what}`);
     this.#model.ends(peer, { by: "network" });
     peer.script.push(() => wire.breakOff(bytes));
   }
@@ -506,7 +514,7 @@ export class Round {
   ): void {
     const body = typeof init.body === "string" ? init.body : "";
     const query = JSON.stringify(init.query ?? {});
-    this.#note(`http${lane} ${app.id} ${method} ${path} ${query} ${body}`);
+    this.note(`http${lane} ${app.id} ${method} ${path} ${query} ${body}`);
     const what = `${method} ${path} ${query} ${body}`.slice(0, 500);
     this.#lanes[lane]!.push(async () => {
       const answer = await this.#api(app, method, path, init);
@@ -521,7 +529,7 @@ export class Round {
 
   #refusedWith(statuses: number[]) {
     return ({ status }: Answer, told: string) =>
-      this.#sure(
+      this.sure(
         statuses.includes(status),
         () => `Not ${statuses.join(" or ")}: ${told}`,
       );
@@ -596,13 +604,13 @@ export class Round {
     const wanted = this.#counts(app, channel, info);
     const { isSingle } = this.#model;
     return (counts: Record<string, unknown>) => {
-      this.#equal(
+      this.equal(
         Object.keys(counts).sort(),
         Object.keys(wanted).sort(),
         `counts of ${channel} in ${told}`,
       );
       if (isSingle) {
-        this.#equal(counts, wanted, `counts of ${channel}: ${told}`);
+        this.equal(counts, wanted, `counts of ${channel}: ${told}`);
       }
     };
   }
@@ -648,9 +656,9 @@ export class Round {
     this.#asks(lane, app, "POST", "/events", { body }, (answer, told) => {
       this.#refusedWith(verdict.statuses)(answer, told);
       if (answer.status !== 200) return;
-      if (verdict.info.length === 0) return this.#equal(answer.body, {}, told);
+      if (verdict.info.length === 0) return this.equal(answer.body, {}, told);
       const { channels } = answer.body;
-      this.#equal(
+      this.equal(
         Object.keys(channels).sort(),
         [...verdict.channels].sort(),
         told,
@@ -703,9 +711,9 @@ export class Round {
       this.#refusedWith(statuses)(answer, told);
       if (answer.status !== 200) return;
       if (verdicts.every(({ info }) => info.length === 0)) {
-        return this.#equal(answer.body, {}, told);
+        return this.equal(answer.body, {}, told);
       }
-      this.#equal(answer.body.batch.length, verdicts.length, told);
+      this.equal(answer.body.batch.length, verdicts.length, told);
       checks.forEach((check, i) => check(answer.body.batch[i]));
     });
   }
@@ -721,7 +729,7 @@ export class Round {
     const id = `http${lane}`;
     if (random.chance(0.3)) {
       const user = random.of([...USERS, "w1"]);
-      this.#note(`${id} ${app.id} sends ${name} to user ${user}`);
+      this.note(`${id} ${app.id} sends ${name} to user ${user}`);
       this.#model.outbox.add(keyOf(app, USER_CHANNEL + user), id, {
         event: name,
         data: text,
@@ -734,7 +742,7 @@ export class Round {
     const except = open.length > 0 && random.chance(0.5)
       ? random.of(open).wire.socketId
       : undefined;
-    this.#note(`${id} ${app.id} triggers ${name} on ${channel}`);
+    this.note(`${id} ${app.id} triggers ${name} on ${channel}`);
     const publication = { event: name, data: text, except };
     this.#model.outbox.add(keyOf(app, channel), id, publication);
     this.#lanes[lane]!.push(() =>
@@ -763,12 +771,12 @@ export class Round {
           this.#refusedWith([isRight ? 200 : 400])(answer, told);
           if (!isRight) return;
           const ids = answer.body.users.map(({ id }: { id: unknown }) => id);
-          this.#sure(
+          this.sure(
             ids.every((id: unknown) => typeof id === "string") &&
               new Set(ids).size === ids.length,
             () => `Not distinct strings: ${told}`,
           );
-          if (isSingle) this.#equal(ids.sort(), wanted, told);
+          if (isSingle) this.equal(ids.sort(), wanted, told);
         },
       );
     }
@@ -792,8 +800,8 @@ export class Round {
       this.#refusedWith([isRight ? 200 : 400])(answer, told);
       if (!isRight) return;
       const { occupied, cache, ...counts } = answer.body;
-      this.#sure(typeof occupied === "boolean", () => told);
-      this.#equal(cache !== undefined, asked?.includes("cache"), told);
+      this.sure(typeof occupied === "boolean", () => told);
+      this.equal(cache !== undefined, asked?.includes("cache"), told);
       check(counts);
     });
   }
@@ -821,9 +829,9 @@ export class Round {
     this.#asks(lane, app, "GET", "/channels", { query }, (answer, told) => {
       this.#refusedWith([isRight ? 200 : 400])(answer, told);
       if (!isRight) return;
-      if (isSingle) return this.#equal(answer.body, { channels: wanted }, told);
+      if (isSingle) return this.equal(answer.body, { channels: wanted }, told);
       for (const name of Object.keys(answer.body.channels)) {
-        this.#sure(name.startsWith(prefix ?? "") && isName(name), () => told);
+        this.sure(name.startsWith(prefix ?? "") && isName(name), () => told);
       }
     });
   }
@@ -843,7 +851,7 @@ export class Round {
     }
     this.#asks(lane, app, "POST", path, { body: "{}" }, (answer, told) => {
       this.#refusedWith([isUserId(id) ? 200 : 400])(answer, told);
-      if (isUserId(id)) this.#equal(answer.body, {}, told);
+      if (isUserId(id)) this.equal(answer.body, {}, told);
     });
   }
 
@@ -916,13 +924,13 @@ export class Round {
       ["?protocol=8", app.key, 4007],
       ["?protocol=abc", app.key, 4006],
     ]);
-    this.#note(`http${lane} connects to ${key} with ${query}`);
+    this.note(`http${lane} connects to ${key} with ${query}`);
     this.#lanes[lane]!.push(async () => {
       const closing = await this.#server.turnsAway({
         query,
         app: { ...app, key },
       });
-      this.#equal(closing.code, code, `close code for ${key}${query}`);
+      this.equal(closing.code, code, `close code for ${key}${query}`);
     });
   }
 
@@ -936,7 +944,7 @@ export class Round {
     const sent = random.chance(0.5)
       ? text.slice(0, random.below(text.length))
       : random.damage(text, SPICE).toWellFormed();
-    this.#note(`http${lane} breaks off: ${sent}`);
+    this.note(`http${lane} breaks off: ${sent}`);
     this.#lanes[lane]!.push(async () => {
       using raw = await this.#server.raw();
       await raw.write(sent);
@@ -954,6 +962,7 @@ export class Round {
       ...this.#lanes.map(async (lane) => {
         for (const act of lane) await act();
       }),
+      this.#siege?.act(),
     ]);
     for (const peer of peers) {
       // It is read to its end; whoever has hung up reads no more.
@@ -963,8 +972,11 @@ export class Round {
       peers.filter(({ isOpen }) => !isOpen).map(({ wire }) => wire.socketId),
     );
     while (gone.size > 0) {
-      const { socketId = "" } = await this.#server.journal.next("disconnected");
-      this.#sure(
+      const { socketId = "", app } = await this.#server.journal.next(
+        "disconnected",
+      );
+      if (app === BESIEGED.id) continue;
+      this.sure(
         gone.delete(socketId),
         () => `Connection ${socketId} is gone, of ${[...gone]}`,
       );
@@ -977,13 +989,15 @@ export class Round {
     this.#model.receives(peer, PING);
     peer.wire.send(PING);
     await peer.readTo(peer.pings);
-    this.#sure(!peer.hasEnded, () => `Connection of ${peer.name} has ended`);
+    this.sure(!peer.hasEnded, () => `Connection of ${peer.name} has ended`);
   }
 
   async #compare(): Promise<void> {
     const others: ReadonlySet<string> = new Set(OTHER_HOOKS);
     const entries = this.#server.journal.entries.slice(this.#mark)
-      .filter(({ hook }) => !others.has(hook));
+      .filter(({ hook, app }) =>
+        !others.has(hook) && (hook === "error" || app !== BESIEGED.id)
+      );
     const stories = this.#readHooks(entries);
     this.#compareOutbox(stories);
     // Those who were there all the time know best what everybody was told.
@@ -994,7 +1008,7 @@ export class Round {
     for (const [key, story] of stories) {
       this.#states.set(key, story.state);
       const all = peers.every(({ isWhole }) => isWhole);
-      this.#sure(
+      this.sure(
         all ? story.misses === story.missesSeen : story.misses >=
           story.missesSeen,
         () =>
@@ -1042,32 +1056,32 @@ export class Round {
       else if (hook === "disconnected") {
         closed.set(entry.socketId ?? "", entry.code);
       } else {
-        this.#sure(isName(channel) && appOf(app) !== undefined, () => told);
+        this.sure(isName(channel) && appOf(app) !== undefined, () => told);
         const story = this.#story(stories, key);
         const { members } = story.state;
         if (hook === "channel_occupied") story.occupied++;
         else if (hook === "channel_vacated") {
           story.vacated++;
-          this.#equal(members.size, 0, `members at ${told}`);
+          this.equal(members.size, 0, `members at ${told}`);
         } else if (hook === "cache_miss") {
           story.misses++;
-          this.#equal(story.state.last, null, `last event at ${told}`);
+          this.equal(story.state.last, null, `last event at ${told}`);
         } else if (hook === "member_added") {
           const infos = model.joins.get(`${key} ${userId}`)?.infos ?? new Set();
           const info = infos.size === 1 ? [...infos][0] : undefined;
           const added: Added = { is: "added", userId, info, infos };
-          this.#sure(!members.has(userId), () => `Added twice: ${told}`);
+          this.sure(!members.has(userId), () => `Added twice: ${told}`);
           const changed = new Map(members).set(userId, added);
-          this.#sure(changed.size <= LIMITS.presenceMembers, () => told);
+          this.sure(changed.size <= LIMITS.presenceMembers, () => told);
           story.add(added, { members: changed });
         } else if (hook === "member_removed") {
           const changed = new Map(members);
-          this.#sure(changed.delete(userId), () => `Removed twice: ${told}`);
+          this.sure(changed.delete(userId), () => `Removed twice: ${told}`);
           story.add({ is: "removed", userId }, { members: changed });
         } else if (hook === "subscription_count") {
           const count = entry.subscriptionCount;
-          this.#sure(model.counts && !kindOf(channel).presence, () => told);
-          this.#equal(
+          this.sure(model.counts && !kindOf(channel).presence, () => told);
+          this.equal(
             Math.abs(count - before(key)),
             1,
             `change of the count at ${told}, which was ${before(key)}`,
@@ -1094,16 +1108,16 @@ export class Round {
         }
       }
     }
-    this.#equal(opened.sort(), this.#opened.sort(), "connected hooks");
+    this.equal(opened.sort(), this.#opened.sort(), "connected hooks");
     const ended = model.peers.filter(({ isOpen }) => !isOpen);
-    this.#equal(
+    this.equal(
       [...closed.keys()].sort(),
       ended.map(({ wire }) => wire.socketId).sort(),
       "disconnected hooks",
     );
     for (const { end, wire: { socketId }, name } of ended) {
       if (end?.by !== "server") continue;
-      this.#equal(closed.get(socketId), end.code, `code of hook for ${name}`);
+      this.equal(closed.get(socketId), end.code, `code of hook for ${name}`);
     }
     this.#compareStories(stories, countHooks, moves);
     return stories;
@@ -1121,7 +1135,7 @@ export class Round {
       for (const channel of this.#names(app, stories)) {
         const key = keyOf(app, channel);
         const story = this.#story(stories, key);
-        this.#equal(
+        this.equal(
           [...story.state.members.keys()].sort(),
           [...model.members(app, channel)].sort(),
           `members of ${key} by the hooks`,
@@ -1131,17 +1145,17 @@ export class Round {
         );
         const is = model.subscribers(app, channel).length > 0;
         const changes = model.changes.get(key) ?? 0;
-        this.#equal(
+        this.equal(
           Number(was) + story.occupied - story.vacated,
           Number(is),
           `occupied and vacated hooks of ${key}`,
         );
-        this.#sure(
+        this.sure(
           story.occupied + story.vacated <= changes,
           () => `More hooks than changes of ${key}`,
         );
         if (model.counts && isCertain && !kindOf(channel).presence) {
-          this.#equal(
+          this.equal(
             countHooks.get(key) ?? 0,
             changes,
             `subscription_count hooks of ${key}`,
@@ -1154,7 +1168,7 @@ export class Round {
       const joins = model.joins.get(which.join(" "))?.count ?? 0;
       // Whoever leaves was there or has joined.
       const allowed = hook === "member_added" ? joins : joins + 1;
-      this.#sure(count <= allowed, () => `${count} times ${move}`);
+      this.sure(count <= allowed, () => `${count} times ${move}`);
     }
   }
 
@@ -1184,7 +1198,7 @@ export class Round {
         const lane = [...lanes.values()].find(([first]) =>
           first !== undefined && isEqual(first, told.publication)
         );
-        this.#sure(
+        this.sure(
           lane !== undefined,
           () =>
             `Published out of order or by nobody on ${key}: ${
@@ -1196,7 +1210,7 @@ export class Round {
       for (const [name, left] of lanes) {
         const sender = peers.find((peer) => peer.name === name);
         if (sender?.end?.by === "network") continue;
-        this.#equal(left, [], `what ${name} sent to ${key} and is missing`);
+        this.equal(left, [], `what ${name} sent to ${key} and is missing`);
       }
     }
   }
@@ -1243,7 +1257,7 @@ export class Round {
         if (channel !== waiting.channel) fail("no last event", frame);
         const isMiss = event === MISS;
         if (isMiss) {
-          this.#equal(frame, { event: MISS, channel }, "a cache miss");
+          this.equal(frame, { event: MISS, channel }, "a cache miss");
           this.#story(stories, keyOf(app, channel)).missesSeen++;
         }
         waiting.joined.cached = isMiss ? null : frame;
@@ -1303,14 +1317,14 @@ export class Round {
       if (next < expected.length) fail("no answer");
     }
     if (peer.isOpen) {
-      this.#equal(
+      this.equal(
         [...current.keys()].sort(),
         [...peer.channels.keys()].sort(),
         `channels of ${name}`,
       );
       for (const span of current.values()) span.toEnd = true;
       for (const [id, isOnline] of peer.known) {
-        this.#equal(
+        this.equal(
           isOnline,
           this.#model.isOnline(app, id),
           `what ${name} was told of user ${id}`,
@@ -1319,7 +1333,7 @@ export class Round {
     }
     if (peer.end?.by === "server" && !peer.end.isCut) {
       const code = await peer.wire.code();
-      this.#equal(code, peer.end.code, `close code of ${name}`);
+      this.equal(code, peer.end.code, `close code of ${name}`);
     }
     this.#compareSpans(peer, spans, stories);
     this.#compareUser(peer, forUser);
@@ -1344,7 +1358,7 @@ export class Round {
         }
         end = follow(span, at, story, socketId);
       }
-      this.#sure(
+      this.sure(
         end !== null,
         () =>
           [
@@ -1384,7 +1398,7 @@ export class Round {
         return publication !== undefined &&
           isSame(frame, { is: "event", publication });
       });
-      this.#sure(
+      this.sure(
         lane !== undefined && frame.channel === USER_CHANNEL + id,
         () =>
           `${name}, user ${id}, got out of order, twice or wrongly: ${
@@ -1395,31 +1409,31 @@ export class Round {
       else lane.shift();
     }
     if (fromEnd || !isWhole || peer.end !== null) return;
-    this.#equal(lanes.flat(), [], `what user ${id} has not got on ${name}`);
+    this.equal(lanes.flat(), [], `what user ${id} has not got on ${name}`);
   }
 
   #compareWatched(peer: Peer, frame: Frame, all: string[] | null): void {
     const told = `${peer.name} ${JSON.stringify(frame)}`;
-    this.#equal(frame.channel, undefined, told);
+    this.equal(frame.channel, undefined, told);
     const { events, ...rest } = parse(frame.data);
-    this.#equal(rest, {}, told);
+    this.equal(rest, {}, told);
     const seen: string[] = [];
     for (const { name, user_ids, ...more } of events) {
-      this.#equal(more, {}, told);
-      this.#sure(["online", "offline"].includes(name), () => told);
-      this.#sure(user_ids.length > 0, () => `An empty list: ${told}`);
+      this.equal(more, {}, told);
+      this.sure(["online", "offline"].includes(name), () => told);
+      this.sure(user_ids.length > 0, () => `An empty list: ${told}`);
       for (const id of user_ids) {
         seen.push(id);
         const isOnline = name === "online";
-        this.#sure(
+        this.sure(
           all !== null || peer.known.get(id) === !isOnline,
           () => `Told twice, or not watched: ${told}`,
         );
         peer.known.set(id, isOnline);
       }
     }
-    if (all === null) this.#equal(seen.length, 1, told);
-    else this.#equal(seen.sort(), [...all].sort(), told);
+    if (all === null) this.equal(seen.length, 1, told);
+    else this.equal(seen.sort(), [...all].sort(), told);
   }
 
   /** What the HTTP API says, against the model. */
@@ -1430,7 +1444,7 @@ export class Round {
     const all = await this.#api(app, "GET", "/channels", {
       query: { info: "subscription_count" },
     });
-    this.#equal(
+    this.equal(
       all.body,
       {
         channels: Object.fromEntries(
@@ -1444,7 +1458,7 @@ export class Round {
     const presence = await this.#api(app, "GET", "/channels", {
       query: { info: "user_count", filter_by_prefix: "presence-" },
     });
-    this.#equal(
+    this.equal(
       presence.body,
       {
         channels: Object.fromEntries(
@@ -1458,7 +1472,7 @@ export class Round {
     );
     const name = random.of(POOL.filter((name) => kindOf(name).presence));
     const users = await this.#api(app, "GET", `/channels/${name}/users`);
-    this.#equal(
+    this.equal(
       users.body.users.map(({ id }: { id: string }) => id).sort(),
       [...model.members(app, name)].sort(),
       `users of ${app.id} ${name}`,
@@ -1470,7 +1484,7 @@ export class Round {
     const last = this.#states.get(keyOf(app, cacheName))?.last ?? null;
     const count = model.subscribers(app, cacheName).length;
     const { ttl, ...cache } = body.cache ?? {};
-    this.#equal(
+    this.equal(
       { ...body, cache: body.cache && cache },
       {
         occupied: count > 0,
@@ -1479,7 +1493,7 @@ export class Round {
       },
       `${app.id} ${cacheName}`,
     );
-    if (last) this.#sure(Number.isInteger(ttl) && ttl > 0, () => `ttl ${ttl}`);
+    if (last) this.sure(Number.isInteger(ttl) && ttl > 0, () => `ttl ${ttl}`);
   }
 }
 

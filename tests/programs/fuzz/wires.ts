@@ -84,7 +84,7 @@ export class RawWire implements Wire {
   static async open(server: TestServer, app: App): Promise<RawWire> {
     const raw = await server.raw();
     const path = `${new URL(server.url).pathname.replace(/\/$/, "")}/app/`;
-    const head = await raw.upgrade(`${path}${app.key}?protocol=7`);
+    const head = await raw.upgrade(`${path}${app.key}?protocol=7&client=js`);
     assert(head.startsWith("HTTP/1.1 101 "), head);
     const frame = await raw.readText();
     assertEquals(frame.event, "pusher:connection_established");

@@ -35,6 +35,7 @@ export const LIMITS = Object.freeze({
 });
 
 export const BATCHES_PER_ROUND = 40;
+export const BATCHES_PER_SIEGE = 8;
 export const MAX_PEERS = 12;
 
 /** Channels that both witnesses are on all the time. */

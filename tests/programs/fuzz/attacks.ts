@@ -1,0 +1,17 @@
+/**
+ * The ways to attack that the fuzzer knows, by name.
+ *
+ * @module
+ */
+import { HALF_BODIES } from "./attacks/half_bodies.ts";
+import { LETTERS } from "./attacks/letters.ts";
+import { NATIVES } from "./attacks/natives.ts";
+import { REPLAYS } from "./attacks/replays.ts";
+import type { AttackKind } from "./siege.ts";
+
+export const ATTACKS: ReadonlyMap<string, AttackKind> = new Map([
+  ["half-bodies", HALF_BODIES],
+  ["letters", LETTERS],
+  ["natives", NATIVES],
+  ["replays", REPLAYS],
+]);
