@@ -175,6 +175,14 @@ const FLAGS = {
     value: "number",
     help: "connections of one app (default: no limit)",
   },
+  "max-sockets": {
+    type: "string",
+    variable: "PUSHER_MAX_SOCKETS",
+    value: "number",
+    help:
+      "sockets of all apps; each takes a file descriptor (default 100000, " +
+      "or with -A on Linux less than the process may open)",
+  },
   "drain": {
     type: "string",
     variable: "PUSHER_DRAIN",
@@ -316,6 +324,7 @@ function readSettings(args: string[]): Settings | null {
     throw new UsageError(`--drain is ${given}, and must be at most ${most}`);
   }
   const hostname = flags.text("hostname");
+  const sockets = flags.number("max-sockets");
   return {
     port: port ?? 6001,
     hostname: hostname ?? "0.0.0.0",
@@ -332,7 +341,10 @@ function readSettings(args: string[]): Settings | null {
       activityTimeoutMs: flags.ms("activity-timeout"),
       pingAfterMs: flags.ms("ping-after"),
       pongTimeoutMs: flags.ms("pong-timeout"),
-      limits: { connections: flags.number("max-connections") ?? Infinity },
+      limits: {
+        connections: flags.number("max-connections") ?? Infinity,
+        ...(sockets !== undefined && { sockets }),
+      },
       path: flags.text("path"),
       origins: flags.list("origin"),
     },
@@ -421,16 +433,21 @@ function refuseSocket(request: Request): Response {
   }
 }
 
-/** Listens until a signal, then closes and exits; a second signal exits at once. */
-function listen({ pusher, settings, senders }: Standalone): void {
-  const { port, hostname, drainMs } = settings;
-  const onListen = (address: Deno.NetAddr) => announce(address, settings);
-  Deno.serve({ port, hostname, onListen }, standalone(pusher));
+/** Listens until a signal. */
+function listen(started: Standalone): void {
+  const { pusher, settings } = started;
+  const port = new Port(standalone(pusher), settings);
+  port.open((address) => announce(address, settings));
+  stopAtSignal(started);
+}
+
+/** Closes and exits at a signal; a second signal exits at once. */
+function stopAtSignal({ pusher, settings, senders }: Standalone): void {
   let isStopping = false;
   const stop = async () => {
     if (isStopping) Deno.exit(1);
     isStopping = true;
-    await pusher.close({ over: drainMs });
+    await pusher.close({ over: settings.drainMs });
     await Promise.all(senders.map((sender) => sender.close()));
     Deno.exit(0);
   };
@@ -439,6 +456,103 @@ function listen({ pusher, settings, senders }: Standalone): void {
     ? ["SIGINT"] as const
     : ["SIGINT", "SIGTERM"] as const;
   for (const signal of signals) Deno.addSignalListener(signal, stop);
+}
+
+/**
+ * Listens again when the port of `deno serve` fails, which would end the process.
+ * From then on the program listens, and stops, as under `deno run`.
+ */
+function survive(started: Standalone, port: Port): void {
+  // The runtime panics if it adds its first listener without a descriptor left.
+  const ignore = () => {};
+  Deno.addSignalListener("SIGINT", ignore);
+  Deno.removeSignalListener("SIGINT", ignore);
+  let isOwn = false;
+  addEventListener("unhandledrejection", (event) => {
+    if (isOwn || !(event.reason instanceof Deno.errors.Http)) return;
+    isOwn = true;
+    event.preventDefault();
+    stopAtSignal(started);
+    port.reopen(event.reason);
+  });
+}
+
+// ---- Port -------------------------------------------------------------------
+// The runtime gives a port up for good when it cannot accept a connection, mostly
+// because the process has no file descriptor left. Open connections are not affected.
+
+/** How long to wait before the port is opened again. */
+const REOPEN_MS = 1_000;
+
+/** How long the port has to be open before another failure is news. */
+const STEADY_MS = 60_000;
+
+/** The process, or the whole machine, has no file descriptor left. */
+const TOO_MANY_FILES = /\(os error 2[34]\)/;
+
+/** A port that is opened again when the runtime gives it up. */
+class Port {
+  readonly #handler: Deno.ServeHandler;
+  readonly #hostname: string;
+  #port: number;
+  /** The failure that was printed; null while the port is steady. */
+  #failure: string | null = null;
+  #steadyTimer: ReturnType<typeof setTimeout> | undefined;
+
+  constructor(
+    handler: Deno.ServeHandler,
+    { hostname, port }: { hostname: string; port: number },
+  ) {
+    this.#handler = handler;
+    this.#hostname = hostname;
+    this.#port = port;
+  }
+
+  /** Opens the port; throws if that fails at the first attempt. */
+  open(onListen: (address: Deno.NetAddr) => void): void {
+    const address = { hostname: this.#hostname, port: this.#port };
+    const server = Deno.serve({ ...address, onListen }, this.#handler);
+    // The port may have been 0, for any.
+    this.#port = server.addr.port;
+    const ended = new Error("The runtime has stopped listening");
+    server.finished.then(
+      () => this.reopen(ended),
+      (error) => this.reopen(error),
+    );
+  }
+
+  /** Opens the port a second after a failure, and again until it is open. */
+  reopen(error: unknown): void {
+    clearTimeout(this.#steadyTimer);
+    this.#print(error);
+    setTimeout(() => {
+      try {
+        this.open(() => {});
+      } catch (failure) {
+        return this.reopen(failure);
+      }
+      this.#steadyTimer = setTimeout(() => {
+        this.#failure = null;
+        console.log("Connections are accepted again");
+      }, STEADY_MS);
+    }, REOPEN_MS);
+  }
+
+  /** Prints a failure in one line, unless it is the same as before. */
+  #print(error: unknown): void {
+    const message = error instanceof Error ? error.message : String(error);
+    // The runtime wraps the error of the system in one of its own.
+    const failure = message.replace(/^Error: /, "");
+    if (failure === this.#failure) return;
+    this.#failure = failure;
+    const remedy = TOO_MANY_FILES.test(failure)
+      ? ". Raise the limit on open files, or lower --max-sockets"
+      : "";
+    console.error(
+      "Pusher: failed while accepting connections, trying again every second: " +
+        failure + remedy,
+    );
+  }
 }
 
 /** Prints where to connect, and with which key. */
@@ -520,11 +634,13 @@ function main(): Partial<Deno.ServeDefaultExport> {
     return {};
   }
   const timer = setTimeout(() => listen(started), 0);
+  const handler = standalone(pusher);
   return {
-    fetch: standalone(pusher),
+    fetch: handler,
     onListen: (address) => {
       clearTimeout(timer);
       announce(address as Deno.NetAddr, settings);
+      survive(started, new Port(handler, address as Deno.NetAddr));
     },
   };
 }

@@ -119,6 +119,7 @@ import {
 } from "./core/liveness.ts";
 import { NO_MEMBERS } from "./core/memory.ts";
 import { MemoryBackplane } from "./core/memory_backplane.ts";
+import { defaultSockets, socketsWithRefused } from "./core/open_files.ts";
 import {
   type AppOptions,
   checkOptions,
@@ -881,7 +882,10 @@ function upgrade(
   key: string | null,
 ): Response {
   const admission = server.admit(key ?? "", request);
-  if (server.isOverrun(admission)) return refuse(REFUSAL.OverCapacity);
+  if (server.isOverrun(admission)) {
+    // The client has to close it: the runtime would keep the file descriptor.
+    return refuse(REFUSAL.OverCapacity, { connection: "close" });
+  }
   const subprotocol = chooseSubprotocol(request);
   let upgraded;
   try {
@@ -1256,7 +1260,8 @@ class Server
     const clock = clockOf(options);
     this.clock = clock;
     this.path = options.path ?? "";
-    this.limits = { ...DEFAULT_LIMITS, ...options.limits };
+    const sockets = options.limits?.sockets ?? defaultSockets();
+    this.limits = { ...DEFAULT_LIMITS, ...options.limits, sockets };
     this.authorize = options.authorize;
     this.authenticate = options.authenticate;
     this.answerTimeoutMs = options.answerTimeoutMs ?? 10_000;
@@ -1365,7 +1370,7 @@ class Server
    * frame keeps its socket, and the runtime cannot end it.
    */
   isOverrun({ refusal }: Admission): boolean {
-    return this.#sockets >= 2 * this.limits.sockets ||
+    return this.#sockets >= socketsWithRefused(this.limits.sockets) ||
       (refusal !== null && this.#refused >= MAX_REFUSED_SOCKETS);
   }
 

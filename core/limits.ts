@@ -20,7 +20,10 @@ export interface Limits {
   connections: number;
   /**
    * Sockets that this server holds, of all apps and including those that are
-   * still closing; further sockets are closed with 4100. @default {100000}
+   * still closing; further sockets are closed with 4100, and a few per cent above it
+   * refused with 503. By default 100,000. On Linux, if the program has all
+   * permissions, it is less where the process may open fewer files: a tenth of
+   * them, and at least 64, stay free for all else. @default {100000}
    */
   sockets: number;
   /** Channels that one connection may be subscribed to. @default {200} */

@@ -116,6 +116,7 @@ Deno.test("cli.ts --help names every flag and its variable, and exits 0", async 
       ["--no-history", "PUSHER_NO_HISTORY"],
       ["--path", "PUSHER_PATH"],
       ["--origin", "PUSHER_ORIGINS"],
+      ["--max-sockets", "PUSHER_MAX_SOCKETS"],
       ["--drain", "PUSHER_DRAIN"],
     ]
   ) {
@@ -135,6 +136,7 @@ for (
     [["--path", "x"], `path is "x"`],
     [["--origin", "no origin"], `origins is "no origin"`],
     [["--drain", "-1"], `--drain is "-1"`],
+    [["--max-sockets", "few"], `--max-sockets is "few"`],
     [["--history-events", "few"], `--history-events is "few"`],
     [["--history-seconds", "0"], "history.ageMs is 0"],
     [["--history-bytes", "-1"], `--history-bytes is "-1"`],

@@ -67,6 +67,24 @@ Deno.test("limits.sockets counts all sockets of the server", async () => {
   }
 });
 
+Deno.test("sockets of refused clients that do not close count, up to a 503", async () => {
+  await using server = serve({ limits: { sockets: 1 } });
+  await using one = await server.connect();
+  using refused = await server.raw();
+  assertMatch(await refused.upgrade("/app/app-key"), /^HTTP\/1.1 101 /);
+  assertEquals(dataOf(await refused.readText()).code, 4100);
+  using further = await server.raw();
+  const head = await further.upgrade("/app/app-key");
+  assertMatch(head, /^HTTP\/1.1 503 .*^connection: close\r$/ims);
+  refused.drop();
+  await one.close();
+  for (;;) {
+    await using client = server.dial();
+    const { event } = await client.next().catch(() => ({ event: "" }));
+    if (event === "pusher:connection_established") break;
+  }
+});
+
 Deno.test("limits.channelsPerConnection counts what is subscribed now", async () => {
   await using server = serve({ limits: { channelsPerConnection: 2 } });
   await using client = await server.connect();
