@@ -84,6 +84,26 @@ export function objectOf<Options extends object>(
   };
 }
 
+/**
+ * A copy of an options object, whose options are read once: what is used is then
+ * what was checked. Anything but an object is returned as it is.
+ *
+ * @param names Options that the object may have inherited.
+ */
+export function copyOptions<Options extends object>(
+  options: Options,
+  names: readonly (keyof Options)[],
+): Options {
+  if (!isObject(options)) return options;
+  const given: Record<PropertyKey, unknown> = options;
+  const copy: Record<PropertyKey, unknown> = {};
+  for (const name of new Set<PropertyKey>([...Object.keys(given), ...names])) {
+    if (name in given) copy[name] = given[name];
+  }
+  // It has the options of `options`, and each as it was read.
+  return copy as unknown as Options;
+}
+
 /** The field of an option of an object. */
 export function optionOf({ subject, name }: Field, option: string): Field {
   return { subject, name: name === "" ? option : `${name}.${option}` };

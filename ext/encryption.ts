@@ -34,8 +34,12 @@
 import { Buffer } from "node:buffer";
 import { createHash } from "node:crypto";
 import { secretbox } from "npm:@noble/ciphers@2.4.0/salsa.js";
-import { failSecret, type Field, objectOf } from "../core/checks.ts";
-import { isObject } from "../core/protocol.ts";
+import {
+  copyOptions,
+  failSecret,
+  type Field,
+  objectOf,
+} from "../core/checks.ts";
 import type { Encryption } from "../mod.ts";
 
 /** Options of {@linkcode encryption}. */
@@ -93,8 +97,7 @@ const MAX_SECRETS = 1_000;
  * base64. The functions throw it if a text is not well-formed Unicode.
  */
 export function encryption(options: EncryptionOptions): Encryption {
-  // A copy: the key that is used is the key that was checked.
-  const own = isObject(options) ? { ...options } : options;
+  const own = copyOptions(options, ["masterKeyBase64"]);
   checkOptions(own, { subject: "Cannot create an encryption", name: "" });
   const masterKey = Buffer.from(own.masterKeyBase64, "base64");
   // In the order of their last use.
