@@ -20,18 +20,30 @@
  * ```
  *
  * What is promised:
- * - An endpoint gets its webhooks one after the other, in the order of the events.
- *   An endpoint that is slow or down delays no other.
- * - Any 2xx is a success. After any other result, redirects included, the server
- *   retries 1, 2, 4, … 128 seconds later, with the same body and signature. After
- *   the last retry it gives the webhook up and sends the next. An endpoint that was
- *   down for less than that, 255 seconds, misses nothing.
+ * - An endpoint gets its webhooks one after the other, and the events of each channel
+ *   in their order. An endpoint that is slow or down delays no other.
+ * - Events that wait take turns: between channels that need authorization and public
+ *   channels, then between the connections that caused the events, then between
+ *   channels. So a client that causes any number of events, on any number of
+ *   channels, delays another client's event by one event per turn. Where several
+ *   servers share channels, some events cannot be assigned to a connection, and these
+ *   share one turn.
+ * - Any 2xx is a success. After any other result the server retries 1, 2, 4, … 128
+ *   seconds later, with the same body and signature. A redirect is such a result: the
+ *   server does not send a signed body to another address. After the last retry it
+ *   gives the webhook up and sends the next. An endpoint that was down for less than
+ *   that, 255 seconds, misses nothing.
+ * - Of an answer the server reads 65,536 bytes at most, within the timeout of the try.
+ *   A longer or slower answer counts by its status.
  * - Delivery is at least once: an answer can be lost on its way. The header
  *   `X-Pusher-Webhook-Id` is the same on each try of a webhook and differs between
  *   webhooks, so a receiver can drop duplicates.
  * - `channel_vacated` and `member_removed` are held back for 3 seconds. If the
  *   channel or the user comes back in that time, the server sends neither that
- *   event nor its opposite.
+ *   event nor its opposite. Nor does it send the two events if the first still waits
+ *   in the queue when the second happens, unless a client event or a cache miss of
+ *   the channel waits behind it. Of several `subscription_count` of a channel that
+ *   wait, only the last is sent.
  * - The queue of an endpoint is bounded, see {@linkcode WebhookOptions.queueBytes}.
  *   It is in memory, and ends with the process.
  *
@@ -47,6 +59,7 @@
 
 import { Buffer } from "node:buffer";
 import {
+  type Check,
   checkBoolean,
   checkDelay,
   checkDuration,
@@ -56,6 +69,7 @@ import {
   checkSize,
   checkString,
   checkText,
+  copyOptions,
   fail,
   type Field,
   itemOf,
@@ -63,8 +77,17 @@ import {
   objectOf,
   optionOf,
 } from "../core/checks.ts";
+import { type Entry, FairQueue, type Place } from "../core/fair_queue.ts";
+import { kindOf } from "../core/protocol.ts";
 import { channelText, hmac } from "../core/signatures.ts";
-import type { AppEvent, Clock, Hooks, Pusher, WebhookEvent } from "../mod.ts";
+import type {
+  AppEvent,
+  Clock,
+  Hooks,
+  Pusher,
+  SubscriptionEvent,
+  WebhookEvent,
+} from "../mod.ts";
 
 // ---- Public types -----------------------------------------------------------
 
@@ -111,7 +134,8 @@ export interface WebhookOptions {
   endpoints: readonly WebhookEndpoint[];
   /**
    * Whether a webhook may report several events: those of 200 milliseconds, at
-   * most 50. Otherwise it reports one. @default {false}
+   * most 50, and at most 65,536 bytes of them. Otherwise it reports one, and a client
+   * that causes many events fills the queue sooner. @default {true}
    */
   batch?: boolean | undefined;
   /**
@@ -129,8 +153,9 @@ export interface WebhookOptions {
   retryDelaysMs?: readonly number[] | undefined;
   /**
    * Bytes of JSON that may wait for one endpoint. `channel_occupied` has about 60,
-   * a client event up to 11,000. If a new event exceeds them, the server drops it
-   * and keeps the events that wait. @default {16777216}
+   * a client event up to 11,000. If a new event exceeds them, the server drops events
+   * of the connection that has the most bytes in the queue: the oldest, or the new
+   * event if it is from the same connection. @default {16777216}
    */
   queueBytes?: number | undefined;
   /**
@@ -295,6 +320,15 @@ const WIRE: { [Name in WebhookName]: (event: Hooks[Name]) => OutgoingEvent } = {
 
 const NAMES = Object.keys(WIRE) as WebhookName[];
 
+/** Events that a later one of the second list can undo. */
+const ARRIVALS: ReadonlySet<string> = new Set<WebhookName>(
+  ["channel_occupied", "member_added"],
+);
+
+const DEPARTURES: ReadonlySet<string> = new Set<WebhookName>(
+  ["channel_vacated", "member_removed"],
+);
+
 /** Signed to compare credentials; no client has this socket id. */
 const PROBE = { socketId: "0.0", channel: "private-webhooks" };
 
@@ -303,6 +337,17 @@ interface Departure {
   readonly event: OutgoingEvent;
   /** Cancels the report. */
   readonly cancel: () => void;
+  /** Endpoints that never got the arrival, as it still waited. */
+  readonly withdrawn: Set<Endpoint>;
+}
+
+/** An event on its way into the queues. */
+interface Report {
+  readonly item: Item;
+  readonly channel: string;
+  /** The connection that has caused it, where the event says so. */
+  readonly source: string | undefined;
+  readonly wanted: readonly Endpoint[];
 }
 
 class Dispatcher<Events extends object> implements Webhooks {
@@ -321,6 +366,10 @@ class Dispatcher<Events extends object> implements Webhooks {
   readonly #departures = new Map<string, Departure>();
   /** Channels whose cache miss was reported. */
   readonly #missed = new Set<string>();
+  /** The connection that has joined or left a channel last, of the latest channels. */
+  readonly #sources = new Map<string, string>();
+  /** Events whose source may still come. */
+  readonly #reports: Report[] = [];
   #closing: Promise<void> | null = null;
 
   constructor(pusher: Pusher<Events>, options: WebhookOptions) {
@@ -361,6 +410,12 @@ class Dispatcher<Events extends object> implements Webhooks {
 
   /** Listens to the hooks that some endpoint wants: other hooks then cost nothing. */
   #listen(): void {
+    // Before a leave and after a join, both in the same turn as what they cause.
+    for (const name of ["subscribed", "unsubscribed"] as const) {
+      this.#unlisten.push(this.#pusher.on(name, (event) => {
+        if (this.#isOurs(event)) this.#claim(event);
+      }));
+    }
     const wants = (...names: WebhookName[]) =>
       this.#endpoints.some((endpoint) =>
         names.some((name) => endpoint.names.has(name))
@@ -376,16 +431,16 @@ class Dispatcher<Events extends object> implements Webhooks {
       this.#on("member_removed", (e) => this.#depart(memberKey(e), e));
     }
     if (wants("client_event")) {
-      this.#on("client_event", (e) => this.#enqueue(e));
+      this.#on("client_event", (e) => this.#enqueue(e, null));
     }
     if (wants("subscription_count")) {
-      this.#on("subscription_count", (e) => this.#enqueue(e));
+      this.#on("subscription_count", (e) => this.#enqueue(e, countKey(e)));
     }
     if (wants("cache_miss")) {
       this.#on("cache_miss", (e) => {
         if (this.#missed.has(e.channel)) return;
         this.#missed.add(e.channel);
-        this.#enqueue(e);
+        this.#enqueue(e, null);
       });
       this.#unlisten.push(this.#pusher.on("published", ({ app, channel }) => {
         // Most publishes are to other channels, so that check comes first.
@@ -420,51 +475,111 @@ class Dispatcher<Events extends object> implements Webhooks {
     return isOurs;
   }
 
+  /** Remembers who has joined or left a channel: the source of its events. */
+  #claim({ channel, socketId }: SubscriptionEvent): void {
+    this.#sources.delete(channel);
+    this.#sources.set(channel, socketId);
+    if (this.#sources.size > MAX_SOURCES) {
+      for (const oldest of this.#sources.keys()) {
+        this.#sources.delete(oldest);
+        break;
+      }
+    }
+    this.#push(channel);
+    for (const endpoint of this.#endpoints) endpoint.claim(channel, socketId);
+  }
+
   /** Reports that a channel or member came, unless that undoes a departure. */
   #arrive(key: string, event: OutgoingEvent): void {
     const departure = this.#departures.get(key);
-    if (departure === undefined) return this.#enqueue(event);
+    if (departure === undefined) {
+      const told = this.#endpoints.filter((endpoint) =>
+        !endpoint.withdraw(key, DEPARTURES)
+      );
+      return this.#enqueue(event, key, told);
+    }
     departure.cancel();
     this.#departures.delete(key);
+    this.#enqueue(event, key, [...departure.withdrawn]);
   }
 
   /** Reports later that a channel or member has gone, unless it comes back. */
   #depart(key: string, event: OutgoingEvent): void {
+    this.#push();
     // On another server it may have come back between two departures from here.
-    this.#departures.get(key)?.cancel();
+    const earlier = this.#departures.get(key);
+    earlier?.cancel();
     this.#departures.delete(key);
-    const cancel = this.#pusher.clock.after(
+    const withdrawn = earlier?.withdrawn ?? new Set<Endpoint>();
+    for (const endpoint of this.#endpoints) {
+      if (endpoint.withdraw(key, ARRIVALS)) withdrawn.add(endpoint);
+    }
+    const departure = { event, cancel: () => {}, withdrawn };
+    departure.cancel = this.#pusher.clock.after(
       this.#settleMs,
-      () => this.#settle(key, event),
+      () => this.#settle(key, departure),
     );
-    this.#departures.set(key, { event, cancel });
+    this.#departures.set(key, departure);
   }
 
-  #settle(key: string, event: OutgoingEvent): void {
+  #settle(key: string, { event, withdrawn }: Departure): void {
     this.#departures.delete(key);
     if (event.name === "channel_vacated") this.#missed.delete(event.channel);
-    this.#enqueue(event);
+    const told = this.#endpoints.filter((endpoint) => !withdrawn.has(endpoint));
+    this.#enqueue(event, key, told);
   }
 
-  #enqueue(event: OutgoingEvent): void {
-    const endpoints = this.#endpoints.filter((endpoint) =>
-      endpoint.wants(event)
-    );
-    if (endpoints.length === 0) return;
+  /**
+   * Reports an event, once its source is known: the hooks of a join come together,
+   * and the one that names the connection comes last.
+   *
+   * @param key What the event is the state of, if it is a state.
+   * @param endpoints Who may want it.
+   */
+  #enqueue(
+    event: OutgoingEvent,
+    key: string | null,
+    endpoints: readonly Endpoint[] = this.#endpoints,
+  ): void {
+    const wanted = endpoints.filter((endpoint) => endpoint.wants(event));
+    if (wanted.length === 0) return;
+    const { name, channel } = event;
     const json = JSON.stringify(event);
     const bytes = Buffer.byteLength(json);
-    const item: Item = { json, bytes, timeMs: this.#pusher.clock.now() };
-    for (const endpoint of endpoints) endpoint.push(item);
+    const timeMs = this.#pusher.clock.now();
+    const item: Item = { name, key, json, bytes, timeMs };
+    const report = { item, channel, source: event.socket_id, wanted };
+    if (this.#reports.push(report) === 1) queueMicrotask(() => this.#push());
+  }
+
+  /**
+   * Puts the events that have come so far into the queues.
+   *
+   * @param claimed The channel whose join is over.
+   */
+  #push(claimed?: string): void {
+    for (const { item, channel, source, wanted } of this.#reports.splice(0)) {
+      // Who joined this channel before is not the source of an arrival.
+      const isKnown = channel === claimed || !ARRIVALS.has(item.name);
+      const place: Place = {
+        stream: channel,
+        // What strangers do is not to delay what admitted clients do.
+        group: kindOf(channel).auth ? 0 : 1,
+        source: source ?? (isKnown && this.#sources.get(channel) || ""),
+      };
+      for (const endpoint of wanted) endpoint.push(item, place);
+    }
   }
 
   async #close(timeoutMs: number): Promise<void> {
     // Hooks run in a microtask after the change: wait for those of past changes.
     await Promise.resolve();
     for (const unlisten of this.#unlisten) unlisten();
-    for (const [key, { event, cancel }] of this.#departures) {
-      cancel();
-      this.#settle(key, event);
+    for (const [key, departure] of this.#departures) {
+      departure.cancel();
+      this.#settle(key, departure);
     }
+    this.#push();
     await Promise.all(
       this.#endpoints.map((endpoint) => endpoint.close(timeoutMs)),
     );
@@ -476,12 +591,23 @@ function memberKey({ channel, user_id }: OutgoingEvent): string {
   return `${channel}\n${user_id}`;
 }
 
+/** A key unlike every channel and member. */
+function countKey({ channel }: OutgoingEvent): string {
+  return `\n${channel}`;
+}
+
+/** Channels whose last connection is remembered; each takes about 200 bytes. */
+const MAX_SOURCES = 10_000;
+
 // ---- Endpoint ---------------------------------------------------------------
 // One queue, and one request at a time that empties it. Nothing here throws: errors
 // are reported.
 
 /** An event that waits. Endpoints share it. */
 interface Item {
+  readonly name: WebhookName;
+  /** What it is the state of: a channel, a member or a count; else null. */
+  readonly key: string | null;
   readonly json: string;
   readonly bytes: number;
   /** When it was queued. */
@@ -501,9 +627,13 @@ class Endpoint {
   readonly #headers: Headers;
   readonly #settings: Settings;
   readonly #clock: Clock;
-  /** In order. Events of the request under way stay in front until it ends. */
-  readonly #queue: Item[] = [];
-  #queuedBytes = 0;
+  readonly #queue = new FairQueue<Item>(2);
+  /** The state that waits, by its key. */
+  readonly #states = new Map<string, Entry<Item>>();
+  /** The last event of a channel that waits and is no state, by channel. */
+  readonly #fixed = new Map<string, Entry<Item>>();
+  /** Events of the request under way. */
+  #sending: readonly Item[] = [];
   #delivered = 0;
   #dropped = 0;
   #lost = 0;
@@ -535,7 +665,7 @@ class Endpoint {
   get status(): WebhookStatus {
     return {
       url: this.#url,
-      queued: this.#queue.length,
+      queued: this.#queue.size + this.#sending.length,
       delivered: this.#delivered,
       dropped: this.#dropped,
       lost: this.#lost,
@@ -546,17 +676,85 @@ class Endpoint {
     return this.names.has(name) && channel.startsWith(this.#prefix);
   }
 
-  push(item: Item): void {
-    const { queueBytes } = this.#settings;
-    if (this.#queuedBytes + item.bytes > queueBytes) {
-      this.#dropped++;
-      const reason = `${this.#queuedBytes} of ${queueBytes} bytes are waiting`;
-      return this.#report("dropped", [item], { reason });
-    }
-    this.#queue.push(item);
-    this.#queuedBytes += item.bytes;
-    if (this.#isGathering && this.#queue.length >= BATCH.events) this.#wake?.();
+  push(item: Item, place: Place): void {
+    if (item.name === "subscription_count") this.withdraw(item.key, null);
+    if (!this.#makeRoom(item, place)) return this.#drop(item);
+    const entry = this.#queue.push(item, item.bytes, place);
+    if (item.key !== null) this.#states.set(item.key, entry);
+    else this.#fixed.set(place.stream, entry);
+    if (this.#isGathering && this.#isBatchFull) this.#wake?.();
     this.#worker ??= this.#work();
+  }
+
+  /** See {@linkcode FairQueue.claim}. */
+  claim(channel: string, socketId: string): void {
+    this.#queue.claim(channel, socketId);
+  }
+
+  /**
+   * Removes a state that waits, unless its channel's later events depend on it.
+   *
+   * @param names Only if its name is among these; null for any.
+   */
+  withdraw(key: string | null, names: ReadonlySet<string> | null): boolean {
+    const entry = key === null ? undefined : this.#states.get(key);
+    if (entry === undefined) return false;
+    const { item, order, stream } = entry;
+    if (names !== null && !names.has(item.name)) return false;
+    const fixed = this.#fixed.get(stream.name);
+    // A count may go: the next count says what is true now.
+    if (names !== null && fixed !== undefined && fixed.order > order) {
+      return false;
+    }
+    this.#remove(entry);
+    return true;
+  }
+
+  /** Drops events that wait until there is room for another; false if none are. */
+  #makeRoom({ bytes }: Item, place: Place): boolean {
+    const { queueBytes } = this.#settings;
+    if (this.#bytesOf(this.#sending) + bytes > queueBytes) return false;
+    while (this.#queuedBytes + bytes > queueBytes) {
+      const victim = this.#queue.victim(place);
+      if (victim === undefined) return false;
+      this.#drop(victim.item);
+      this.#remove(victim);
+    }
+    return true;
+  }
+
+  #drop(item: Item): void {
+    this.#dropped++;
+    const { queueBytes } = this.#settings;
+    const reason = `${this.#queuedBytes} of ${queueBytes} bytes are waiting`;
+    this.#report("dropped", [item], { reason });
+  }
+
+  #remove(entry: Entry<Item>): void {
+    this.#queue.remove(entry);
+    this.#forget(entry);
+  }
+
+  /** Forgets what was known of an entry that waits no longer. */
+  #forget(entry: Entry<Item>): void {
+    const { item: { key }, stream: { name } } = entry;
+    if (key !== null && this.#states.get(key) === entry) {
+      this.#states.delete(key);
+    }
+    if (this.#fixed.get(name) === entry) this.#fixed.delete(name);
+  }
+
+  get #queuedBytes(): number {
+    return this.#queue.bytes + this.#bytesOf(this.#sending);
+  }
+
+  get #isBatchFull(): boolean {
+    const { size, bytes } = this.#queue;
+    return size >= BATCH.entries || bytes >= BATCH.bytes;
+  }
+
+  #bytesOf(items: readonly Item[]): number {
+    return items.reduce((sum, { bytes }) => sum + bytes, 0);
   }
 
   async close(timeoutMs: number): Promise<void> {
@@ -572,41 +770,42 @@ class Endpoint {
   }
 
   async #work(): Promise<void> {
-    while (this.#queue.length > 0) {
+    while (this.#queue.size > 0) {
       await this.#gather();
-      const items = this.#queue.slice(
-        0,
-        this.#settings.batch ? BATCH.events : 1,
-      );
+      const items = this.#take(this.#settings.batch ? BATCH : SINGLE);
+      // Everything may have been withdrawn in the meantime.
+      if (items.length === 0) break;
+      this.#sending = items;
       const isDelivered = await this.#deliver(items);
       if (this.#state === "closed" && !isDelivered) break;
-      this.#remove(items.length);
+      this.#sending = [];
       if (isDelivered) this.#delivered += items.length;
       else this.#lost += items.length;
     }
-    if (this.#queue.length > 0) {
+    const left = [...this.#sending, ...this.#take(EVERYTHING)];
+    this.#sending = [];
+    if (left.length > 0) {
       const reason = "it was not delivered before the close";
-      this.#report("closed", this.#queue, { reason });
-      this.#lost += this.#queue.length;
-      this.#remove(this.#queue.length);
+      this.#report("closed", left, { reason });
+      this.#lost += left.length;
     }
     this.#printed.clear();
     this.#worker = null;
   }
 
-  /** Waits until a batch is full, or its time is up. */
-  async #gather(): Promise<void> {
-    const isFull = this.#queue.length >= BATCH.events;
-    if (!this.#settings.batch || isFull || this.#state !== "open") return;
-    this.#isGathering = true;
-    await this.#pause(BATCH.ms);
-    this.#isGathering = false;
+  #take(most: Most): Item[] {
+    const entries = this.#queue.take(most);
+    for (const entry of entries) this.#forget(entry);
+    return entries.map(({ item }) => item);
   }
 
-  #remove(count: number): void {
-    for (const { bytes } of this.#queue.splice(0, count)) {
-      this.#queuedBytes -= bytes;
-    }
+  /** Waits until a batch is full, or its time is up. */
+  async #gather(): Promise<void> {
+    const { batch } = this.#settings;
+    if (!batch || this.#isBatchFull || this.#state !== "open") return;
+    this.#isGathering = true;
+    await this.#pause(BATCH_MS);
+    this.#isGathering = false;
   }
 
   /** Tries until success, the last retry or the close. */
@@ -725,19 +924,41 @@ const OUTCOME: Readonly<Record<WebhookFailure, string>> = Object.freeze({
   closed: "and lost it",
 });
 
-/** How long a batch may take to fill, and how many events fill it. */
-const BATCH = Object.freeze({ ms: 200, events: 50 });
+/** How long a batch may take to fill. */
+const BATCH_MS = 200;
 
-/** The body. Its time is that of the newest event, so times only grow. */
-function encodeBody(items: readonly Item[]): string {
-  const events = items.map(({ json }) => json).join();
-  return `{"time_ms":${items.at(-1)?.timeMs},"events":[${events}]}`;
+/** What one webhook may report. */
+interface Most {
+  readonly entries: number;
+  readonly bytes: number;
 }
 
-/** Reads an answer to its end, so that its connection can be reused. */
+// The most that one webhook reports. Many receivers refuse bodies above 100,000 bytes.
+const BATCH: Most = Object.freeze({ entries: 50, bytes: 65_536 });
+const SINGLE: Most = Object.freeze({ ...BATCH, entries: 1 });
+const EVERYTHING: Most = Object.freeze({ entries: Infinity, bytes: Infinity });
+
+/** The body. Its time is that of the newest event. */
+function encodeBody(items: readonly Item[]): string {
+  const timeMs = items.reduce((max, item) => Math.max(max, item.timeMs), 0);
+  const events = items.map(({ json }) => json).join();
+  return `{"time_ms":${timeMs},"events":[${events}]}`;
+}
+
+/** What is read of an answer. */
+const MAX_ANSWER_BYTES = 65_536;
+
+/**
+ * Reads an answer, so that its connection can be reused. A longer answer is cancelled,
+ * which closes the connection.
+ */
 async function drain(response: Response): Promise<void> {
+  let bytes = 0;
   try {
-    for await (const _chunk of response.body ?? []);
+    for await (const chunk of response.body ?? []) {
+      bytes += chunk.byteLength;
+      if (bytes > MAX_ANSWER_BYTES) break;
+    }
   } catch {
     // The status is all that matters.
   }
@@ -787,17 +1008,19 @@ const OPTIONS: Field = Object.freeze({
   name: "",
 });
 
-const checkOptions = objectOf<WebhookOptions>({
+const ENDPOINT_CHECKS: Record<keyof WebhookEndpoint, Check> = {
+  url: checkUrl,
+  events: listOf(checkName, "name"),
+  channelPrefix: checkString,
+  // An iterator can be read once, so `parseHeaders` checks what it reads.
+  headers: checkNothing,
+};
+
+const OPTION_CHECKS: Record<keyof WebhookOptions, Check> = {
   key: checkText,
   secret: checkSecret,
   endpoints: listOf(
-    objectOf<WebhookEndpoint>({
-      url: checkUrl,
-      events: listOf(checkName, "name"),
-      channelPrefix: checkString,
-      // An iterator can be read once, so `parseHeaders` checks what it reads.
-      headers: checkNothing,
-    }, ["url"]),
+    objectOf<WebhookEndpoint>(ENDPOINT_CHECKS, ["url"]),
     "endpoint",
   ),
   batch: checkBoolean,
@@ -806,7 +1029,18 @@ const checkOptions = objectOf<WebhookOptions>({
   retryDelaysMs: listOf(checkDelay),
   queueBytes: checkSize,
   onError: checkFunction,
-}, ["key", "secret", "endpoints"]);
+};
+
+const checkOptions = objectOf<WebhookOptions>(
+  OPTION_CHECKS,
+  ["key", "secret", "endpoints"],
+);
+
+const ENDPOINT_NAMES = Object.keys(
+  ENDPOINT_CHECKS,
+) as (keyof WebhookEndpoint)[];
+
+const OPTION_NAMES = Object.keys(OPTION_CHECKS) as (keyof WebhookOptions)[];
 
 function checkUrl(value: unknown, field: Field): void {
   const url = URL.parse(String(value));
@@ -827,13 +1061,19 @@ function checkName(value: unknown, field: Field): void {
   }
 }
 
-function parseOptions(options: WebhookOptions): Settings {
+function parseOptions(given: WebhookOptions): Settings {
+  const options = copyOptions(given, OPTION_NAMES);
+  if (Array.isArray(options?.endpoints)) {
+    options.endpoints = options.endpoints.map((endpoint) =>
+      copyOptions(endpoint, ENDPOINT_NAMES)
+    );
+  }
   checkOptions(options, OPTIONS);
   const {
     key,
     secret,
     endpoints,
-    batch = false,
+    batch = true,
     settleMs = 3_000,
     timeoutMs = 5_000,
     retryDelaysMs = RETRY_DELAYS_MS,
