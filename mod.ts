@@ -1641,6 +1641,7 @@ class Server
     }
     await withinMs(this.clock, CLOSE_GRACE_MS, this.#settle());
     this.#end.abort();
+    this.schedule.endAll();
     await this.backplane.close();
   }
 
@@ -2248,15 +2249,16 @@ class Connection
   }
 
   /** Closes without a frame. */
-  giveUp({ code, message }: Close): void {
+  giveUp(close: Close): void {
     if (this.#state !== "open") return;
-    this.#leaveAll(code);
-    this.outbox.end(code, message);
+    this.#leaveAll(close.code);
+    this.outbox.end(close);
   }
 
   closed(code: number): void {
     if (this.#state === "released") return;
     this.#leaveAll(code);
+    this.outbox.drop();
     this.#state = "released";
     this.#server.release(false);
   }

@@ -437,13 +437,16 @@ export interface BackplaneUsage {
 export interface Transport {
   /** What the transport is called in {@linkcode Stats}. @default {"ws"} */
   readonly name?: string;
-  /** Bytes handed to `send` that the client has not taken yet. */
+  /**
+   * Bytes handed to `send` that the client has not taken yet. Above about 64 KiB, or
+   * 64 frames, the server calls `send` only as this becomes less.
+   */
   readonly bufferedAmount: number;
   /** Sends one text frame. */
   send(frame: string): void;
   /**
-   * Ends the connection with a close code and a reason of at most 123 bytes. The
-   * {@linkcode Peer} hears of it afterwards, when the transport has closed.
+   * Ends the connection with a close code and a reason of at most 123 bytes, after
+   * the frames that were sent before. The {@linkcode Peer} hears of it afterwards, when the transport has closed.
    */
   close(code: number, reason: string): void;
 }

@@ -29,9 +29,11 @@ export interface Limits {
   /** Channels that one connection may be subscribed to. @default {200} */
   channelsPerConnection: number;
   /**
-   * Bytes that a client has left unread. A client that is still above it one turn
-   * of the event loop later leaves all channels and is closed with 4100.
-   * @default {1048576}
+   * Bytes that a client has left unread; of frames that wait in this process their
+   * UTF-16 units. A client that is still above it one turn of the event loop later,
+   * and has not read all that was handed to its socket, leaves all channels and is
+   * closed with 4100. The runtime holds about 64 KiB of a client's unread frames.
+   * The rest waits in memory that all clients share. @default {1048576}
    */
   bufferedBytes: number;
   /**

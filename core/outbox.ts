@@ -9,17 +9,12 @@ import type {
   Backplane,
   HistoryRequest,
   JoinResult,
-  Page,
   Position,
   ReplayStart,
   Transport,
 } from "./backplane.ts";
-import {
-  type Delivery,
-  deliveryOf,
-  EMPTY_BATCH,
-  type FrameBatch,
-} from "./deliveries.ts";
+import { Backlog, HANDED_BYTES, HANDED_FRAMES } from "./backlog.ts";
+import { type Delivery, EMPTY_BATCH, type FrameBatch } from "./deliveries.ts";
 import type { OriginVerdict } from "./http.ts";
 import type { Limits } from "./limits.ts";
 import {
@@ -28,53 +23,41 @@ import {
   encodeRecoveryFailed,
   type ReplayFields,
 } from "./protocol.ts";
+import { type ReplayReader, Replays } from "./replays.ts";
 import { hasGap, type Session } from "./sessions.ts";
-import { afterThisTurn, type Awaitable, type Clock, Later } from "./time.ts";
+import {
+  afterThisTurn,
+  type Awaitable,
+  type Clock,
+  Later,
+  TickWheel,
+} from "./time.ts";
 
-// ---- Replays ----------------------------------------------------------------
+// ---- Visits -----------------------------------------------------------------
 
-/** A cursor into the history of one channel, for one client. */
-interface Replay {
-  readonly channel: string;
-  readonly epoch: string;
-  /** Every logged message later than this is still to be sent. */
-  after: number;
-  /** Later messages are delivered as they come. */
-  until: number;
-  /** Messages that have been read, and how many of them are sent. */
-  page: Page;
-  taken: number;
-  /** Whether the next page has been asked for. */
-  isReading: boolean;
-  /** Deliveries that the history does not hold, to be sent in between. */
-  waiting: Delivery[];
-  /** Resolves what {@linkcode Outbox.replay} has returned. */
-  settle: () => void;
-}
-
-const EMPTY_PAGE: Page = Object.freeze({ messages: [], reaches: -1 });
-
-// How far a replay may be ahead of what the client has read.
-const REPLAY_BYTES = 262_144;
+// How far a replay may be ahead of what the client has read: a quarter more than the
+// transport is given, so that something waits when the client has read.
+const REPLAY_BYTES = HANDED_BYTES * 5 / 4;
 // A client that reads nothing of a replay for so long is disconnected.
 const REPLAY_STALL_MS = 10_000;
-// More time at once has passed in a process that was frozen: nobody could read.
-const MAX_LOOK_MS = 1_000;
-/** How large a page of the history is; a backplane may keep one for each client. */
-const PAGE = Object.freeze({ events: 100, bytes: 65_536 });
+/** How often the server checks whether a client that read nothing has read. */
+const STALL_TICK_MS = 10;
 
 /** Visits the outboxes of a server later, all together. */
 export class OutboxSchedule {
   /** Flushes batches at the end of this turn of the event loop. */
   readonly flushing: Later<Outbox>;
   /**
-   * Disconnects clients that do not read. Not at once: frames of this turn cannot
-   * be written before the next, so a burst of the program says nothing about the
-   * client. And nobody may leave a channel in the middle of a fan-out.
+   * Sends what waits, and disconnects clients that do not read. Not at once: frames
+   * of this turn cannot be written before the next, so a burst of the program says
+   * nothing about the client. And nobody may leave a channel in the middle of a
+   * fan-out.
    */
-  readonly judging: Later<Outbox>;
-  /** Goes on with replays. No event of a socket says that the client has read. */
-  readonly replaying: Later<Outbox>;
+  readonly looking: Later<Outbox>;
+  /** The same for clients that read nothing. No event says that they have read. */
+  readonly wheel: TickWheel;
+  /** Outboxes that are closed, and whose last frames wait for their clients. */
+  readonly lingering = new Set<Outbox>();
 
   constructor(clock: Clock) {
     const flush = (run: () => void) => () => {
@@ -86,19 +69,18 @@ export class OutboxSchedule {
       (run) => afterThisTurn(flush(run)),
       (outbox) => outbox.flush(),
     );
-    this.judging = new Later(
+    this.looking = new Later(
       (run) => clock.after(0, run),
-      (outbox) => outbox.judge(),
+      (outbox) => outbox.look(),
     );
-    this.replaying = new Later(
-      (run) => clock.after(REPLAY_TICK_MS, run),
-      (outbox) => outbox.continueReplays(),
-    );
+    this.wheel = new TickWheel(clock, 10 * STALL_TICK_MS, STALL_TICK_MS);
+  }
+
+  /** Waits no longer for clients that have not read their last frames. */
+  endAll(): void {
+    for (const outbox of this.lingering) outbox.drop();
   }
 }
-
-/** How often a replay checks whether the client has read. */
-const REPLAY_TICK_MS = 10;
 
 // ---- The outbox -------------------------------------------------------------
 
@@ -123,7 +105,7 @@ export interface OutboxOwner {
 }
 
 /** Sends to one client. */
-export class Outbox {
+export class Outbox implements ReplayReader {
   readonly transport: Transport;
   /** Whether the client gets positions, and so can say where it was. */
   readonly hasPositions: boolean;
@@ -137,12 +119,13 @@ export class Outbox {
   readonly #owner: OutboxOwner;
   /** Frames for the end of this turn; null for a client that takes no batches. */
   #batch: FrameBatch | null;
-  /** By channel. */
-  #replays: Map<string, Replay> | null = null;
-  /** For how long no replay has gone on. */
-  #stalledMs = 0;
-  /** When that was looked at last, see {@linkcode Clock.elapsed}. */
-  #lookedAt = 0;
+  /** What waits for a client that does not read as fast; null for all others. */
+  #backlog: Backlog | null = null;
+  #replays: Replays | null = null;
+  /** Whether a replay waits for the client to read. */
+  #isAwaited = false;
+  /** Frames that the transport was given since the client had read everything. */
+  #frames = 0;
   /** UTF-16 units of deliveries that wait for this client alone. */
   #heldUnits = 0;
   #isOpen = true;
@@ -194,6 +177,8 @@ export class Outbox {
     if (this.#batch === null) return this.#write(frame);
     if (this.#batch === EMPTY_BATCH) this.#services.schedule.flushing.add(this);
     this.#batch = this.#batch.with(frame);
+    // A client reads a frame as a whole, so a larger batch is no better.
+    if (this.#batch.units >= HANDED_BYTES) this.flush();
   }
 
   /** Sends one encoded frame by itself and at once. */
@@ -211,23 +196,44 @@ export class Outbox {
   }
 
   #write(frame: string): void {
+    const backlog = this.#backlog;
+    if (backlog === null) {
+      if (this.#isFull(this.#hand(frame))) this.#holdBack();
+    } else if (backlog.isEmpty && !this.#isFull(backlog.unread)) {
+      // It was made for a replay, and there is room for other frames.
+      backlog.read(this.transport.bufferedAmount);
+      backlog.unread = this.#hand(frame);
+    } else this.#wait(backlog, frame);
+  }
+
+  /** Gives a frame to the transport; returns what the client has unread of all. */
+  #hand(frame: string): number {
     try {
       this.transport.send(frame);
-      if (!this.#isBehind) return;
+      const unread = this.transport.bufferedAmount;
+      // If there is only this frame, the client has read all others.
+      if (unread <= frame.length) this.#frames = 0;
+      this.#frames++;
+      return unread;
     } catch (error) {
       this.#hasFailed = true;
-      this.#services.hooks.fail(error, "sending a frame", this.#owner.app.id);
+      this.fail(error, "sending a frame");
+      return Infinity;
     }
-    this.#services.schedule.judging.add(this);
+  }
+
+  /** Whether the transport has so much unread that further frames wait here. */
+  #isFull(unread: number): boolean {
+    const { bufferedBytes } = this.#owner.app.limits;
+    return this.#frames > HANDED_FRAMES ||
+      unread > Math.min(HANDED_BYTES, bufferedBytes);
   }
 
   /** Takes a message of a channel, in its order. */
   deliver(delivery: Delivery): void {
-    const replay = this.#replays?.get(delivery.channel);
-    if (replay === undefined) return this.#sendDelivery(delivery);
-    // The replay will read it from the history.
-    if (delivery.isLogged) replay.until = delivery.offset;
-    else this.hold(delivery, replay.waiting, CLOSE.SlowPeer);
+    const waiting = this.#replays?.take(delivery);
+    if (waiting === undefined) return this.sendDelivery(delivery);
+    if (waiting !== null) this.hold(delivery, waiting, CLOSE.SlowPeer);
   }
 
   /**
@@ -248,7 +254,7 @@ export class Outbox {
     for (const { frame } of waiting) this.#heldUnits -= frame.length;
   }
 
-  #sendDelivery(delivery: Delivery): void {
+  sendDelivery(delivery: Delivery): void {
     // The client may have caused it, also on an earlier connection.
     const { exceptSocketId } = delivery;
     if (exceptSocketId !== "" && this.ownIds.includes(exceptSocketId)) return;
@@ -296,136 +302,34 @@ export class Outbox {
    */
   replay(channel: string, from: Position, until: number): Awaitable<void> {
     if (from.offset >= until) return;
-    const replay: Replay = {
-      ...{ channel, epoch: from.epoch, after: from.offset, until },
-      ...{ page: EMPTY_PAGE, taken: 0, isReading: false, waiting: [] },
-      settle: () => {},
-    };
     if (this.#replays === null) {
-      this.#replays = new Map();
-      this.#noteProgress();
+      this.#replays = new Replays(this);
+      this.#backlog?.forgive();
     }
-    this.#replays.set(channel, replay);
-    this.continueReplays();
-    if (!replay.isReading) return;
-    return new Promise((resolve) => replay.settle = resolve);
+    return this.#replays.start(channel, from, until);
   }
 
   /** Ends the replay of a channel. */
   endReplay(channel: string): void {
-    const replay = this.#replays?.get(channel);
-    if (replay === undefined) return;
-    this.unhold(replay.waiting);
-    this.#remove(replay);
+    this.#replays?.end(channel);
   }
 
-  #remove({ channel, settle }: Replay): void {
-    this.#replays?.delete(channel);
-    if (this.#replays?.size === 0) this.#replays = null;
-    settle();
+  /** See {@linkcode ReplayReader.replayed}. */
+  replayed(): void {
+    this.#replays = null;
   }
 
-  /** Goes on with the replays, as far as the client has read. */
-  continueReplays(): void {
-    for (const replay of this.#replays?.values() ?? []) {
-      if (this.#advance(replay)) continue;
-      // The other replays cannot go on either before the client has read.
-      for (const { settle } of this.#replays?.values() ?? []) settle();
-      return this.#waitForRoom();
-    }
+  /** See {@linkcode ReplayReader.awaitRoom}. */
+  awaitRoom(): void {
+    this.#isAwaited = true;
+    // All frames wait, so that less unread means that the client has read.
+    this.#holdBack();
   }
 
-  /** Goes on when the client has had time to read; gives up if it does not read. */
-  #waitForRoom(): void {
-    const now = this.#services.clock.elapsed();
-    this.#stalledMs += Math.min(now - this.#lookedAt, MAX_LOOK_MS);
-    this.#lookedAt = now;
-    if (this.#stalledMs > REPLAY_STALL_MS) {
-      return this.#owner.giveUp(CLOSE.SlowPeer);
-    }
-    this.#services.schedule.replaying.add(this);
-  }
-
-  #noteProgress(): void {
-    this.#stalledMs = 0;
-    this.#lookedAt = this.#services.clock.elapsed();
-  }
-
-  /** Goes on with one replay; false if the client has to read first. */
-  #advance(replay: Replay): boolean {
-    for (;;) {
-      if (!this.#isOpen) return true;
-      const next = replay.page.messages[replay.taken];
-      if (next === undefined && replay.after >= replay.until) {
-        this.#sendWaiting(replay, Infinity);
-        this.#remove(replay);
-        return true;
-      }
-      if (!this.#hasRoom) return false;
-      if (next !== undefined) {
-        this.#sendWaiting(replay, next.offset);
-        this.#sendDelivery(deliveryOf(replay.channel, next));
-        this.#noteProgress();
-        replay.taken++;
-        replay.after = replay.taken < replay.page.messages.length
-          ? next.offset
-          : replay.page.reaches;
-      } else if (replay.isReading || !this.#readPage(replay)) {
-        return true;
-      }
-    }
-  }
-
-  /** Reads the next page; false if it comes later. */
-  #readPage(replay: Replay): boolean {
-    const { channel, epoch, after, until } = replay;
-    const request = { after: { epoch, offset: after }, until, ...PAGE };
-    const { id } = this.#owner.app;
-    const page = this.#services.ask((one) => one.read(id, channel, request));
-    if (!(page instanceof Promise)) {
-      this.#takePage(replay, page);
-      return true;
-    }
-    replay.isReading = true;
-    page.catch((error) => {
-      this.#services.hooks.fail(error, "reading a channel's history", id);
-      return null;
-    }).then((answer) => {
-      replay.isReading = false;
-      // The client may have left the channel by now.
-      if (this.#replays?.get(channel) !== replay) return;
-      this.#takePage(replay, answer);
-      this.continueReplays();
-    });
-    return false;
-  }
-
-  #takePage(replay: Replay, page: Page | null): void {
-    // How long the history took says nothing about the client.
-    this.#noteProgress();
-    const { channel, epoch, after, until } = replay;
-    const isGone = page === null ||
-      (page.messages.length === 0 && page.reaches <= after);
-    if (isGone) {
-      // The history no longer reaches back to what the client has missed.
-      replay.after = until;
-      return this.tellLost(channel, { epoch, offset: until });
-    }
-    replay.page = page;
-    replay.taken = 0;
-    if (page.messages.length === 0) replay.after = page.reaches;
-  }
-
-  /** Sends the waiting deliveries that come before an offset. */
-  #sendWaiting(replay: Replay, offset: number): void {
-    if (replay.waiting.length === 0) return;
-    const count = replay.waiting.findIndex((one) => one.offset >= offset);
-    const first = replay.waiting.splice(
-      0,
-      count < 0 ? replay.waiting.length : count,
-    );
-    this.unhold(first);
-    for (const delivery of first) this.#sendDelivery(delivery);
+  /** See {@linkcode ReplayReader.hasRoom}. */
+  get hasRoom(): boolean {
+    const { bufferedBytes } = this.#owner.app.limits;
+    return this.pendingBytes <= Math.min(REPLAY_BYTES, bufferedBytes / 2);
   }
 
   /** Tells the client that it has lost messages before a position. */
@@ -437,21 +341,70 @@ export class Outbox {
 
   // ---- Back-pressure
 
-  /** Whether the client has left too much unread. */
-  get #isBehind(): boolean {
-    const { bufferedBytes } = this.#owner.app.limits;
-    return this.transport.bufferedAmount > bufferedBytes;
-  }
-
-  /** Whether the client has read enough for more of a replay. */
-  get #hasRoom(): boolean {
-    const { bufferedBytes } = this.#owner.app.limits;
-    return this.pendingBytes <= Math.min(REPLAY_BYTES, bufferedBytes / 2);
-  }
-
-  /** How much was sent that the client has not taken yet. */
+  /** About how many bytes were sent that the client has not taken yet. */
   get pendingBytes(): number {
-    return this.transport.bufferedAmount + (this.#batch?.units ?? 0);
+    return this.transport.bufferedAmount + (this.#backlog?.units ?? 0) +
+      (this.#batch?.units ?? 0);
+  }
+
+  /** Lets frames wait from now on. */
+  #holdBack(): void {
+    // A client with a backlog is visited already.
+    if (this.#backlog !== null) return;
+    const { clock, schedule } = this.#services;
+    schedule.looking.add(this);
+    const { bufferedAmount } = this.transport;
+    const look = () => this.look();
+    this.#backlog = new Backlog(bufferedAmount, clock.elapsed(), look);
+  }
+
+  #wait(backlog: Backlog, frame: string): void {
+    const unread = backlog.add(frame);
+    if (unread <= this.#owner.app.limits.bufferedBytes) return;
+    this.#services.schedule.looking.add(this);
+  }
+
+  /** Sends what waits, as far as the client has read, and judges the client. */
+  look(): void {
+    const backlog = this.#backlog;
+    if (backlog === null) return;
+    const { clock, schedule } = this.#services;
+    const now = clock.elapsed();
+    const hasRead = backlog.look(this.transport.bufferedAmount, now);
+    const isStalled = this.#isAwaited && backlog.stalledMs > REPLAY_STALL_MS;
+    if (isStalled) this.#giveUp(CLOSE.SlowPeer);
+    else if (backlog.closing === null) this.judge();
+    else if (this.#hasFailed || backlog.isOverdue(now)) this.drop();
+    if (this.#backlog === null) return;
+    this.#isAwaited = false;
+    this.#replays?.goOn();
+    this.flush();
+    this.#handOn(backlog);
+    schedule.wheel.remove(backlog);
+    if (this.#backlog === null) return;
+    // A replay goes on evenly: it must not fill all buffers on the way to its client.
+    if (this.#isAwaited) schedule.wheel.add(backlog, 1);
+    else if (hasRead || this.#hasFailed) schedule.looking.add(this);
+    else schedule.wheel.add(backlog, backlog.ticks);
+  }
+
+  /** Gives the transport frames that have waited. */
+  #handOn(backlog: Backlog): void {
+    if (backlog.keepsUp) this.#frames = 0;
+    const { share } = backlog;
+    const bytes = Math.min(
+      HANDED_BYTES * share,
+      this.#owner.app.limits.bufferedBytes,
+    );
+    let unread = this.transport.bufferedAmount;
+    while (unread < bytes && this.#frames < HANDED_FRAMES * share) {
+      const frame = backlog.take();
+      if (frame === undefined) break;
+      unread = this.#hand(frame);
+    }
+    backlog.unread = unread;
+    if (!backlog.isEmpty || this.#isAwaited || this.#hasFailed) return;
+    if (backlog.closing !== null || !this.#isFull(unread)) this.drop();
   }
 
   /**
@@ -459,22 +412,76 @@ export class Outbox {
    * error frame, which would wait behind what the client does not read.
    */
   judge(): void {
-    if (this.#hasFailed) this.#owner.giveUp(CLOSE.SendFailed);
-    else if (this.#isBehind) this.#owner.giveUp(CLOSE.SlowPeer);
+    if (this.#hasFailed) return this.#giveUp(CLOSE.SendFailed);
+    const { bufferedBytes } = this.#owner.app.limits;
+    // A client that has read all that it was given waits for the server.
+    if (this.#backlog?.keepsUp || this.pendingBytes <= bufferedBytes) return;
+    this.#giveUp(CLOSE.SlowPeer);
   }
 
-  /** Closes the transport. */
-  end(code: number, reason: string): void {
-    closeTransport(this.transport, code, reason);
+  #giveUp(close: Close): void {
+    // It would keep the close waiting.
+    this.drop();
+    this.#owner.giveUp(close);
   }
+
+  // ---- The end
 
   /** Sends nothing more. */
   close(): void {
     this.#isOpen = false;
-    for (const { settle } of this.#replays?.values() ?? []) settle();
+    this.#replays?.endAll();
     this.#replays = null;
-    this.#services.schedule.judging.delete(this);
-    this.#services.schedule.replaying.delete(this);
+    this.#isAwaited = false;
+  }
+
+  /** Closes the transport, once the client has read what waits for it. */
+  end(close: Close): void {
+    const { clock, schedule } = this.#services;
+    const backlog = this.#backlog;
+    if (backlog?.isEmpty === false && close.code !== CLOSE.SlowPeer.code) {
+      backlog.closeAfter(close, clock.elapsed());
+      schedule.lingering.add(this);
+      return;
+    }
+    this.drop();
+    closeTransport(this.transport, close.code, close.message);
+  }
+
+  /** Drops what waits for the client. */
+  drop(): void {
+    const { schedule } = this.#services;
+    const backlog = this.#backlog;
+    if (backlog === null) return;
+    this.#backlog = null;
+    schedule.looking.delete(this);
+    schedule.wheel.remove(backlog);
+    schedule.lingering.delete(this);
+    if (backlog.closing === null) return;
+    const { code, message } = backlog.closing;
+    closeTransport(this.transport, code, message);
+  }
+
+  // ---- Services of replays
+
+  /** See {@linkcode ReplayReader.isOpen}. */
+  get isOpen(): boolean {
+    return this.#isOpen;
+  }
+
+  /** See {@linkcode ReplayReader.appId}. */
+  get appId(): string {
+    return this.#owner.app.id;
+  }
+
+  /** See {@linkcode ReplayReader.ask}. */
+  ask<T>(call: (backplane: Backplane) => Awaitable<T>): Awaitable<T> {
+    return this.#services.ask(call);
+  }
+
+  /** See {@linkcode ReplayReader.fail}. */
+  fail(error: unknown, during: string): void {
+    this.#services.hooks.fail(error, during, this.appId);
   }
 }
 

@@ -523,13 +523,15 @@ Deno.test("a replay waits while the client has more unread than it may be ahead,
   }
 });
 
-Deno.test("a replay is ahead of its client by 256 KiB at most, whatever the client may leave unread", () => {
+Deno.test("a replay is ahead of its client by 80 KiB at most, whatever the client may leave unread", () => {
   const bench = new Bench({ limits: { bufferedBytes: Infinity } });
   bench.client.isStuck = true;
   bench.logMessages("c", range(1, 100), 10_000);
   bench.outbox.replay("c", at(0), 100);
-  assert(bench.client.bufferedAmount > 262_144);
-  assert(bench.client.bufferedAmount < 262_144 + 11_000);
+  assert(bench.outbox.pendingBytes > 81_920);
+  assert(bench.outbox.pendingBytes < 81_920 + 11_000);
+  // The rest waits in the outbox.
+  assert(bench.client.bufferedAmount < 65_536 + 11_000);
 });
 
 Deno.test("what is delivered while a replay waits for its client is replayed from the history", () => {
@@ -573,6 +575,24 @@ Deno.test("a client that reads nothing of a replay for 10 seconds is given up", 
   bench.clock.pass(20);
   assertEquals(bench.log, [`give up ${CLOSE.SlowPeer.code}`]);
   assertEquals(bench.clock.waiting, 0);
+});
+
+Deno.test("a client that reads is not given up during a replay, whatever else comes", () => {
+  const bench = new Bench();
+  const { outbox, client, clock } = bench;
+  client.isStuck = true;
+  bench.logMessages("c", range(1, 200), 10_000);
+  outbox.replay("c", at(0), 200);
+  // Other channels bring as much as it reads, so that the replay has no room.
+  for (const frame of numbered(30, 10_000)) outbox.send(frame);
+  for (let seconds = 0; seconds < 60; seconds++) {
+    client.bufferedAmount = Math.max(0, client.bufferedAmount - 10_000);
+    outbox.send("x".repeat(10_000));
+    clock.pass(1_000);
+  }
+  assertEquals(bench.log, []);
+  clock.pass(11_000);
+  assertEquals(bench.log, [`give up ${CLOSE.SlowPeer.code}`]);
 });
 
 Deno.test("several replays go on one after the other, each in its order", () => {
@@ -769,6 +789,224 @@ Deno.test("a client whose transport fails is given up in the next turn, and the 
     ]);
     bench.clock.pass(1);
     assertEquals(bench.log.slice(1), [`give up ${CLOSE.SendFailed.code}`]);
+  }
+});
+
+/** Frames of a size, each with its number. */
+function numbered(count: number, units: number): string[] {
+  return range(1, count).map((n) => `${n}`.padEnd(units, " "));
+}
+
+Deno.test("of what a client does not read, the transport has about 64 KiB, and the rest waits in its order", async () => {
+  for (const batch of [false, true]) {
+    const bench = new Bench({ batch });
+    const { outbox, client, clock } = bench;
+    client.isStuck = true;
+    const frames = numbered(90, 10_000);
+    for (const frame of frames) outbox.send(frame);
+    await turn();
+    clock.pass(1_000);
+    assert(client.bufferedAmount < 2 * (65_536 + 10_000));
+    assert(outbox.pendingBytes >= 900_000);
+    assertEquals(bench.log, []);
+    outbox.sendAlone("alone");
+    for (let reads = 0; outbox.pendingBytes > 0; reads++) {
+      client.bufferedAmount = 0;
+      clock.pass(20);
+      assert(client.bufferedAmount < 2 * (65_536 + 10_000));
+      assert(reads < 100);
+    }
+    const sent = client.frames.flatMap((frame) =>
+      frame === "alone" ? frame : JSON.parse(`[${frame}]`).flat()
+    );
+    assertEquals(sent, [...range(1, 90), "alone"]);
+    assertEquals([bench.log, clock.waiting], [[], 0]);
+  }
+});
+
+Deno.test("of small frames that a client does not read, the transport has few", () => {
+  const { outbox, client, clock } = new Bench();
+  client.isStuck = true;
+  for (const frame of numbered(5_000, 20)) outbox.send(frame);
+  clock.pass(100);
+  assert(client.frames.length < 70);
+  outbox.drop();
+  assertEquals(clock.waiting, 0);
+});
+
+Deno.test("a frame larger than the transport is given otherwise is sent whole", () => {
+  const { outbox, client, clock } = new Bench();
+  client.isStuck = true;
+  for (const frame of numbered(3, 200_000)) outbox.send(frame);
+  for (let n = 1; n <= 3; n++) {
+    assertEquals(client.frames.length, n);
+    client.bufferedAmount = 0;
+    clock.pass(10);
+  }
+  assertEquals(clock.waiting, 0);
+});
+
+Deno.test("frames that wait are those of all clients, and no copies", () => {
+  const benches = range(1, 3).map(() => new Bench());
+  const message = { event: "x".repeat(1_000), logged: true };
+  const taken: string[][] = benches.map(() => []);
+  for (const { client } of benches) client.isStuck = true;
+  for (const offset of range(1, 100)) {
+    const shared = new Delivery("c", message, offset);
+    for (const { outbox } of benches) outbox.deliver(shared);
+  }
+  for (const [i, { client, clock }] of benches.entries()) {
+    for (let n = 0; n < 10; n++) {
+      client.bufferedAmount = 0;
+      clock.pass(10);
+    }
+    taken[i] = client.frames;
+  }
+  assertEquals(taken[0]!.length, 100);
+  assertEquals(taken[1], taken[0]);
+  assertEquals(taken[2], taken[0]);
+});
+
+Deno.test("a burst above limits.bufferedBytes reaches a client that reads all that it is given", () => {
+  const bench = new Bench();
+  const { outbox, client, clock } = bench;
+  client.isStuck = true;
+  for (const frame of numbered(300, 10_000)) outbox.send(frame);
+  for (let turns = 0; client.frames.length < 300; turns++) {
+    client.bufferedAmount = 0;
+    // What the client says in the meantime is no reason to judge it.
+    outbox.judge();
+    clock.pass(1);
+    assert(turns < 100);
+  }
+  assertEquals(client.frames.map(Number), range(1, 300));
+  assertEquals(bench.log, []);
+});
+
+Deno.test("a client that leaves more than limits.bufferedBytes, and some of what it was given, is given up", () => {
+  const bench = new Bench();
+  const { outbox, client, clock } = bench;
+  client.isStuck = true;
+  for (const frame of numbered(200, 10_000)) outbox.send(frame);
+  assertEquals(bench.log, []);
+  client.bufferedAmount -= 1;
+  clock.pass(1);
+  assertEquals(bench.log, [`give up ${CLOSE.SlowPeer.code}`]);
+  // Below the limit it may take its time.
+  const patient = new Bench();
+  patient.client.isStuck = true;
+  for (const frame of numbered(100, 10_000)) patient.outbox.send(frame);
+  patient.clock.pass(60_000);
+  assertEquals(patient.log, []);
+  // One frame more, and the next turn decides.
+  for (const frame of numbered(5, 10_000)) patient.outbox.send(frame);
+  patient.clock.pass(1);
+  assertEquals(patient.log, [`give up ${CLOSE.SlowPeer.code}`]);
+});
+
+Deno.test("a client that has read much without a pause is given more at once", () => {
+  const { outbox, client, clock } = new Bench({
+    limits: { bufferedBytes: Infinity },
+  });
+  client.isStuck = true;
+  for (const frame of numbered(2_000, 10_000)) outbox.send(frame);
+  const most = () => {
+    client.bufferedAmount = 0;
+    clock.pass(1);
+    return client.bufferedAmount;
+  };
+  for (let n = 0; n < 20; n++) assert(most() < 80_000);
+  for (let n = 0; n < 40; n++) most();
+  assert(most() > 100_000);
+  // It pauses once.
+  client.bufferedAmount = 1;
+  clock.pass(10);
+  assert(most() < 80_000);
+});
+
+// ---- The end ----------------------------------------------------------------
+
+/** A client whose closes are noted. */
+function ending(frames: number) {
+  const bench = new Bench();
+  const closes: number[] = [];
+  bench.client.isStuck = true;
+  bench.client.close = (code?: number) => void closes.push(code!);
+  for (const frame of numbered(frames, 10_000)) bench.outbox.send(frame);
+  return { bench, closes };
+}
+
+Deno.test("end closes at once where nothing waits", () => {
+  const { bench, closes } = ending(3);
+  bench.outbox.close();
+  bench.outbox.end(CLOSE.Reconnect);
+  assertEquals(closes, [CLOSE.Reconnect.code]);
+  assertEquals(bench.clock.waiting, 0);
+});
+
+Deno.test("end closes after what was sent before, and not before its client has read", () => {
+  const { bench: { outbox, client, clock, schedule }, closes } = ending(50);
+  outbox.send("last");
+  outbox.close();
+  outbox.end(CLOSE.Reconnect);
+  outbox.send("later");
+  assertEquals(schedule.lingering.size, 1);
+  while (client.frames.length < 51) {
+    assertEquals(closes, []);
+    client.bufferedAmount = 0;
+    clock.pass(1);
+  }
+  assertEquals(client.frames.at(-1), "last");
+  assertEquals(closes, [CLOSE.Reconnect.code]);
+  assertEquals([clock.waiting, schedule.lingering.size], [0, 0]);
+});
+
+Deno.test("end waits 10 seconds for its client, or until endAll, and then drops what waits", () => {
+  for (const isEnded of [false, true]) {
+    const { bench: { client, clock, outbox, schedule }, closes } = ending(50);
+    outbox.close();
+    outbox.end(CLOSE.Reconnect);
+    clock.pass(9_000);
+    assertEquals(closes, []);
+    if (isEnded) schedule.endAll();
+    else clock.pass(2_000);
+    assertEquals(closes, [CLOSE.Reconnect.code]);
+    assert(client.frames.length < 9);
+    assertEquals([clock.waiting, schedule.lingering.size], [0, 0]);
+  }
+});
+
+Deno.test("end waits for no client that is closed because it does not read, and drop for none", () => {
+  const slow = ending(50);
+  slow.bench.outbox.close();
+  slow.bench.outbox.end(CLOSE.SlowPeer);
+  assertEquals(slow.closes, [CLOSE.SlowPeer.code]);
+  const gone = ending(50);
+  gone.bench.outbox.drop();
+  gone.bench.outbox.close();
+  gone.bench.outbox.end(CLOSE.Reconnect);
+  assertEquals(gone.closes, [CLOSE.Reconnect.code]);
+  for (const { bench } of [slow, gone]) assertEquals(bench.clock.waiting, 0);
+});
+
+Deno.test("a transport that fails while frames wait ends the connection, closed or not", () => {
+  for (const isClosed of [false, true]) {
+    const { bench, closes } = ending(50);
+    const { client, clock, log, outbox } = bench;
+    client.send = () => {
+      throw new Error("The socket is closed");
+    };
+    if (isClosed) {
+      outbox.close();
+      outbox.end(CLOSE.Reconnect);
+    }
+    client.bufferedAmount = 0;
+    clock.pass(50);
+    assertEquals(log[0], "The socket is closed while sending a frame of a");
+    if (isClosed) assertEquals(closes, [CLOSE.Reconnect.code]);
+    else assertEquals(log.slice(1), [`give up ${CLOSE.SendFailed.code}`]);
+    outbox.drop();
+    assertEquals(clock.waiting, 0);
   }
 });
 

@@ -351,6 +351,29 @@ Deno.test("a peer that stops reading is gone once, and the others miss nothing",
   await ann.silence();
 });
 
+Deno.test("a peer that is closed while frames wait for it gets them first, in order, and then the close", async () => {
+  await using server = serve({ limits: { bufferedBytes: Infinity } });
+  using slow = await server.raw();
+  await slow.upgrade("/app/app-key?protocol=7");
+  await slow.readText();
+  const data = { channel: "news" };
+  await slow.send({ event: "pusher:subscribe", data });
+  assertEquals((await slow.readText()).event, SUCCEEDED);
+  // More than the system buffers in its place.
+  const filler = "x".repeat(10_000);
+  for (let n = 0; n < 1_000; n++) {
+    await server.pusher.trigger("news", "e", `${n} ${filler}`);
+  }
+  // A binary frame closes the connection.
+  await slow.write(new Uint8Array([0x82, 0x80, 0, 0, 0, 0]));
+  assertEquals((await server.journal.next("disconnected")).code, 1003);
+  assertEquals(await server.pusher.channels(), { channels: {} });
+  for (let n = 0; n < 1_000; n++) {
+    assertEquals(parseInt(String((await slow.readText()).data)), n);
+  }
+  assertEquals(await slow.readClose(), 1003);
+});
+
 // ---- Silence ----------------------------------------------------------------
 
 Deno.test("a client that says anything at all within the time stays", async () => {

@@ -128,6 +128,7 @@ recoveryTest(
   async (lane) => {
     await using server = lane.start(SMALL_BUFFER);
     const recover = await muchToReplay(lane, server);
+    await server.journal.next("disconnected");
     for (let round = 0; round < 3; round++) {
       await using back = await lane.connect(server);
       await back.enter("news", { recover });
