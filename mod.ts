@@ -158,7 +158,6 @@ import {
   type NamedChannel,
   OUTBOUND,
   OWN_CHANNEL,
-  parseChannelName,
   parseJson,
   PING_FRAME,
   PONG_FRAME,
@@ -224,6 +223,7 @@ import {
   checkUser,
   checkUserId,
   checkUserInfoSize,
+  encodeClientData,
   encodeMember,
   encodeUser,
   type KnownUser,
@@ -1889,6 +1889,14 @@ class Connection
     const { limits } = this.app;
     const kind = checkChannelName(name, limits);
     if (isRefusal(kind)) return this.#refuse(name, "InvalidChannel", kind);
+    const isRepeated = this.#subscriptions?.has(name) ?? false;
+    const count = (this.#subscriptions?.size ?? 0) - this.#ownChannels;
+    // Before the signature, whose check costs more.
+    if (!isRepeated && count >= limits.channelsPerConnection) {
+      const found = "Too many channels";
+      const refusal = overLimit("channelsPerConnection", limits, found, 403);
+      return this.#refuse(name, "LimitReached", refusal);
+    }
     const channel = { name, kind };
     const channelData = typeof data.channel_data === "string"
       ? data.channel_data
@@ -1904,14 +1912,9 @@ class Connection
       const type = member.status === 401 ? "AuthError" : "InvalidChannelData";
       return this.#refuse(name, type, member);
     }
-    if (this.#subscriptions?.has(name)) return this.#confirmAgain(channel);
-    const count = (this.#subscriptions?.size ?? 0) - this.#ownChannels;
-    if (count >= limits.channelsPerConnection) {
-      const found = "Too many channels";
-      const refusal = overLimit("channelsPerConnection", limits, found, 403);
-      return this.#refuse(name, "LimitReached", refusal);
-    }
-    return this.#subscribe(channel, member, data);
+    return isRepeated
+      ? this.#confirmAgain(channel)
+      : this.#subscribe(channel, member, data);
   }
 
   /** Who joins a presence channel: the member in the data, or the user. */
@@ -2158,16 +2161,11 @@ class Connection
     if (typeof channel !== "string") {
       return this.sendError("Client events take a channel");
     }
-    const data = frame.data === undefined || typeof frame.data === "string"
-      ? frame.data
-      : JSON.stringify(frame.data);
-    const refusal = this.#checkClientEvent(channel, event, data);
-    if (refusal !== null) {
-      const { ClientEvent: code } = ERROR;
-      this.outbox.send(encodeError(code, refusal, channel));
-      const what = "client_event";
-      return this.#emit("refused", { what, reason: refusal, code, channel });
-    }
+    const { limits } = this.app;
+    const refusal = this.#checkClientEvent(channel, event);
+    if (refusal !== null) return this.#refuseClientEvent(channel, refusal);
+    const data = encodeClientData(frame.data, limits);
+    if (isRefusal(data)) return this.#refuseClientEvent(channel, data.error);
     const userId = this.#subscriptions?.get(channel)?.member?.userId;
     const details = {
       event,
@@ -2181,17 +2179,18 @@ class Connection
     });
   }
 
-  /** Why a client event is not relayed, or null. The rate is checked last. */
-  #checkClientEvent(
-    channel: string,
-    event: string,
-    data: string | undefined,
-  ): string | null {
+  #refuseClientEvent(name: string, reason: string): void {
+    const channel = name.slice(0, MAX_ECHOED_UNITS);
+    const { ClientEvent: code } = ERROR;
+    this.outbox.send(encodeError(code, reason, channel));
+    this.#emit("refused", { what: "client_event", reason, code, channel });
+  }
+
+  /** Why a client event is not relayed, whatever its data, or null. */
+  #checkClientEvent(channel: string, event: string): string | null {
     const { limits } = this.app;
     const isSubscribed = this.#subscriptions?.has(channel) ?? false;
-    const fields = { name: event, data, isSubscribed };
-    const kind = parseChannelName(channel);
-    const refusal = checkClientEvent(fields, kind, this.app);
+    const refusal = checkClientEvent(event, channel, isSubscribed, this.app);
     if (refusal !== null) return refusal;
     const rate = limits.clientEventsPerSecond;
     const elapsed = this.#server.clock.elapsed();
@@ -2280,7 +2279,9 @@ class Connection
   }
 
   sendError(message: string, channel?: unknown): void {
-    const named = typeof channel === "string" ? channel : undefined;
+    const named = typeof channel === "string"
+      ? channel.slice(0, MAX_ECHOED_UNITS)
+      : undefined;
     this.outbox.send(encodeError(ERROR.Generic, message, named));
   }
 

@@ -36,6 +36,9 @@ export function equalsInConstantTime(expected: string, given: string): boolean {
   return a.length === b.length && timingSafeEqual(a, b);
 }
 
+/** The length of a signature. For another length no text is hashed. */
+const SIGNATURE_UNITS = 64;
+
 /** The text whose signature permits a subscription. */
 export function channelText(
   socketId: string,
@@ -110,8 +113,8 @@ export class Signer {
   /** Whether `auth` is `key:signature` of a text. */
   permits(auth: unknown, text: string): boolean {
     const prefix = `${this.#credentials.key}:`;
-    return text.isWellFormed() && typeof auth === "string" &&
-      auth.startsWith(prefix) &&
+    return typeof auth === "string" && auth.startsWith(prefix) &&
+      auth.length === prefix.length + SIGNATURE_UNITS && text.isWellFormed() &&
       equalsInConstantTime(this.#sign(text), auth.slice(prefix.length));
   }
 

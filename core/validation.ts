@@ -335,20 +335,33 @@ export function parseBatch(
   return publishes;
 }
 
-/** Why a client event is not relayed, or null. The rate is checked elsewhere. */
+/**
+ * Why a client may not send an event, or null. The rate and the data are checked
+ * afterwards, so whoever may not send costs the server little.
+ */
 export function checkClientEvent(
-  { name, data, isSubscribed }: {
-    name: string;
-    data: string | undefined;
-    isSubscribed: boolean;
-  },
-  kind: ChannelKind | null,
+  name: string,
+  channel: string,
+  isSubscribed: boolean,
   { clientEvents, limits }: { clientEvents: boolean; limits: Limits },
 ): string | null {
   if (!clientEvents) return "Client events are not enabled";
-  if (!kind?.auth) return "Client events are for private and presence channels";
-  if (!isSubscribed) return "Client events are for subscribers of the channel";
-  const refusal = checkEventName(name, limits) ??
-    (data === undefined ? null : checkEventData(data, limits));
-  return refusal?.error ?? null;
+  if (!isSubscribed) {
+    return parseChannelName(channel)?.auth
+      ? "Client events are for subscribers of the channel"
+      : ONLY_AUTHORIZED;
+  }
+  if (!kindOf(channel).auth) return ONLY_AUTHORIZED;
+  return checkEventName(name, limits)?.error ?? null;
+}
+
+const ONLY_AUTHORIZED = "Client events are for private and presence channels";
+
+/** The data of a client event as text, or why it is refused. */
+export function encodeClientData(
+  value: unknown,
+  limits: Limits,
+): string | undefined | Refusal {
+  const data = typeof value === "string" ? value : JSON.stringify(value);
+  return data === undefined ? undefined : checkEventData(data, limits) ?? data;
 }

@@ -15,6 +15,7 @@ import {
   checkUser,
   checkUserId,
   checkUserInfoSize,
+  encodeClientData,
   encodeMember,
   encodeUser,
   parseBatch,
@@ -709,19 +710,14 @@ Deno.test("parseBatch does not change the events that it is given", () => {
 
 // ---- Client events ----------------------------------------------------------
 
-Deno.test("checkClientEvent judges the app, the channel, the subscription, the name and the data in this order", () => {
+Deno.test("checkClientEvent judges the app, the channel, the subscription and the name in this order", () => {
   const app = { clientEvents: true, limits: LIMITS };
-  const event = { name: "client-a", data: "{}", isSubscribed: true };
   const check = (
-    fields: Partial<typeof event>,
+    { name = "client-a", isSubscribed = true },
     channel = "private-a",
     changes: Partial<typeof app> = {},
-  ) =>
-    checkClientEvent({ ...event, ...fields }, parseChannelName(channel), {
-      ...app,
-      ...changes,
-    });
-  const long = { name: "n".repeat(201), data: "d".repeat(10_241) };
+  ) => checkClientEvent(name, channel, isSubscribed, { ...app, ...changes });
+  const long = { name: "n".repeat(201) };
   const wrong = { ...long, isSubscribed: false };
   const onlyFor = "Client events are for private and presence channels";
   const cases: [found: string | null, expected: string | null][] = [
@@ -733,24 +729,32 @@ Deno.test("checkClientEvent judges the app, the channel, the subscription, the n
       "Client events are not enabled",
     ],
     [check(wrong, "news"), onlyFor],
+    [check(long, "news"), onlyFor],
     [check(wrong, "cache-a"), onlyFor],
     [check(wrong, "#server-to-user-7"), onlyFor],
+    [check(long, "#server-to-user-7"), onlyFor],
     [check(wrong, "a b"), onlyFor],
     [check(wrong), "Client events are for subscribers of the channel"],
     [
       check(long),
       "Event name has 201 characters: the limit eventNameLength is 200",
     ],
-    [
-      check({ ...long, name: "n".repeat(200) }),
-      "Data has 10241 bytes: the limit eventDataBytes is 10240",
-    ],
-    [check({ data: "d".repeat(10_240) }), null],
+    [check({ name: "n".repeat(200) }), null],
   ];
   for (const [found, expected] of cases) assertEquals(found, expected);
-  const bare = { name: "client-a", data: undefined, isSubscribed: true };
-  assertEquals(
-    checkClientEvent(bare, parseChannelName("private-a"), app),
-    null,
-  );
+});
+
+Deno.test("encodeClientData takes data of any kind, up to the limit", () => {
+  const encode = (data: unknown) => {
+    const found = encodeClientData(data, LIMITS);
+    return isRefusal(found) ? found.error : found;
+  };
+  assertEquals(encode(undefined), undefined);
+  assertEquals(encode("text"), "text");
+  assertEquals(encode({ a: [1, null] }), '{"a":[1,null]}');
+  assertEquals(encode(null), "null");
+  assertEquals(encode("d".repeat(10_240)), "d".repeat(10_240));
+  const error = "Data has 10241 bytes: the limit eventDataBytes is 10240";
+  assertEquals(encode("d".repeat(10_241)), error);
+  assertEquals(encode(["d".repeat(10_237)]), error);
 });

@@ -1,7 +1,8 @@
 /**
  * Client events that the server has to refuse, and their rate.
  */
-import { assert, assertEquals } from "@std/assert";
+import { assert, assertEquals, assertMatch } from "@std/assert";
+import { ManualClock } from "../support/clock.ts";
 import { objectOf, serve } from "../support/server.ts";
 import { dataOf } from "../support/wire.ts";
 
@@ -58,7 +59,41 @@ Deno.test("a client event that breaks a rule is answered with 4301 and not relay
   await ann.next("pusher:error");
 });
 
-Deno.test("client events are limited to 10 a second, of those that pass every other rule", async () => {
+Deno.test("a client that may not send is refused before its data is measured", async () => {
+  const clock = new ManualClock();
+  await using server = serve({ clientEvents: true, clock });
+  await using ann = await server.connect();
+  await using bob = await server.connect();
+  for (const client of [ann, bob]) await client.join("private-a");
+  const large = objectOf(10_241);
+  const send = async (channel: string, data: unknown) => {
+    ann.send({ event: "client-x", channel, data });
+    return dataOf(await ann.next("pusher:error")).message;
+  };
+  // Such events are not counted.
+  for (let i = 0; i < 20; i++) {
+    assertMatch(await send("private-b", large), /for subscribers/);
+  }
+  for (let i = 0; i < 10; i++) {
+    assertMatch(await send("private-a", large), /eventDataBytes is 10240/);
+  }
+  assertMatch(await send("private-a", large), /clientEventsPerSecond is 10/);
+  assertMatch(await send("private-a", 1), /clientEventsPerSecond is 10/);
+  await bob.silence();
+  clock.pass(100);
+  ann.send({ event: "client-x", channel: "private-a", data: 1 });
+  assertEquals((await bob.next()).data, "1");
+});
+
+Deno.test("a refused client event names at most 1,000 characters of its channel", async () => {
+  await using server = serve({ clientEvents: true });
+  await using ann = await server.connect();
+  ann.send({ event: "client-x", channel: "x".repeat(60_000) });
+  const { channel } = await ann.next("pusher:error");
+  assertEquals(channel, "x".repeat(1_000));
+});
+
+Deno.test("client events are limited to 10 a second, of those that a client may send", async () => {
   await using server = serve({
     clientEvents: true,
     limits: { framesPerSecond: Infinity },

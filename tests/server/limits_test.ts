@@ -92,6 +92,12 @@ Deno.test("limits.channelsPerConnection counts what is subscribed now", async ()
   await client.join("presence-b", { member: { user_id: "u" } });
   assertEquals(await client.refused("c"), "LimitReached 403");
   assertEquals(await client.refused("private-c"), "LimitReached 403");
+  // The signature, which costs more to check, comes after the limit.
+  const unsigned = { auth: "app-key:0" };
+  assertEquals(
+    await client.refused("private-c", unsigned),
+    "LimitReached 403",
+  );
   await client.join("a");
   client.unsubscribe("a");
   await client.join("c");
@@ -168,7 +174,7 @@ Deno.test("limits of sizes and counts hold at the figure that is set", async () 
     presenceMembers: 1,
     userIdLength: 3,
     userInfoBytes: 9,
-    clientEventsPerSecond: 1,
+    clientEventsPerSecond: 2,
   };
   await using server = serve({ limits, clientEvents: true });
   const e = { name: "e", channel: "news", data: "1" };
