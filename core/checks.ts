@@ -144,6 +144,8 @@ export function having(methods: readonly string[], rule: string): Check {
   return (value, field) => {
     const isRight = value instanceof Object &&
       methods.every((method) => method in value);
+    // Such as a key in place of what encrypts with it.
+    if (typeof value === "string") failSecret(value, field, rule);
     if (!isRight) fail(value, field, rule);
   };
 }

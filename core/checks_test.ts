@@ -130,6 +130,7 @@ Deno.test("a failure tells the kind of a secret, and nothing of the secret", () 
     [checkSecret, 1234, "of type number"],
     // A secret that stands where an object with it should.
     [checkHouse, secret, "a string of 4 characters"],
+    [having(["lock"], "be a lock"), secret, "a string of 4 characters"],
     // Other values that may hold it.
     [checkBoolean, { secret }, "an object"],
     [checkBoolean, [secret], "an array"],
