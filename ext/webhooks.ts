@@ -32,7 +32,7 @@
  *   seconds later, with the same body and signature. A redirect is such a result: the
  *   server does not send a signed body to another address. After the last retry it
  *   gives the webhook up and sends the next. An endpoint that was down for less than
- *   that, 255 seconds, misses nothing.
+ *   that, 255 seconds, misses nothing, as long as there is room in its queue.
  * - Of an answer the server reads 65,536 bytes at most, within the timeout of the try.
  *   A longer or slower answer counts by its status.
  * - Delivery is at least once: an answer can be lost on its way. The header
@@ -44,8 +44,8 @@
  *   in the queue when the second happens, unless a client event or a cache miss of
  *   the channel waits behind it. Of several `subscription_count` of a channel that
  *   wait, only the last is sent.
- * - The queue of an endpoint is bounded, see {@linkcode WebhookOptions.queueBytes}.
- *   It is in memory, and ends with the process.
+ * - The queue of an endpoint is bounded, see {@linkcode WebhookOptions.queueBytes} and
+ *   {@linkcode WebhookOptions.queueEvents}. It is in memory, and ends with the process.
  *
  * Each server reports what happens on itself. Where several servers share
  * channels, a client that moves from one to another is not settled: the
@@ -71,6 +71,7 @@ import {
   checkText,
   copyOptions,
   fail,
+  failSecret,
   type Field,
   itemOf,
   listOf,
@@ -158,6 +159,11 @@ export interface WebhookOptions {
    * event if it is from the same connection. @default {16777216}
    */
   queueBytes?: number | undefined;
+  /**
+   * Events that may wait for one endpoint, whatever their size; each takes about 500
+   * bytes besides its JSON. What is dropped is the same. @default {65536}
+   */
+  queueEvents?: number | undefined;
   /**
    * Called for each try that failed, and for each event that an endpoint will not
    * get. Without it the errors are printed: the first of each kind, and again
@@ -712,9 +718,15 @@ class Endpoint {
 
   /** Drops events that wait until there is room for another; false if none are. */
   #makeRoom({ bytes }: Item, place: Place): boolean {
-    const { queueBytes } = this.#settings;
+    const { queueBytes, queueEvents } = this.#settings;
+    const sending = this.#sending.length;
+    // What is being sent cannot be dropped.
     if (this.#bytesOf(this.#sending) + bytes > queueBytes) return false;
-    while (this.#queuedBytes + bytes > queueBytes) {
+    if (sending + 1 > queueEvents) return false;
+    while (
+      this.#queuedBytes + bytes > queueBytes ||
+      this.#queue.size + sending + 1 > queueEvents
+    ) {
       const victim = this.#queue.victim(place);
       if (victim === undefined) return false;
       this.#drop(victim.item);
@@ -725,8 +737,11 @@ class Endpoint {
 
   #drop(item: Item): void {
     this.#dropped++;
-    const { queueBytes } = this.#settings;
-    const reason = `${this.#queuedBytes} of ${queueBytes} bytes are waiting`;
+    const { queueBytes, queueEvents } = this.#settings;
+    const { queued } = this.status;
+    const reason = queued >= queueEvents
+      ? `${queued} of ${queueEvents} events are waiting`
+      : `${this.#queuedBytes} of ${queueBytes} bytes are waiting`;
     this.#report("dropped", [item], { reason });
   }
 
@@ -977,6 +992,7 @@ interface Settings {
   readonly timeoutMs: number;
   readonly retryDelaysMs: readonly number[];
   readonly queueBytes: number;
+  readonly queueEvents: number;
   readonly onError: WebhookOptions["onError"];
 }
 
@@ -1019,15 +1035,13 @@ const ENDPOINT_CHECKS: Record<keyof WebhookEndpoint, Check> = {
 const OPTION_CHECKS: Record<keyof WebhookOptions, Check> = {
   key: checkText,
   secret: checkSecret,
-  endpoints: listOf(
-    objectOf<WebhookEndpoint>(ENDPOINT_CHECKS, ["url"]),
-    "endpoint",
-  ),
+  endpoints: checkEndpoints,
   batch: checkBoolean,
   settleMs: checkDelay,
   timeoutMs: checkDuration,
   retryDelaysMs: listOf(checkDelay),
   queueBytes: checkSize,
+  queueEvents: checkSize,
   onError: checkFunction,
 };
 
@@ -1042,6 +1056,17 @@ const ENDPOINT_NAMES = Object.keys(
 
 const OPTION_NAMES = Object.keys(OPTION_CHECKS) as (keyof WebhookOptions)[];
 
+const checkList = listOf(
+  objectOf<WebhookEndpoint>(ENDPOINT_CHECKS, ["url"]),
+  "endpoint",
+);
+
+function checkEndpoints(value: unknown, field: Field): void {
+  // It may be a URL with a secret in its query.
+  if (typeof value === "string") failSecret(value, field, "be an array");
+  checkList(value, field);
+}
+
 function checkUrl(value: unknown, field: Field): void {
   const url = URL.parse(String(value));
   if (url !== null && (url.username !== "" || url.password !== "")) {
@@ -1051,7 +1076,11 @@ function checkUrl(value: unknown, field: Field): void {
     );
   }
   if (url !== null && /^https?:$/.test(url.protocol)) return;
-  fail(value, field, "be a URL with http or https");
+  const rule = "be a URL with http or https";
+  // A query may hold a secret, and what is no URL may be one.
+  if (url !== null) fail(String(value).split(/[?#]/)[0], field, rule);
+  if (typeof value === "string") failSecret(value, field, rule);
+  fail(value, field, rule);
 }
 
 function checkName(value: unknown, field: Field): void {
@@ -1078,6 +1107,7 @@ function parseOptions(given: WebhookOptions): Settings {
     timeoutMs = 5_000,
     retryDelaysMs = RETRY_DELAYS_MS,
     queueBytes = 16_777_216,
+    queueEvents = 65_536,
     onError,
   } = options;
   const list = optionOf(OPTIONS, "endpoints");
@@ -1092,6 +1122,7 @@ function parseOptions(given: WebhookOptions): Settings {
     timeoutMs,
     retryDelaysMs: [...retryDelaysMs],
     queueBytes,
+    queueEvents,
     onError,
   };
 }
@@ -1134,8 +1165,11 @@ function parseHeaders(
 function readHeaders(given: HeadersInit | undefined, field: Field): Headers {
   try {
     return new Headers(given);
-  } catch (cause) {
-    const message = `${field.subject}: ${field.name} are not valid`;
-    throw new TypeError(message, { cause });
+  } catch {
+    // The runtime's error quotes the value, which may be a secret.
+    throw new TypeError(
+      `${field.subject}: ${field.name} are not valid, and must be what a Headers ` +
+        "is made of: names, and values without a line break",
+    );
   }
 }

@@ -1300,6 +1300,33 @@ Deno.test("where there is no room, events of the client that fills it are droppe
   );
 });
 
+Deno.test("queueEvents holds at its figure, and the event above it is dropped", async () => {
+  await using receiver = new Receiver();
+  const release = hold(receiver);
+  await using server = setUp(receiver.url, { queueEvents: 5 });
+  using client = new Client(server.pusher);
+  for (let i = 0; i < 6; i++) client.join(`news-${i}`);
+  await receiver.take();
+  const { failure, message, events } = await server.errors.next("error");
+  assertEquals([failure, events[0]?.channel], ["dropped", "news-5"]);
+  assertStringIncludes(message, "5 of 5 events are waiting");
+  // Room is made for another client.
+  using other = new Client(server.pusher).join("other");
+  const made = await server.errors.next("error");
+  assertEquals([made.failure, made.events[0]?.channel], ["dropped", "news-1"]);
+  const { queued, dropped } = server.hooks.status[0]!;
+  assertEquals([queued, dropped], [5, 2]);
+  release();
+  receiver.answer = () => new Response();
+  assertEquals((await receiver.toldAll(4)).sort(), [
+    "channel_occupied news-2",
+    "channel_occupied news-3",
+    "channel_occupied news-4",
+    "channel_occupied other",
+  ]);
+  other.close();
+});
+
 Deno.test("an event that is larger than the queue is dropped alone", async () => {
   await using receiver = new Receiver();
   const release = hold(receiver);
@@ -1499,6 +1526,9 @@ Deno.test("webhooks refuses options that are not right, by name", async () => {
     [{ endpoints: [{}] }, "endpoints[0].url is undefined, and must be a URL"],
     [{ endpoints: [{ url, filter: 1 }] }, '"endpoints[0].filter"'],
     [{ endpoints: [{ url: "ftp://a" }] }, 'url is "ftp://a", and must'],
+    [{ endpoints: [{ url: "ftp://a/b?pw" }] }, 'url is "ftp://a/b", and must'],
+    [{ endpoints: [{ url: "pw" }] }, "url is a string of 2 characters, and"],
+    [{ endpoints: "pw" }, "endpoints is a string of 2 characters, and must"],
     [{ endpoints: [{ url: "http://a:pw@b" }] }, "has a user or password"],
     [
       { endpoints: [{ url, events: [] }] },
@@ -1517,6 +1547,10 @@ Deno.test("webhooks refuses options that are not right, by name", async () => {
       { endpoints: [{ url, headers: { "a b": "pw" } }] },
       "endpoints[0].headers are not valid",
     ],
+    [
+      { endpoints: [{ url, headers: { authorization: "pw\n1" } }] },
+      "endpoints[0].headers are not valid",
+    ],
     [{ batch: 1 }, "batch is 1, and must be a boolean"],
     [{ settleMs: -1 }, "settleMs is -1, and must be from 0"],
     [{ timeoutMs: 2 ** 31 }, "timeoutMs is 2147483648, and must"],
@@ -1524,10 +1558,11 @@ Deno.test("webhooks refuses options that are not right, by name", async () => {
     [{ retryDelaysMs: 5 }, "retryDelaysMs is 5, and must be an array"],
     [{ retryDelaysMs: [1, NaN] }, "retryDelaysMs[1] is NaN"],
     [{ queueBytes: 0 }, "queueBytes is 0, and must be"],
+    [{ queueEvents: NaN }, "queueEvents is NaN, and must be"],
     [{ onError: "x" }, 'onError is "x", and must be a function'],
   ];
   for (const [wrong, expected] of cases) {
-    const { message } = assertThrows(
+    const { message, cause } = assertThrows(
       () =>
         webhooks(pusher, {
           ...{ key: APP.key, secret: APP.secret },
@@ -1539,7 +1574,7 @@ Deno.test("webhooks refuses options that are not right, by name", async () => {
     );
     assertMatch(message, /^Cannot send webhooks: /);
     assertFalse(message.includes(APP.secret));
-    assertFalse(message.includes("pw"));
+    assertFalse(`${message} ${cause}`.includes("pw"));
   }
 });
 
