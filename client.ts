@@ -265,7 +265,8 @@ export interface SubscribeOptions {
   /**
    * Number of past events that the server replays to a new subscriber. After a
    * reconnect it replays the missed events instead, as far as its history reaches
-   * back. Servers without a history ignore it.
+   * back. Servers without a history ignore it, and a server gives at most the
+   * last `limits.rewindEvents`, 1,000 by default.
    * @default {0}
    */
   rewind?: number;

@@ -1961,7 +1961,9 @@ class Connection
     data: Record<string, unknown>,
   ): Awaitable<HistoryRequest | undefined> {
     if (!this.#canRecover) return undefined;
-    if (this.outbox.hasPositions) return readHistoryRequest(data);
+    if (this.outbox.hasPositions) {
+      return readHistoryRequest(data, this.app.limits.rewindEvents);
+    }
     const session = this.#session;
     if (session === null) return NO_HISTORY;
     return chain(session.claim(this), () => {

@@ -75,6 +75,12 @@ export interface Limits {
    * @default {100}
    */
   watchedUsers: number;
+  /**
+   * Past events that a new subscriber may ask for with `rewind`. A client that asks
+   * for more gets the last so many, as where the history has no more.
+   * @default {1000}
+   */
+  rewindEvents: number;
 }
 
 export const DEFAULT_LIMITS: Readonly<Limits> = Object.freeze({
@@ -96,6 +102,7 @@ export const DEFAULT_LIMITS: Readonly<Limits> = Object.freeze({
   userInfoBytes: 1_024,
   clientEventsPerSecond: 10,
   watchedUsers: 100,
+  rewindEvents: 1_000,
 });
 
 /** Why something is refused, and the HTTP status that says so. */

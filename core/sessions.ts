@@ -72,12 +72,18 @@ export function splitSession(
   return { sessionId, rest: path.slice(prefix.length) };
 }
 
-/** Reads what our own client wants of a channel's history. */
+/**
+ * Reads what our own client wants of a channel's history.
+ *
+ * @param rewindEvents See {@linkcode Limits.rewindEvents}.
+ */
 export function readHistoryRequest(
   { recover, rewind }: Record<string, unknown>,
+  rewindEvents = Infinity,
 ): HistoryRequest {
   const isCount = Number.isSafeInteger(rewind) && Number(rewind) > 0;
-  return { since: readPosition(recover), rewind: isCount ? Number(rewind) : 0 };
+  const count = isCount ? Math.min(Number(rewind), rewindEvents) : 0;
+  return { since: readPosition(recover), rewind: count };
 }
 
 /** Reads a position that a client names; {@linkcode NOWHERE} if it is malformed. */

@@ -131,6 +131,9 @@ Deno.test("readHistoryRequest reads a position and a count, and takes a malforme
   for (const [data, request] of cases) {
     assertEquals(readHistoryRequest(data), request, JSON.stringify(data));
   }
+  for (const [rewind, allowed] of [[4, 4], [5, 5], [6, 5], [most, 5]]) {
+    assertEquals(readHistoryRequest({ rewind }, 5).rewind, allowed);
+  }
 });
 
 Deno.test("hasGap is for a client that was there before and is not recovered", () => {

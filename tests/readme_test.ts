@@ -142,6 +142,7 @@ const LIMITS = Object.keys(
     userInfoBytes: true,
     clientEventsPerSecond: true,
     watchedUsers: true,
+    rewindEvents: true,
   } satisfies Record<keyof Limits, true>,
 );
 

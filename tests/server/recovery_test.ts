@@ -521,6 +521,20 @@ recoveryTest(
   },
 );
 
+recoveryTest(
+  "rewind gives the last limits.rewindEvents at most, and recovery all that was missed",
+  async (lane) => {
+    await using server = lane.start({ limits: { rewindEvents: 3 } });
+    const [recover] = await visit(lane, server, "news") as [Position];
+    await publish(server, "news", 1, 9);
+    assertEquals(await rewound(lane, server, "news", 2), [8, 9]);
+    assertEquals(await rewound(lane, server, "news", 3), [7, 8, 9]);
+    assertEquals(await rewound(lane, server, "news", 4), [7, 8, 9]);
+    assertEquals(await rewound(lane, server, "news", 1e15), [7, 8, 9]);
+    assertEquals(await missed(lane, server, "news", recover), range(1, 9));
+  },
+);
+
 Deno.test("rewind by more than a number can say does no harm", async () => {
   await using server = serve();
   await visit(PLAIN, server, "news");
