@@ -466,6 +466,60 @@ Deno.test("POST /pusher/auth answers pages of its own origin only, unless origin
   }
 });
 
+/** Who may read an answer, and whether with cookies, by its headers. */
+function readersOf({ headers }: { headers: Headers }): string {
+  const origin = headers.get("access-control-allow-origin");
+  const withCookies = headers.get("access-control-allow-credentials");
+  return `${origin} ${withCookies}`;
+}
+
+Deno.test("each answer of an auth endpoint says the same to a page that sends cookies", async () => {
+  const listed = "http://localhost:8041";
+  const cases: [origins: OriginRule | OriginRule[], readers: string][] = [
+    [listed, `${listed} true`],
+    [[listed, "*"], `${listed} true`],
+    [/http:\/\/localhost:\d+/, `${listed} true`],
+    [(origin) => origin === listed, `${listed} true`],
+    // A browser shows no page an answer for * and cookies.
+    ["*", "* null"],
+    ["http://localhost:8042", "null null"],
+  ];
+  for (const [origins, readers] of cases) {
+    await using server = serve({
+      origins,
+      authorize: (_request, { channel }) => channel === "private-a",
+      authenticate: () => null,
+    });
+    const isRefused = readers === "null null";
+    const right = { socket_id: "1.1", channel_name: "private-a" };
+    for (
+      const [route, init, status] of [
+        ["auth", { body: new URLSearchParams(right) }, 200],
+        [`auth/${APP.key}`, { body: JSON.stringify(right) }, 200],
+        ["auth/nobody", { body: new URLSearchParams(right) }, 404],
+        ["auth", { body: "socket_id=1.1&channel_name=private-b" }, 403],
+        ["auth", { body: "" }, 400],
+        ["auth", { body: "x".repeat(65_537) }, 413],
+        ["auth", { method: "PUT", body: "" }, 405],
+        ["user-auth", { body: "socket_id=1.1" }, 403],
+        ["auth", { method: "OPTIONS" }, 204],
+        [`auth/${APP.id}`, { method: "OPTIONS" }, 204],
+        ["user-auth", { method: "OPTIONS" }, 204],
+      ] as [string, RequestInit, number][]
+    ) {
+      const url = `${server.url}/pusher/${route}`;
+      const headers = { origin: listed, cookie: "session=1" };
+      const answer = await read(
+        await fetch(url, { method: "POST", headers, ...init }),
+      );
+      const label = `${origins}: ${init.method ?? "POST"} ${route} ${status}`;
+      assertEquals(readersOf(answer), readers, label);
+      const expected = isRefused && status !== 404 ? 403 : status;
+      assertEquals(answer.status, expected, label);
+    }
+  }
+});
+
 Deno.test("POST /pusher/auth answers any page without cookies where origins is *", async () => {
   await using server = serve({ authorize: () => true, origins: "*" });
   const form = { socket_id: "1.1", channel_name: "private-a" };
