@@ -213,6 +213,8 @@ import {
   answerSubprotocol,
   chooseSubprotocol,
   namedVersion,
+  type Opening,
+  Openings,
 } from "./core/upgrade.ts";
 import {
   checkChannelName,
@@ -896,7 +898,9 @@ function upgrade(
   }
   answerSubprotocol(upgraded.response, subprotocol);
   const socket: PusherSocket = upgraded.socket;
-  socket[ADMITTED] = { server, admission };
+  const admitted = { server, admission, request };
+  socket[ADMITTED] = admitted;
+  server.openings.add(admitted);
   socket.addEventListener("open", socketOnOpen);
   return upgraded.response;
 }
@@ -905,9 +909,15 @@ const ADMITTED = Symbol("admitted");
 
 const PEER = Symbol("peer");
 
+/** A client whose socket has not opened yet. */
+interface Admitted extends Opening {
+  readonly server: Server;
+  readonly admission: Admission;
+}
+
 /** A socket knows its connection, so that all sockets share their listeners. */
 interface PusherSocket extends WebSocket {
-  [ADMITTED]?: { server: Server; admission: Admission };
+  [ADMITTED]?: Admitted;
   [PEER]?: Peer;
 }
 
@@ -915,6 +925,7 @@ function socketOnOpen(this: PusherSocket): void {
   const admitted = this[ADMITTED];
   if (admitted === undefined) return;
   delete this[ADMITTED];
+  admitted.server.openings.delete(admitted);
   this.addEventListener("message", socketOnMessage);
   this.addEventListener("close", socketOnClose);
   this[PEER] = admitted.server.open(this, admitted.admission);
@@ -1236,6 +1247,7 @@ class Server
   /** Sessions of stock clients; null where no history is kept. */
   readonly sessions: Sessions | null;
   readonly schedule: OutboxSchedule;
+  readonly openings: Openings<Admitted>;
   /** Settles when the backplane has started; null once it has. */
   starting: Promise<void> | null = null;
   /** Incoming frames that were dropped for a limit. */
@@ -1279,6 +1291,11 @@ class Server
     // checkOptions has made sure that `apps` is not empty.
     this.defaultApp = this.appsById.values().next().value!;
     this.schedule = new OutboxSchedule(clock);
+    this.openings = new Openings(
+      clock,
+      (error, { admission: { app } }) =>
+        this.hooks.fail(error, "opening a socket", app?.id),
+    );
     this.history = options.history === false
       ? null
       : { ...DEFAULT_HISTORY, ...options.history };
@@ -1642,6 +1659,7 @@ class Server
     await withinMs(this.clock, CLOSE_GRACE_MS, this.#settle());
     this.#end.abort();
     this.schedule.endAll();
+    this.openings.end();
     await this.backplane.close();
   }
 

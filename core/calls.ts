@@ -299,7 +299,7 @@ export interface ClientEvent extends ChannelEvent {
   userId?: string;
 }
 
-/** A function of the program, or the backplane, failed. */
+/** A function of the program, the backplane or the opening of a socket failed. */
 export interface ErrorEvent {
   /** Id of the app, where one is concerned. */
   app?: string;
@@ -387,8 +387,8 @@ export interface Hooks {
    */
   subscription_count: SubscriptionCountEvent;
   /**
-   * A listener, `authorize`, an origin rule or the backplane failed. The error is
-   * printed while no listener hears it.
+   * A listener, `authorize`, an origin rule or the backplane failed, or a socket did
+   * not open. The error is printed while no listener hears it.
    */
   error: ErrorEvent;
 }

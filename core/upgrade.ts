@@ -1,8 +1,10 @@
 /**
- * The upgrade from HTTP to a WebSocket.
+ * The upgrade from HTTP to a WebSocket: subprotocols, and sockets that do not open.
  *
  * @module
  */
+
+import type { Clock } from "./time.ts";
 
 // ---- Subprotocols -----------------------------------------------------------
 // Most clients name the protocol version in the query and offer no subprotocol. A
@@ -52,3 +54,99 @@ export function namedVersion(
   const subprotocol = chooseSubprotocol(request);
   return subprotocol === null ? null : VERSIONS.get(subprotocol) ?? null;
 }
+
+// ---- Sockets that do not open -----------------------------------------------
+// The runtime opens a socket once the answer to the upgrade has been sent. It never
+// does so, and reports nothing, if the upgraded request was a copy, if the program
+// returned another answer, or if the client had gone by then.
+
+/** How long a socket may take to open after its upgrade. */
+export const OPEN_WAIT_MS = 5_000;
+
+/** Clients that go too early are no news each time. */
+const QUIET_MS = 60_000;
+
+/** A socket that has been upgraded and has not opened yet. */
+export interface Opening {
+  readonly request: Request;
+}
+
+/** Finds the sockets that do not open. They are counted nowhere else. */
+export class Openings<Item extends Opening> {
+  readonly #clock: Clock;
+  readonly #report: (error: Error, item: Item) => void;
+  /** When each is overdue. All may take the same time, so the first is due first. */
+  readonly #dueAt = new Map<Item, number>();
+  #cancel = () => {};
+  #quietUntil = -Infinity;
+  #hasEnded = false;
+
+  constructor(clock: Clock, report: (error: Error, item: Item) => void) {
+    this.#clock = clock;
+    this.#report = report;
+  }
+
+  /** How many sockets are opening. */
+  get size(): number {
+    return this.#dueAt.size;
+  }
+
+  /** Watches a socket until it opens or is overdue. */
+  add(item: Item): void {
+    if (this.#hasEnded) return;
+    this.#dueAt.set(item, this.#clock.elapsed() + OPEN_WAIT_MS);
+    if (this.#dueAt.size === 1) this.#wait(OPEN_WAIT_MS);
+  }
+
+  /** Stops watching a socket that has opened. */
+  delete(item: Item): void {
+    if (this.#dueAt.delete(item) && this.#dueAt.size === 0) this.#cancel();
+  }
+
+  /** Watches no socket any more. */
+  end(): void {
+    this.#hasEnded = true;
+    this.#dueAt.clear();
+    this.#cancel();
+  }
+
+  #wait(delayMs: number): void {
+    this.#cancel = this.#clock.after(delayMs, () => this.#visit());
+  }
+
+  #visit(): void {
+    const now = this.#clock.elapsed();
+    for (const [item, dueAt] of this.#dueAt) {
+      if (dueAt > now) return this.#wait(dueAt - now);
+      this.#dueAt.delete(item);
+      this.#judge(item, now);
+    }
+  }
+
+  #judge(item: Item, now: number): void {
+    if (isCopy(item.request)) return this.#report(new Error(COPIED), item);
+    if (now < this.#quietUntil) return;
+    this.#quietUntil = now + QUIET_MS;
+    this.#report(new Error(UNANSWERED), item);
+  }
+}
+
+/** Whether a request that was upgraded is a copy. An original is upgraded once only. */
+function isCopy(request: Request): boolean {
+  try {
+    Deno.upgradeWebSocket(request);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+const COPIED =
+  "Cannot open a socket: the handler got a copy of the request, and the runtime opens sockets for original requests only. " +
+  "Pass on the request of Deno.serve, which is c.req.raw in Hono, " +
+  "instead of new Request(request), request.clone() or what hono.mount() makes without replaceRequest: false";
+
+const UNANSWERED =
+  "Cannot open a socket: the runtime has not sent the handler's answer within 5 seconds. " +
+  "Either the client had gone by then, or the program has thrown or returned another answer after the handler's own. " +
+  "Return the answer of the handler as it is: Deno.serve stops listening when it gets another one";

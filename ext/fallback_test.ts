@@ -28,6 +28,7 @@ import {
   serveHttp,
   STREAM_UNITS,
 } from "../tests/support/fallback.ts";
+import { ManualClock } from "../tests/support/clock.ts";
 import { APP, parseFrame } from "../tests/support/server.ts";
 import { dataOf, hmac } from "../tests/support/wire.ts";
 
@@ -994,6 +995,26 @@ Deno.test("no timer runs while there is no session", async () => {
   await client.abort();
   assertEquals(await puppet.closed(), [1006]);
 });
+
+for (const kind of KINDS) {
+  Deno.test(`a session whose answer to ${kind} the program loses is closed like any silent one`, async () => {
+    const clock = new ManualClock();
+    await using pusher = new Pusher({ clock });
+    const codes: number[] = [];
+    pusher.on("disconnected", ({ code }) => codes.push(code));
+    const handler = fallback(pusher);
+    const url = `http://localhost/pusher/app/app-key/7/abcdefgh/${kind}`;
+    // A copy of a request does no harm, and nobody reads the answer.
+    const request = new Request(url, { method: "POST" });
+    await handler(request.clone());
+    assertEquals(pusher.stats().connections, 1);
+    await clock.passInSteps(76_000);
+    assertEquals([pusher.stats().connections, codes], [0, [4201]]);
+    // A closed session is remembered a little longer.
+    await clock.passInSteps(10_000);
+    assertEquals(clock.waiting, 0);
+  });
+}
 
 // ---- Bounds -----------------------------------------------------------------
 

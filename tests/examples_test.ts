@@ -5,6 +5,7 @@
 import { assertEquals, assertStringIncludes } from "@std/assert";
 import type { BrowserContext } from "puppeteer-core";
 import { handler, pusher } from "../examples/compose.ts";
+import * as hono from "../examples/hono.ts";
 import { BROWSERS, browserTest, openPage, Window } from "./support/browser.ts";
 import { type Program, start } from "./support/program.ts";
 
@@ -140,6 +141,48 @@ browserTest(
       await page.close();
     } finally {
       await pusher.close();
+      await server.shutdown();
+    }
+  },
+);
+
+// ---- Hono -------------------------------------------------------------------
+
+browserTest(
+  "examples/hono.ts counts clicks on every page, beside Hono's own routes",
+  async (browser) => {
+    const server = Deno.serve(
+      { hostname: "127.0.0.1", port: 0, onListen() {} },
+      hono.app.fetch,
+    );
+    const url = `http://127.0.0.1:${server.addr.port}/`;
+    try {
+      const one = await openPage(browser, url);
+      const two = await openPage(browser, url);
+      for (const { page } of [one, two]) {
+        await page.waitForFunction(`pusher.channel("counter")?.subscribed`);
+        const transport = await page.evaluate(
+          `pusher.connection.transport.name`,
+        );
+        assertEquals(transport, "ws");
+      }
+      // Chromium clicks on the page in front only.
+      await one.page.bringToFront();
+      await one.page.click("button");
+      for (const { page } of [one, two]) {
+        await page.waitForFunction(
+          `document.querySelector("output").textContent === "1"`,
+          { polling: "mutation" },
+        );
+      }
+      const missing = await fetch(new URL("missing", url));
+      assertEquals([missing.status, await missing.text()], [
+        404,
+        "404 Not Found",
+      ]);
+      for (const { page } of [one, two]) await page.close();
+    } finally {
+      await hono.pusher.close();
       await server.shutdown();
     }
   },

@@ -1,10 +1,15 @@
 /**
- * The upgrade from HTTP to a WebSocket: the subprotocols that clients offer.
+ * The upgrade from HTTP to a WebSocket: the subprotocols that clients offer, and
+ * sockets that never open because of what is around the handler.
  */
-import { assertEquals } from "@std/assert";
+import { type Handler, Pusher } from "@glitz/pusher";
+import { assertEquals, assertMatch } from "@std/assert";
+import { Hono } from "hono";
 import { browserTest, openPage } from "../support/browser.ts";
 import { DEADLINE_MS, within } from "../support/deadline.ts";
-import { serve } from "../support/server.ts";
+import { ManualClock, turn } from "../support/clock.ts";
+import { APP, Journal, serve, type TestServer } from "../support/server.ts";
+import { RawClient } from "../support/wire.ts";
 
 const PREFIX = "pusher-channels-protocol-";
 
@@ -162,3 +167,184 @@ Deno.test("a subprotocol names the protocol version where the query names none",
     assertEquals((await server.turnsAway({ query, headers })).code, code);
   }
 });
+
+// ---- Sockets that never open ------------------------------------------------
+
+const PATH = "/app/app-key?protocol=7";
+
+const APP_OPTIONS = { appId: APP.id, key: APP.key, secret: APP.secret };
+
+/** What hands the handler a request that is not the runtime's own. */
+const COPIES: Record<string, (handler: Handler) => Handler> = {
+  "request.clone()": (handler) => (request) => handler(request.clone(), {}),
+  "new Request(request)": (handler) => (request) =>
+    handler(new Request(request), {}),
+  "new Request(url, request)": (handler) => (request) =>
+    handler(new Request(request.url, request), {}),
+  "hono.mount()": (handler) => {
+    // Handlers differ in what they pass on, and this one never returns null.
+    const mounted = handler as (request: Request) => Promise<Response>;
+    return new Hono().mount("/", mounted).fetch;
+  },
+};
+
+for (const [what, wrap] of Object.entries(COPIES)) {
+  Deno.test(`a socket of ${what} is reported after 5 seconds, and counts nowhere`, async () => {
+    const clock = new ManualClock();
+    const wrapped: Handler = (request) =>
+      new URL(request.url).searchParams.has("copied")
+        ? wrap(server.pusher.handler)(request, {})
+        : null;
+    const server: TestServer = serve({ clock, limits: { sockets: 1 } }, {
+      before: [wrapped],
+    });
+    await using _server = server;
+    const { journal, pusher } = server;
+    using raw = await server.raw();
+    assertMatch(await raw.upgrade(`${PATH}&copied`), /^HTTP\/1.1 101 /);
+    await clock.passInSteps(4_999);
+    assertEquals(journal.drain("error"), []);
+    clock.pass(1);
+    const { app, during, error } = await journal.next("error");
+    assertEquals([app, during], [APP.id, "opening a socket"]);
+    assertMatch(error.message, /copy of the request.*c\.req\.raw.*hono\.mount/);
+    assertEquals(journal.calls(), ["error"]);
+    assertEquals(pusher.stats().connections, 0);
+    assertEquals(clock.waiting, 0);
+    // There is still room for a socket. And another copy is reported, too.
+    await using client = await server.connect();
+    using other = await server.raw();
+    await other.upgrade(`${PATH}&copied`);
+    await clock.passInSteps(5_000);
+    await journal.next("error");
+    await client.silence();
+  });
+}
+
+Deno.test("close does not wait for sockets that do not open, and keeps no timer for them", async () => {
+  const clock = new ManualClock();
+  const copy: Handler = (request) => server.pusher.handler(request.clone());
+  const server: TestServer = serve({ clock }, { before: [copy] });
+  await using _server = server;
+  using raw = await server.raw();
+  assertMatch(await raw.upgrade(PATH), /^HTTP\/1.1 101 /);
+  // Any wait would be one by this clock, which stands still.
+  await within(DEADLINE_MS, "end of close", server.pusher.close());
+  assertEquals(clock.waiting, 0);
+  using late = await server.raw();
+  assertMatch(await late.upgrade(PATH), /^HTTP\/1.1 101 /);
+  assertEquals(clock.waiting, 0);
+});
+
+Deno.test("a socket whose answer is late is reported, and opens all the same", async () => {
+  const clock = new ManualClock();
+  const { promise, resolve } = Promise.withResolvers<void>();
+  const upgraded = Promise.withResolvers<void>();
+  const slow: Handler = async (request) => {
+    const response = await server.pusher.handler(request);
+    upgraded.resolve();
+    await promise;
+    return response;
+  };
+  const server: TestServer = serve({ clock }, { before: [slow] });
+  await using _server = server;
+  await using client = server.dial();
+  await within(DEADLINE_MS, "upgrade", upgraded.promise);
+  await clock.passInSteps(5_000);
+  const { error } = await server.journal.next("error");
+  assertMatch(error.message, /client had gone.*thrown or returned another/);
+  resolve();
+  await client.established();
+  await client.silence();
+});
+
+/** What spoils the answer of the handler. */
+const SPOILERS: Record<string, (answer: Response) => Response> = {
+  "is replaced": () => new Response("another answer"),
+  "is lost in an exception": () => {
+    throw new Error("after the handler");
+  },
+};
+
+for (const [what, spoil] of Object.entries(SPOILERS)) {
+  const name = `a socket whose answer ${what} is reported after 5 seconds`;
+  // The runtime itself never completes such an upgrade.
+  Deno.test({ name, sanitizeOps: false }, async () => {
+    const clock = new ManualClock();
+    await using pusher = new Pusher({ ...APP_OPTIONS, clock });
+    const journal = new Journal();
+    journal.listen(pusher);
+    const served = Promise.withResolvers<void>();
+    await using server = Deno.serve({
+      hostname: "127.0.0.1",
+      port: 0,
+      onListen() {},
+      onError: () => new Response("failed", { status: 500 }),
+    }, async (request) => {
+      const answer = await pusher.handler(request);
+      served.resolve();
+      return spoil(answer);
+    });
+    using raw = await RawClient.connect(server.addr.port);
+    const head = raw.upgrade(PATH).catch(() => "");
+    await within(DEADLINE_MS, "answer", served.promise);
+    await clock.passInSteps(5_000);
+    const { app, during, error } = await journal.next("error");
+    assertEquals([app, during], [APP.id, "opening a socket"]);
+    assertMatch(error.message, /another answer.*Deno\.serve stops listening/);
+    assertEquals(pusher.stats().connections, 0);
+    assertEquals(clock.waiting, 0);
+    raw.drop();
+    await head;
+  });
+}
+
+Deno.test("a socket that opens in time is never reported", async () => {
+  const clock = new ManualClock();
+  await using server = serve({ clock });
+  await using client = await server.connect();
+  assertEquals((await server.turnsAway({ query: "?protocol=3" })).code, 4007);
+  await clock.passInSteps(6_000);
+  await turn();
+  assertEquals(server.journal.drain("error"), []);
+  await client.silence();
+});
+
+// ---- Hono -------------------------------------------------------------------
+
+/** Ways to serve Pusher in a program of Hono. */
+const IN_HONO: Record<string, (pusher: Pusher) => Handler> = {
+  "all and c.req.raw": (pusher) =>
+    new Hono().all("/app/*", (c) => pusher.handler(c.req.raw)).fetch,
+  "mount with replaceRequest: false": (pusher) =>
+    new Hono().mount("/", pusher.handler, { replaceRequest: false }).fetch,
+  "a cascade": (pusher) =>
+    pusher.cascade(
+      pusher.handler,
+      new Hono().get("/", (c) => c.text("x")).fetch,
+    ),
+  "middleware that adds a header": (pusher) =>
+    new Hono().use(async (c, next) => {
+      await next();
+      c.header("x-powered-by", "us");
+    }).all("/app/*", (c) => pusher.handler(c.req.raw)).fetch,
+  "middleware that copies the answer": (pusher) =>
+    new Hono().all("/app/*", async (c) => {
+      const answer = await pusher.handler(c.req.raw);
+      return new Response(answer.body, answer);
+    }).fetch,
+};
+
+for (const [what, handlerOf] of Object.entries(IN_HONO)) {
+  Deno.test(`Hono opens sockets with ${what}`, async () => {
+    const clock = new ManualClock();
+    const inHono: Handler = (request) => handlerOf(server.pusher)(request, {});
+    const server: TestServer = serve({ clock }, { before: [inHono] });
+    await using _server = server;
+    await using client = await server.connect();
+    await client.join("news");
+    await clock.passInSteps(6_000);
+    assertEquals(server.journal.drain("error"), []);
+    await client.silence();
+  });
+}
