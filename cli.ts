@@ -11,7 +11,7 @@
  * a flag wins over its variable. Under `deno serve`, Deno's own flags set the port
  * and the hostname, and flags after the file or the environment set the rest. Deno
  * then handles signals, and closes all connections at once: clients reconnect
- * after a second.
+ * after a second. Do not add `--parallel`: each thread would be a server of its own.
  *
  * @module
  */
