@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { FLAPPING } from "./attacks/flapping.ts";
 import { HALF_BODIES } from "./attacks/half_bodies.ts";
 import { LETTERS } from "./attacks/letters.ts";
 import { NATIVES } from "./attacks/natives.ts";
@@ -10,6 +11,7 @@ import { REPLAYS } from "./attacks/replays.ts";
 import type { AttackKind } from "./siege.ts";
 
 export const ATTACKS: ReadonlyMap<string, AttackKind> = new Map([
+  ["flapping", FLAPPING],
   ["half-bodies", HALF_BODIES],
   ["letters", LETTERS],
   ["natives", NATIVES],
