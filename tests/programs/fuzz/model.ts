@@ -289,6 +289,10 @@ export class Model {
     if (channel.length > LIMITS.channelNameLength) {
       return refused("LimitReached 400");
     }
+    const isRepeated = peer.channels.has(channel);
+    if (!isRepeated && peer.channels.size >= LIMITS.channelsPerConnection) {
+      return refused("LimitReached 403");
+    }
     const kind = kindOf(channel);
     const given = typeof channel_data === "string" ? channel_data : undefined;
     const right = channelAuth(app, peer.wire.socketId, channel, given);
@@ -301,12 +305,7 @@ export class Model {
       if (typeof found === "string") return refused(found);
       member = found;
     }
-    if (peer.channels.has(channel)) {
-      return [{ is: "joined", channel, isNew: false }];
-    }
-    if (peer.channels.size >= LIMITS.channelsPerConnection) {
-      return refused("LimitReached 403");
-    }
+    if (isRepeated) return [{ is: "joined", channel, isNew: false }];
     const key = keyOf(app, channel);
     if (member !== undefined) {
       const seen = this.#seenOn(app, channel);
