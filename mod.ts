@@ -113,6 +113,7 @@ import {
 } from "./core/limits.ts";
 import {
   closeCodeOf,
+  isClosing,
   Liveness,
   Pulse,
   type PulseOwner,
@@ -2228,6 +2229,10 @@ class Connection
 
   get unreadBytes(): number {
     return this.outbox.pendingBytes;
+  }
+
+  get isClosing(): boolean {
+    return isClosing(this.outbox.transport);
   }
 
   askForLife(): void {

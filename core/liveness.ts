@@ -64,6 +64,8 @@ export class Liveness {
 export interface PulseOwner {
   /** How much was sent that the client has not read yet. */
   readonly unreadBytes: number;
+  /** Whether the runtime is closing the client's socket. */
+  readonly isClosing: boolean;
   /** Asks the client for a sign of life. */
   askForLife(): void;
   close(close: Close): void;
@@ -73,7 +75,8 @@ export interface PulseOwner {
  * The signs of life of one client. A client that has answered `pusher:ping` has to go
  * on answering. Others may keep alive with WebSocket pings and pongs alone, which no
  * script sees: the runtime gives up those that do not answer its own pings. But its
- * pings wait behind what a client leaves unread, so that is looked at here.
+ * pings wait behind what a client leaves unread, and so does its close, so both are
+ * looked at here.
  */
 export class Pulse implements Ticking {
   slot: Set<Ticking> | null = null;
@@ -113,6 +116,7 @@ export class Pulse implements Ticking {
       ? Infinity
       : this.#bornAt + this.#liveness.authorizationTicks - tick;
     if (leftTicks <= 0) return this.#close(CLOSE.NotAuthorized);
+    if (this.#owner.isClosing) return this.#close(CLOSE.NoPong);
     if (this.#heardAt < this.#pingedAt && !this.answers) this.#lookForReading();
     if (this.#heardAt < this.#pingedAt) {
       // The time to authorize may end before the time to answer.
@@ -124,7 +128,9 @@ export class Pulse implements Ticking {
     this.#pingedAt = -1;
     const silentTicks = tick - this.#heardAt;
     if (silentTicks < idleTicks) {
-      return Math.min(leftTicks, idleTicks - silentTicks);
+      // The runtime may give it up at any time.
+      const lookTicks = this.answers ? Infinity : pongTicks;
+      return Math.min(leftTicks, idleTicks - silentTicks, lookTicks);
     }
     this.#pingedAt = tick;
     this.#owner.askForLife();
@@ -146,6 +152,12 @@ export class Pulse implements Ticking {
     this.#owner.close(close);
     return 0;
   }
+}
+
+/** Whether a transport is a socket that is closing, or has closed. */
+export function isClosing(transport: object): boolean {
+  return "readyState" in transport &&
+    Number(transport.readyState) > WebSocket.OPEN;
 }
 
 /** The code with which a socket has closed. */

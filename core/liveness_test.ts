@@ -1,6 +1,6 @@
 import { assertEquals } from "@std/assert";
 import { ManualClock } from "../tests/support/clock.ts";
-import { closeCodeOf, Liveness, Pulse } from "./liveness.ts";
+import { closeCodeOf, isClosing, Liveness, Pulse } from "./liveness.ts";
 import type { PusherOptions } from "./options.ts";
 import { CLOSE, type Close } from "./protocol.ts";
 
@@ -33,6 +33,7 @@ class Client {
   readonly pings: number[] = [];
   readonly closes: [code: number, at: number][] = [];
   unreadBytes = 0;
+  isClosing = false;
   readonly #ward: Ward;
 
   constructor(ward: Ward, answers: boolean) {
@@ -232,6 +233,16 @@ Deno.test("a client that has never answered is closed when it reads nothing any 
   assertEquals([stuck.closes, filling.closes], [gone, gone]);
 });
 
+Deno.test("a client whose socket the runtime cannot close is closed soon after", () => {
+  const ward = new Ward();
+  const client = ward.admit(false);
+  ward.clock.pass(75_000);
+  // Its close waits behind what is unread, of which a closing socket knows nothing.
+  client.isClosing = true;
+  ward.clock.pass(15_000);
+  assertEquals(client.closes, [[CLOSE.NoPong.code, 76_000]]);
+});
+
 Deno.test("a client that goes on sending is heard, whatever it leaves unread", () => {
   const ward = new Ward();
   const client = ward.admit(false);
@@ -259,6 +270,12 @@ Deno.test("the time to authorize is that of every client", () => {
   const client = ward.admit(false);
   ward.clock.pass(200_000);
   assertEquals(client.closes, [[CLOSE.NotAuthorized.code, 101_000]]);
+});
+
+Deno.test("isClosing knows a socket by its state, and other transports are open", () => {
+  const states = [0, 1, 2, 3].map((readyState) => isClosing({ readyState }));
+  assertEquals(states, [false, false, true, true]);
+  assertEquals(isClosing({ send() {} }), false);
 });
 
 Deno.test("a client that the runtime has given up counts as one without a pong", () => {
