@@ -73,8 +73,10 @@ export interface History {
    */
   ageMs: number;
   /**
-   * Bytes of all events of all channels, bookkeeping included. Above it the least
-   * recently used channel loses its history. @default {67108864}
+   * Bytes of all events of all channels, bookkeeping included, and of the sessions
+   * of stock clients that are away. Above it the least recently used channel loses
+   * its history. Sessions take up to a quarter of it; above that the session that
+   * has been away for longest is forgotten. @default {67108864}
    */
   bytes: number;
   /**

@@ -55,6 +55,7 @@ export class Memory {
           clock,
           this.epoch,
           (state) => this.forgetIfEmpty(state),
+          () => this.sessions.bytes,
         );
       this.sessions = new MemorySessions(history ?? DEFAULT_HISTORY, clock);
     }

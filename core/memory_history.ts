@@ -148,20 +148,29 @@ export class MemoryHistory<Owner extends LogOwner> {
   readonly #clock: Clock;
   readonly #epoch: string;
   readonly #onDrop: (owner: Owner) => void;
+  /** What sessions take of the same bytes. */
+  readonly #reserved: () => number;
   /** Channels that have a log, the least recently used first. */
   readonly #owners = new Set<Owner>();
 
-  /** @param onDrop Hears of a channel that has lost its log. */
+  /**
+   * Makes an empty history.
+   *
+   * @param onDrop Hears of a channel that has lost its log.
+   * @param reserved Bytes that the logs leave to sessions.
+   */
   constructor(
     bounds: Readonly<History>,
     clock: Clock,
     epoch: string,
     onDrop: (owner: Owner) => void,
+    reserved: () => number = () => 0,
   ) {
     this.#bounds = bounds;
     this.#clock = clock;
     this.#epoch = epoch;
     this.#onDrop = onDrop;
+    this.#reserved = reserved;
   }
 
   /** Keeps a message, if a client may come back for it. */
@@ -224,7 +233,8 @@ export class MemoryHistory<Owner extends LogOwner> {
 
   /** Trims the logs to the bounds; the one in use comes last. */
   #makeRoom(current: Owner, log: ChannelLog, now: number): void {
-    const { bytes, ageMs } = this.#bounds;
+    const { ageMs } = this.#bounds;
+    const bytes = this.#bounds.bytes - this.#reserved();
     for (const owner of this.#owners) {
       const isOld = now - (owner.log?.usedAt ?? 0) > ageMs;
       if (owner === current || !(this.bytes > bytes || isOld)) break;
@@ -250,8 +260,17 @@ export class MemoryHistory<Owner extends LogOwner> {
 // comes back from a new one.
 const MAX_FORGOTTEN = 100_000;
 
+// Sessions of clients that are away take at most this share of `history.bytes`. Logs
+// alone could fill all of it, and no session would be kept.
+const SESSIONS_SHARE = 1 / 4;
+// What a session and a position take besides their texts, about.
+const SESSION_BYTES = 768;
+const POSITION_BYTES = 192;
+
 interface SessionEntry {
   state: SessionState;
+  /** What it takes while its client is away, about; 0 before. */
+  bytes: number;
   /** The server that owns it; null while its client is away. */
   owner: BackplaneNode | null;
   /** When the client left, see {@linkcode Clock.elapsed}. */
@@ -267,6 +286,8 @@ const NEW_SESSION: SessionState = Object.freeze({
 
 /** The sessions of all servers that share the memory of this process. */
 export class MemorySessions {
+  /** What the sessions of clients that are away take, about. */
+  bytes = 0;
   readonly #bounds: Readonly<History>;
   readonly #clock: Clock;
   readonly #entries = new Map<string, SessionEntry>();
@@ -296,13 +317,13 @@ export class MemorySessions {
     const entry = this.#entries.get(key);
     if (entry === undefined) {
       const wasForgotten = this.#forgotten.has(digest(key));
-      const fresh = { state: NEW_SESSION, owner: node, leftAt: 0 };
+      const fresh = { state: NEW_SESSION, bytes: 0, owner: node, leftAt: 0 };
       this.#entries.set(key, { ...fresh, wasForgotten });
       return wasForgotten ? "forgotten" : null;
     }
     const { owner } = entry;
     entry.owner = node;
-    this.#away.delete(key);
+    this.#return(key, entry);
     if (owner !== null && owner !== node) owner.taken(app, id);
     return entry.state;
   }
@@ -316,8 +337,8 @@ export class MemorySessions {
     isAway: boolean,
   ): void {
     const key = sessionKey(app, id);
-    const fresh = { state, owner: node, leftAt: 0, wasForgotten: false };
-    const entry = this.#entries.get(key) ?? fresh;
+    const fresh = { state, bytes: 0, owner: node, leftAt: 0 };
+    const entry = this.#entries.get(key) ?? { ...fresh, wasForgotten: false };
     if (entry.owner !== node) return;
     entry.state = state;
     this.#entries.set(key, entry);
@@ -347,16 +368,28 @@ export class MemorySessions {
   #release(key: string, entry: SessionEntry): void {
     entry.owner = null;
     entry.leftAt = this.#clock.elapsed();
+    entry.bytes = sessionBytes(key, entry.state);
+    this.bytes += entry.bytes;
     this.#away.add(key);
   }
 
+  /** Counts a client no longer as away. */
+  #return(key: string, entry: SessionEntry): void {
+    if (!this.#away.delete(key)) return;
+    this.bytes -= entry.bytes;
+    entry.bytes = 0;
+  }
+
   #forgetOld(): void {
-    const { ageMs, sessions } = this.#bounds;
+    const { ageMs, sessions, bytes } = this.#bounds;
     const now = this.#clock.elapsed();
     for (const key of this.#away) {
-      const isOld = now - (this.#entries.get(key)?.leftAt ?? 0) > ageMs;
-      if (!isOld && this.#away.size <= sessions) break;
-      this.#away.delete(key);
+      // Who is away is in both.
+      const entry = this.#entries.get(key)!;
+      const isTooMuch = this.#away.size > sessions ||
+        this.bytes > bytes * SESSIONS_SHARE;
+      if (!isTooMuch && now - entry.leftAt <= ageMs) break;
+      this.#return(key, entry);
       this.#entries.delete(key);
       // It becomes the latest if it is there already.
       const forgotten = digest(key);
@@ -368,6 +401,15 @@ export class MemorySessions {
       this.#forgotten.delete(oldest);
     }
   }
+}
+
+/** What a session takes whose client is away, about. */
+function sessionBytes(key: string, { positions }: SessionState): number {
+  let bytes = SESSION_BYTES + key.length;
+  for (const channel of positions.keys()) {
+    bytes += POSITION_BYTES + channel.length;
+  }
+  return bytes;
 }
 
 /** No app's id has a line break. */

@@ -421,6 +421,81 @@ function stateAt(offset: number): SessionState {
   return { formerIds: ["1.1"], positions };
 }
 
+/** A state with positions on so many channels. */
+function stateOf(channels: number): SessionState {
+  const positions = new Map(
+    Array.from(
+      { length: channels },
+      (_, n) => [`${n}`.padEnd(200, "c"), { epoch: EPOCH, offset: n }] as const,
+    ),
+  );
+  return { formerIds: ["1.1"], positions };
+}
+
+Deno.test("sessions of clients that are away take a quarter of history.bytes, and the one that is away longest goes first", () => {
+  const { sessions, node } = startSessions({ bytes: 1_000_000 });
+  for (let n = 0; n < 2_000; n++) {
+    sessions.take(node, "a", `${n}`);
+    sessions.keep(node, "a", `${n}`, stateOf(100), false);
+    // In use it is not counted, and cannot be forgotten.
+    assertEquals(sessions.away, Math.min(n, 6));
+    sessions.keep(node, "a", `${n}`, stateOf(100), true);
+    assert(sessions.bytes <= 250_000);
+  }
+  assertEquals(sessions.take(node, "a", "1993"), "forgotten");
+  assertEquals(sessions.take(node, "a", "1994"), stateOf(100));
+  assertEquals(sessions.away, 5);
+  sessions.keep(node, "a", "1994", stateOf(1), true);
+  const before = sessions.bytes;
+  // A session that is larger than all may be goes at once.
+  sessions.take(node, "a", "large");
+  sessions.keep(node, "a", "large", stateOf(1_000), true);
+  assertEquals(sessions.take(node, "a", "large"), "forgotten");
+  assert(sessions.bytes <= before);
+});
+
+Deno.test("sessions that return, expire or are forgotten are no longer counted", () => {
+  const { clock, sessions, node } = startSessions({ ageMs: 1_000 });
+  const leave = (id: string) => {
+    sessions.take(node, "a", id);
+    sessions.keep(node, "a", id, stateOf(10), true);
+  };
+  leave("1");
+  const one = sessions.bytes;
+  assert(one > 2_000);
+  leave("2");
+  assertEquals(sessions.bytes, 2 * one);
+  sessions.take(node, "a", "1");
+  assertEquals(sessions.bytes, one);
+  sessions.forget(node, "a", "1");
+  clock.pass(1_001);
+  leave("3");
+  assertEquals([sessions.away, sessions.bytes], [1, one]);
+});
+
+Deno.test("logs leave to sessions what these take of history.bytes", () => {
+  let reserved = 0;
+  const clock = new ManualClock();
+  const bounds = { ...DEFAULT_HISTORY, bytes: 10_000 };
+  const history = new MemoryHistory<Channel>(
+    bounds,
+    clock,
+    EPOCH,
+    () => {},
+    () => reserved,
+  );
+  const owner = new Channel("c");
+  const add = () => {
+    owner.offset++;
+    history.add(owner, { event: "e", data: "d".repeat(500), logged: true });
+  };
+  for (let n = 0; n < 100; n++) add();
+  assert(history.bytes > 9_000);
+  reserved = 2_500;
+  add();
+  assert(history.bytes <= 7_500);
+});
+
 Deno.test("a session is kept by its owner, and found by whoever takes it next", () => {
   const { sessions, node, taken } = startSessions();
   const other = startNode();
