@@ -20,6 +20,9 @@ type Any = any;
 
 const page = globalThis as Any;
 
+// Some of the packages import pusher-js, which makes itself the page's `Pusher`.
+page.Pusher = page.Client;
+
 /** Long on a busy machine, and short for a person who waits. */
 const DEADLINE_MS = 10_000;
 

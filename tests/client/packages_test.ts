@@ -93,7 +93,7 @@ class Server implements AsyncDisposable {
     const { pathname } = new URL(request.url);
     const page = (script: string) =>
       `<!doctype html><body><script src="${script}"></script>
-       <script>globalThis.process = { env: {} };</script>
+       <script>var Client = Pusher, process = { env: {} };</script>
        <script type="module" src="/programs.js"></script>`;
     const scripts: Record<string, string> = {
       "/stock.js": webBuild,
@@ -130,6 +130,11 @@ for (const program of PROGRAMS) {
     for (const client of ["stock", "served"]) {
       const { page } = await openPage(browser, `${server.url}/${client}`);
       page.setDefaultTimeout(PROGRAM_DEADLINE_MS);
+      // Only pusher-js has this method.
+      const isStock = await page.evaluate(
+        `"switchCluster" in Pusher.prototype`,
+      );
+      assertEquals(isStock, client === "stock");
       const run = `programs[${JSON.stringify(program)}]()`;
       seen[client] = await page.evaluate(run) as unknown[];
       await page.close();
