@@ -1658,6 +1658,7 @@ class Server
       if (left > 1) await delay(this.clock, DRAIN_TICK_MS);
     }
     await withinMs(this.clock, CLOSE_GRACE_MS, this.#settle());
+    this.#closeCounts();
     this.#end.abort();
     this.schedule.endAll();
     this.openings.end();
@@ -1673,6 +1674,13 @@ class Server
     while (this.#unsettled.size > 0) {
       await Promise.allSettled(this.#unsettled);
     }
+    this.#closeCounts();
+    await Promise.allSettled(this.#unsettled);
+  }
+
+  /** Tells the last counts to subscribers that are on other servers. */
+  #closeCounts(): void {
+    for (const { counts } of this.appsById.values()) counts.close();
   }
 }
 

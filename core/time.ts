@@ -279,6 +279,7 @@ export class CountThrottle {
     string,
     { latest: number | undefined; cancel: () => void }
   >();
+  #isClosed = false;
 
   constructor(clock: Clock, announce: (key: string, count: number) => void) {
     this.#clock = clock;
@@ -295,7 +296,7 @@ export class CountThrottle {
     waiting?.cancel();
     this.#waiting.delete(key);
     this.#announce(key, count);
-    if (count <= THROTTLE_ABOVE) return;
+    if (count <= THROTTLE_ABOVE || this.#isClosed) return;
     const cancel = this.#clock.after(THROTTLE_MS, () => {
       const { latest } = this.#waiting.get(key) ?? {};
       this.#waiting.delete(key);
@@ -303,5 +304,15 @@ export class CountThrottle {
       if (latest !== undefined) this.change(key, latest);
     });
     this.#waiting.set(key, { latest: undefined, cancel });
+  }
+
+  /** Announces what still waits, and waits no more. */
+  close(): void {
+    this.#isClosed = true;
+    for (const [key, { latest, cancel }] of this.#waiting) {
+      cancel();
+      this.#waiting.delete(key);
+      if (latest !== undefined) this.#announce(key, latest);
+    }
   }
 }

@@ -448,3 +448,17 @@ Deno.test("CountThrottle waits no longer once a count is 100 or less", () => {
   clock.pass(5_000);
   assertEquals([told(), clock.waiting], [[], 0]);
 });
+
+Deno.test("CountThrottle announces at its close what waits, and leaves no timer", () => {
+  const { clock, throttle, told } = startThrottle();
+  for (const count of [101, 102, 103]) throttle.change("a", count);
+  throttle.change("b", 200);
+  assertEquals(told(), [["a", 101], ["b", 200]]);
+  throttle.close();
+  assertEquals([told(), clock.waiting], [[["a", 103]], 0]);
+  throttle.close();
+  clock.pass(5_000);
+  assertEquals(told(), []);
+  throttle.change("a", 104);
+  assertEquals([told(), clock.waiting], [[["a", 104]], 0]);
+});

@@ -1,7 +1,7 @@
 /**
  * Subscription counts: which clients get them, and how often.
  */
-import { Pusher, type PusherOptions } from "@glitz/pusher";
+import { MemoryBackplane, Pusher, type PusherOptions } from "@glitz/pusher";
 import {
   assert,
   assertEquals,
@@ -358,6 +358,19 @@ Deno.test("close does not wait for a count that is due", async () => {
   await crowd.resize(110);
   // The timer sanitizer fails the test if one is left.
   await crowd.close();
+});
+
+Deno.test("close tells a count that is due to the subscribers of other servers", async () => {
+  const backplane = new MemoryBackplane();
+  const staying = new Crowd({ backplane });
+  const leaving = new Crowd({ backplane: backplane.peer() });
+  await staying.resize(150);
+  await leaving.resize(3);
+  assertEquals(staying.told.at(-1)?.[1], 151);
+  // The timer sanitizer fails the test if one is left.
+  await leaving.close();
+  assertEquals(staying.told.at(-1)?.[1], 150);
+  await staying.close();
 });
 
 // ---- Stock client -----------------------------------------------------------
