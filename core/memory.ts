@@ -4,6 +4,7 @@
  * @module
  */
 
+import { Buffer } from "node:buffer";
 import type {
   BackplaneNode,
   CachedMessage,
@@ -33,6 +34,9 @@ export class Memory {
   sessions = new MemorySessions(DEFAULT_HISTORY, SYSTEM_CLOCK);
   readonly #servers = new Set<BackplaneNode>();
   readonly #maxCached: number;
+  readonly #maxCachedBytes: number;
+  /** What the last events take, about. */
+  #cachedBytes = 0;
   /** Last events by app and channel, the oldest first. */
   readonly #cache = new Map<string, Cached>();
   /** Above the offsets of all channels that were forgotten. */
@@ -40,8 +44,9 @@ export class Memory {
   readonly #undelivered: Parameters<BackplaneNode["deliver"]>[] = [];
   #isDelivering = false;
 
-  constructor(maxCached: number) {
+  constructor(maxCached: number, maxCachedBytes = Infinity) {
     this.#maxCached = maxCached;
+    this.#maxCachedBytes = maxCachedBytes;
   }
 
   addServer(node: BackplaneNode): void {
@@ -131,12 +136,23 @@ export class Memory {
     if (message.cacheMs === undefined) return;
     const key = `${app}\n${channel}`;
     const now = this.clock.elapsed();
-    this.#cache.delete(key);
-    this.#cache.set(key, { message, position, until: now + message.cacheMs });
+    this.#uncache(key);
+    const bytes = CACHED_BYTES + key.length + message.event.length +
+      Buffer.byteLength(message.data ?? "");
+    const until = now + message.cacheMs;
+    this.#cache.set(key, { message, position, until, bytes });
+    this.#cachedBytes += bytes;
     for (const [oldest, { until }] of this.#cache) {
-      if (until > now && this.#cache.size <= this.#maxCached) break;
-      this.#cache.delete(oldest);
+      const isTooMuch = this.#cache.size > this.#maxCached ||
+        this.#cachedBytes > this.#maxCachedBytes;
+      if (until > now && !isTooMuch) break;
+      this.#uncache(oldest);
     }
+  }
+
+  #uncache(key: string): void {
+    this.#cachedBytes -= this.#cache.get(key)?.bytes ?? 0;
+    this.#cache.delete(key);
   }
 
   cached(app: string, channel: string): CachedMessage | null {
@@ -153,16 +169,22 @@ export class Memory {
     this.epoch = crypto.randomUUID();
     this.channels.clear();
     this.#cache.clear();
+    this.#cachedBytes = 0;
     this.history = null;
     this.sessions = new MemorySessions(DEFAULT_HISTORY, this.clock);
   }
 }
+
+// What a last event takes besides its texts, about.
+const CACHED_BYTES = 256;
 
 interface Cached {
   readonly message: Message;
   readonly position: Position | undefined;
   /** When it expires, see {@linkcode Clock.elapsed}. */
   readonly until: number;
+  /** What it takes, about. */
+  readonly bytes: number;
 }
 
 /** Who is on one channel, of all servers. */

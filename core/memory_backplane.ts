@@ -48,9 +48,11 @@ export class MemoryBackplane implements Backplane {
    *
    * @param options `maxCached`: how many cache channels keep their last event;
    * above it the channel whose event is oldest forgets it. 10,000 by default.
+   * `maxCachedBytes`: the same for the bytes of these events, 67,108,864 by default.
    */
-  constructor(options: { maxCached?: number } = {}) {
-    this.#memory = new Memory(options.maxCached ?? 10_000);
+  constructor(options: { maxCached?: number; maxCachedBytes?: number } = {}) {
+    const { maxCached = 10_000, maxCachedBytes = 67_108_864 } = options;
+    this.#memory = new Memory(maxCached, maxCachedBytes);
     this.sessions = {
       take: (app, id) => this.#memory.sessions.take(this.#own, app, id),
       keep: (app, id, state, isAway) =>

@@ -84,3 +84,27 @@ Deno.test("the last server that closes leaves nothing, and no position that woul
   });
   assertEquals(again?.replay?.recovered, false);
 });
+
+Deno.test("last events are kept up to maxCached and maxCachedBytes, and the oldest go first", () => {
+  const clock = new ManualClock();
+  const kept = (options: { maxCached?: number; maxCachedBytes?: number }) => {
+    const backplane = startServer(clock, new MemoryBackplane(options));
+    const event = { ...MESSAGE, data: "é".repeat(500), cacheMs: 1_000 };
+    const names = ["cache-1", "cache-2", "cache-3", "cache-1", "cache-4"];
+    // Once more after they have expired: then nothing of them counts.
+    for (let round = 0; round < 2; round++) {
+      clock.pass(2_000);
+      for (const name of names) backplane.publish("a", name, event);
+    }
+    return ["1", "2", "3", "4"].filter((n) =>
+      backplane.cached("a", `cache-${n}`) !== null
+    ).join(" ");
+  };
+  assertEquals(kept({}), "1 2 3 4");
+  assertEquals(kept({ maxCached: 3 }), "1 3 4");
+  assertEquals(kept({ maxCachedBytes: 6_000 }), "1 2 3 4");
+  assertEquals(kept({ maxCachedBytes: 4_000 }), "1 3 4");
+  assertEquals(kept({ maxCachedBytes: 3_000 }), "1 4");
+  // Too large by itself.
+  assertEquals(kept({ maxCachedBytes: 1_000 }), "");
+});
