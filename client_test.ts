@@ -7,6 +7,7 @@ import {
   assert,
   assertEquals,
   assertExists,
+  assertFalse,
   assertInstanceOf,
   assertMatch,
   assertNotEquals,
@@ -109,6 +110,18 @@ Deno.test("Emitter passes metadata always, data alone only if it says something"
   emitter.emit("x", 1).emit("x", 0).emit("x");
   emitter.emit("x", 0, {}).emit("x", undefined, { user_id: "a" });
   assertEquals(calls, [[1], [], [], [0, {}], [undefined, { user_id: "a" }]]);
+});
+
+Deno.test("Emitter passes events without a handler to failThrough", () => {
+  const emitter = new Emitter();
+  emitter.emit("a", 1);
+  const events: unknown[][] = [];
+  emitter.failThrough = (...args) => events.push(args);
+  const handle = () => {};
+  emitter.bind("b", handle).bind_global(handle);
+  for (const event of ["a", "b"]) emitter.emit(event, 1);
+  emitter.unbind("b", handle).emit("b", 2);
+  assertEquals(events, [["a", 1], ["b", 2]]);
 });
 
 Deno.test("Emitter survives names of object properties and changes while it emits", () => {
@@ -324,6 +337,8 @@ Deno.test("Pusher.log hears of states and frames", async () => {
     await using server = new Server();
     using connection = await open(server);
     await join(connection, "a");
+    connection.peer.send("create", 1, { channel: "a" });
+    await settled(connection.peer);
   } finally {
     Pusher.log = null;
   }
@@ -333,6 +348,9 @@ Deno.test("Pusher.log hears of states and frames", async () => {
   );
   assert(lines.some((line) => line.includes("Event recd")));
   assert(lines.some((line) => line.includes("Event sent")));
+  const unhandled = '["No callbacks","a","pusher:subscription_succeeded"]';
+  assertFalse(lines.some((line) => line.includes(unhandled)));
+  assert(lines.some((line) => line.includes('["No callbacks","a","create"]')));
 });
 
 Deno.test("preset() connects when it is first used, and not before", async () => {
@@ -1211,6 +1229,27 @@ Deno.test("user hears the events sent to the user, and no event of the protocol"
   assertEquals(hi, [[{ a: 1 }], []]);
   assertEquals(ofAll.filter(([event]) => event === "hi").length, 5);
   assertEquals(ofAll.filter(([event]) => event === "pusher:any").length, 1);
+});
+
+Deno.test("user.serverToUserChannel has the user's events, while the user is signed in", async () => {
+  await using server = new Server();
+  using connection = await open(server, asAnn());
+  const { client: { pusher }, peer } = connection;
+  assertEquals(pusher.user.serverToUserChannel, null);
+  await signIn(connection);
+  const own = pusher.user.serverToUserChannel;
+  assertEquals(own?.name, "#server-to-user-ann");
+  const channel = own?.name ?? "";
+  const events = record(own!);
+  peer.send("pusher_internal:subscription_succeeded", {}, { channel });
+  peer.send("hi", 1, { channel });
+  await settled(peer);
+  assertEquals(events, [["pusher:subscription_succeeded", {}], ["hi", 1]]);
+  assertEquals(own?.subscribed, true);
+  // It is none of the program's channels.
+  assertEquals(pusher.allChannels(), []);
+  pusher.disconnect();
+  assertEquals(pusher.user.serverToUserChannel, null);
 });
 
 Deno.test("user hears the same after a reconnect, once signed in", async () => {

@@ -475,6 +475,60 @@ async function useInsides(): Promise<unknown[]> {
   return log.lines;
 }
 
+/** All events of an instance, except frames and ids of connections. */
+async function useEvents(): Promise<unknown[]> {
+  const log = new Log();
+  const pusher = new page.Pusher("app-key", optionsOf("ann"));
+  const note = (who: string) => (event: string, data: Any) => {
+    const isOfOne = event === "message" || event === "connected";
+    log.add(who, event, isOfOne ? null : data);
+  };
+  // With pusher-js such a handler gets frames before the channel's handlers do.
+  pusher.connection.bind_global((event: string, data: Any) => {
+    if (event !== "message") note("connection")(event, data);
+  });
+  pusher.bind_global(note("pusher"));
+  await heard(pusher.connection, "connected");
+  const room = pusher.subscribe("presence-room");
+  room.bind_global(note("room"));
+  await heard(room, "pusher:subscription_succeeded");
+  const refused = pusher.subscribe("private-refused");
+  await heard(refused, "pusher:subscription_error");
+  const states = () => [
+    pusher.connection.state,
+    ...[room.subscribed, room.subscriptionPending, room.members.count],
+  ];
+  log.add("connected", states());
+  pusher.disconnect();
+  log.add("disconnected", states());
+  log.add("unsent", room.trigger("client-x", {}), pusher.send_event("x", {}));
+  pusher.connect();
+  await heard(room, "pusher:subscription_succeeded");
+  log.add("again", states());
+  pusher.unsubscribe("presence-room");
+  pusher.unsubscribe("presence-room");
+  log.add("left", states(), pusher.channel("presence-room") === undefined);
+  const pending = pusher.subscribe("presence-hall");
+  pusher.unsubscribe("presence-hall");
+  log.add("pending", [
+    pending.subscriptionPending,
+    pending.subscriptionCancelled,
+    pusher.channel("presence-hall") === pending,
+  ]);
+  log.add("same", [
+    pusher.bind("x", log.add) === pusher,
+    pusher.unbind("x") === pusher,
+    pusher.unbind_all() === pusher,
+    room.bind("x", log.add) === room,
+    room.unbind() === room,
+    room.emit("x") === room,
+    pusher.connection.bind("x", log.add) === pusher.connection,
+    pusher.subscribe("news") === pusher.channel("news"),
+  ]);
+  pusher.disconnect();
+  return log.lines;
+}
+
 page.programs = {
   "laravel-echo 1, handed an instance": () => useEcho(Echo1, withClient()),
   "laravel-echo 1, with the page's class": () => useEcho(Echo1, withGlobal()),
@@ -486,4 +540,5 @@ page.programs = {
   "react-pusher": useReactPusher,
   "a program with an authorizer": useAuthorizer,
   "a program that looks inside": useInsides,
+  "a program that notes all events": useEvents,
 };

@@ -25,6 +25,7 @@ const PROGRAMS = [
   "react-pusher",
   "a program with an authorizer",
   "a program that looks inside",
+  "a program that notes all events",
 ];
 
 /**
