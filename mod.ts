@@ -884,6 +884,10 @@ function upgrade(
   request: Request,
   key: string | null,
 ): Response {
+  const { limits } = server.appsByKey.get(key ?? "") ?? server;
+  if (request.url.length > limits.urlLength) {
+    return refuse(overLimit("urlLength", limits, "The URL is too long", 414));
+  }
   const admission = server.admit(key ?? "", request);
   if (server.isOverrun(admission)) {
     // The client has to close it: the runtime would keep the file descriptor.

@@ -81,6 +81,11 @@ export interface Limits {
    * @default {1000}
    */
   rewindEvents: number;
+  /**
+   * UTF-16 units of the URL of a WebSocket. The runtime keeps it as long as the
+   * socket. @default {8192}
+   */
+  urlLength: number;
 }
 
 export const DEFAULT_LIMITS: Readonly<Limits> = Object.freeze({
@@ -103,6 +108,7 @@ export const DEFAULT_LIMITS: Readonly<Limits> = Object.freeze({
   clientEventsPerSecond: 10,
   watchedUsers: 100,
   rewindEvents: 1_000,
+  urlLength: 8_192,
 });
 
 /** Why something is refused, and the HTTP status that says so. */

@@ -143,6 +143,7 @@ const LIMITS = Object.keys(
     clientEventsPerSecond: true,
     watchedUsers: true,
     rewindEvents: true,
+    urlLength: true,
   } satisfies Record<keyof Limits, true>,
 );
 

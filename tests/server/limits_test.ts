@@ -67,6 +67,28 @@ Deno.test("limits.sockets counts all sockets of the server", async () => {
   }
 });
 
+Deno.test("limits.urlLength bounds the URL of a WebSocket, which the runtime keeps", async () => {
+  const apps = [APP, {
+    id: "b",
+    key: "b",
+    secret: "b",
+    limits: { urlLength: 100 },
+  }];
+  await using server = serve({ apps });
+  const head = async (key: string, length: number) => {
+    using raw = await server.raw();
+    const path = `/app/${key}?was=`;
+    const url = `http://127.0.0.1${path}`;
+    return await raw.upgrade(path + "1".repeat(length - url.length));
+  };
+  assertMatch(await head(APP.key, 8_192), /^HTTP\/1.1 101 /);
+  const refused = await head(APP.key, 8_193);
+  assertMatch(refused, /^HTTP\/1.1 414 /);
+  assertMatch(await head("b", 100), /^HTTP\/1.1 101 /);
+  assertMatch(await head("b", 101), /^HTTP\/1.1 414 /);
+  await using _client = await server.connect();
+});
+
 Deno.test("sockets of refused clients that do not close count, up to a 503", async () => {
   await using server = serve({ limits: { sockets: 1 } });
   await using one = await server.connect();
