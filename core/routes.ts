@@ -12,24 +12,26 @@ import { decodePart } from "./signatures.ts";
  * path is not the server's.
  */
 export function routePath(pathname: string, prefix: string): string | null {
-  const path = mergeSlashes(pathname);
+  const path = mergeSlashes(pathname, prefix);
   return path.startsWith(`${prefix}/`) ? path.slice(prefix.length) : null;
 }
 
 /**
  * Merges the slashes that clients and proxies double where they join paths, as in
  * `//app/{key}`. Behind `/apps/{id}/` two slashes stay: a name is missing there.
+ *
+ * @param prefix The server's own path, which may have such names itself.
  */
-export function mergeSlashes(pathname: string): string {
+export function mergeSlashes(pathname: string, prefix = ""): string {
   if (!pathname.includes("//")) return pathname;
-  const api = pathname.indexOf("/apps/");
-  const end = api < 0 ? pathname.length : api + "/apps/".length;
-  const head = pathname.slice(0, end).replace(SLASHES, "/");
-  return head + pathname.slice(end).replace(LEADING_SLASHES, "");
+  const merged = pathname.replace(SLASHES, "/");
+  const api = `${prefix}/apps/`;
+  if (!merged.startsWith(api)) return merged;
+  const names = api.split("/").length - 2;
+  return api + pathname.replace(new RegExp(`^(?:/+[^/]+){${names}}/+`), "");
 }
 
 const SLASHES = /\/{2,}/g;
-const LEADING_SLASHES = /^\/+/;
 
 /**
  * The paths that a backend may have signed for a request to the HTTP API: as they
@@ -43,7 +45,7 @@ export function signedPaths(pathname: string, prefix: string): Set<string> {
     const plain = decodePart(path);
     if (plain !== null && isPlain(plain)) paths.add(plain);
   };
-  for (const path of [pathname, mergeSlashes(pathname)]) {
+  for (const path of [pathname, mergeSlashes(pathname, prefix)]) {
     add(path);
     if (path.startsWith(`${prefix}/`)) add(path.slice(prefix.length));
   }

@@ -38,6 +38,16 @@ Deno.test("routePath is the path behind the server's own", () => {
   assertEquals(routePath("/app/key", ""), "/app/key");
   assertEquals(routePath("/rt/app/key", "/rt"), "/app/key");
   assertEquals(routePath("//rt//app/key", "/rt"), "/app/key");
+  assertEquals(routePath("/apps/rt//app//key", "/apps/rt"), "/app/key");
+  assertEquals(routePath("/a/apps//pusher.js", "/a/apps"), "/pusher.js");
+  assertEquals(
+    routePath("/apps//rt//apps//3/channels//users", "/apps/rt"),
+    "/apps/3/channels//users",
+  );
+  assertEquals(
+    routePath("//apps//apps//3//events", "/apps"),
+    "/apps/3//events",
+  );
   assertEquals(routePath("/rt", "/rt"), null);
   assertEquals(routePath("/rtx/app/key", "/rt"), null);
   assertEquals(routePath("/app/key", "/rt"), null);
