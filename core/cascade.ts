@@ -50,7 +50,7 @@ export function cascade(
       if (!serve || (answer !== null && isMeant(answer, serve))) {
         return answer ?? notFound();
       }
-      await answer?.body?.cancel();
+      discard(answer);
       return await serve();
     } finally {
       served.delete(request);
@@ -68,8 +68,7 @@ async function firstAnswer(
   for (const handler of handlers) {
     const answer = await handler(request, info);
     if (answer === null || answer === undefined) continue;
-    // An unread body would keep its source waiting.
-    await last?.body?.cancel();
+    discard(last);
     last = answer;
     if (isMeant(answer, served.get(request))) break;
   }
@@ -86,4 +85,12 @@ function isMeant(
 ): boolean {
   if (status === 404) return false;
   return !lastResort || status === 101 || status >= 400;
+}
+
+/**
+ * Cancels the body of an answer that nobody gets: unread, it would keep its source
+ * waiting. Whether that succeeds is up to the handler that made it.
+ */
+function discard(answer: Response | null): void {
+  answer?.body?.cancel().catch(() => {});
 }

@@ -181,6 +181,37 @@ Deno.test("a program may refuse a socket of its own below /app/", async () => {
   assertStringIncludes(head, "log in first");
 });
 
+Deno.test("an answer that is passed over may have a body that cannot be cancelled", async () => {
+  await using a = serverOf(A);
+  const missing = { status: 404 };
+  const failing: Handler = () => {
+    const cancel = () => Promise.reject(new Error("it does not stop"));
+    return new Response(new ReadableStream({ cancel }), missing);
+  };
+  const read404: Handler = async () => {
+    const answer = new Response("logged", missing);
+    await answer.text();
+    return answer;
+  };
+  const locked: Handler = () => {
+    const answer = new Response("kept", missing);
+    answer.body?.getReader();
+    return answer;
+  };
+  for (const handler of [failing, read404, locked]) {
+    const served = Pusher.cascade(
+      a.handler,
+      handler,
+      () => new Response("mine"),
+    );
+    const answer = await read(await served(new Request("http://a/elsewhere")));
+    assertEquals([answer.status, answer.text], [200, "mine"], handler.name);
+    await using server = listen(Pusher.cascade(a.handler, handler));
+    await using client = server.dial({ ...A, key: "nobody" });
+    assertEquals((await client.turnedAway()).code, 4001, handler.name);
+  }
+});
+
 Deno.test("a request that is handed to one cascade after the other is served by the last", async () => {
   await using a = serverOf(A);
   await using b = serverOf(B);
