@@ -63,6 +63,9 @@ export function readExtensions(
 const SESSION_PATH = /^\/r\/([A-Za-z0-9_-]{16,128})(?=\/)/;
 // A message that leaves out a connection is rarely older than a few reconnects.
 const MAX_FORMER_IDS = 10;
+// Enough for a client that tries all transports at once. Every connection that has
+// claimed a session remembers the socket ids of all.
+const MAX_HOLDERS = 10;
 
 /** Splits `/r/{id}`, which names a stock client's session, off a path. */
 export function splitSession(
@@ -159,6 +162,17 @@ export class Session {
     this.#sessions = sessions;
     this.appId = appId;
     this.id = id;
+  }
+
+  /** Takes a connection that has come with its id. */
+  hold(connection: Resumable): void {
+    this.holders.add(connection);
+    if (this.holders.size <= MAX_HOLDERS) return;
+    for (const oldest of this.holders) {
+      if (oldest === this.connection) continue;
+      oldest.dropSession();
+      return this.release(oldest);
+    }
   }
 
   /**
@@ -407,7 +421,7 @@ export class Sessions {
     const key = keyOf(appId, id);
     const session = this.#byKey.get(key) ?? new Session(this, appId, id);
     this.#byKey.set(key, session);
-    session.holders.add(connection);
+    session.hold(connection);
     return session;
   }
 

@@ -468,6 +468,26 @@ Deno.test("of connections that come with one session, the one that subscribes go
   assertEquals(server.sessions.size, 0);
 });
 
+Deno.test("of more than ten connections that come with one session, the first go on without it", () => {
+  const server = new Server();
+  const owner = server.connect("1.1");
+  const session = claimed(owner);
+  const others = Array.from(
+    { length: 1_000 },
+    (_, i) => server.connect(`${i + 2}.1`),
+  );
+  assertEquals(session.connection, owner);
+  const holders = [owner, ...others].filter((one) => one.session !== null);
+  assertEquals(holders, [owner, ...others.slice(-9)]);
+  // Ten that it has, and ten that it has had.
+  assertEquals(session.ids.length, 20);
+  const [first] = others.slice(-9);
+  claimed(first!);
+  assertEquals([session.connection, owner.session], [first, null]);
+  for (const connection of others) server.disconnect(connection);
+  assertEquals(server.sessions.size, 0);
+});
+
 Deno.test("sessions of different ids, and of different apps, know nothing of each other", () => {
   const server = new Server();
   const session = claimed(server.connect("1.1"));
