@@ -1088,6 +1088,9 @@ export interface ConnectionOwner extends PusherConfig {
  *   client wait: up to a second, and up to 30 seconds after many failures.
  * - While the client uses HTTP, it probes WebSocket in the background and switches
  *   to it, by a reconnect without a pause.
+ * - A browser opens few connections to a host, so of many tabs that use HTTP only some
+ *   stay connected. The others are hidden: their state does not change, `send_event`
+ *   returns false, and they connect when they are shown.
  * - After close code 1001 the state changes with the next attempt, not before:
  *   browsers close with it when a page is left, which is no news for handlers.
  */
@@ -1411,6 +1414,8 @@ export class Connection extends Emitter<ConnectionEvents> {
    * does so, and acts on the code.
    */
   #handleClose(code: number, message: string): void {
+    // A hidden tab has given way to others, and connects when it is shown.
+    if (code < 0) return this.#dropSocket();
     const socket = this.#socket;
     if (code !== 1000 && code !== 1001) {
       const data = { code, message };

@@ -9,6 +9,8 @@
  * @module
  */
 
+import { Tab } from "./tabs.ts";
+
 /** The transports over HTTP. */
 export type HttpTransport = "xhr_streaming" | "xhr_polling";
 
@@ -89,6 +91,12 @@ const LEAVING_MS = 100;
 /** Close code of a connection that ended without a close frame. */
 const ABNORMAL_CLOSURE = 1006;
 
+/**
+ * No close code, and not 0, which Deno reports for a WebSocket that did not open: the
+ * tab gives way to others, and is to reconnect when it is shown.
+ */
+const PAUSED = -1;
+
 // ---- Race -------------------------------------------------------------------
 // One attempt to connect: the transports start one after the other, and the first
 // that the server greets wins. The server never learns of the others more than that
@@ -125,6 +133,7 @@ export class HttpRace implements Socket {
   /** The transports that may still win; in the end the winner alone. */
   readonly #running = new Set<Socket>();
   #timer: ReturnType<typeof setTimeout> | undefined;
+  #tab: Tab | undefined;
 
   /** Starts with the first transport. */
   constructor(init: RaceInit) {
@@ -141,6 +150,8 @@ export class HttpRace implements Socket {
 
   close(): void {
     this.#keepOnly(undefined);
+    this.#tab?.close();
+    this.#tab = undefined;
   }
 
   #admit(
@@ -174,11 +185,26 @@ export class HttpRace implements Socket {
       isProbing ? onSwitch : null,
     );
     this.#admit(socket, (event) => {
-      if (!this.transport) this.#keepOnly(socket);
+      if (!this.transport) {
+        this.#keepOnly(socket);
+        // Without `recover` the server would not replay what it sends meanwhile.
+        this.#tab = Tab.join(
+          socket.host,
+          isRecovering(event.data) ? () => this.#pause(socket) : undefined,
+        );
+      }
       this.transport = transport;
       this.onmessage?.(event);
     });
     this.#timer = setTimeout(() => this.#startNext(), PATIENCE_MS);
+  }
+
+  /** Ends until the page is shown; false while frames could get lost. */
+  #pause(socket: HttpSocket): boolean {
+    if (socket.isSending) return false;
+    this.close();
+    this.onclose?.({ code: PAUSED, reason: "" });
+    return true;
   }
 
   /** Hands over a WebSocket that was greeted first. */
@@ -255,6 +281,16 @@ export class HttpSocket implements Socket {
       }, OPENING_TIMEOUT_MS);
     }
     this.#receive();
+  }
+
+  /** The host of the requests. */
+  get host(): string {
+    return this.#base.host;
+  }
+
+  /** Whether frames are on their way to the server. */
+  get isSending(): boolean {
+    return this.#isSending;
   }
 
   send(text: string): void {
@@ -510,6 +546,16 @@ class Probe {
 function isGreeting(text: unknown): boolean {
   try {
     return JSON.parse(String(text)).event === "pusher:connection_established";
+  } catch {
+    return false;
+  }
+}
+
+/** Whether the server grants `recover` in its greeting. */
+function isRecovering(greeting: string): boolean {
+  try {
+    const { extensions } = JSON.parse(JSON.parse(greeting).data);
+    return [extensions].flat().includes("recover");
   } catch {
     return false;
   }

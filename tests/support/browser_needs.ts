@@ -88,8 +88,8 @@ const SYNTAX: [path: string, is: (node: Node, isTop: boolean) => boolean][] = [
 /**
  * The syntax and the built-in names of a script that a browser of such a version
  * may not have. A member that several interfaces have counts as the oldest of them:
- * a tree does not tell what an expression is. Members that the script defines, or
- * that are `known`, are not built in.
+ * a tree does not tell what an expression is. Members that the script defines are not
+ * built in, and names that are `known` need not be.
  *
  * @throws if the script is no ECMAScript of 2022.
  */
@@ -98,10 +98,11 @@ export function missingFeatures(
   versions: Versions,
   known: Iterable<string> = [],
 ): string[] {
-  const own = new Set([...known, ...definedMembers(script)]);
+  const accepted = new Set(known);
+  const own = definedMembers(script);
   const missing = new Set<string>();
   for (const { name, isMember, features } of neededFeatures(script)) {
-    const isOwn = isMember && own.has(name);
+    const isOwn = accepted.has(name) || (isMember && own.has(name));
     const isThere = features.some((feature) => isSupported(feature, versions));
     if (!isOwn && !isThere) missing.add(name);
   }
