@@ -27,6 +27,7 @@ import {
   Sockets,
   until,
 } from "../support/client.ts";
+import { REAL_CLOCK } from "../support/clock.ts";
 import { DEADLINE_MS, within } from "../support/deadline.ts";
 import {
   type Exchange,
@@ -1078,6 +1079,8 @@ Deno.test("WebSocket takes over from HTTP in the middle of a stream of events", 
   await using server = new RealServer({
     clientEvents: true,
     authorize: () => true,
+    // What a client does not read at once is sent in a later turn.
+    clock: REAL_CLOCK,
   });
   server.isBlocking = true;
   using client = new Client(server, {

@@ -29,7 +29,18 @@ export function turn(): Promise<void> {
   return new Promise((resolve) => realSetTimeout(resolve, 0));
 }
 
-const { setTimeout: realSetTimeout } = globalThis;
+const { setTimeout: realSetTimeout, clearTimeout: realClearTimeout } =
+  globalThis;
+
+/** The clock of a server whose time goes on in a test that fakes time. */
+export const REAL_CLOCK: Clock = {
+  now: () => realDate.now(),
+  elapsed: () => performance.now(),
+  after(delayMs, run) {
+    const timer = realSetTimeout(run, delayMs);
+    return () => realClearTimeout(timer);
+  },
+};
 
 interface Timer {
   /** When it is due, by the clock that does not jump. */
