@@ -36,6 +36,7 @@ export interface HttpOptions {
   httpPort?: number;
   httpsPort?: number;
   httpPath?: string;
+  httpCredentials?: "omit" | "same-origin" | "include";
 }
 
 /**
@@ -247,6 +248,7 @@ export class HttpSocket implements Socket {
   /** URL up to and including the session. The server may change its host. */
   readonly #base: URL;
   readonly #query: string;
+  readonly #credentials: "omit" | "same-origin" | "include";
   readonly #probe: Probe;
   readonly #requests = new AbortController();
   /** The deadline of the opening, then the delay of the end. */
@@ -273,6 +275,7 @@ export class HttpSocket implements Socket {
     this.#isStreaming = transport === "xhr_streaming";
     this.#base = sessionUrl(url(), options);
     this.#query = this.#base.search;
+    this.#credentials = options.httpCredentials ?? "same-origin";
     this.#probe = new Probe(url, () => this.#switchIfIdle(), onSwitch);
     if (this.#isStreaming) {
       this.#timer = setTimeout(() => {
@@ -449,6 +452,7 @@ export class HttpSocket implements Socket {
       method: "POST",
       headers: { "content-type": "application/json" },
       body,
+      credentials: this.#credentials,
       signal: this.#requests.signal,
     });
     if (response.ok) return response;

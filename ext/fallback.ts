@@ -161,7 +161,10 @@ export function fallback(
   let sessions: Sessions | undefined;
   return (request, info) => {
     sessions ??= new Sessions(pusher, settings);
-    return sessions.handle(request, info);
+    const response = sessions.handle(request, info);
+    return response instanceof Promise
+      ? response.then((late) => openTo(request, late))
+      : openTo(request, response);
   };
 }
 
@@ -360,6 +363,21 @@ const HEADERS = Object.freeze({
   "access-control-allow-origin": "*",
   "cache-control": "no-store, no-transform",
 });
+
+/**
+ * Lets the page that sent a request read the answer, even if the request had cookies:
+ * a load balancer may need its cookie to find the server of a session. Nothing here
+ * depends on cookies, and a WebSocket sends them wherever its page is from.
+ */
+function openTo(request: Request, response: Response): Response {
+  const origin = request.headers.get("origin");
+  if (origin === null) return response;
+  const { headers } = response;
+  headers.set("access-control-allow-origin", origin);
+  headers.set("access-control-allow-credentials", "true");
+  headers.append("vary", "origin");
+  return response;
+}
 
 /** An answer of lines, which proxies must pass on as they come. */
 function lineResponse(body: BodyInit): Response {

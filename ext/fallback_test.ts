@@ -1287,22 +1287,27 @@ Deno.test("1,000 sessions that open and break off leave nothing behind", async (
 
 // ---- Routes -----------------------------------------------------------------
 
+const ORIGIN = "https://example.com";
+
+/** Pages may send the cookies of a load balancer. */
 const CORS = {
-  "access-control-allow-origin": "*",
+  "access-control-allow-origin": ORIGIN,
+  "access-control-allow-credentials": "true",
+  "vary": "origin",
   "access-control-allow-methods": "POST, OPTIONS",
   "access-control-allow-headers": "Content-Type",
   "access-control-max-age": "86400",
 };
 
 for (const action of ["xhr_streaming", "xhr", "xhr_send"]) {
-  Deno.test(`OPTIONS of ${action} lets pages of any origin post JSON`, async () => {
+  Deno.test(`OPTIONS of ${action} lets pages of any origin post JSON, and send cookies`, async () => {
     await using server = serveHttp();
     const response = await fetch(
       `${server.url}/pusher/app/app-key/0/abcdefgh/${action}?protocol=7`,
       {
         method: "OPTIONS",
         headers: {
-          "origin": "https://example.com",
+          "origin": ORIGIN,
           "access-control-request-method": "POST",
           "access-control-request-headers": "content-type",
         },
@@ -1310,7 +1315,16 @@ for (const action of ["xhr_streaming", "xhr", "xhr_send"]) {
     );
     assertEquals([response.status, await response.text()], [204, ""]);
     assertObjectMatch(Object.fromEntries(response.headers), CORS);
-    assertEquals(server.journal.calls("connected"), []);
+    await using client = clientOf(server, { headers: { origin: ORIGIN } });
+    const { headers } = await client.receive("xhr");
+    for (const [name, value] of Object.entries(CORS).slice(0, 3)) {
+      assertEquals(headers.get(name), value);
+    }
+    await client.rest();
+    const post = await client.post("[]", { headers: { origin: ORIGIN } });
+    assertEquals(post.headers.get("access-control-allow-origin"), ORIGIN);
+    await post.body?.cancel();
+    assertEquals(server.journal.calls("connected").length, 1);
   });
 }
 
