@@ -35,7 +35,7 @@
  *
  * @module
  */
-import type { Decryptor, Nacl } from "./client/encrypted.ts";
+import type { Nacl } from "./client/encrypted.ts";
 import type { Socket } from "./client/http.ts";
 
 export type { Nacl } from "./client/encrypted.ts";
@@ -46,6 +46,13 @@ export type { Nacl } from "./client/encrypted.ts";
 
 /** Options of {@linkcode Pusher}. Unknown options are ignored. */
 export interface PusherOptions extends IgnoredOptions {
+  /**
+   * Address of the server, with the prefix of its routes:
+   * `https://example.com/realtime`. It stands for `wsHost`, the ports, `wsPath` and
+   * `forceTLS`, which override it, and makes the server's own auth endpoints the
+   * default.
+   */
+  url?: string;
   /** Host of the server. @default {the page's host and port} */
   wsHost?: string;
   /** Port without TLS. @default {80} */
@@ -75,6 +82,12 @@ export interface PusherOptions extends IgnoredOptions {
    * @default {"/pusher" after `wsPath`}
    */
   httpPath?: string;
+  /**
+   * Whether requests of the HTTP transports to another origin have cookies: a load
+   * balancer with sticky sessions may need its own. The server has to allow it.
+   * @default {"same-origin"}
+   */
+  httpCredentials?: Credentials;
   /**
    * Transports to use, from {@linkcode TransportName}. `ws` means WebSocket with
    * TLS or without.
@@ -137,6 +150,9 @@ export type IgnoredOptions = Partial<
   >
 >;
 
+/** Whether requests to another origin have cookies, as for `fetch`. */
+export type Credentials = "omit" | "same-origin" | "include";
+
 /** How to authorize private and presence channels. */
 export type ChannelAuthorization = AuthOptions<AuthRequest, ChannelAuth>;
 
@@ -146,10 +162,19 @@ export type UserAuthentication = AuthOptions<UserAuthRequest, UserAuth>;
 /** How to get an authorization from the program's own server. */
 export interface AuthOptions<Params, Answer> {
   /**
-   * URL of the endpoint.
-   * @default {"/pusher/auth" for channels, "/pusher/user-auth" for users}
+   * URL of the endpoint. By default it is `/pusher/auth` for channels, and
+   * `/pusher/user-auth` for users: of the server that the client is connected to if
+   * that server answers the client's page, if the option `url` is set, or if there
+   * is no page; otherwise of the page, as with pusher-js.
    */
   endpoint?: string;
+  /**
+   * Whether the request has cookies if the endpoint is of another origin, which
+   * has to allow it.
+   * @default {"include" for an endpoint of the server that allows it, else
+   * "same-origin"}
+   */
+  credentials?: Credentials | undefined;
   /** Accepted for pusher-js and ignored: the client uses `fetch`. */
   transport?: string | undefined;
   /** Fields to post besides `socket_id` and, for channels, `channel_name`. */
@@ -651,7 +676,7 @@ export class Pusher<Events = any> extends Emitter<AllEvents<Events>> {
     const { channelAuthorization, userAuthentication, authorizer } = options;
     this.config = {
       ...options,
-      ...resolveConfig(options),
+      ...resolveConfig(resolveUrl(options)),
       channelAuthorizer:
         (channelAuthorization
           ? channelAuthorization.customHandler
@@ -662,11 +687,10 @@ export class Pusher<Events = any> extends Emitter<AllEvents<Events>> {
           toAuthorizer((request) => this.#authorize(request)),
       userAuthenticator: userAuthentication?.customHandler ??
         toAuthorizer((request) =>
-          askAuth(request, {
-            endpoint: "/pusher/user-auth",
-            ...userAuthentication,
-            signal: this.#requests.signal,
-          })
+          askAuth(
+            request,
+            this.#endpoint("/pusher/user-auth", userAuthentication),
+          )
         ),
     };
     this.#connection = new Connection({
@@ -837,11 +861,10 @@ export class Pusher<Events = any> extends Emitter<AllEvents<Events>> {
   async #authorize(request: AuthRequest): Promise<ChannelAuth> {
     const { options } = this;
     const { channelName } = request;
-    const endpoint: Endpoint<AuthRequest, ChannelAuth> = {
-      endpoint: options.authEndpoint || "/pusher/auth",
+    const endpoint = this.#endpoint<AuthRequest, ChannelAuth>("/pusher/auth", {
+      endpoint: options.authEndpoint || "",
       ...options.channelAuthorization ?? options.auth,
-      signal: this.#requests.signal,
-    };
+    });
     const isAlone = this.channels.find(channelName)?.subscribed ||
       !this.#connection.extensions.has("auth");
     if (isAlone) return askAuth(request, endpoint);
@@ -853,6 +876,25 @@ export class Pusher<Events = any> extends Emitter<AllEvents<Events>> {
     if (isAuth<ChannelAuth>(answer)) return answer;
     const { error = NO_AUTH, status } = answer ?? {};
     throw failure(error, { status });
+  }
+
+  /** Fills in the URL of an auth endpoint, and whether it gets cookies. */
+  #endpoint<Params, Answer>(
+    path: "/pusher/auth" | "/pusher/user-auth",
+    given: AuthOptions<Params, Answer> = {},
+  ): Endpoint<Params, Answer> {
+    const { extensions } = this.#connection;
+    const { endpoint } = given;
+    // The path means nothing where there is no page.
+    const isOwn = this.options.url || extensions.has(path) ||
+      !pageOrigin();
+    return {
+      ...given,
+      endpoint: endpoint || (isOwn ? this.#connection.routeUrl(path) : path),
+      credentials: given.credentials ||
+        (!endpoint && extensions.has("credentials") ? "include" : undefined),
+      signal: this.#requests.signal,
+    };
   }
 
   /**
@@ -882,6 +924,27 @@ export class Pusher<Events = any> extends Emitter<AllEvents<Events>> {
     }
     this.#connection.extensions.delete("auth");
   }
+}
+
+/** Reads the option `url`: other options override its parts. */
+function resolveUrl(options: PusherOptions): PusherOptions {
+  const { url } = options;
+  if (!url) return options;
+  if (!isHttpUrl(url)) {
+    throw new TypeError(
+      `Cannot create Pusher: "url" is ${url}, and must be a URL`,
+    );
+  }
+  const { hostname, port, pathname, protocol } = new URL(url);
+  return {
+    wsHost: hostname,
+    // Without a port it is 0, which means the default.
+    wsPort: Number(port),
+    wssPort: Number(port),
+    wsPath: pathname.replace(/\/$/, ""),
+    forceTLS: protocol === "https:",
+    ...options,
+  };
 }
 
 /**
@@ -950,48 +1013,42 @@ type Served = Pusher & { constructor: typeof Pusher };
 export interface PresetConfig {
   /** The app's key. */
   key: string;
-  /** Host and port that the script was requested from. */
+  /**
+   * Host and port that the script was requested from, and the prefix of the server's
+   * routes, as the server sees them: `localhost:8000/realtime`.
+   */
   host: string;
-  /** Prefix of the server's routes. */
-  path: string;
 }
 
 /**
- * Makes the instance of a served script. It connects when it is first used, to the
- * server of the script: by the script's URL where that is known, else to the
- * configured host with the protocol of the page.
+ * Makes the instance of a served script. It connects when it is first used, to where
+ * the script came from: a proxy may have put a prefix in front of the routes. If a
+ * bundler or a program has taken the script's text, and the script does not know where
+ * it came from, it connects to the configured host with the protocol of the page.
  *
+ * @param script The script's URL, or text that contains it.
  * @param full The lazy module, if the script contains it.
  */
 export function preset(
   config: PresetConfig,
-  scriptUrl?: string,
+  script = "",
   full?: typeof import("./client/lazy.ts"),
 ): Pusher {
   lazy ??= full;
-  const { key, host, path } = config;
-  const server = new URL(
-    isHttpUrl(scriptUrl)
-      ? scriptUrl
-      : `${pageOrigin()?.protocol ?? "http:"}//${host}`,
-  );
-  // Without a port it is 0, which means the default.
-  const port = Number(server.port);
-  const routes = `${server.origin}${path}/pusher`;
-  Pusher.fallbackUrl = `${routes}-fallback.mjs`;
+  const { key, host } = config;
+  const [, url = `${pageOrigin()?.protocol ?? "http:"}//${host}`] =
+    /(http[^\s?#]*)\/pusher\.m?js/.exec(script) ?? [];
+  Pusher.fallbackUrl = `${url}/pusher-fallback.mjs`;
   // Behind a load balancer the server of this request may not have the socket.
   const params = { app_key: key };
   const options: PusherOptions = {
-    wsHost: server.hostname,
-    wsPort: port,
-    wssPort: port,
-    wsPath: path,
-    forceTLS: server.protocol === "https:",
-    channelAuthorization: { endpoint: `${routes}/auth`, params },
-    userAuthentication: { endpoint: `${routes}/user-auth`, params },
+    url,
+    channelAuthorization: { params },
+    userAuthentication: { params },
+    httpCredentials: "include",
   };
   // A script that is evaluated again, as some libraries do, finds its instance.
-  const slot = Symbol.for(`${key} ${routes}`);
+  const slot = Symbol.for(`${key} ${url}`);
   const slots = globalThis as unknown as Record<symbol, Served | undefined>;
   const made = slots[slot];
   // The list leaves out an instance that was disconnected.
@@ -1112,11 +1169,11 @@ export class Connection extends Emitter<ConnectionEvents> {
   #socketId: string | undefined;
   #useTLS: boolean;
   #timer: ReturnType<typeof setTimeout> | undefined;
-  #unavailableTimer: ReturnType<typeof setTimeout> | undefined;
+  /** Ends the patience with a state. */
+  #stateTimer: ReturnType<typeof setTimeout> | undefined;
   #activityTimeoutMs = 0;
   /** Whether only a pong proves that the connection lives, see `#handleWake`. */
   #isDoubtful = false;
-  #connectedAt = 0;
   #failures = 0;
 
   /** Made by {@linkcode Pusher}. */
@@ -1173,8 +1230,6 @@ export class Connection extends Emitter<ConnectionEvents> {
 
   /**
    * Connects, unless connected: at once, even if an attempt is planned for later.
-   *
-   * @throws if the runtime has no WebSocket.
    */
   connect(): void {
     if (this.#socket) return;
@@ -1212,12 +1267,17 @@ export class Connection extends Emitter<ConnectionEvents> {
     if (current === previous) return;
     this.#state = current;
     log("State changed", `${previous} -> ${current}`);
-    clearTimeout(this.#unavailableTimer);
+    clearTimeout(this.#stateTimer);
     if (current === "connecting") {
-      this.#unavailableTimer = setTimeout(
+      this.#stateTimer = setTimeout(
         () => this.#transition("unavailable"),
         this.#owner.unavailableTimeout,
       );
+    }
+    if (current === "connected") {
+      this.#stateTimer = setTimeout(() => {
+        this.#failures = 0;
+      }, STABLE_MS);
     }
     if (previous === "connected") this.#socketId = undefined;
     const socket_id = this.#socketId;
@@ -1227,14 +1287,20 @@ export class Connection extends Emitter<ConnectionEvents> {
     if (this.#state === current) this.emit(current, socket_id && { socket_id });
   }
 
+  /** URL of a route of the server; called by {@linkcode Pusher}. */
+  routeUrl(route: string, protocol = "http"): string {
+    const { wsHost, wsPort, wssPort, wsPath } = this.#owner;
+    const [s, port] = this.#useTLS ? ["s", wssPort] : ["", wsPort];
+    return `${protocol}${s}://${wsHost}:${port}${wsPath}${route}`;
+  }
+
   #url(): string {
-    const { wsHost, wsPort, wssPort, wsPath, key } = this.#owner;
-    const origin = this.#useTLS
-      ? `wss://${wsHost}:${wssPort}`
-      : `ws://${wsHost}:${wsPort}`;
-    const app = encodeURIComponent(key);
+    const app = encodeURIComponent(this.#owner.key);
     const was = this.#socketIds[0] ? `&was=${this.#socketIds}` : "";
-    return `${origin}${wsPath}/app/${app}?protocol=7&client=glitz&batch=1&recover=1${was}`;
+    return this.routeUrl(
+      `/app/${app}?protocol=7&client=glitz&batch=1&recover=1${was}`,
+      "ws",
+    );
   }
 
   #isRetrying(): boolean {
@@ -1249,61 +1315,55 @@ export class Connection extends Emitter<ConnectionEvents> {
   /** Starts an attempt, in place of the current socket and plan. */
   #openSocket(): void {
     this.#dropSocket();
-    if (typeof WebSocket === "undefined") {
-      this.#transition("failed");
-      throw new Error("Cannot connect: no WebSocket");
-    }
     this.#watchNetwork("addEventListener");
-    if (this.#transports[this.#transportIndex] !== "ws") {
-      this.#openHttp();
-      return;
-    }
-    let socket: WebSocket;
+    const isWs = this.#transports[this.#transportIndex] === "ws";
+    // Stands for HTTP while that is loaded.
+    let socket: Socket = { send() {}, close() {} };
     try {
-      socket = new WebSocket(this.#url());
+      if (isWs) {
+        const rival = socket = new WebSocket(this.#url());
+        if (this.#transports[1]) {
+          this.#schedule(
+            this.#useTLS ? TLS_PATIENCE_MS : PATIENCE_MS,
+            () => this.#openHttp(rival),
+          );
+        } else {
+          this.#scheduleDeadline();
+        }
+      }
     } catch (error) {
-      // The URL is malformed. Handlers can be bound before this is reported.
-      this.#listen({ send() {}, close() {} });
-      return this.#schedule(
+      // The URL is malformed, or there is no WebSocket. Handlers can be bound before
+      // this is reported.
+      this.#schedule(
         0,
         () => this.#handleClose(ABNORMAL_CLOSURE, String(error)),
       );
     }
-    if (this.#transports[1]) {
-      this.#schedule(
-        this.#useTLS ? TLS_PATIENCE_MS : PATIENCE_MS,
-        () => this.#openHttp(socket),
-      );
-    } else {
-      this.#scheduleDeadline();
-    }
     this.#listen(socket);
+    // A handler may have disconnected.
+    if (!isWs && socket === this.#socket) this.#openHttp();
   }
 
   /** Connects over HTTP, after loading it, beside a WebSocket that takes long. */
   async #openHttp(rival?: WebSocket): Promise<void> {
     this.#scheduleDeadline();
-    const pending: Socket = rival ?? { send() {}, close() {} };
+    const socket = this.#socket;
     if (rival) this.#transportIndex = 1;
-    else this.#listen(pending);
     try {
       const { HttpRace } = await loadLazy();
       // Meanwhile the attempt may have been given up, or have succeeded.
-      if (pending !== this.#socket || this.#socketId) return;
+      if (socket !== this.#socket || this.#socketId) return;
       this.#listen(
-        new HttpRace({
-          transports: this.#transports,
-          first: this.#transportIndex,
-          url: () => this.#url(),
-          options: this.#owner,
-          onSwitch: this.#switchTo,
-          rival,
-        }),
+        // Without an object of names: each name counts in the first script.
+        new HttpRace(
+          ...[this.#transports, this.#transportIndex] as const,
+          ...[() => this.#url(), this.#owner, this.#switchTo, rival] as const,
+        ),
       );
     } catch (error) {
       // WebSocket may still open.
       if (rival) return;
-      pending.onclose?.({ code: ABNORMAL_CLOSURE, reason: String(error) });
+      socket?.onclose?.({ code: ABNORMAL_CLOSURE, reason: String(error) });
     }
   }
 
@@ -1390,7 +1450,6 @@ export class Connection extends Emitter<ConnectionEvents> {
       this.#activityTimeoutMs = activity_timeout > 0
         ? Math.min(activityTimeout, activity_timeout * 1000)
         : activityTimeout;
-      this.#connectedAt = Date.now();
       this.#transportIndex = this.#transports.indexOf(
         socket?.transport ?? "ws",
       );
@@ -1445,11 +1504,10 @@ export class Connection extends Emitter<ConnectionEvents> {
     const wasConnected = this.#state === "connected";
     // A server that refuses was reached: the transport works.
     const isBlocked = !wasConnected && code < 4000;
-    const isMidway = isBlocked && !!this.#transports[1] &&
-      this.#transports[this.#transportIndex] === "ws";
+    const isMidway = isBlocked &&
+      this.#transports[this.#transportIndex] === "ws" && !!this.#transports[1];
     if (isBlocked) this.#transportIndex = isMidway ? 1 : 0;
-    const isStable = code < 4000 || Date.now() - this.#connectedAt >= STABLE_MS;
-    if (wasConnected && isStable) this.#failures = 0;
+    if (wasConnected && code < 4000) this.#failures = 0;
     const isAsked = code === 4000 || code >= 4200;
     const delayMs =
       isMidway || this.#isDoubtful || (isAsked && this.#failures === 0)
@@ -1858,8 +1916,6 @@ export class Members<Info = any> {
 
 /** A channel whose events the server cannot read. */
 class EncryptedChannel extends Channel {
-  #decryptor: Decryptor<Frame> | undefined;
-
   override trigger(event: string, _data?: unknown): never {
     throw failure(
       `Cannot trigger "${event}": client events are not encrypted`,
@@ -1867,27 +1923,15 @@ class EncryptedChannel extends Channel {
     );
   }
 
-  /** Passes on events of the protocol, and decrypts all other events. */
+  /** Handles events of the protocol alone, until the secret decrypts the others. */
   override handleEvent(frame: Frame): void {
     if (isProtocol(frame.event)) super.handleEvent(frame);
-    else this.#decryptor?.take(frame);
-  }
-
-  override disconnect(): void {
-    super.disconnect();
-    this.#decryptor?.reset();
   }
 
   /** Loads the decryptor and gives it the secret. */
   protected override async acceptAuth(answer: ChannelAuth): Promise<void> {
-    const module = await loadLazy();
-    this.#decryptor ??= new module.Decryptor({
-      channel: this,
-      emit: (frame) => super.handleEvent(frame),
-      authorize: () => this.getAuth(),
-      log,
-    });
-    this.#decryptor.accept(answer);
+    const { decrypt } = await loadLazy();
+    decrypt(this, answer, () => this.getAuth(), log);
   }
 }
 
@@ -2121,7 +2165,7 @@ async function askAuth<
   options: Endpoint<Params, Answer>,
   names: string[] = [],
 ): Promise<Answer> {
-  const { endpoint, signal, paramsProvider } = options;
+  const { endpoint, credentials, signal, paramsProvider } = options;
   const { socketId, channelName }: UserAuthRequest & Partial<AuthRequest> =
     request;
   const body = new URLSearchParams(
@@ -2139,11 +2183,13 @@ async function askAuth<
   const headers = { ...options.headers, ...options.headersProvider?.() };
   let status = 0;
   try {
-    // Without `credentials` cookies go to the page's own origin only.
     const response = await fetch(endpoint, {
       method: "POST",
       headers,
       body,
+      // Without it cookies go to the page's own origin only.
+      // Undefined is allowed, although the type of `fetch` says otherwise.
+      credentials: credentials!,
       signal,
     });
     const text = await response.text();

@@ -44,6 +44,7 @@ import {
   Listeners,
   open,
   optionsFor,
+  RealServer,
   reconnect,
   record,
   Server,
@@ -251,13 +252,16 @@ Deno.test("Pusher without a transport is failed", () => {
   }
 });
 
-Deno.test("Pusher says so where the runtime has no WebSocket", () => {
+Deno.test("Pusher uses HTTP where the runtime has no WebSocket, and says so", async () => {
+  await using server = new RealServer();
   const { WebSocket } = globalThis;
   // deno-lint-ignore no-explicit-any -- older runtimes are like this
-  (globalThis as any).WebSocket = undefined;
+  delete (globalThis as any).WebSocket;
   try {
-    const make = () => new Pusher("app-key", { wsHost: "127.0.0.1" });
-    assertThrows(make, Error, "no WebSocket");
+    using client = await server.connect();
+    assertEquals(client.pusher.connection.transport.name, "xhr_streaming");
+    const [error] = client.dataOf("error") as ConnectionError[];
+    assertStringIncludes(JSON.stringify(error), "WebSocket is not defined");
   } finally {
     globalThis.WebSocket = WebSocket;
   }
@@ -357,7 +361,7 @@ Deno.test("preset() connects when it is first used, and not before", async () =>
   using time = new FakeTime();
   using listeners = new Listeners();
   await using server = new Server();
-  const config = { key: "app-key", host: "unused.example", path: "/x" };
+  const config = { key: "app-key", host: "unused.example/x" };
   for (
     const use of [
       (pusher: Pusher) => pusher.subscribe("a"),
@@ -383,45 +387,55 @@ Deno.test("preset() connects when it is first used, and not before", async () =>
   assertEquals(unused.connection.state, "disconnected");
 });
 
-Deno.test("preset() finds the server by the script's URL, else by host and page", () => {
-  const config = { key: "app-key", host: "host.example:8080", path: "/x" };
-  const server = (page?: string, scriptUrl?: string) => {
-    const pusher = atPage(page, () => preset(config, scriptUrl));
-    const { wsHost, wsPort, wssPort, useTLS } = pusher.config;
+Deno.test("preset() connects to where the script came from, else to host and page", () => {
+  const config = { key: "app-key", host: "host.example:8080/x" };
+  const server = (page?: string, script?: string) => {
+    const pusher = atPage(page, () => preset(config, script));
+    const { wsHost, wsPort, wssPort, wsPath, useTLS } = pusher.config;
     const { channelAuthorization, userAuthentication } = pusher.options;
-    const { endpoint } = channelAuthorization!;
-    assertEquals(
-      userAuthentication?.endpoint,
-      endpoint?.replace(/auth$/, "user-auth"),
-    );
     // With several apps the server may not know whose socket it is.
     for (const { params } of [channelAuthorization!, userAuthentication!]) {
       assertEquals(params, { app_key: "app-key" });
     }
-    return [wsHost, useTLS ? wssPort : wsPort, useTLS, endpoint];
+    return [wsHost, useTLS ? wssPort : wsPort, wsPath, useTLS];
   };
-  assertEquals(server(undefined, "https://cdn.example/x/pusher.js"), [
-    "cdn.example",
-    443,
-    true,
-    "https://cdn.example/x/pusher/auth",
-  ]);
-  assertEquals(
-    server("http://page.example", "http://cdn.example:81/pusher.js"),
+  const cases: [page: string | undefined, script: string, server: unknown[]][] =
     [
-      "cdn.example",
-      81,
-      false,
-      "http://cdn.example:81/x/pusher/auth",
-    ],
-  );
-  for (const scriptUrl of [undefined, "blob:https://a.example/1", ""]) {
-    assertEquals(server("https://page.example", scriptUrl).slice(0, 3), [
+      [undefined, "https://a.example/x/pusher.js", [443, "/x", true]],
+      ["http://p.example", "http://a.example:81/pusher.js", [81, "", false]],
+      [undefined, "http://a.example/a/b/pusher.mjs?v=1", [80, "/a/b", false]],
+      [undefined, "https://a.example/y/pusher.js?/x/pusher.js#", [
+        ...[443, "/y", true],
+      ]],
+      // As stacks of Chromium and Firefox say it.
+      [undefined, "Error\n    at http://a.example/x/pusher.js:1:9\n    at b", [
+        ...[80, "/x", false],
+      ]],
+      [undefined, "f@http://a.example/x/pusher.js?full:1:9\n", [
+        ...[80, "/x", false],
+      ]],
+      // A page with TLS opens nothing without.
+      ["https://p.example", "http://a.example/pusher.js", [443, "", true]],
+    ];
+  for (const [page, script, found] of cases) {
+    assertEquals(server(page, script), ["a.example", ...found], script);
+  }
+  for (
+    const script of [
+      undefined,
+      "",
+      "blob:https://a.example/1",
+      "https://a.example/assets/app.js",
+      "file:///pusher.mjs",
+    ]
+  ) {
+    assertEquals(server("https://page.example", script), [
       "host.example",
       8080,
+      "/x",
       true,
     ]);
-    assertEquals(server(undefined, scriptUrl)[2], false);
+    assertEquals(server(undefined, script).at(-1), false);
   }
 });
 
@@ -430,7 +444,7 @@ Deno.test("preset() returns the instance of an earlier script for the same app a
   const evaluate: () => typeof preset = new Function(
     `"use strict";${CLIENT_BUNDLE} return preset;`,
   ) as never;
-  const config = { key: "again", host: "unused.example", path: "/x" };
+  const config = { key: "again", host: "unused.example/x" };
   const url = server.url("/x/pusher.js");
   const first = evaluate()(config, url);
   assertStrictEquals(evaluate()(config, url), first);
@@ -447,7 +461,7 @@ Deno.test("preset() returns the instance of an earlier script for the same app a
   // Another app, path or host has an instance of its own, and so has the program.
   const others = [
     evaluate()({ ...config, key: "other" }, url),
-    evaluate()({ ...config, path: "/y" }, url),
+    evaluate()(config, server.url("/y/pusher.js")),
     evaluate()(config, "http://other.example/x/pusher.js"),
   ];
   assertEquals(new Set([first, ...others]).size, 4);
@@ -473,7 +487,7 @@ Deno.test("CLIENT_BUNDLE declares Pusher and preset, and they work", async () =>
     return { Pusher, preset };`);
   const script: { Pusher: typeof Pusher; preset: typeof preset } = run();
   await using server = new Server();
-  const config = { key: "app-key", host: "unused.example", path: "" };
+  const config = { key: "app-key", host: "unused.example" };
   const pusher = script.preset(config, server.url("/pusher.js"));
   assertInstanceOf(pusher, script.Pusher);
   const created = heard(pusher.subscribe("messages"), "create");
@@ -1185,9 +1199,9 @@ Deno.test("pusher:signin_error has the error of the program's function, or statu
     user.signin();
     assertEquals(await refused, { type: "AuthError", error });
   }
-  // Without a page the relative URL of the endpoint is invalid.
-  using withoutPage = await open(server);
-  const { user: lastUser } = withoutPage.client.pusher;
+  const nowhere = { endpoint: "http://127.0.0.1:1/" };
+  using connection = await open(server, { userAuthentication: nowhere });
+  const { user: lastUser } = connection.client.pusher;
   const failed = heard(lastUser, "pusher:signin_error");
   lastUser.signin();
   assertEquals((await failed).status, 0);

@@ -830,13 +830,14 @@ function findRoute(
     const key = decodePart(second);
     return () => serveSocket(server, request, key);
   }
+  // Our client asks beside the route that it connects to.
+  if (first === "pusher" && more.length <= 1) {
+    return findAuthRoute(server, request, second, more[0]);
+  }
   if (sessionId !== null) return null;
   if (first === "apps" && second) {
     const appId = decodePart(second);
     return () => serveApi(server, request, url, appId, more);
-  }
-  if (first === "pusher" && more.length <= 1) {
-    return findAuthRoute(server, request, second, more[0]);
   }
   if (path === "/pusher.js" || path === "/pusher.mjs") {
     const { defaultApp: { key }, path: prefix } = server;

@@ -8,6 +8,9 @@
 /** Number of events of a channel that may wait for a new secret. */
 const MAX_HELD_EVENTS = 1_000;
 
+/** Names of events of the protocol, which are not encrypted. */
+const PROTOCOL_NAME = /^pusher(_internal)?:/;
+
 /** The part of `tweetnacl` that encrypted channels need. */
 export interface Nacl {
   /** XSalsa20-Poly1305. */
@@ -27,6 +30,9 @@ export interface Nacl {
 
 /** The part of a frame that matters here. */
 interface EncryptedFrame {
+  event: string;
+  /** The sending member. */
+  user_id?: string;
   /** `ciphertext` and `nonce`, unless the peer sends something else. */
   // deno-lint-ignore no-explicit-any -- peers send any JSON
   data?: any;
@@ -35,8 +41,8 @@ interface EncryptedFrame {
 }
 
 /** An event that the secret did not decrypt, and the epoch of its history. */
-interface Held<Frame> {
-  frame: Frame;
+interface Held {
+  frame: EncryptedFrame;
   epoch: string | undefined;
 }
 
@@ -48,33 +54,66 @@ interface EncryptedChannel {
     readonly options: { nacl?: Nacl };
     readonly positions: Map<string, { epoch: string; offset: number }>;
   };
+  emit(event: string, data: unknown, metadata: { user_id?: string }): unknown;
+  handleEvent(frame: EncryptedFrame): void;
+  disconnect(): void;
 }
 
-/** What a channel provides for its {@linkcode Decryptor}. */
-export interface DecryptorOwner<Frame> {
-  /** The channel. */
-  channel: EncryptedChannel;
-  /** Passes a decrypted event to the handlers. */
-  emit(frame: Frame): void;
-  /** Gets an authorization, whose secret goes to {@linkcode Decryptor.accept}. */
-  authorize(): Promise<unknown>;
-  /** Logs a message. */
-  log(...message: unknown[]): void;
+/** Logs a message. */
+type Log = (...message: unknown[]) => void;
+
+const decryptors = new WeakMap<EncryptedChannel, Decryptor>();
+
+/**
+ * Takes the secret of an authorization. With the first secret the channel begins to
+ * decrypt its events.
+ *
+ * @param authorize Gets another authorization, and passes it to this function.
+ * @throws {TypeError} if there is no secret.
+ */
+export function decrypt(
+  channel: EncryptedChannel,
+  answer: { shared_secret?: string },
+  authorize: () => Promise<unknown>,
+  log: Log,
+): void {
+  let decryptor = decryptors.get(channel);
+  if (!decryptor) {
+    decryptor = new Decryptor(channel, authorize, log);
+    decryptors.set(channel, decryptor);
+  }
+  decryptor.accept(answer);
 }
 
-/** Decrypts the events of one encrypted channel. */
-export class Decryptor<Frame extends EncryptedFrame> {
-  readonly #owner: DecryptorOwner<Frame>;
+/** Decrypts the events of one encrypted channel, in place of methods of the channel. */
+class Decryptor {
+  readonly #channel: EncryptedChannel;
+  readonly #authorize: () => Promise<unknown>;
+  readonly #log: Log;
   readonly #secretbox: Nacl["secretbox"];
   #secret: Uint8Array = new Uint8Array();
   /** Events that wait for a new secret, which has been asked for. */
-  #held: Held<Frame>[] = [];
+  #held: Held[] = [];
 
-  /** Made by the channel when it first gets a secret. */
-  constructor(owner: DecryptorOwner<Frame>) {
-    this.#owner = owner;
+  constructor(
+    channel: EncryptedChannel,
+    authorize: () => Promise<unknown>,
+    log: Log,
+  ) {
+    this.#channel = channel;
+    this.#authorize = authorize;
+    this.#log = log;
     // The client creates no encrypted channel without `nacl`.
-    this.#secretbox = owner.channel.pusher.options.nacl!.secretbox;
+    this.#secretbox = channel.pusher.options.nacl!.secretbox;
+    const { handleEvent, disconnect } = channel;
+    channel.handleEvent = (frame) => {
+      if (PROTOCOL_NAME.test(frame.event)) handleEvent.call(channel, frame);
+      else this.#take(frame);
+    };
+    channel.disconnect = () => {
+      disconnect.call(channel);
+      this.#reset();
+    };
   }
 
   /**
@@ -86,7 +125,7 @@ export class Decryptor<Frame extends EncryptedFrame> {
     try {
       this.#secret = decodeBase64(shared_secret, this.#secretbox.keyLength);
     } catch (cause) {
-      const { name } = this.#owner.channel;
+      const { name } = this.#channel;
       throw new TypeError(
         `Cannot subscribe to "${name}": no shared_secret in answer`,
         { cause },
@@ -95,13 +134,13 @@ export class Decryptor<Frame extends EncryptedFrame> {
   }
 
   /** Decrypts an event, if necessary with a new secret. */
-  take(frame: Frame): void {
+  #take(frame: EncryptedFrame): void {
     if (!this.#emitDecrypted(frame)) this.#retry(frame);
   }
 
   /** Drops the events that wait for a secret, when the connection is lost. */
-  reset(): void {
-    const { name, pusher: { positions } } = this.#owner.channel;
+  #reset(): void {
+    const { name, pusher: { positions } } = this.#channel;
     const position = positions.get(name);
     const first = this.#held.find(({ frame, epoch }) =>
       frame.offset !== undefined && epoch === position?.epoch
@@ -117,8 +156,8 @@ export class Decryptor<Frame extends EncryptedFrame> {
    * Accepts data with `ciphertext` and `nonce`, and drops any other event. Returns
    * false if the event needs another secret.
    */
-  #emitDecrypted(frame: Frame): boolean {
-    const { data } = frame;
+  #emitDecrypted(frame: EncryptedFrame): boolean {
+    const { event, data, user_id } = frame;
     const { nonceLength, overheadLength } = this.#secretbox;
     try {
       const content = this.#secretbox.open(
@@ -128,7 +167,8 @@ export class Decryptor<Frame extends EncryptedFrame> {
       );
       if (!content) return false;
       const text = new TextDecoder().decode(content);
-      this.#owner.emit({ ...frame, data: decodeJson(text) });
+      const metadata = user_id === undefined ? {} : { user_id };
+      this.#channel.emit(event, decodeJson(text), metadata);
     } catch (error) {
       this.#drop(error);
     }
@@ -136,13 +176,13 @@ export class Decryptor<Frame extends EncryptedFrame> {
   }
 
   /** Tries an event once more with a new secret. Waiting events stay in order. */
-  async #retry(frame: Frame): Promise<void> {
+  async #retry(frame: EncryptedFrame): Promise<void> {
     const held = this.#held;
-    const { channel, authorize, log } = this.#owner;
+    const channel = this.#channel;
     const epoch = channel.pusher.positions.get(channel.name)?.epoch;
     if (held.length < MAX_HELD_EVENTS) held.push({ frame, epoch });
     if (held.length > 1) return;
-    await authorize().catch((error) => log(String(error)));
+    await this.#authorize().catch((error) => this.#log(String(error)));
     if (held !== this.#held) return;
     for (const waiting of held.splice(0)) {
       // The handler of an earlier event may have unsubscribed.
@@ -153,8 +193,7 @@ export class Decryptor<Frame extends EncryptedFrame> {
   }
 
   #drop(reason: unknown): void {
-    const { channel, log } = this.#owner;
-    log("Event dropped", channel.name, String(reason));
+    this.#log("Event dropped", this.#channel.name, String(reason));
   }
 }
 

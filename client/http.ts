@@ -14,6 +14,9 @@ import { Tab } from "./tabs.ts";
 /** The transports over HTTP. */
 export type HttpTransport = "xhr_streaming" | "xhr_polling";
 
+/** All transports. */
+export type Transport = "ws" | HttpTransport;
+
 /** The part of a `WebSocket` that a connection needs, whatever carries it. */
 export interface Socket {
   /** Receives each message, as `data`. */
@@ -103,22 +106,6 @@ const PAUSED = -1;
 // that the server greets wins. The server never learns of the others more than that
 // they came and went: they subscribe to nothing.
 
-/** The transports of an attempt, and where they go. */
-export interface RaceInit {
-  /** The transports that the client may use, WebSocket included. */
-  transports: readonly ("ws" | HttpTransport)[];
-  /** Index of the transport that starts. */
-  first: number;
-  /** The URL for WebSocket, now or at the next probe. */
-  url: () => string;
-  /** The address of HTTP where it differs. */
-  options: HttpOptions;
-  /** Takes over when WebSocket opens. */
-  onSwitch: Switch;
-  /** A WebSocket that is being opened, and may still win. */
-  rival?: WebSocket | undefined;
-}
-
 /**
  * A connection over the first transport that is greeted, in the shape of a
  * `WebSocket`. A transport starts when the one before it has failed or takes long.
@@ -129,18 +116,42 @@ export class HttpRace implements Socket {
   onclose: Required<Socket>["onclose"] = null;
   transport: HttpTransport | undefined;
 
-  readonly #init: RaceInit;
-  readonly #waiting: RaceInit["transports"][number][];
+  readonly #waiting: Transport[];
+  readonly #start: (transport: HttpTransport) => HttpSocket;
+  readonly #rival: WebSocket | undefined;
+  readonly #onSwitch: Switch;
   /** The transports that may still win; in the end the winner alone. */
   readonly #running = new Set<Socket>();
   #timer: ReturnType<typeof setTimeout> | undefined;
   #tab: Tab | undefined;
 
-  /** Starts with the first transport. */
-  constructor(init: RaceInit) {
-    this.#init = init;
-    this.#waiting = init.transports.slice(init.first);
-    const { rival } = init;
+  /**
+   * Starts with one of the transports.
+   *
+   * @param transports The transports that the client may use.
+   * @param first Index of the transport that starts; not of WebSocket, which may
+   * have started before.
+   * @param url The URL for WebSocket, now or at the next probe.
+   * @param options The address of HTTP where it differs.
+   * @param onSwitch Takes over when WebSocket opens.
+   * @param rival A WebSocket that is being opened, and may still win.
+   */
+  constructor(
+    transports: readonly Transport[],
+    first: number,
+    url: () => string,
+    options: HttpOptions,
+    onSwitch: Switch,
+    rival?: WebSocket,
+  ) {
+    this.#waiting = transports.slice(first);
+    // Older runtimes have no WebSocket.
+    const canProbe = transports[0] === "ws" && "WebSocket" in globalThis;
+    const probing = canProbe ? onSwitch : null;
+    this.#start = (transport) =>
+      new HttpSocket(transport, url, options, probing);
+    this.#onSwitch = onSwitch;
+    this.#rival = rival;
     if (rival) this.#admit(rival, ({ data }) => this.#leaveTo(rival, data));
     this.#startNext();
   }
@@ -163,7 +174,7 @@ export class HttpRace implements Socket {
     socket.onmessage = onmessage;
     socket.onclose = ({ code, reason }) => {
       this.#running.delete(socket);
-      if (socket !== this.#init.rival) this.#startNext();
+      if (socket !== this.#rival) this.#startNext();
       // A server that refuses has decided the race.
       const isOver = code >= 4000 || this.#running.size === 0;
       if (!isOver) return;
@@ -177,14 +188,7 @@ export class HttpRace implements Socket {
     const transport = this.#waiting.shift();
     // WebSocket comes first, and the race begins after it.
     if (!transport || transport === "ws") return;
-    const { url, options, transports, onSwitch } = this.#init;
-    const isProbing = transports[0] === "ws";
-    const socket = new HttpSocket(
-      transport,
-      url,
-      options,
-      isProbing ? onSwitch : null,
-    );
+    const socket = this.#start(transport);
     this.#admit(socket, (event) => {
       if (!this.transport) {
         this.#keepOnly(socket);
@@ -212,7 +216,7 @@ export class HttpRace implements Socket {
   #leaveTo(rival: WebSocket, greeting: string): void {
     this.#running.delete(rival);
     rival.onmessage = rival.onclose = null;
-    this.#init.onSwitch(rival, greeting);
+    this.#onSwitch(rival, greeting);
   }
 
   /** Closes all other sockets, and starts no more. */

@@ -4,5 +4,5 @@
  *
  * @module
  */
-export { Decryptor } from "./encrypted.ts";
+export { decrypt } from "./encrypted.ts";
 export { HttpRace } from "./http.ts";

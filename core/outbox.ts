@@ -149,8 +149,9 @@ export class Outbox implements ReplayReader {
 
   /**
    * The extensions that the client gets, of those that it asked for. And, for a client
-   * that asked for any: `auth` and `user-auth` if these endpoints answer its page,
-   * `credentials` if they take cookies from a page of another origin.
+   * that asked for any: the auth endpoints that answer its page, `auth` if they
+   * authorize several channels together, and `credentials` if they take cookies from
+   * a page of another origin.
    */
   grants(
     { authorize, authenticate }: {
@@ -164,8 +165,9 @@ export class Outbox implements ReplayReader {
     const list = Object.entries({
       batch,
       recover,
-      auth: page !== false && authorize !== undefined,
-      "user-auth": page !== false && authenticate !== undefined,
+      auth: authorize !== undefined,
+      "/pusher/auth": page !== false && authorize !== undefined,
+      "/pusher/user-auth": page !== false && authenticate !== undefined,
       credentials: page === "listed",
     });
     return { extensions: list.filter(([, is]) => is).map(([name]) => name) };

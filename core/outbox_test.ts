@@ -231,10 +231,13 @@ Deno.test("grants lists the extensions that a client asked for, and nothing for 
   ][] = [
     [true, false, {}, "own", "batch"],
     [false, true, {}, "any", "recover"],
-    [true, true, { authorize }, "own", "batch recover auth"],
-    [true, false, { authenticate }, "any", "batch user-auth"],
-    [true, false, both, "listed", "batch auth user-auth credentials"],
-    [true, false, both, false, "batch"],
+    [true, true, { authorize }, "own", "batch recover auth /pusher/auth"],
+    [true, false, { authenticate }, "any", "batch /pusher/user-auth"],
+    [
+      ...[true, false, both, "listed"] as const,
+      "batch auth /pusher/auth /pusher/user-auth credentials",
+    ],
+    [true, false, both, false, "batch auth"],
   ];
   for (const [batch, recover, server, page, list] of cases) {
     const { outbox } = new Bench({ batch, recover });

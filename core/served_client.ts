@@ -21,17 +21,22 @@ import { escapeUnit, serveScript } from "./http.ts";
  */
 export function serveClient(
   request: Request,
-  config: { key: string; host: string; path: string },
+  { key, host, path }: { key: string; host: string; path: string },
   asModule: boolean,
 ): Response {
   // The client names the host: nothing of it may end the string or the element.
-  const json = JSON.stringify(config).replace(/[<>\u2028\u2029]/g, escapeUnit);
+  const json = JSON.stringify({ key, host: host + path }).replace(
+    /[<>\u2028\u2029]/g,
+    escapeUnit,
+  );
   const isFull = new URL(request.url).searchParams.has("full");
   const rest = isFull ? `,${CLIENT_FALLBACK_BUNDLE}` : "";
   // The class is that of the instance, which may be of an earlier script.
+  // The stack has the URL of the script: also in workers, and no element of the page
+  // can give another URL, as with `document.currentScript`.
   const script = asModule
     ? `${CLIENT_BUNDLE}export const pusher=preset(${json},import.meta.url${rest});const Served=pusher.constructor;export{Served as Pusher,Served as default};`
-    : `(()=>{${CLIENT_BUNDLE}globalThis.Pusher=(globalThis.pusher=preset(${json},globalThis.document?.currentScript?.src${rest})).constructor})();`;
+    : `(()=>{${CLIENT_BUNDLE}globalThis.Pusher=(globalThis.pusher=preset(${json},Error().stack${rest})).constructor})();`;
   const restTag = isFull ? CLIENT_FALLBACK_ETAG : "";
   const variant = createHash("sha256").update(`${asModule}${restTag}${json}`)
     .digest("hex").slice(0, 16);

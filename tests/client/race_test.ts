@@ -234,8 +234,9 @@ Deno.test("a delay that an outage has left is not carried over to other transpor
   // The network is back, and WebSocket is blocked.
   server.onRequest = onRequest;
   const announced = client.dataOf("connecting_in").length;
+  const failed = client.heard("error");
   time.tick(30_000);
-  await until(() => client.dataOf("error").length > 0);
+  await failed;
   time.tick(0);
   const streaming = await http.receive();
   streaming.answer("not found", 404);

@@ -62,11 +62,11 @@ Deno.test("connection_established names the extensions that were asked for and a
       [BATCH, {}, ["batch"]],
       [RECOVER, {}, ["recover"]],
       [BOTH, {}, ["batch", "recover"]],
-      [BOTH, { authorize }, ["auth", "batch", "recover"]],
-      [BATCH, { authorize }, ["auth", "batch"]],
+      [BOTH, { authorize }, ["/pusher/auth", "auth", "batch", "recover"]],
+      [BATCH, { authorize }, ["/pusher/auth", "auth", "batch"]],
       [BOTH, { history: {} }, ["batch", "recover"]],
       [BOTH, { history: false }, ["batch"]],
-      [BOTH, { history: false, authorize }, ["auth", "batch"]],
+      [BOTH, { history: false, authorize }, ["/pusher/auth", "auth", "batch"]],
     ] satisfies [string, PusherOptions, string[] | undefined][]
   ) {
     const label = `${query} ${JSON.stringify(options)}`;
@@ -83,7 +83,7 @@ Deno.test("connection_established names the extensions that were asked for and a
 Deno.test("extensions say whether the auth endpoints answer the client's page", async () => {
   const authorize = () => true;
   const authenticate = () => null;
-  const both = ["auth", "user-auth"];
+  const both = ["/pusher/auth", "/pusher/user-auth"];
   const listed = "https://listed.example";
   for (
     const [origin, options, granted] of [
@@ -105,7 +105,7 @@ Deno.test("extensions say whether the auth endpoints answer the client's page", 
       ...headers && { headers },
     });
     const { extensions } = dataOf(await client.established());
-    assertEquals(extensions, ["batch", ...granted], `${origin}`);
+    assertEquals(extensions, ["batch", "auth", ...granted], `${origin}`);
   }
 });
 

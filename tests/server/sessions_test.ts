@@ -143,8 +143,7 @@ Deno.test("what is no route of a session is left to others", async () => {
       "/app/",
       "/app/app-key/more",
       "/apps/app-id/channels",
-      "/pusher/auth",
-      "/pusher/user-auth",
+      "/pusher/auth/app-key/more",
       "/pusher.js",
       "/pusher.mjs",
       path,
@@ -153,6 +152,12 @@ Deno.test("what is no route of a session is left to others", async () => {
   ) {
     const response = await fetch(server.url + path + route);
     assertEquals(await response.text(), "mine", route);
+  }
+  // A client that has the path of a session asks for them there, too.
+  for (const route of ["/pusher/auth", "/pusher/user-auth"]) {
+    const url = server.url + path + route;
+    const response = await fetch(url, { method: "POST" });
+    assertEquals(response.status, 400, await response.text());
   }
   const plain = await fetch(`${server.url}/app/app-key`);
   const known = await fetch(`${server.url}${path}/app/app-key`);

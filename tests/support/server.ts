@@ -146,7 +146,12 @@ const ERROR_CODES = new Set(
 );
 
 /** Extensions that depend on the server and the page, and not on a question. */
-const PAGE_EXTENSIONS = new Set(["auth", "user-auth", "credentials"]);
+const PAGE_EXTENSIONS = new Set([
+  "auth",
+  "/pusher/auth",
+  "/pusher/user-auth",
+  "credentials",
+]);
 
 const ESTABLISHED = "pusher:connection_established";
 const SUCCEEDED = "pusher_internal:subscription_succeeded";
