@@ -235,7 +235,8 @@ Deno.test("a delay that an outage has left is not carried over to other transpor
   server.onRequest = onRequest;
   const announced = client.dataOf("connecting_in").length;
   const failed = client.heard("error");
-  time.tick(30_000);
+  using sockets = new Sockets();
+  while (sockets.urls.length === 0) time.next();
   await failed;
   time.tick(0);
   const streaming = await http.receive();
