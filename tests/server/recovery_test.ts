@@ -813,7 +813,7 @@ recoveryTest(
 
 Deno.test("was that is nonsense does no harm", async () => {
   const lane = PLAIN;
-  await using server = serve();
+  await using server = serve({ limits: { urlLength: 100_000 } });
   const [recover] = await visit(lane, server, "news") as [Position];
   await publish(server, "news", 1);
   for (
