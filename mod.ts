@@ -123,12 +123,12 @@ import { MemoryBackplane } from "./core/memory_backplane.ts";
 import { defaultSockets, socketsWithRefused } from "./core/open_files.ts";
 import {
   type AppOptions,
-  checkOptions,
   clockOf,
   DEFAULT_HISTORY,
   defaultAppOptions,
   type PusherOptions,
   readEnvironment,
+  readOptions,
 } from "./core/options.ts";
 import {
   closeTransport,
@@ -1273,8 +1273,8 @@ class Server
   #closing: Promise<void> | null = null;
   readonly #end = new AbortController();
 
-  constructor(options: PusherOptions) {
-    checkOptions(options);
+  constructor(given: PusherOptions) {
+    const options = readOptions(given);
     const clock = clockOf(options);
     this.clock = clock;
     this.path = options.path ?? "";
@@ -1294,7 +1294,7 @@ class Server
       this.appsById.set(made.id, made);
       this.appsByKey.set(made.key, made);
     }
-    // checkOptions has made sure that `apps` is not empty.
+    // readOptions has made sure that `apps` is not empty.
     this.defaultApp = this.appsById.values().next().value!;
     this.schedule = new OutboxSchedule(clock);
     this.openings = new Openings(

@@ -86,7 +86,8 @@ export function objectOf<Options extends object>(
 
 /**
  * A copy of an options object, whose options are read once: what is used is then
- * what was checked. Anything but an object is returned as it is.
+ * what was checked. An undefined option is a missing one: as a limit, it would be
+ * none. Anything but an object is returned as it is.
  *
  * @param names Options that the object may have inherited.
  */
@@ -97,8 +98,10 @@ export function copyOptions<Options extends object>(
   if (!isObject(options)) return options;
   const given: Record<PropertyKey, unknown> = options;
   const copy: Record<PropertyKey, unknown> = {};
-  for (const name of new Set<PropertyKey>([...Object.keys(given), ...names])) {
-    if (name in given) copy[name] = given[name];
+  const known = new Set<PropertyKey>(names);
+  for (const name of new Set([...Object.keys(given), ...known])) {
+    const option = given[name];
+    if (option !== undefined || !known.has(name)) copy[name] = option;
   }
   // It has the options of `options`, and each as it was read.
   return copy as unknown as Options;

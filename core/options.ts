@@ -21,6 +21,7 @@ import {
   checkNothing,
   checkPath,
   checkSecret,
+  copyOptions,
   fail,
   type Field,
   having,
@@ -31,6 +32,7 @@ import {
 } from "./checks.ts";
 import { ORIGIN_RULE, type OriginRule } from "./http.ts";
 import { DEFAULT_LIMITS, type Limits } from "./limits.ts";
+import { isObject } from "./protocol.ts";
 import { type Clock, SYSTEM_CLOCK } from "./time.ts";
 
 /** One of several applications in {@linkcode PusherOptions.apps}. */
@@ -228,7 +230,7 @@ const LIMITS: Record<string, Check> = Object.fromEntries(
 
 const checkEncryption = having(["encrypt", "sharedSecret"], "be an Encryption");
 
-const checkApp = objectOf<AppOptions>({
+const APP_CHECKS: Record<keyof AppOptions, Check> = {
   id: checkIdentifier,
   key: checkIdentifier,
   secret: checkSecret,
@@ -238,7 +240,9 @@ const checkApp = objectOf<AppOptions>({
   encryption: checkEncryption,
   origins: checkOrigins,
   limits: objectOf({ ...LIMITS, sockets: failSockets }),
-}, ["id", "key", "secret"]);
+};
+
+const checkApp = objectOf<AppOptions>(APP_CHECKS, ["id", "key", "secret"]);
 
 const checkHistoryFields = objectOf<History>({
   events: checkLimit,
@@ -247,7 +251,7 @@ const checkHistoryFields = objectOf<History>({
   sessions: checkLimit,
 });
 
-const checkAll = objectOf<PusherOptions>({
+const CHECKS: Record<keyof PusherOptions, Check> = {
   appId: checkIdentifier,
   key: checkIdentifier,
   secret: checkSecret,
@@ -280,19 +284,62 @@ const checkAll = objectOf<PusherOptions>({
   encrypted: checkNothing,
   timeout: checkNothing,
   agent: checkNothing,
-});
+};
+
+const checkAll = objectOf<PusherOptions>(CHECKS);
 
 const SUBJECT = "Cannot create a Pusher";
 
-/** Throws at the first option that breaks its rule. */
-export function checkOptions(options: PusherOptions): void {
+/**
+ * Copies and checks the options. What is used later is what was checked, whatever
+ * the program does with its own objects; and an undefined option is a missing one.
+ *
+ * @throws {TypeError} At the first option that breaks its rule; a RangeError if it
+ * is a number.
+ */
+export function readOptions(given: PusherOptions): PusherOptions {
+  const options = copyWith(given, keysOf(CHECKS));
+  if (isObject(options)) {
+    const { apps, history } = options;
+    if (Array.isArray(apps)) {
+      options.apps = Array.from(
+        apps,
+        (app) => copyWith(app, keysOf(APP_CHECKS)),
+      );
+    }
+    if (isObject(history)) {
+      options.history = copyOptions(history, keysOf(DEFAULT_HISTORY));
+    }
+  }
   checkAll(options, { subject: SUBJECT, name: "" });
   const { apps, appId, key, secret } = options;
-  if (apps === undefined) return;
-  if (appId === undefined && key === undefined && secret === undefined) return;
+  if (apps === undefined) return options;
+  if (appId === undefined && key === undefined && secret === undefined) {
+    return options;
+  }
   throw new TypeError(
     `${SUBJECT}: apps excludes appId, key and secret, and both are given`,
   );
+}
+
+/** Copies the options of a server or an app, with their limits and origins. */
+function copyWith<Options extends AppOptions | PusherOptions>(
+  given: Options,
+  names: readonly (keyof Options)[],
+): Options {
+  const options = copyOptions(given, names);
+  if (!isObject(options)) return options;
+  const { limits, origins } = options;
+  if (isObject(limits)) {
+    options.limits = copyOptions(limits, keysOf(DEFAULT_LIMITS));
+  }
+  if (Array.isArray(origins)) options.origins = [...origins];
+  return options;
+}
+
+function keysOf<Key extends string>(record: Readonly<Record<Key, unknown>>) {
+  // It has these properties and no others.
+  return Object.keys(record) as Key[];
 }
 
 function checkApps(apps: unknown, field: Field): void {

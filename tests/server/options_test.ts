@@ -13,7 +13,7 @@ import {
 } from "@std/assert";
 import { within } from "../support/deadline.ts";
 import { signedRequest, TWO_APPS } from "../support/server.ts";
-import { DOCS } from "../support/wire.ts";
+import { channelAuth, DOCS } from "../support/wire.ts";
 
 const SUCCEEDED = "pusher_internal:subscription_succeeded";
 
@@ -96,6 +96,73 @@ Deno.test("Pusher refuses a wrong option by name, with the value and the rule", 
     assert(error instanceof TypeError || error instanceof RangeError, label);
     for (const part of told) assertStringIncludes(error.message, part, label);
   }
+});
+
+Deno.test("an option that is undefined has its default, also as a limit or a bound of the history", async () => {
+  // Types do not always forbid it: a program may pass on what it was not given.
+  const nothing = Object.fromEntries(
+    [...Object.keys(LIMITS), "events", "ageMs", "bytes", "sessions"]
+      .map((name) => [name, undefined]),
+  );
+  const { events, ageMs, bytes, sessions, ...limits } = nothing;
+  const history = { events, ageMs, bytes, sessions };
+  await using pusher = new Pusher(
+    { key: "k", limits, history, path: undefined } as unknown as PusherOptions,
+  );
+  const frames: string[] = [];
+  const client = pusher.open(
+    { bufferedAmount: 0, send: (frame) => frames.push(frame), close() {} },
+    "k",
+    new Request("http://localhost/app/k?protocol=7&recover=1"),
+  );
+  client.receive("x".repeat(65_537));
+  assertStringIncludes(frames.at(-1) ?? "", "the limit frameBytes is 65536");
+  const subscribe = (channel: string) => {
+    const frame = { event: "pusher:subscribe", data: { channel } };
+    client.receive(JSON.stringify(frame));
+    return frames.at(-1) ?? "";
+  };
+  assertStringIncludes(
+    subscribe("a".repeat(201)),
+    "the limit channelNameLength is 200",
+  );
+  assertStringIncludes(subscribe("news"), SUCCEEDED);
+  await pusher.trigger("news", "e", "x".repeat(1_000));
+  assert(pusher.stats().historyBytes > 1_000);
+  client.closed(1000);
+});
+
+Deno.test("a Pusher goes by its options as they were checked", async () => {
+  const rules: string[] = ["https://a.example"];
+  const app = { id: "1", key: "key", secret: "secret", origins: rules };
+  const limits = Object.create({ channelNameLength: 3 });
+  await using pusher = new Pusher({ apps: [app], limits });
+  let reads = 0;
+  await using getting = new Pusher({
+    key: "key",
+    get secret() {
+      return reads++ === 0 ? "secret" : "another";
+    },
+  });
+  app.key = "other";
+  app.secret = "other";
+  rules.push("*");
+  const { auth } = pusher.authorizeChannel("1.1", "pri");
+  assertEquals(auth, getting.authorizeChannel("1.1", "pri").auth);
+  assertEquals(
+    auth,
+    channelAuth({ id: "1", key: "key", secret: "secret" }, "1.1", "pri"),
+  );
+  // Inherited limits count, as they are checked, too.
+  assertThrows(() => pusher.trigger("news", "e", ""), RangeError, "is 3");
+  const frames: string[] = [];
+  const headers = { origin: "https://b.example" };
+  pusher.open(
+    { bufferedAmount: 0, send: (frame) => frames.push(frame), close() {} },
+    "key",
+    new Request("http://localhost/app/key?protocol=7", { headers }),
+  ).closed(1000);
+  assertStringIncludes(frames.join(), '"code":4009');
 });
 
 Deno.test("Pusher never tells the secret when it refuses an option", () => {
