@@ -881,17 +881,18 @@ export class Pusher<Events = any> extends Emitter<AllEvents<Events>> {
   /** Fills in the URL of an auth endpoint, and whether it gets cookies. */
   #endpoint<Params, Answer>(
     path: "/pusher/auth" | "/pusher/user-auth",
-    given: AuthOptions<Params, Answer> = {},
+    given?: AuthOptions<Params, Answer>,
   ): Endpoint<Params, Answer> {
     const { extensions } = this.#connection;
-    const { endpoint } = given;
+    // The option may be null, as with pusher-js.
+    const { endpoint, credentials } = given ?? {};
     // The path means nothing where there is no page.
     const isOwn = this.options.url || extensions.has(path) ||
       !pageOrigin();
     return {
       ...given,
       endpoint: endpoint || (isOwn ? this.#connection.routeUrl(path) : path),
-      credentials: given.credentials ||
+      credentials: credentials ||
         (!endpoint && extensions.has("credentials") ? "include" : undefined),
       signal: this.#requests.signal,
     };
@@ -1085,7 +1086,7 @@ const TLS_PATIENCE_MS = 2_000;
 /** Delay after the first round that failed; it doubles with each further round. */
 const RETRY_BASE_MS = 1_000;
 
-/** Longest delay. Jitter takes off up to half of every delay. */
+/** Longest delay without jitter, see {@linkcode backoffMs}. */
 const RETRY_MAX_MS = 30_000;
 
 /** After a connection that lasted this long, delays start over. */
@@ -1512,7 +1513,7 @@ export class Connection extends Emitter<ConnectionEvents> {
     const delayMs =
       isMidway || this.#isDoubtful || (isAsked && this.#failures === 0)
         ? 0
-        : backoffMs(this.#failures);
+        : backoffMs(this.#failures, code);
     if (!isMidway) this.#failures++;
     this.#isDoubtful = false;
     this.#dropSocket();
@@ -1592,10 +1593,14 @@ function protocolOf(transport: Transport, useTLS: boolean): TransportName {
   return transport === "ws" && useTLS ? "wss" : transport;
 }
 
-/** Doubles with each failure; jitter keeps clients from returning together. */
-function backoffMs(failures: number): number {
+/**
+ * Doubles with each failure; jitter keeps clients from returning together. It takes
+ * off up to half or, after a code of the server, which asks for a second or more,
+ * adds as much.
+ */
+function backoffMs(failures: number, code: number): number {
   const delayMs = Math.min(RETRY_BASE_MS * 2 ** failures, RETRY_MAX_MS);
-  return delayMs * (1 - Math.random() / 2);
+  return delayMs * (1 + Math.random() / (code < 4000 ? -2 : 2));
 }
 
 /** Reads a message from the server; null if it is no frame. */

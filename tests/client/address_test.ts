@@ -69,6 +69,24 @@ Deno.test("url is where sockets, HTTP and the auth endpoints are", async () => {
 
 // ---- Auth endpoints ---------------------------------------------------------
 
+Deno.test("without options for the auth endpoints, or with null, they are the server's", async () => {
+  await using server = new RealServer({ authorize, authenticate });
+  for (const empty of [null, undefined]) {
+    // The types leave null out; stock clients accept it.
+    const options: object = {
+      channelAuthorization: empty,
+      userAuthentication: empty,
+    };
+    using client = new Client(server, options);
+    const { pusher } = client;
+    const channel = pusher.subscribe("private-a");
+    await heard(channel, "pusher:subscription_succeeded");
+    pusher.signin();
+    await pusher.user.signinDonePromise;
+    assertEquals(pusher.user.user_data?.id, "ann");
+  }
+});
+
 Deno.test("the auth endpoints are those of the server, wherever wsHost and wsPath point", async () => {
   for (const path of ["", "/x"]) {
     await using server = new RealServer({ authorize, authenticate, path });
