@@ -7,6 +7,7 @@
 import { tmpdir } from "node:os";
 import { stripVTControlCharacters } from "node:util";
 import { BROWSERS, findBrowser } from "../tests/support/browsers.ts";
+import { findInstalled } from "../tests/support/installed.ts";
 import { findPackages, scratchLock } from "./packages.ts";
 
 /** The last line of `deno test`; where there are steps, they follow a number. */
@@ -60,9 +61,11 @@ async function denoTest(
 
 /** What the tests need, and no more. */
 function permissions(): string[] {
-  const programs = [Deno.execPath(), ...BROWSERS.map(findBrowser)].filter(
-    Boolean,
-  );
+  const programs = [
+    Deno.execPath(),
+    ...BROWSERS.map(findBrowser),
+    ...["bash", "nginx", "node", "bun"].map((name) => findInstalled(name)),
+  ].filter(Boolean);
   return [
     "--no-prompt",
     // The files of packages from npm, wherever they are cached.
@@ -75,7 +78,7 @@ function permissions(): string[] {
     "--allow-net=localhost,127.0.0.1,[::1],0.0.0.0",
     // The client, as a module that one of those servers has.
     "--allow-import=127.0.0.1",
-    // Servers as a user starts them, and the browsers.
+    // Servers as a user starts them, browsers, a proxy, and other runtimes.
     `--allow-run=${programs.join()}`,
   ];
 }

@@ -105,7 +105,7 @@ Deno.test("examples/compose.ts leaves the program its own routes", async () => {
 Deno.test("examples/compose.ts serves Pusher below /realtime", async () => {
   const script = await call("/realtime/pusher.js");
   assertEquals(script.status, 200);
-  assertStringIncludes(await script.text(), `"path":"/realtime"`);
+  assertStringIncludes(await script.text(), `"host":"localhost/realtime"`);
   const join = (cookie: string) =>
     call("/realtime/pusher/auth", {
       method: "POST",

@@ -7,6 +7,7 @@ import { assertEquals } from "@std/assert";
 import { createServer } from "node:net";
 import { DEADLINE_MS, within } from "../support/deadline.ts";
 import { clientOf, serveHttp } from "../support/fallback.ts";
+import { findInstalled } from "../support/installed.ts";
 import {
   APP,
   cleanUp,
@@ -144,21 +145,8 @@ Deno.test("a signature for an escaped path is none for the path that is escaped 
 
 // ---- nginx ------------------------------------------------------------------
 
-/** Whether nginx is installed; the last tests are left out otherwise. */
-const hasNginx = await isInstalled("nginx");
-
-async function isInstalled(program: string): Promise<boolean> {
-  try {
-    const command = new Deno.Command(program, {
-      args: ["-v"],
-      stderr: "null",
-      stdout: "null",
-    });
-    return (await command.output()).success;
-  } catch {
-    return false;
-  }
-}
+/** The path of nginx; the last tests are left out without it. */
+const NGINX = findInstalled("nginx");
 
 /** A port that is free at this moment. */
 function freePort(): Promise<number> {
@@ -192,7 +180,7 @@ http {
   server { listen 127.0.0.1:${front}; ${locations(port)} }
 }`,
   );
-  const child = new Deno.Command("nginx", {
+  const child = new Deno.Command(NGINX!, {
     args: ["-p", folder, "-e", `${folder}/error.log`, "-c", "nginx.conf"],
     stdout: "null",
     stderr: "null",
@@ -246,7 +234,7 @@ const OPTIONS: PusherOptions = { authorize: () => true, origins: [] };
 Deno.test({
   name:
     "behind nginx with the usual `Host $host` pages of the proxy are the server's own",
-  ignore: !hasNginx,
+  ignore: NGINX === null,
   async fn() {
     await using server = serve(OPTIONS);
     await using proxy = await nginx(
@@ -267,7 +255,7 @@ Deno.test({
 Deno.test({
   name:
     "behind nginx that passes a path on, or takes it off, an SDK that signs without the path is served",
-  ignore: !hasNginx,
+  ignore: NGINX === null,
   async fn() {
     for (const isKept of [true, false]) {
       await using server = serve({

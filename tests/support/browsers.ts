@@ -4,6 +4,8 @@
  * @module
  */
 
+import { findInstalled } from "./installed.ts";
+
 /** A browser that tests can run in. */
 export type BrowserName = "Chromium" | "Firefox";
 
@@ -21,20 +23,7 @@ const COMMANDS: Record<BrowserName, string[]> = {
 // The keys of an object literal are known; the type of Object.keys is not.
 export const BROWSERS = Object.keys(COMMANDS) as BrowserName[];
 
-/** The path of a browser on `PATH`, or null. */
+/** The path of a browser, or null. */
 export function findBrowser(name: BrowserName): string | null {
-  const directories = (Deno.env.get("PATH") ?? "").split(":").filter(Boolean);
-  const paths = COMMANDS[name].flatMap((command) =>
-    directories.map((directory) => `${directory}/${command}`)
-  );
-  return paths.find(isFile) ?? null;
-}
-
-function isFile(path: string): boolean {
-  try {
-    return Deno.statSync(path).isFile;
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return false;
-    throw error;
-  }
+  return findInstalled(...COMMANDS[name]);
 }

@@ -75,20 +75,6 @@ export async function strip(
   };
 }
 
-/** The path of nginx, or null. */
-export function findNginx(): string | null {
-  const directories = (Deno.env.get("PATH") ?? "").split(":");
-  const paths = [...directories, "/usr/sbin"].map((path) => `${path}/nginx`);
-  return paths.find((path) => {
-    try {
-      return Deno.statSync(path).isFile;
-    } catch (error) {
-      if (error instanceof Deno.errors.NotFound) return false;
-      throw error;
-    }
-  }) ?? null;
-}
-
 /** Starts nginx with the same task, configured as its manual says. */
 export async function stripByNginx(
   path: string,
