@@ -950,7 +950,8 @@ function resolveUrl(options: PusherOptions): PusherOptions {
 
 /**
  * Fills in defaults. An option that is empty or zero has its default, as with
- * pusher-js; a timeout that is too long for a timer is as long as possible. The address of the server is in the options, else that of the page.
+ * pusher-js; a timeout that is too long for a timer is as long as possible. The address
+ * of the server is in the options, else that of the page.
  */
 function resolveConfig(
   options: PusherOptions,
@@ -1137,13 +1138,13 @@ export interface ConnectionOwner extends PusherConfig {
  * ```
  *
  * - After a connection is lost, the next attempt follows at once if the server asks
- *   for that, else within a second. When the network or the page comes back, the
+ *   for that, else after about a second. When the network or the page comes back, the
  *   next attempt follows at once.
  * - An attempt is a round: WebSocket, then HTTP streaming and polling, without a
  *   pause. HTTP starts beside a WebSocket that takes longer than 4 seconds, 2 with
  *   TLS, and polling beside streaming after another 4; the first that the server
  *   greets wins. Only after a whole round has failed, or after a refusal, does the
- *   client wait: up to a second, and up to 30 seconds after many failures.
+ *   client wait: about a second, and up to 30 seconds after many failures.
  * - While the client uses HTTP, it probes WebSocket in the background and switches
  *   to it, by a reconnect without a pause.
  * - A browser opens few connections to a host, so of many tabs that use HTTP only some
@@ -1595,12 +1596,12 @@ function protocolOf(transport: Transport, useTLS: boolean): TransportName {
 
 /**
  * Doubles with each failure; jitter keeps clients from returning together. It takes
- * off up to half or, after a code of the server, which asks for a second or more,
- * adds as much.
+ * off up to a tenth: a client is back as soon as pusher-js. After a code of the
+ * server, which asks for a second or more, it adds up to half.
  */
 function backoffMs(failures: number, code: number): number {
   const delayMs = Math.min(RETRY_BASE_MS * 2 ** failures, RETRY_MAX_MS);
-  return delayMs * (1 + Math.random() / (code < 4000 ? -2 : 2));
+  return delayMs * (1 + Math.random() / (code < 4000 ? -10 : 2));
 }
 
 /** Reads a message from the server; null if it is no frame. */
