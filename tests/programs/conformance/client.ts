@@ -381,9 +381,7 @@ async function closeAndSee(
     const again = await script.next(`connection after ${what}`);
     const ms = Math.round(again.at - closedAt);
     const isLater = next === "later";
-    // Only these codes ask for a delay; jitter may halve the delay after others.
-    const asksForDelay = typeof code === "number" && code >= 4000;
-    const from = isLater ? asksForDelay ? AT_ONCE_MS : AT_ONCE_MS / 2 : 0;
+    const from = isLater ? AT_ONCE_MS : 0;
     const to = isLater ? LATER_MS + SLACK_MS : AT_ONCE_MS;
     hold(ms >= from && ms < to, `${what}: back after ${ms} ms, not ${next}`);
     same(again.isTls, next === "with TLS at once", `TLS after ${what}`);
