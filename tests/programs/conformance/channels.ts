@@ -543,15 +543,17 @@ const PRESENCE: Sections[number] = ["Presence channels", [
       }
       const { body } = await t.api.get(`/channels/${channel}/users`);
       same(body, { users: [{ id: "ann" }, { id: "10" }] }, "HTTP");
+      const hooks = [];
+      if (t.host.hooks) {
+        // Before the member leaves: what comes and goes at once is not reported.
+        await t.hooks.next(channel, "channel_occupied");
+        await t.hooks.next(channel, "member_added");
+        hooks.push(await t.hooks.next(channel, "member_added"));
+      }
       await ten!.close();
       same(await memberFrame(ann!, "removed"), { user_id: "10" }, "removed");
       if (!t.host.hooks) return 'always "10" (webhooks not looked at)';
-      await t.hooks.next(channel, "channel_occupied");
-      await t.hooks.next(channel, "member_added");
-      const hooks = [
-        await t.hooks.next(channel, "member_added"),
-        await t.hooks.next(channel, "member_removed"),
-      ];
+      hooks.push(await t.hooks.next(channel, "member_removed"));
       same(hooks.map(({ user_id }) => user_id), ["10", "10"], "webhooks");
       return 'always "10"';
     },
