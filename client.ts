@@ -932,19 +932,18 @@ function resolveUrl(options: PusherOptions): PusherOptions {
   const { url } = options;
   if (!url) return options;
   if (!isHttpUrl(url)) {
-    throw new TypeError(
-      `Cannot create Pusher: "url" is ${url}, and must be a URL`,
-    );
+    throw new TypeError('Cannot create Pusher: "url" is no HTTP URL');
   }
   const { hostname, port, pathname, protocol } = new URL(url);
+  // Options that are empty override nothing. Without a port it is 0, which means
+  // the default.
   return {
-    wsHost: hostname,
-    // Without a port it is 0, which means the default.
-    wsPort: Number(port),
-    wssPort: Number(port),
-    wsPath: pathname.replace(/\/$/, ""),
-    forceTLS: protocol === "https:",
     ...options,
+    wsHost: options.wsHost || hostname,
+    wsPort: options.wsPort || +port,
+    wssPort: options.wssPort || +port,
+    wsPath: options.wsPath || pathname.replace(/\/$/, ""),
+    forceTLS: options.forceTLS ?? protocol === "https:",
   };
 }
 
@@ -1358,8 +1357,12 @@ export class Connection extends Emitter<ConnectionEvents> {
       this.#listen(
         // Without an object of names: each name counts in the first script.
         new HttpRace(
-          ...[this.#transports, this.#transportIndex] as const,
-          ...[() => this.#url(), this.#owner, this.#switchTo, rival] as const,
+          this.#transports,
+          this.#transportIndex,
+          () => this.#url(),
+          this.#owner,
+          this.#switchTo,
+          rival,
         ),
       );
     } catch (error) {
@@ -2200,7 +2203,7 @@ async function askAuth<
     });
     const text = await response.text();
     status = response.status;
-    if (status !== 200) throw new Error(`status is ${status}, and must be 200`);
+    if (status !== 200) throw new Error(`status is ${status}, not 200`);
     const answer = JSON.parse(text);
     if (names.length === 0 && !isAuth(answer)) throw new TypeError(NO_AUTH);
     return answer;

@@ -44,10 +44,22 @@ Deno.test("url stands for host, ports, path and TLS, and other options override 
     ["b.example", 82, "/y", true],
   );
   assertEquals(config("https://a.example", { forceTLS: false })[1], 80);
+  for (const empty of [null, undefined, "", 0]) {
+    const names = ["wsHost", "wsPort", "wssPort", "wsPath"];
+    const options: object = Object.fromEntries(
+      names.map((name) => [name, empty]),
+    );
+    const given = config("http://a.example:81/x", options);
+    assertEquals(given, [a, 81, "/x", false]);
+  }
+  for (const forceTLS of [null, undefined]) {
+    const given = config("http://a.example:81", { forceTLS });
+    assertEquals(given, [a, 81, "", false]);
+  }
   for (
     const url of ["a.example", "localhost:8000", "/x", "ftp://a", "blob:x"]
   ) {
-    assertThrows(() => config(url), TypeError, `"url" is ${url}`);
+    assertThrows(() => config(url), TypeError, '"url" is no HTTP URL');
   }
 });
 
