@@ -235,6 +235,7 @@ import {
   type Publish,
   type Seal,
   sealWith,
+  sharedSecretOf,
 } from "./core/validation.ts";
 import { Watchlist, type WatchlistOwner } from "./core/watchlist.ts";
 
@@ -1766,7 +1767,7 @@ class App {
   ): ChannelAuth {
     const signed = this.signer.authorize(socketId, name, channelData);
     const secret = kind.encrypted
-      ? this.encryption?.sharedSecret(name)
+      ? sharedSecretOf(this.encryption, name)
       : undefined;
     return secret === undefined ? signed : { ...signed, shared_secret: secret };
   }

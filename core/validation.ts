@@ -225,6 +225,27 @@ export function sealWith(encryption: Encryption | undefined): Seal {
 }
 
 /**
+ * The secret of an encrypted channel, for those who may join it; undefined without
+ * the encryption option.
+ *
+ * @throws {TypeError} If the option returns anything but a string.
+ */
+export function sharedSecretOf(
+  encryption: Encryption | undefined,
+  channel: string,
+): string | undefined {
+  if (encryption === undefined) return undefined;
+  const secret: unknown = encryption.sharedSecret(channel);
+  if (typeof secret === "string") return secret;
+  throw new TypeError(
+    `Cannot authorize ${
+      quote(channel)
+    }: sharedSecret of the encryption option ` +
+      "did not return a string",
+  );
+}
+
+/**
  * Checks the fields of one event. Each field is read once, and the result holds only
  * what was read: what is published and encrypted is what was checked.
  *

@@ -1,4 +1,5 @@
-import { assert, assertEquals, assertFalse } from "@std/assert";
+import { assert, assertEquals, assertFalse, assertThrows } from "@std/assert";
+import type { Encryption } from "./calls.ts";
 import {
   DEFAULT_LIMITS,
   isRefusal,
@@ -22,6 +23,7 @@ import {
   parsePublish,
   type Publish,
   type Seal,
+  sharedSecretOf,
 } from "./validation.ts";
 
 const LIMITS = DEFAULT_LIMITS;
@@ -757,4 +759,23 @@ Deno.test("encodeClientData takes data of any kind, up to the limit", () => {
   const error = "Data has 10241 bytes: the limit eventDataBytes is 10240";
   assertEquals(encode("d".repeat(10_241)), error);
   assertEquals(encode(["d".repeat(10_237)]), error);
+});
+
+Deno.test("sharedSecretOf takes a string alone from the encryption option", () => {
+  const channel = "private-encrypted-a";
+  const optionOf = (secret: unknown) =>
+    ({
+      encrypt: () => "",
+      sharedSecret: () => secret,
+    }) as unknown as Encryption;
+  assertEquals(sharedSecretOf(undefined, channel), undefined);
+  assertEquals(sharedSecretOf(optionOf("c2VjcmV0"), channel), "c2VjcmV0");
+  for (const secret of [undefined, null, 7, {}, Promise.resolve("tofu")]) {
+    const { message } = assertThrows(
+      () => sharedSecretOf(optionOf(secret), channel),
+      TypeError,
+      "did not return a string",
+    );
+    assertFalse(message.includes("tofu"), message);
+  }
 });
