@@ -231,6 +231,11 @@ export interface SessionState {
   readonly formerIds: readonly string[];
   /** By channel, the last position that the client is known to have got. */
   readonly positions: ReadonlyMap<string, Position>;
+  /**
+   * Whether the session was forgotten before, and the client may still come back to
+   * channels that have no position: it has lost messages of these. @default {false}
+   */
+  readonly hasLost?: boolean;
 }
 
 /**

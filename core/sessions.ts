@@ -209,10 +209,10 @@ export class Session {
   #restore(kept: SessionState | "forgotten" | null): void {
     this.#isOwned = true;
     if (kept === null) return;
-    if (kept === "forgotten") {
+    if (kept === "forgotten" || kept.hasLost) {
       this.#lostUntil = this.#now + RETURN_MS;
-      return;
     }
+    if (kept === "forgotten") return;
     this.#formerIds = [...this.#formerIds, ...kept.formerIds]
       .slice(0, MAX_FORMER_IDS);
     this.#acknowledged = new Map(kept.positions);
@@ -349,7 +349,13 @@ export class Session {
       return store.forget(this.appId, this.id);
     }
     const positions = new Map(this.#acknowledged);
-    const state = { formerIds: this.ids, positions };
+    // A client that is cut again may not have come back to all of its channels.
+    const hasLost = this.#now < this.#lostUntil;
+    const state = {
+      formerIds: this.ids,
+      positions,
+      ...(hasLost && { hasLost }),
+    };
     return store.keep(this.appId, this.id, state, isAway);
   }
 

@@ -523,6 +523,24 @@ Deno.test("a client whose session was forgotten has lost what it asks for within
   assertEquals(session.request("c"), NO_HISTORY);
 });
 
+Deno.test("a client that is cut before it is back on all of its channels has lost the others, too", () => {
+  const { server, connection } = subscribed(new Cluster({ ageMs: 60_000 }));
+  server.disconnect(connection);
+  server.clock.pass(60_001);
+  const back = server.connect("2.2");
+  claimed(back).begin("c", at(10), true);
+  server.disconnect(back);
+  const again = server.connect("3.3");
+  const session = claimed(again);
+  const nowhere = { since: { epoch: "", offset: 0 }, rewind: 0 };
+  assertEquals(session.request("d"), nowhere);
+  // It has had the time to come back to all of them.
+  server.clock.pass(30_000);
+  assertEquals(session.request("d"), NO_HISTORY);
+  server.disconnect(again);
+  assertEquals(claimed(server.connect("4.4")).request("d"), NO_HISTORY);
+});
+
 // ---- The store --------------------------------------------------------------
 
 Deno.test("a session is kept at the end of the turn in which it changes, and a second after acknowledgements", async () => {

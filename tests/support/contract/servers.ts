@@ -195,7 +195,7 @@ export function testQueries(test: Register): void {
       assertEquals(result.cached?.message.data, `in ${app}`);
       assertEquals(
         await take(one, "0123456789abcdef", app),
-        { formerIds: [app], positions: [] },
+        { formerIds: [app], positions: [], hasLost: false },
       );
     }
     await stage.toldAll(one);

@@ -33,8 +33,9 @@ export async function take(
 /** A state in a form that can be compared. */
 export function shown(state: SessionState | "forgotten" | null): unknown {
   if (state === null || state === "forgotten") return state;
-  const { formerIds, positions } = state;
-  return { formerIds: [...formerIds], positions: [...positions].sort() };
+  const { formerIds, positions, hasLost = false } = state;
+  const sorted = [...positions].sort();
+  return { formerIds: [...formerIds], positions: sorted, hasLost };
 }
 
 /** Keeps a session. */
@@ -63,6 +64,11 @@ export function testSessions(
     assertEquals(await take(one, ID), shown(stateOf(3)));
     // It is this server's already.
     assertEquals(await take(one, ID), shown(stateOf(3)));
+    const lost = { ...stateOf(4), hasLost: true };
+    await keep(one, ID, lost, true);
+    assertEquals(await take(two, ID), shown(lost));
+    await keep(two, ID, stateOf(5), true);
+    assertEquals(await take(one, ID), shown(stateOf(5)));
     assertEquals([one.lostSessions, two.lostSessions], [[], []]);
   });
 
