@@ -14,26 +14,14 @@ export interface Program extends AsyncDisposable {
   readonly ready: RegExpExecArray;
 }
 
-/**
- * Runs Deno in the repository and waits until its output matches `ready`.
- *
- * @param openFiles How many files it may open. What it prints of that is discarded.
- */
+/** Runs Deno in the repository and waits until its output matches `ready`. */
 export async function start(
   args: string[],
   ready: RegExp,
   env: Record<string, string> = {},
-  openFiles?: number,
 ): Promise<Program> {
-  const [command, commandArgs] = openFiles === undefined
-    ? [Deno.execPath(), args]
-    : ["bash", [
-      ...["-c", `ulimit -n ${openFiles}; exec "$0" "$@"`],
-      ...[Deno.execPath(), ...args],
-    ]];
-  const child = new Deno.Command(command, {
-    args: commandArgs,
-    stderr: openFiles === undefined ? "inherit" : "null",
+  const child = new Deno.Command(Deno.execPath(), {
+    args,
     cwd: new URL("../..", import.meta.url),
     env,
     stdout: "piped",

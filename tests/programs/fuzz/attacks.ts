@@ -3,7 +3,6 @@
  *
  * @module
  */
-import { DESCRIPTORS } from "./attacks/descriptors.ts";
 import { FLAPPING } from "./attacks/flapping.ts";
 import { HALF_BODIES } from "./attacks/half_bodies.ts";
 import { LETTERS } from "./attacks/letters.ts";
@@ -11,14 +10,7 @@ import { NATIVES } from "./attacks/natives.ts";
 import { REPLAYS } from "./attacks/replays.ts";
 import type { AttackKind } from "./siege.ts";
 
-export const ATTACKS: ReadonlyMap<string, AttackKind> = new Map<
-  string,
-  AttackKind
->([
-  // Elsewhere no shell can set the limit.
-  ...(Deno.build.os === "windows"
-    ? []
-    : [["descriptors", DESCRIPTORS] as const]),
+export const ATTACKS: ReadonlyMap<string, AttackKind> = new Map([
   ["flapping", FLAPPING],
   ["half-bodies", HALF_BODIES],
   ["letters", LETTERS],
