@@ -8,9 +8,11 @@ import { Inbox, LaravelEcho, nacl, sdkFor, type StockClient } from "./stock.ts";
 import {
   channelAuth,
   dataOf,
+  DEADLINE_MS,
   type Frame,
   hmac,
   hold,
+  inTime,
   pause,
   same,
   type Socket,
@@ -28,12 +30,17 @@ const COUNTS = { "subscription-counts": true };
 
 /** Above this many subscribers, counts are told no more than … */
 const COUNT_THROTTLE_FROM = 100;
-/** … once in this time; what arrives may be a little closer together. */
+/** … once in this time, by a timer that may be a little early. */
 const COUNT_INTERVAL_MS = 5_000;
-const JITTER_MS = 300;
+const JITTER_MS = 100;
 
 /** Client events that one connection may send at once, and in a second. */
 const CLIENT_EVENT_BURST = 10;
+/** So many take less than the seconds in which all of them may be sent. */
+const CLIENT_EVENTS_TOO_MANY = 100;
+
+/** A member who has gone is reported within so many answers to pings. */
+const ANSWERS_AT_ONCE = 1_000;
 
 /** Data of an event may have this many bytes. */
 const DATA_BYTES = 10_240;
@@ -466,28 +473,33 @@ const PRESENCE: Sections[number] = ["Presence channels", [
       await ann!.next("pusher_internal:member_added");
       await tab!.leave(channel);
       same(await t.before(channel, ann!), [[]], "after the first");
-      const leftAt = performance.now();
       await bob!.close();
-      same(await memberFrame(ann!, "removed"), { user_id: "bob" }, "removed");
-      const ms = Math.round(performance.now() - leftAt);
-      hold(ms < 1000, `member_removed only after ${ms} ms`);
+      // Counted by what the server does meanwhile, as a busy machine is slow.
+      const frames: Frame[] = [];
+      for (let answers = 0; frames.length === 0; answers++) {
+        hold(answers < ANSWERS_AT_ONCE, `none after ${answers} answers`);
+        frames.push(...await ann!.framesUntilPong());
+      }
+      same(events(frames), ["pusher_internal:member_removed"], "events");
+      same(dataOf(frames[0]!), { user_id: "bob" }, "removed");
       same(await t.before(channel, ann!), [[]], "after the last");
-      return `0, then 1 after ${ms} ms`;
+      return "0, then 1 at once";
     },
   },
   {
     number: 39,
     title: "A lost TCP connection, and one gone silent: member_removed " +
       "within the liveness limit",
-    needs: { "activity-timeout": "2", "pong-timeout": "3" },
+    needs: { "activity-timeout": "2", "pong-timeout": "5" },
     isSlow: true,
     async run(t) {
       const channel = t.name("presence-");
-      const limit = t.milliseconds("activity-timeout") +
-        t.milliseconds("pong-timeout") + 2000;
+      const liveness = t.milliseconds("activity-timeout") +
+        t.milliseconds("pong-timeout");
+      const limit = liveness + DEADLINE_MS;
       const watcher = await t.open();
       await watcher.join(channel, { member: member("ann") });
-      const alive = setInterval(() => watcher.ping(), limit / 8);
+      const alive = setInterval(() => watcher.ping(), liveness / 8);
       try {
         const removed = async (user_id: string) => {
           const frames = await watcher.upTo(
@@ -757,9 +769,12 @@ const CACHE: Sections[number] = ["Cache channels", [
     async run(t) {
       const ms = t.milliseconds("cache-ttl");
       hold(ms <= 20_000, `would take ${ms} ms`);
-      const channel = t.name("cache-");
-      await t.api.publish(channel, "made", "{}");
-      same((await afterJoin(t, channel)).event, "made", "before");
+      const channel = await inTime(ms, async () => {
+        const channel = t.name("cache-");
+        await t.api.publish(channel, "made", "{}");
+        same((await afterJoin(t, channel)).event, "made", "before");
+        return channel;
+      });
       await pause(ms + 200);
       same((await afterJoin(t, channel)).event, "pusher:cache_miss", "after");
       return `gone after ${ms / 1000} s`;
@@ -850,12 +865,13 @@ const SUBSCRIPTION_COUNT: Sections[number] = ["Subscription count", [
       const seen: [count: number, at: number][] = [];
       const watching = (async () => {
         for (let wasMore = false;;) {
-          const count = await countOf(watcher, channel, 3 * COUNT_INTERVAL_MS);
+          const count = await countOf(watcher, channel);
           seen.push([count, performance.now()]);
           wasMore ||= count > final;
           if (wasMore && count === final) return;
         }
       })();
+      const startedAt = performance.now();
       for (const socket of sockets) await socket.join(channel);
       const all = sockets.length + 1;
       // The number is not the final one before some have left again.
@@ -868,8 +884,10 @@ const SUBSCRIPTION_COUNT: Sections[number] = ["Subscription count", [
       const throttled = seen.filter(([n]) => n > COUNT_THROTTLE_FROM);
       const gaps = throttled.slice(1)
         .map(([, at], n) => Math.round(at - throttled[n]![1]));
-      const least = Math.min(...gaps);
-      hold(least >= COUNT_INTERVAL_MS - JITTER_MS, `gaps of ${gaps} ms`);
+      // Those on a busy machine may be shorter than at the server, but never all.
+      const ms = Math.round(seen.at(-1)![1] - startedAt);
+      const least = gaps.length * (COUNT_INTERVAL_MS - JITTER_MS);
+      hold(least <= ms, `gaps of ${gaps} ms within ${ms} ms`);
       return `${throttled.map(([n]) => n)} with gaps of ${gaps} ms`;
     },
   },
@@ -963,23 +981,38 @@ const CLIENT: Sections[number] = ["Client events", [
   },
   {
     number: 59,
-    title: "10 at once pass, the 11th gets 4301; after 1 s they pass again",
+    title: "10 at once pass, more in a second get 4301; after 1 s they pass " +
+      "again",
     needs: CLIENT_EVENTS,
     isSlow: true,
     async run(t) {
       const channel = t.name("private-");
       const [one, two] = await pair(t, channel);
-      for (let n = 0; n <= CLIENT_EVENT_BURST; n++) {
+      const startedAt = performance.now();
+      for (let n = 0; n < CLIENT_EVENTS_TOO_MANY; n++) {
         one.trigger(channel, "client-a", n);
       }
-      await refusesEvent(one, channel);
-      const [toOne, toTwo] = await t.before(channel, one, two);
-      same(toOne, [], "further refusals");
-      same(toTwo!.length, CLIENT_EVENT_BURST, "relayed");
+      const refused = await one.framesUntilPong();
+      const [relayed] = await t.before(channel, two);
+      const seconds = (performance.now() - startedAt) / 1000;
+      for (const frame of refused) {
+        same([frame.channel, dataOf(frame).code], [channel, 4301], "refusal");
+      }
+      const count = relayed!.length;
+      same(refused.length, CLIENT_EVENTS_TOO_MANY - count, "refusals");
+      // More than that at once, if the machine is too busy to send them at once.
+      const most = Math.ceil((1 + seconds) * CLIENT_EVENT_BURST);
+      hold(count >= CLIENT_EVENT_BURST, `only ${count} relayed`);
+      hold(count <= most, `${count} relayed in ${seconds} s`);
+      hold(refused.length > 0, "none refused");
+      const sent = relayed!.map(dataOf);
+      same(sent, sent.toSorted((a, b) => a - b), "order");
       await pause(1000);
       one.trigger(channel, "client-b", {});
       await two.next("client-b");
-      return "10 relayed, 4301, then relayed again";
+      return `${count} relayed, ${
+        refused!.length
+      } times 4301, then relayed again`;
     },
   },
   {

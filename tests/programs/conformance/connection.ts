@@ -5,7 +5,17 @@
  */
 import { type Bench, Forwarder, openTcp, type Sections } from "./bench.ts";
 import { within } from "../../support/deadline.ts";
-import { dataOf, hold, same, show, traffic } from "./wire.ts";
+import {
+  dataOf,
+  DEADLINE_MS,
+  hold,
+  inTime,
+  NotHeld,
+  same,
+  show,
+  type Socket,
+  traffic,
+} from "./wire.ts";
 
 /** What a socket id looks like to the server SDKs. */
 const SOCKET_ID = /^\d+\.\d+$/;
@@ -19,10 +29,13 @@ const AT_ONCE = 50;
  * Short, so that liveness can be watched, and still longer than anything takes on
  * a busy machine.
  */
-const LIVELY = { "activity-timeout": "2", "pong-timeout": "3" };
+const LIVELY = { "activity-timeout": "2", "pong-timeout": "5" };
+
+/** So many times two sockets are pinged. */
+const PERIODS = 3;
 
 /** Beyond what is said in seconds, on a busy machine. */
-const SLACK_MS = 2_000;
+const SLACK_MS = DEADLINE_MS;
 
 /** After how long pusher-js retries where a close code does not say "now". */
 const STOCK_RETRY_MS = 1_000;
@@ -32,6 +45,21 @@ async function turnedAway(t: Bench, query: string, code: number) {
   const socket = t.dial({ query });
   await socket.error(code);
   same(await socket.closing(), code, `close code for ${query}`);
+}
+
+/** Opens a socket as soon as the server knows that another one has gone. */
+async function openOnceThereIsRoom(t: Bench): Promise<Socket> {
+  const deadline = performance.now() + DEADLINE_MS;
+  for (;;) {
+    const socket = t.dial();
+    try {
+      await socket.established();
+      return socket;
+    } catch (error) {
+      const isFull = error instanceof NotHeld && performance.now() < deadline;
+      if (!isFull) throw error;
+    }
+  }
 }
 
 /** Both releases of pusher-js with a key. */
@@ -136,7 +164,7 @@ export const CONNECTION: Sections = [["Connection", [
       const [first] = await t.openAll(limit);
       await turnedAway(t, "?protocol=7", 4004);
       await first?.close();
-      await t.open();
+      await openOnceThereIsRoom(t);
       return `${limit} fit, then 4004, then one again`;
     },
   },
@@ -222,19 +250,24 @@ export const CONNECTION: Sections = [["Connection", [
         t.api.publish(channel, "tick", "{}");
       }, activity / 4);
       const answer = async () => {
-        for (let period = 0; period < 3; period++) {
+        for (let period = 0; period < PERIODS; period++) {
           await answering!.next("pusher:ping", ms);
           answering!.send({ event: "pusher:pong", data: {} });
         }
         await answering!.silence("frames after three periods");
       };
-      const [frames] = await Promise.all([
-        receiving!.upTo("pusher:ping", ms),
-        answer(),
-      ]).finally(() => clearInterval(ticking));
-      const ticks = frames.length - 1;
-      hold(ticks > 0, "nothing was received before the ping");
-      return `open after 3 periods; pinged after ${ticks} events`;
+      // On a busy machine a first event may come after the first ping.
+      const receive = async () => {
+        for (let period = 0; period < PERIODS; period++) {
+          const ticks = (await receiving!.upTo("pusher:ping", ms)).length - 1;
+          if (ticks > 0) return ticks;
+          receiving!.send({ event: "pusher:pong", data: {} });
+        }
+        hold(false, "nothing was received before a ping");
+      };
+      const [ticks] = await Promise.all([receive(), answer()])
+        .finally(() => clearInterval(ticking));
+      return `open after ${PERIODS} periods; pinged after ${ticks} events`;
     },
   },
   {
@@ -268,25 +301,31 @@ export const CONNECTION: Sections = [["Connection", [
     title: "Shutdown: sockets close 4200; pusher-js is back at once",
     isDestructive: true,
     async run(t) {
-      const old = await t.ownProgram();
-      const network = t.use(new Forwarder(old.origin));
-      const sockets = await t.openAll(3, { origin: network.origin });
-      const clients = ([7, 8] as const).map((release) =>
-        t.stock(release, { origin: network.origin })
-      );
-      for (const { connection } of clients) await connection.data("connected");
-      network.target = new URL(t.host.origin);
-      const closedAt = performance.now();
-      const stopped = old.program[Symbol.asyncDispose]();
-      await Promise.all(
-        clients.map(({ connection }) => connection.data("connected")),
-      );
-      const ms = Math.round(performance.now() - closedAt);
-      for (const socket of sockets) {
-        same(await socket.closing(), 4200, "close code");
-      }
-      await stopped;
-      hold(ms < STOCK_RETRY_MS, `back only after ${ms} ms`);
+      const ms = await inTime(STOCK_RETRY_MS, async (watch) => {
+        const old = await t.ownProgram();
+        const network = t.use(new Forwarder(old.origin));
+        const sockets = await t.openAll(3, { origin: network.origin });
+        const clients = ([7, 8] as const).map((release) =>
+          t.stock(release, { origin: network.origin })
+        );
+        for (const { connection } of clients) {
+          await connection.data("connected");
+        }
+        network.target = new URL(t.host.origin);
+        watch.begin();
+        const closedAt = performance.now();
+        const stopped = old.program[Symbol.asyncDispose]();
+        await Promise.all(
+          clients.map(({ connection }) => connection.data("connected")),
+        );
+        watch.end();
+        const ms = Math.round(performance.now() - closedAt);
+        for (const socket of sockets) {
+          same(await socket.closing(), 4200, "close code");
+        }
+        await stopped;
+        return ms;
+      });
       return `4200 for all; pusher-js 7 and 8 back after ${ms} ms at most`;
     },
   },

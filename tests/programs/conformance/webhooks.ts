@@ -5,12 +5,12 @@
  */
 import type { Bench, Delivery, Sections } from "./bench.ts";
 import { type Sdk, sdkFor } from "./stock.ts";
-import { hmac, hold, pause, same, show } from "./wire.ts";
+import { DEADLINE_MS, hmac, hold, inTime, pause, same, show } from "./wire.ts";
 
 /** How long the end of something is held back. */
 const SETTLE_MS = 3_000;
 /** Beyond that, on a busy machine. */
-const SLACK_MS = 3_000;
+const SLACK_MS = DEADLINE_MS;
 /** After this long nothing comes any more. */
 const QUIET_MS = SETTLE_MS + 1_500;
 
@@ -101,17 +101,22 @@ export const WEBHOOKS: Sections = [["Webhooks", [
     needs: WEBHOOK,
     isSlow: true,
     async run(t) {
-      const [news, room] = [t.name(), t.name("presence-")];
       const ann = { member: { user_id: "ann" } };
-      const socket = await t.joined(news);
-      await socket.join(room, ann);
-      await takeEvents(t, news, ["channel_occupied"]);
-      await takeEvents(t, room, ["channel_occupied", "member_added"]);
-      await socket.leave(news);
-      await socket.leave(room);
-      await pause(SETTLE_MS / 3);
-      await socket.join(news);
-      await socket.join(room, ann);
+      const socket = await t.open();
+      const [news, room] = await inTime(SETTLE_MS, async (watch) => {
+        const [news, room] = [t.name(), t.name("presence-")];
+        await socket.join(news);
+        await socket.join(room, ann);
+        await takeEvents(t, news, ["channel_occupied"]);
+        await takeEvents(t, room, ["channel_occupied", "member_added"]);
+        watch.begin();
+        await socket.leave(news);
+        await socket.leave(room);
+        await pause(SETTLE_MS / 3);
+        await socket.join(news);
+        await socket.join(room, ann);
+        return [news, room] as const;
+      });
       await pause(QUIET_MS);
       const more = [...t.hooks.drain(news), ...t.hooks.drain(room)];
       same(more, [], "events");
@@ -157,7 +162,8 @@ export const WEBHOOKS: Sections = [["Webhooks", [
       for (const delivery of tries) verify(t.sdk, delivery);
       const gaps = tries.slice(1)
         .map(({ at }, n) => Math.round(at - tries[n]!.at));
-      const isGrowing = gaps.every((gap, n) => n === 0 || gap > gaps[n - 1]!);
+      // Neighbours are too close to each other for a busy machine.
+      const isGrowing = gaps.at(-1)! - TRY_MS > gaps[0]!;
       hold(isGrowing, `gaps of ${gaps} ms`);
       return `500, 302, no answer, 204: gaps of ${gaps} ms, same body`;
     },

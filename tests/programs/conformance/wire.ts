@@ -35,8 +35,8 @@ export {
   userAuth,
 } from "../../support/wire.ts";
 
-/** For everything that is awaited; what passes takes milliseconds. */
-export const DEADLINE_MS = 8_000;
+/** For everything that is awaited: ample on a busy machine. */
+export const DEADLINE_MS = 30_000;
 
 /** Who an app is. */
 export interface App extends Readonly<AnyApp> {
@@ -65,6 +65,39 @@ function canonical(value: unknown): string | undefined {
 export class Queue<T> extends SupportQueue<T> {
   constructor() {
     super(DEADLINE_MS);
+  }
+}
+
+/** How often {@linkcode inTime} tries. */
+const TRIES = 10;
+
+/** Says from when to when the time counts, where it is not all of it. */
+export interface Watch {
+  begin(): void;
+  end(): void;
+}
+
+/**
+ * Runs something that shows nothing if it takes so long, as it may on a busy
+ * machine. Then it is run again, whether it has failed or not.
+ */
+export async function inTime<T>(
+  ms: number,
+  run: (watch: Watch) => Promise<T>,
+): Promise<T> {
+  for (let tries = 1;; tries++) {
+    let beganAt = performance.now();
+    let endedAt = Infinity;
+    const [result] = await Promise.allSettled([run({
+      begin: () => beganAt = performance.now(),
+      end: () => endedAt = performance.now(),
+    })]);
+    const took = Math.round(Math.min(endedAt, performance.now()) - beganAt);
+    if (took < ms) {
+      if (result.status === "fulfilled") return result.value;
+      throw result.reason;
+    }
+    hold(tries < TRIES, `${TRIES} tries took over ${ms} ms, the last ${took}`);
   }
 }
 
