@@ -36,6 +36,7 @@
  * @module
  */
 
+import { API_ROUTES, type ApiRoute } from "./core/api_calls.ts";
 import { checkRequestSignature, readApiBody } from "./core/api_requests.ts";
 import {
   type AnswerRules,
@@ -954,32 +955,6 @@ function socketOnClose(this: PusherSocket, event: CloseEvent): void {
 // version, time, signature, size, digest, JSON. The signature covers the digest
 // of the body, so a body is read only for somebody who knows the secret.
 
-/** An authenticated call. */
-interface ApiCall {
-  readonly server: Server;
-  readonly app: App;
-  /** The second part of the route: a channel's name or a user's id. */
-  readonly name: string;
-  /** Names in lower case. */
-  readonly query: URLSearchParams;
-  readonly body: Record<string, unknown>;
-}
-
-interface ApiRoute {
-  readonly method: "GET" | "POST";
-  readonly serve: (call: ApiCall) => Awaitable<object | Refusal>;
-}
-
-/** Routes below `/apps/{id}/`; `*` stands for the name of a channel or user. */
-const API_ROUTES: ReadonlyMap<string, ApiRoute> = new Map<string, ApiRoute>([
-  ["events", { method: "POST", serve: serveEvents }],
-  ["batch_events", { method: "POST", serve: serveBatchEvents }],
-  ["channels", { method: "GET", serve: serveChannels }],
-  ["channels/*", { method: "GET", serve: serveChannel }],
-  ["channels/*/users", { method: "GET", serve: serveUsers }],
-  ["users/*/terminate_connections", { method: "POST", serve: serveTerminate }],
-]);
-
 /** Answers a request below `/apps/`. */
 async function serveApi(
   server: Server,
@@ -1039,52 +1014,6 @@ async function answerCall(
     server.hooks.fail(error, `serving ${method} ${url.pathname}`, app.id);
     return REFUSAL.Unavailable;
   }
-}
-
-/** `POST /apps/{id}/events`: publishes to one channel or several. */
-function serveEvents({ server, app, body }: ApiCall): Awaitable<object> {
-  const publish = parsePublish(body, app.limits);
-  return isRefusal(publish) ? publish : server.publish(app, publish);
-}
-
-/** `POST /apps/{id}/batch_events`: publishes all of several events or none. */
-function serveBatchEvents({ server, app, body }: ApiCall): Awaitable<object> {
-  const publishes = parseBatch(body.batch, app.limits);
-  if (isRefusal(publishes)) return publishes;
-  return server.publishBatch(app, publishes);
-}
-
-/** `GET /apps/{id}/channels`: the occupied channels. */
-function serveChannels({ server, app, query }: ApiCall): Awaitable<object> {
-  const prefix = query.get("filter_by_prefix") ?? "";
-  const info = checkListInfo(prefix, query.get("info"));
-  return isRefusal(info)
-    ? info
-    : listChannels(server.asking(app), prefix, info);
-}
-
-/** `GET /apps/{id}/channels/{name}`: whether a channel is occupied, and counts. */
-function serveChannel(
-  { server, app, name, query }: ApiCall,
-): Awaitable<object> {
-  const kind = checkChannelName(name, app.limits);
-  if (isRefusal(kind)) return kind;
-  const info = checkChannelInfo(kind, query.get("info"));
-  return isRefusal(info)
-    ? info
-    : describeChannel(server.asking(app), { name, kind }, info);
-}
-
-/** `GET /apps/{id}/channels/{name}/users`: who is on a presence channel. */
-function serveUsers({ server, app, name }: ApiCall): Awaitable<object> {
-  const kind = checkPresenceName(name, app.limits);
-  return isRefusal(kind) ? kind : listUsers(server.asking(app), name);
-}
-
-/** `POST /apps/{id}/users/{id}/terminate_connections`. */
-function serveTerminate({ server, app, name }: ApiCall): Awaitable<object> {
-  const id = checkUserId(name, app.limits);
-  return isRefusal(id) ? id : server.terminate(app, id);
 }
 
 // ---- HTTP: auth endpoints ---------------------------------------------------

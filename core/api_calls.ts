@@ -1,0 +1,128 @@
+/**
+ * The calls of the HTTP API: the routes below `/apps/{id}/`, and how each call is
+ * read and answered.
+ *
+ * @module
+ */
+
+import type { PublishResult } from "./calls.ts";
+import { isRefusal, type Limits, type Refusal } from "./limits.ts";
+import {
+  type Asking,
+  checkChannelInfo,
+  checkListInfo,
+  describeChannel,
+  listChannels,
+  listUsers,
+} from "./queries.ts";
+import type { Awaitable } from "./time.ts";
+import {
+  checkChannelName,
+  checkPresenceName,
+  checkUserId,
+  parseBatch,
+  parsePublish,
+  type Publish,
+} from "./validation.ts";
+
+/** What calls need of a server whose apps are of the type `App`. */
+export interface ApiServer<App> {
+  publish(app: App, publish: Publish): Awaitable<PublishResult>;
+  publishBatch(
+    app: App,
+    publishes: readonly Publish[],
+  ): Awaitable<PublishResult>;
+  terminate(app: App, userId: string): Awaitable<PublishResult>;
+  asking(app: App): Asking;
+}
+
+/** An authenticated call. */
+export interface ApiCall<App> {
+  readonly server: ApiServer<App>;
+  readonly app: App;
+  /** The second part of the route: a channel's name or a user's id. */
+  readonly name: string;
+  /** Names in lower case. */
+  readonly query: URLSearchParams;
+  readonly body: Record<string, unknown>;
+}
+
+export interface ApiRoute {
+  readonly method: "GET" | "POST";
+  readonly serve: <App extends Limited>(
+    call: ApiCall<App>,
+  ) => Awaitable<object | Refusal>;
+}
+
+interface Limited {
+  readonly limits: Limits;
+}
+
+/** Routes below `/apps/{id}/`; `*` stands for the name of a channel or user. */
+export const API_ROUTES: ReadonlyMap<string, ApiRoute> = new Map<
+  string,
+  ApiRoute
+>([
+  ["events", { method: "POST", serve: serveEvents }],
+  ["batch_events", { method: "POST", serve: serveBatchEvents }],
+  ["channels", { method: "GET", serve: serveChannels }],
+  ["channels/*", { method: "GET", serve: serveChannel }],
+  ["channels/*/users", { method: "GET", serve: serveUsers }],
+  ["users/*/terminate_connections", { method: "POST", serve: serveTerminate }],
+]);
+
+/** `POST /apps/{id}/events`: publishes to one channel or several. */
+function serveEvents<App extends Limited>(
+  { server, app, body }: ApiCall<App>,
+): Awaitable<object> {
+  const publish = parsePublish(body, app.limits);
+  return isRefusal(publish) ? publish : server.publish(app, publish);
+}
+
+/** `POST /apps/{id}/batch_events`: publishes all of several events or none. */
+function serveBatchEvents<App extends Limited>(
+  { server, app, body }: ApiCall<App>,
+): Awaitable<object> {
+  const publishes = parseBatch(body.batch, app.limits);
+  if (isRefusal(publishes)) return publishes;
+  return server.publishBatch(app, publishes);
+}
+
+/** `GET /apps/{id}/channels`: the occupied channels. */
+function serveChannels<App extends Limited>(
+  { server, app, query }: ApiCall<App>,
+): Awaitable<object> {
+  const prefix = query.get("filter_by_prefix") ?? "";
+  const info = checkListInfo(prefix, query.get("info"));
+  return isRefusal(info)
+    ? info
+    : listChannels(server.asking(app), prefix, info);
+}
+
+/** `GET /apps/{id}/channels/{name}`: whether a channel is occupied, and counts. */
+function serveChannel<App extends Limited>(
+  { server, app, name, query }: ApiCall<App>,
+): Awaitable<object> {
+  const kind = checkChannelName(name, app.limits);
+  if (isRefusal(kind)) return kind;
+  const info = checkChannelInfo(kind, query.get("info"));
+  return isRefusal(info)
+    ? info
+    : describeChannel(server.asking(app), { name, kind }, info);
+}
+
+/** `GET /apps/{id}/channels/{name}/users`: who is on a presence channel. */
+function serveUsers<App extends Limited>(
+  { server, app, name }: ApiCall<App>,
+): Awaitable<object> {
+  const kind = checkPresenceName(name, app.limits);
+  return isRefusal(kind) ? kind : listUsers(server.asking(app), name);
+}
+
+/** `POST /apps/{id}/users/{id}/terminate_connections`. */
+function serveTerminate<App extends Limited>(
+  { server, app, name }: ApiCall<App>,
+): Awaitable<object> {
+  const id = checkUserId(name, app.limits);
+  return isRefusal(id) ? id : server.terminate(app, id);
+}
