@@ -6,7 +6,8 @@
  */
 
 import { createHash } from "node:crypto";
-import { type BodyRules, decodeUtf8, readBody, refuseBody } from "./http.ts";
+import { type BodyRules, readBody, refuseBody } from "./bodies.ts";
+import { decodeUtf8 } from "./http.ts";
 import { type Limits, overLimit, Refusal } from "./limits.ts";
 import { isObject, parseJson } from "./protocol.ts";
 import { joinInfo } from "./queries.ts";

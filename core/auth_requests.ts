@@ -6,7 +6,7 @@
  */
 
 import { parseFields } from "./forms.ts";
-import { type BodyRules, readBody, refuseBody } from "./http.ts";
+import { type BodyRules, readBody, refuseBody } from "./bodies.ts";
 import { isRefusal, type Limits, overLimit, quote, Refusal } from "./limits.ts";
 import {
   isObject,

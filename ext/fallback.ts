@@ -66,7 +66,8 @@ import {
   matching,
   objectOf,
 } from "../core/checks.ts";
-import { decodeUtf8, readBody, refuse, refuseBody } from "../core/http.ts";
+import { readBody, refuseBody } from "../core/bodies.ts";
+import { decodeUtf8, refuse } from "../core/http.ts";
 import { isRefusal, Refusal } from "../core/limits.ts";
 import { parseJson } from "../core/protocol.ts";
 import { mergeSlashes } from "../core/routes.ts";
