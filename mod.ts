@@ -173,7 +173,6 @@ import {
   checkListInfo,
   countChannels,
   describeChannel,
-  joinInfo,
   listChannels,
   listUsers,
 } from "./core/queries.ts";
@@ -1009,7 +1008,7 @@ async function answerCall(
   const name = decodePart(part);
   if (name === null) return REFUSAL.BadPath;
   try {
-    return await serve({ server, app, name, query: joinInfo(query), body });
+    return await serve({ server, app, name, query, body });
   } catch (error) {
     server.hooks.fail(error, `serving ${method} ${url.pathname}`, app.id);
     return REFUSAL.Unavailable;

@@ -12,6 +12,7 @@ import {
   checkChannelInfo,
   checkListInfo,
   describeChannel,
+  joinInfo,
   listChannels,
   listUsers,
 } from "./queries.ts";
@@ -93,7 +94,7 @@ function serveChannels<App extends Limited>(
   { server, app, query }: ApiCall<App>,
 ): Awaitable<object> {
   const prefix = query.get("filter_by_prefix") ?? "";
-  const info = checkListInfo(prefix, query.get("info"));
+  const info = checkListInfo(prefix, joinInfo(query).get("info"));
   return isRefusal(info)
     ? info
     : listChannels(server.asking(app), prefix, info);
@@ -105,7 +106,7 @@ function serveChannel<App extends Limited>(
 ): Awaitable<object> {
   const kind = checkChannelName(name, app.limits);
   if (isRefusal(kind)) return kind;
-  const info = checkChannelInfo(kind, query.get("info"));
+  const info = checkChannelInfo(kind, joinInfo(query).get("info"));
   return isRefusal(info)
     ? info
     : describeChannel(server.asking(app), { name, kind }, info);

@@ -60,8 +60,8 @@ export function checkRequestSignature(
     );
   }
   const signature = query.get("auth_signature") ?? "";
-  const paths = signedPaths(url.pathname, prefix);
-  for (const text of requestTexts(method, paths, query, url.searchParams)) {
+  const paths = [...signedPaths(url.pathname, prefix)];
+  for (const text of requestTexts(method, paths, url.searchParams)) {
     if (equalsInConstantTime(hmac(secret, text), signature)) return null;
   }
   return new Refusal(401, "auth_signature does not match the request");

@@ -7,7 +7,7 @@
 import { Buffer } from "node:buffer";
 import { Refusal } from "./limits.ts";
 import { REFUSAL } from "./protocol.ts";
-import type { Clock } from "./time.ts";
+import { afterThisTurn, type Clock, Later } from "./time.ts";
 
 /** How bodies are read. */
 export interface BodyRules {
@@ -41,56 +41,107 @@ export async function readBody(
 
 /**
  * Collects the chunks of a body. After a fault it discards the rest, because some
- * clients read no answer before they have sent everything. After the deadline the
- * next chunk ends the body. The stream must not be cancelled while a chunk is
- * awaited: the runtime would then take in the rest, however long it is, and wait
- * for it at a shutdown.
+ * clients read no answer before they have sent everything.
  */
-async function collect(
+function collect(
   body: ReadableStream<Uint8Array<ArrayBuffer>>,
   maxBytes: number,
-  { clock, bodyTimeoutMs, ended }: BodyRules,
+  rules: BodyRules,
 ): Promise<Uint8Array<ArrayBuffer> | BodyFault> {
-  const reader = body.getReader();
-  const { promise: failed, resolve } = Promise.withResolvers<BodyFault>();
-  const chunks: Uint8Array<ArrayBuffer>[] = [];
-  let bytes = 0;
-  let hasFailed = false;
-  let isLate = false;
-  const fail = (fault: BodyFault) => {
-    hasFailed = true;
-    chunks.length = 0;
-    resolve(fault);
-  };
-  const end = () => fail("ended");
-  const cancelTimer = clock.after(bodyTimeoutMs, () => {
-    isLate = true;
-    fail("too late");
+  return new Promise((resolve) => {
+    const arrival = new Arrival(maxBytes, rules, resolve);
+    if (rules.ended.aborted) arrival.watch();
+    else arrivals.add(arrival);
+    arrival.readAll(body.getReader());
   });
-  const readAll = async () => {
+}
+
+/** A body that is being read. */
+class Arrival {
+  readonly #maxBytes: number;
+  readonly #rules: BodyRules;
+  readonly #resolve: (result: Uint8Array<ArrayBuffer> | BodyFault) => void;
+  readonly #chunks: Uint8Array<ArrayBuffer>[] = [];
+  #bytes = 0;
+  #hasFailed = false;
+  #isLate = false;
+  #cancelTimer: (() => void) | null = null;
+  readonly #end = () => this.#fail("ended");
+
+  constructor(
+    maxBytes: number,
+    rules: BodyRules,
+    resolve: (result: Uint8Array<ArrayBuffer> | BodyFault) => void,
+  ) {
+    this.#maxBytes = maxBytes;
+    this.#rules = rules;
+    this.#resolve = resolve;
+  }
+
+  /**
+   * Reads until the end. After the deadline the next chunk ends the body. The stream
+   * must not be cancelled while a chunk is awaited: the runtime would then take in the
+   * rest, however long it is, and wait for it at a shutdown.
+   */
+  async readAll(
+    reader: ReadableStreamDefaultReader<Uint8Array<ArrayBuffer>>,
+  ): Promise<void> {
     try {
       for (;;) {
         const { value, done } = await reader.read();
         if (done) break;
-        if (isLate) return void reader.cancel().catch(() => {});
-        bytes += value.length;
-        if (bytes > maxBytes) fail("too large");
-        if (!hasFailed) chunks.push(value);
+        if (this.#isLate) return void reader.cancel().catch(() => {});
+        this.#take(value);
       }
+      const [first = new Uint8Array(), ...more] = this.#chunks;
+      this.#resolve(more.length === 0 ? first : Buffer.concat(this.#chunks));
     } catch {
       // The client has gone in the middle of it.
-      fail("broken off");
+      this.#fail("broken off");
     } finally {
-      cancelTimer();
-      ended.removeEventListener("abort", end);
+      this.#unwatch();
     }
-  };
-  if (ended.aborted) end();
-  else ended.addEventListener("abort", end);
-  const fault = await Promise.race([failed, readAll()]);
-  if (fault !== undefined) return fault;
-  return chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks);
+  }
+
+  #take(chunk: Uint8Array<ArrayBuffer>): void {
+    this.#bytes += chunk.length;
+    if (this.#bytes > this.#maxBytes) this.#fail("too large");
+    if (!this.#hasFailed) this.#chunks.push(chunk);
+  }
+
+  #fail(fault: BodyFault): void {
+    this.#hasFailed = true;
+    this.#chunks.length = 0;
+    this.#resolve(fault);
+  }
+
+  /** Waits no longer for the body than is allowed. */
+  watch(): void {
+    const { clock, bodyTimeoutMs, ended } = this.#rules;
+    this.#cancelTimer = clock.after(bodyTimeoutMs, () => {
+      this.#isLate = true;
+      this.#fail("too late");
+    });
+    if (ended.aborted) this.#end();
+    else ended.addEventListener("abort", this.#end);
+  }
+
+  #unwatch(): void {
+    arrivals.delete(this);
+    if (this.#cancelTimer === null) return;
+    this.#cancelTimer();
+    this.#rules.ended.removeEventListener("abort", this.#end);
+  }
 }
+
+/**
+ * Bodies that have just begun. Most of them are there at the end of this turn of the
+ * event loop, and need neither a timer nor a listener.
+ */
+const arrivals = new Later<Arrival>(
+  afterThisTurn,
+  (arrival) => arrival.watch(),
+);
 
 /** Why a request is refused whose body has not arrived; its size is checked elsewhere. */
 export function refuseBody(

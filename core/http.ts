@@ -143,8 +143,10 @@ export function decodeUtf8(bytes: Uint8Array): string | null {
 
 /** The same parameters, with their names in lower case. */
 export function lowerCaseNames(params: URLSearchParams): URLSearchParams {
+  const pairs = [...params];
+  if (pairs.every(([name]) => name === name.toLowerCase())) return params;
   return new URLSearchParams(
-    Array.from(params, ([name, value]) => [name.toLowerCase(), value]),
+    pairs.map(([name, value]) => [name.toLowerCase(), value]),
   );
 }
 

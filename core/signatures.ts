@@ -55,32 +55,39 @@ export function userText(socketId: string, userData: string): string {
 }
 
 /**
- * The texts that an SDK may have signed for a request. SDKs differ in the path, see
- * `signedPaths`, and they sign names of parameters as sent or in lower case, and an
- * `info` list as sent or joined. Each text needs the secret and means the same, so
- * accepting all of them is as safe.
+ * The texts that an SDK may have signed for a request, the likeliest first. SDKs
+ * differ in the path, see `signedPaths`, and they sign names of parameters as sent or
+ * in lower case, and an `info` list as sent or joined. Each text needs the secret and
+ * means the same, so accepting all of them is as safe.
  *
- * @param query The parameters with their names in lower case.
  * @param sent The parameters as they were sent.
  */
-export function requestTexts(
+export function* requestTexts(
   method: string,
-  paths: Iterable<string>,
-  query: URLSearchParams,
+  paths: readonly string[],
   sent: URLSearchParams,
-): Set<string> {
+): Generator<string> {
   const texts = new Set<string>();
-  for (const path of paths) {
-    for (const params of [query, sent, joinInfo(sent)]) {
-      texts.add(`${method}\n${path}\n${signedParams(params)}`);
+  for (const params of signedParams(sent)) {
+    for (const path of paths) {
+      const text = `${method}\n${path}\n${params}`;
+      if (texts.has(text)) continue;
+      texts.add(text);
+      yield text;
     }
   }
-  return texts;
 }
 
 /** `name=value` of all parameters but the signature, sorted, unescaped. */
-function signedParams(params: URLSearchParams): string {
-  return [...params]
+function* signedParams(sent: URLSearchParams): Generator<string> {
+  const params = [...sent];
+  yield joinSigned(params.map(([name, value]) => [name.toLowerCase(), value]));
+  yield joinSigned(params);
+  yield joinSigned([...joinInfo(sent)]);
+}
+
+function joinSigned(params: [name: string, value: string][]): string {
+  return params
     .filter(([name]) => name.toLowerCase() !== "auth_signature")
     .sort(([a], [b]) => a < b ? -1 : a > b ? 1 : 0)
     .map(([name, value]) => `${name}=${value}`)

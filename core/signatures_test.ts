@@ -99,23 +99,22 @@ Deno.test("a request is signed over its sorted parameters, without the signature
     "b=2&auth_signature=x&a=1%2B1&Auth_Signature=y",
   );
   assertEquals(
-    requestTexts("POST", ["/apps/3/events"], sent, sent),
-    new Set(["POST\n/apps/3/events\na=1+1&b=2"]),
+    [...requestTexts("POST", ["/apps/3/events"], sent)],
+    ["POST\n/apps/3/events\na=1+1&b=2"],
   );
 });
 
 Deno.test("a request may be signed with each of its paths, and names as sent or in lower case", () => {
   const sent = new URLSearchParams("Info=x");
-  const lower = new URLSearchParams("info=x");
   const path = "/apps/3/channels/presence-a";
   assertEquals(
-    requestTexts("GET", [`${path}%40b`, `${path}@b`], lower, sent),
-    new Set([
+    [...requestTexts("GET", [`${path}%40b`, `${path}@b`], sent)],
+    [
       `GET\n${path}%40b\ninfo=x`,
-      `GET\n${path}%40b\nInfo=x`,
       `GET\n${path}@b\ninfo=x`,
+      `GET\n${path}%40b\nInfo=x`,
       `GET\n${path}@b\nInfo=x`,
-    ]),
+    ],
   );
 });
 
