@@ -96,6 +96,7 @@ function joinSigned(params: [name: string, value: string][]): string {
 
 /** Unescapes a part of a path; null if it is not escaped properly. */
 export function decodePart(part: string): string | null {
+  if (!part.includes("%")) return part;
   try {
     return decodeURIComponent(part);
   } catch {
