@@ -36,7 +36,11 @@
  * @module
  */
 
-import { API_ROUTES, type ApiRoute } from "./core/api_calls.ts";
+import {
+  API_ROUTES,
+  type ApiRoute,
+  triggerResponse,
+} from "./core/api_calls.ts";
 import { checkRequestSignature, readApiBody } from "./core/api_requests.ts";
 import {
   type AnswerRules,
@@ -101,6 +105,7 @@ import {
   type OriginVerdict,
   refuse,
   refuseMethod,
+  whenStarted,
 } from "./core/http.ts";
 import { Inbox, type InboxOwner, type InboxServices } from "./core/inbox.ts";
 import {
@@ -113,7 +118,6 @@ import {
   type Refusal,
 } from "./core/limits.ts";
 import {
-  closeCodeOf,
   isClosing,
   Liveness,
   Pulse,
@@ -211,10 +215,11 @@ import {
   withinMs,
 } from "./core/time.ts";
 import {
+  type Admitted,
   answerSubprotocol,
   chooseSubprotocol,
+  connectSocket,
   namedVersion,
-  type Opening,
   Openings,
 } from "./core/upgrade.ts";
 import {
@@ -787,14 +792,7 @@ function respond(
   app: App,
   result: Awaitable<PublishResult>,
 ): Promise<TriggerResponse> {
-  const response = Promise.resolve(result).then(
-    (body): TriggerResponse => ({
-      ok: true,
-      status: 200,
-      json: () => Promise.resolve(body),
-      text: () => Promise.resolve(JSON.stringify(body)),
-    }),
-  );
+  const response = Promise.resolve(result).then(triggerResponse);
   // A caller that does not await it must not have its program ended by a failure.
   response.catch((error) =>
     app.server.hooks.fail(error, "publishing an event", app.id)
@@ -848,23 +846,6 @@ function findRoute(
   return path === "/pusher-fallback.mjs" ? () => serveFallback(request) : null;
 }
 
-/** How long a request may wait for the backplane to start. */
-const START_WAIT_MS = 10_000;
-
-/** Serves a request at once, or when the backplane has started, or refuses it. */
-function whenStarted(
-  server: Server,
-  serve: () => Awaitable<Response>,
-): Awaitable<Response> {
-  if (server.starting === null) return serve();
-  const started = server.starting.then(() => null, () => REFUSAL.NotStarted);
-  const judged = withinMs(server.clock, START_WAIT_MS, started);
-  return judged.then((refusal = REFUSAL.Starting) => {
-    if (refusal === null) return serve();
-    return refuse(refusal, { "retry-after": "1" });
-  });
-}
-
 /** `GET /app/{key}`: upgrades to a WebSocket. */
 function serveSocket(
   server: Server,
@@ -904,49 +885,17 @@ function upgrade(
     return refuse(REFUSAL.BadUpgrade);
   }
   answerSubprotocol(upgraded.response, subprotocol);
-  const socket: PusherSocket = upgraded.socket;
-  const admitted = { server, admission, request };
-  socket[ADMITTED] = admitted;
+  const admitted: Admitted = {
+    request,
+    appId: admission.app?.id,
+    open(socket) {
+      server.openings.delete(admitted);
+      return server.open(socket, admission);
+    },
+  };
   server.openings.add(admitted);
-  socket.addEventListener("open", socketOnOpen);
+  connectSocket(upgraded.socket, admitted);
   return upgraded.response;
-}
-
-const ADMITTED = Symbol("admitted");
-
-const PEER = Symbol("peer");
-
-/** A client whose socket has not opened yet. */
-interface Admitted extends Opening {
-  readonly server: Server;
-  readonly admission: Admission;
-}
-
-/** A socket knows its connection, so that all sockets share their listeners. */
-interface PusherSocket extends WebSocket {
-  [ADMITTED]?: Admitted;
-  [PEER]?: Peer;
-}
-
-function socketOnOpen(this: PusherSocket): void {
-  const admitted = this[ADMITTED];
-  if (admitted === undefined) return;
-  delete this[ADMITTED];
-  admitted.server.openings.delete(admitted);
-  this.addEventListener("message", socketOnMessage);
-  this.addEventListener("close", socketOnClose);
-  this[PEER] = admitted.server.open(this, admitted.admission);
-}
-
-function socketOnMessage(this: PusherSocket, event: MessageEvent): void {
-  this[PEER]?.receive(event.data);
-}
-
-function socketOnClose(this: PusherSocket, event: CloseEvent): void {
-  const peer = this[PEER];
-  // A timer of the runtime can keep the socket in memory for a while.
-  delete this[PEER];
-  peer?.closed(closeCodeOf(event));
 }
 
 // ---- HTTP: API --------------------------------------------------------------
@@ -1228,8 +1177,7 @@ class Server
     this.schedule = new OutboxSchedule(clock);
     this.openings = new Openings(
       clock,
-      (error, { admission: { app } }) =>
-        this.hooks.fail(error, "opening a socket", app?.id),
+      (error, { appId }) => this.hooks.fail(error, "opening a socket", appId),
     );
     this.history = options.history === false
       ? null

@@ -5,7 +5,7 @@
  * @module
  */
 
-import type { PublishResult } from "./calls.ts";
+import type { PublishResult, TriggerResponse } from "./calls.ts";
 import { isRefusal, type Limits, type Refusal } from "./limits.ts";
 import {
   type Asking,
@@ -126,4 +126,14 @@ function serveTerminate<App extends Limited>(
 ): Awaitable<object> {
   const id = checkUserId(name, app.limits);
   return isRefusal(id) ? id : server.terminate(app, id);
+}
+
+/** What a publish of the program resolves to, by the body that the API would send. */
+export function triggerResponse(body: PublishResult): TriggerResponse {
+  return {
+    ok: true,
+    status: 200,
+    json: () => Promise.resolve(body),
+    text: () => Promise.resolve(JSON.stringify(body)),
+  };
 }

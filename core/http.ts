@@ -5,6 +5,8 @@
  */
 
 import { Refusal } from "./limits.ts";
+import { REFUSAL } from "./protocol.ts";
+import { type Awaitable, type Clock, withinMs } from "./time.ts";
 
 // ---- Origins ----------------------------------------------------------------
 
@@ -175,6 +177,30 @@ export function refuseMethod(
 ): Response {
   const error = `The method is not one of ${allow}`;
   return refuse(new Refusal(405, error), { ...headers, allow });
+}
+
+/** How long a request may wait for the backplane to start. */
+const START_WAIT_MS = 10_000;
+
+/** A server whose backplane may not have started yet. */
+export interface Startable {
+  readonly clock: Clock;
+  /** Settles when the backplane has started; null once it has. */
+  readonly starting: Promise<void> | null;
+}
+
+/** Serves a request at once, or when the backplane has started, or refuses it. */
+export function whenStarted(
+  server: Startable,
+  serve: () => Awaitable<Response>,
+): Awaitable<Response> {
+  if (server.starting === null) return serve();
+  const started = server.starting.then(() => null, () => REFUSAL.NotStarted);
+  const judged = withinMs(server.clock, START_WAIT_MS, started);
+  return judged.then((refusal = REFUSAL.Starting) => {
+    if (refusal === null) return serve();
+    return refuse(refusal, { "retry-after": "1" });
+  });
 }
 
 /** Serves a script, which browsers cache for five minutes and then revalidate. */

@@ -1,9 +1,12 @@
 /**
- * The upgrade from HTTP to a WebSocket: subprotocols, and sockets that do not open.
+ * The upgrade from HTTP to a WebSocket: subprotocols, and sockets that open or do
+ * not.
  *
  * @module
  */
 
+import type { Peer } from "./backplane.ts";
+import { closeCodeOf } from "./liveness.ts";
 import type { Clock } from "./time.ts";
 
 // ---- Subprotocols -----------------------------------------------------------
@@ -150,3 +153,51 @@ const UNANSWERED =
   "Cannot open a socket: the runtime has not sent the handler's answer within 5 seconds. " +
   "Either the client had gone by then, or the program has thrown or returned another answer after the handler's own. " +
   "Return the answer of the handler as it is: Deno.serve stops listening when it gets another one";
+
+// ---- Sockets that open ------------------------------------------------------
+
+/** A client whose socket has not opened yet. */
+export interface Admitted extends Opening {
+  readonly appId: string | undefined;
+  /** Called once, when it has. */
+  open(socket: WebSocket): Peer;
+}
+
+const ADMITTED = Symbol("admitted");
+
+const PEER = Symbol("peer");
+
+/** A socket knows its connection, so that all sockets share their listeners. */
+interface PusherSocket extends WebSocket {
+  [ADMITTED]?: Admitted;
+  [PEER]?: Peer;
+}
+
+/** Connects a socket with its peer once it opens. */
+export function connectSocket(
+  socket: PusherSocket,
+  admitted: Admitted,
+): void {
+  socket[ADMITTED] = admitted;
+  socket.addEventListener("open", socketOnOpen);
+}
+
+function socketOnOpen(this: PusherSocket): void {
+  const admitted = this[ADMITTED];
+  if (admitted === undefined) return;
+  delete this[ADMITTED];
+  this.addEventListener("message", socketOnMessage);
+  this.addEventListener("close", socketOnClose);
+  this[PEER] = admitted.open(this);
+}
+
+function socketOnMessage(this: PusherSocket, event: MessageEvent): void {
+  this[PEER]?.receive(event.data);
+}
+
+function socketOnClose(this: PusherSocket, event: CloseEvent): void {
+  const peer = this[PEER];
+  // A timer of the runtime can keep the socket in memory for a while.
+  delete this[PEER];
+  peer?.closed(closeCodeOf(event));
+}
