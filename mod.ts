@@ -83,10 +83,13 @@ import type {
   Encryption,
   EventData,
   EventName,
+  GetOptions,
   Hooks,
   Member,
   MemberOf,
+  PostOptions,
   PublishResult,
+  SignedQueryOptions,
   Stats,
   TriggerParams,
   TriggerResponse,
@@ -128,6 +131,9 @@ import { MemoryBackplane } from "./core/memory_backplane.ts";
 import { defaultSockets, socketsWithRefused } from "./core/open_files.ts";
 import {
   type AppOptions,
+  checkCloseOptions,
+  checkFilter,
+  checkInfoParams,
   clockOf,
   DEFAULT_HISTORY,
   defaultAppOptions,
@@ -181,6 +187,15 @@ import {
   listUsers,
 } from "./core/queries.ts";
 import { routePath } from "./core/routes.ts";
+import {
+  apiRequest,
+  checkBatchFields,
+  expectSuccess,
+  readTriggerParams,
+  readUrl,
+  RequestError,
+  signedQuery,
+} from "./core/sdk.ts";
 import { serveClient, serveFallback } from "./core/served_client.ts";
 import {
   type Extensions,
@@ -200,6 +215,7 @@ import {
   Signer,
   userText,
   Webhook,
+  WebHookError,
   type WebhookRequest,
 } from "./core/signatures.ts";
 import {
@@ -210,7 +226,6 @@ import {
   type Clock,
   CountThrottle,
   delay,
-  MAX_TIMER_MS,
   TokenBucket,
   withinMs,
 } from "./core/time.ts";
@@ -251,10 +266,12 @@ export type { OriginRule } from "./core/http.ts";
 export type { Limits } from "./core/limits.ts";
 export { MemoryBackplane } from "./core/memory_backplane.ts";
 export type { AppOptions, PusherOptions } from "./core/options.ts";
+export { RequestError } from "./core/sdk.ts";
 export {
   type Credentials,
   Webhook,
   type WebhookData,
+  WebHookError,
   type WebhookEvent,
   type WebhookRequest,
 } from "./core/signatures.ts";
@@ -297,6 +314,10 @@ export type { Awaitable, Clock } from "./core/time.ts";
  * @typeParam Events Channel to event to data; without it everything is allowed.
  */
 export class Pusher<Events extends object = AnyEvents> {
+  /** {@linkcode RequestError}, as the official SDK has it. */
+  static readonly RequestError: typeof RequestError = RequestError;
+  /** {@linkcode WebHookError}, as the official SDK has it. */
+  static readonly WebHookError: typeof WebHookError = WebHookError;
   static #default: Pusher | undefined;
   readonly #app: App;
   /** The app whose hooks are heard, or null for all. */
@@ -361,7 +382,8 @@ export class Pusher<Events extends object = AnyEvents> {
    * @param channels One channel or several.
    * @param event The name of the event.
    * @param data A string as it is, anything else as JSON.
-   * @param params The connection to leave out, and the counts to return.
+   * @param params The connection to leave out, and the counts to return; or, as in
+   * old releases of the official SDK, the id of the connection alone.
    * @returns Resolves once the event is accepted, without waiting for clients;
    * rejects if the backplane fails. You need not await it: a failure also goes to
    * the `error` listeners.
@@ -372,16 +394,14 @@ export class Pusher<Events extends object = AnyEvents> {
     channels: C | readonly C[],
     event: N,
     data: EventData<Events, C, N>,
-    params: TriggerParams = {},
+    params?: TriggerParams | string,
   ): Promise<TriggerResponse> {
     const { limits, seal } = this.#app;
+    const what = `Cannot trigger "${event}"`;
     const list = typeof channels === "string" ? [channels] : channels;
-    const only = { channel: undefined, channels: list, name: event, data };
-    const fields = { ...params, ...only };
-    const publish = accepted(
-      parsePublish(fields, limits, seal),
-      `Cannot trigger "${event}"`,
-    );
+    const fields = { channels: list, name: event, data };
+    const all = { ...readTriggerParams(params, what), ...fields };
+    const publish = accepted(parsePublish(all, limits, seal), what);
     return respond(this.#app, this.#app.server.publish(this.#app, publish));
   }
 
@@ -397,10 +417,9 @@ export class Pusher<Events extends object = AnyEvents> {
     batch: readonly BatchEvent<Events>[],
   ): Promise<TriggerResponse> {
     const { limits, seal } = this.#app;
-    const publishes = accepted(
-      parseBatch(batch, limits, seal),
-      "Cannot trigger a batch",
-    );
+    const what = "Cannot trigger a batch";
+    checkBatchFields(batch, what);
+    const publishes = accepted(parseBatch(batch, limits, seal), what);
     return respond(
       this.#app,
       this.#app.server.publishBatch(this.#app, publishes),
@@ -500,14 +519,75 @@ export class Pusher<Events extends object = AnyEvents> {
   }
 
   /**
+   * The former name of {@linkcode authorizeChannel}.
+   *
+   * @deprecated As in the official SDK.
+   */
+  authenticate(
+    ...given: Parameters<Pusher<Events>["authorizeChannel"]>
+  ): ChannelAuth {
+    return this.authorizeChannel(...given);
+  }
+
+  /**
    * Reads a webhook that some Pusher server sent to this program.
    *
-   * @param request Its headers, as a `Headers` or with names in lower case, and
-   * its body as text, unchanged.
+   * @param request Its headers, as a `Headers` or an object, and its body as text,
+   * unchanged.
    * @returns The webhook. Trust it only if `isValid()`.
+   * @throws {TypeError} If there are no headers, or the body is not a string.
    */
   webhook(request: WebhookRequest): Webhook {
     return new Webhook(this.#app, request);
+  }
+
+  /**
+   * Asks the HTTP API of this server, without a network: the same routes and
+   * answers, signed as the app.
+   *
+   * @param options The path behind `/apps/{id}`, and parameters.
+   * @returns The answer, whose status is below 400.
+   * @throws {TypeError} At once, if an option is unknown or of the wrong kind.
+   * @throws {RequestError} Later, by rejecting, if the API refuses the request.
+   *
+   * @example
+   * ```ts
+   * import { Pusher } from "@glitz/pusher";
+   * import { assertEquals } from "@std/assert";
+   *
+   * await using pusher = new Pusher();
+   * const response = await pusher.get({ path: "/channels", params: {} });
+   * assertEquals(await response.json(), { channels: {} });
+   * ```
+   */
+  get(options: GetOptions): Promise<Response> {
+    const request = apiRequest(this.#app, "GET", options);
+    return expectSuccess(request, this.handler(request));
+  }
+
+  /**
+   * Sends a request to the HTTP API of this server, see {@linkcode get}. It encrypts
+   * nothing.
+   *
+   * @param options The path behind `/apps/{id}`, the body, and parameters.
+   * @returns As {@linkcode get}.
+   * @throws {TypeError} At once, if an option is unknown or of the wrong kind.
+   * @throws {RequestError} Later, by rejecting, if the API refuses the request.
+   */
+  post(options: PostOptions): Promise<Response> {
+    const request = apiRequest(this.#app, "POST", options);
+    return expectSuccess(request, this.handler(request));
+  }
+
+  /**
+   * Signs a request to the HTTP API that the program sends on its own.
+   *
+   * @param options The method, the whole path, the body and parameters.
+   * @returns The query of the request.
+   * @throws {TypeError} If an option is unknown or of the wrong kind.
+   */
+  createSignedQueryString(options: SignedQueryOptions): string {
+    return signedQuery(this.#app, options);
   }
 
   get #asking(): Asking {
@@ -524,8 +604,9 @@ export class Pusher<Events extends object = AnyEvents> {
   async channels(
     filter: ChannelsFilter = {},
   ): Promise<{ channels: Record<string, ChannelCounts> }> {
-    const { filter_by_prefix: prefix = "" } = filter;
     const what = "Cannot list channels";
+    checkFilter(filter, { subject: what, name: "filter" });
+    const { filter_by_prefix: prefix = "" } = filter;
     const info = accepted(checkListInfo(prefix, filter.info), what);
     return await listChannels(this.#asking, prefix, info);
   }
@@ -544,6 +625,7 @@ export class Pusher<Events extends object = AnyEvents> {
     params: { info?: string } = {},
   ): Promise<ChannelDescription> {
     const what = `Cannot look up channel ${quote(name)}`;
+    checkInfoParams(params, { subject: what, name: "params" });
     const kind = accepted(checkChannelName(name, this.#app.limits), what);
     const info = accepted(checkChannelInfo(kind, params.info), what);
     return await describeChannel(this.#asking, { name, kind }, info);
@@ -636,23 +718,34 @@ export class Pusher<Events extends object = AnyEvents> {
    * @param options `over`: milliseconds over which the closes are spread, so that
    * clients do not all reconnect at once. 0 by default.
    * @returns Resolves when the clients are gone, at the latest after a second.
+   * @throws {TypeError} At once, if an option is unknown or of the wrong kind.
    * @throws {RangeError} At once, if `over` is not a duration.
    */
   close(options: { over?: number } = {}): Promise<void> {
-    const over = options.over ?? 0;
-    if (!(over >= 0 && over <= MAX_TIMER_MS)) {
-      throw new RangeError(
-        `Cannot close: over is ${
-          quote(over)
-        }, and must be from 0 to ${MAX_TIMER_MS} milliseconds`,
-      );
-    }
-    return this.#app.server.close(over);
+    checkCloseOptions(options, { subject: "Cannot close", name: "" });
+    return this.#app.server.close(options.over ?? 0);
   }
 
   /** Closes at once, see {@linkcode close}. */
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
+  }
+
+  /**
+   * Makes a server whose app a URL names, as `PUSHER_URL` does; the host of the URL
+   * is ignored.
+   *
+   * @param url Such as `https://key:secret@host/apps/id`.
+   * @param options See {@linkcode PusherOptions}; the URL comes first.
+   * @throws {TypeError} If the URL has no key, secret or app.
+   */
+  static forURL(url: string, options?: PusherOptions): Pusher {
+    return new Pusher({ ...options, ...readUrl(url) });
+  }
+
+  /** The constructor, as the official SDK has it for a cluster, which is ignored. */
+  static forCluster(cluster: string, options?: PusherOptions): Pusher {
+    return new Pusher({ ...options, cluster });
   }
 
   static get #instance(): Pusher {
@@ -691,7 +784,7 @@ export class Pusher<Events extends object = AnyEvents> {
     channels: string | readonly string[],
     event: string,
     data: unknown,
-    params?: TriggerParams,
+    params?: TriggerParams | string,
   ): Promise<TriggerResponse> {
     return Pusher.#instance.trigger(channels, event, data, params);
   }
@@ -729,6 +822,32 @@ export class Pusher<Events extends object = AnyEvents> {
     member?: Member,
   ): ChannelAuth {
     return Pusher.#instance.authorizeChannel(socketId, channel, member);
+  }
+
+  /**
+   * {@linkcode Pusher.authenticate} of the default instance.
+   *
+   * @deprecated As in the official SDK.
+   */
+  static authenticate(
+    ...given: Parameters<Pusher["authorizeChannel"]>
+  ): ChannelAuth {
+    return Pusher.#instance.authorizeChannel(...given);
+  }
+
+  /** {@linkcode Pusher.get} of the default instance. */
+  static get(options: GetOptions): Promise<Response> {
+    return Pusher.#instance.get(options);
+  }
+
+  /** {@linkcode Pusher.post} of the default instance. */
+  static post(options: PostOptions): Promise<Response> {
+    return Pusher.#instance.post(options);
+  }
+
+  /** {@linkcode Pusher.createSignedQueryString} of the default instance. */
+  static createSignedQueryString(options: SignedQueryOptions): string {
+    return Pusher.#instance.createSignedQueryString(options);
   }
 
   /** {@linkcode Pusher.webhook} of the default instance. */

@@ -34,6 +34,8 @@ Deno.test("the package exports these names and no others", () => {
   assertEquals(Object.keys(exported).sort(), [
     "MemoryBackplane",
     "Pusher",
+    "RequestError",
+    "WebHookError",
     "Webhook",
   ]);
 });

@@ -75,6 +75,34 @@ export interface TriggerParams {
   info?: string | undefined;
 }
 
+/** Parameters of a request to the HTTP API, without those that sign it. */
+export type RequestParams = Record<
+  string,
+  string | number | boolean | null | undefined
+>;
+
+/** What {@linkcode Pusher.get} asks for. */
+export interface GetOptions {
+  /** The path behind `/apps/{id}`, such as `/channels`. */
+  path: string;
+  /** Parameters of the query, such as `{ info: "user_count" }`. */
+  params?: RequestParams | undefined;
+}
+
+/** What {@linkcode Pusher.post} sends. */
+export interface PostOptions extends GetOptions {
+  /** An object, which is sent as JSON, or JSON text. */
+  body?: object | string | null | undefined;
+}
+
+/** What {@linkcode Pusher.createSignedQueryString} signs. */
+export interface SignedQueryOptions extends PostOptions {
+  /** The method of the request. */
+  method: string;
+  /** The whole path of the request, such as `/apps/3/events`. */
+  path: string;
+}
+
 /**
  * What a publish resolves to. It has the parts of a `fetch` response that code
  * written for the official SDK uses.

@@ -63,10 +63,13 @@ function showKind(value: unknown): string {
 /**
  * The check of an options object: it may have these options and no others, and
  * must have the required ones.
+ *
+ * @param hints What to do instead, for unknown options that programs bring along.
  */
 export function objectOf<Options extends object>(
   checks: Readonly<Record<keyof Options, Check>>,
   required: readonly (keyof Options)[] = [],
+  hints: Readonly<Record<string, string>> = {},
 ): Check {
   const known = Object.keys(checks);
   const needed: readonly PropertyKey[] = required;
@@ -75,12 +78,25 @@ export function objectOf<Options extends object>(
     if (typeof value === "string") failSecret(value, field, "be an object");
     if (!isObject(value)) return fail(value, field, "be an object");
     const extra = Object.keys(value).find((name) => !known.includes(name));
-    if (extra !== undefined) failUnknown(optionOf(field, extra), known);
+    if (extra !== undefined) {
+      const hint = Object.hasOwn(hints, extra) ? hints[extra] : undefined;
+      failUnknown(optionOf(field, extra), known, hint);
+    }
     for (const [name, check] of Object.entries<Check>(checks)) {
       const option = value[name];
       if (option === undefined && !needed.includes(name)) continue;
       check(option, optionOf(field, name));
     }
+  };
+}
+
+/** The check of an object that may have these fields and no others; none is read. */
+export function fieldsOf(known: readonly string[]): Check {
+  return (value, field) => {
+    if (typeof value === "string") failSecret(value, field, "be an object");
+    if (!isObject(value)) return fail(value, field, "be an object");
+    const extra = Object.keys(value).find((name) => !known.includes(name));
+    if (extra !== undefined) failUnknown(optionOf(field, extra), known);
   };
 }
 
@@ -115,11 +131,12 @@ export function optionOf({ subject, name }: Field, option: string): Field {
 function failUnknown(
   { subject, name }: Field,
   known: readonly string[],
+  hint?: string,
 ): never {
   const verb = known.length === 1 ? "is" : "are";
   throw new TypeError(
-    `${subject}: unknown option ${quote(name)}, known ${verb} ${
-      known.join(", ")
+    `${subject}: unknown option ${quote(name)}, ${
+      hint ?? `known ${verb} ${known.join(", ")}`
     }`,
   );
 }

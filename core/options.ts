@@ -14,6 +14,7 @@ import type {
 import {
   type Check,
   checkBoolean,
+  checkDelay,
   checkDuration,
   checkFunction,
   checkIdentifier,
@@ -24,6 +25,7 @@ import {
   copyOptions,
   fail,
   type Field,
+  fieldsOf,
   having,
   itemOf,
   listOf,
@@ -201,6 +203,8 @@ export interface PusherOptions<Events = AnyEvents> {
   timeout?: number | undefined;
   /** Ignored, see `cluster`. */
   agent?: unknown | undefined;
+  /** Ignored, see `cluster`. */
+  proxy?: string | undefined;
 }
 
 // ---- Defaults ---------------------------------------------------------------
@@ -230,6 +234,14 @@ const LIMITS: Record<string, Check> = Object.fromEntries(
 
 const checkEncryption = having(["encrypt", "sharedSecret"], "be an Encryption");
 
+/** Options of the official SDK that are not ignored, as events would leave in clear. */
+const HINTS = Object.freeze({
+  encryptionMasterKeyBase64:
+    'pass it as encryption: encryption({ masterKeyBase64 }), which is from "@glitz/pusher/encryption"',
+  encryptionMasterKey:
+    'pass it in base64 as encryption: encryption({ masterKeyBase64 }), which is from "@glitz/pusher/encryption"',
+});
+
 const APP_CHECKS: Record<keyof AppOptions, Check> = {
   id: checkIdentifier,
   key: checkIdentifier,
@@ -242,7 +254,11 @@ const APP_CHECKS: Record<keyof AppOptions, Check> = {
   limits: objectOf({ ...LIMITS, sockets: failSockets }),
 };
 
-const checkApp = objectOf<AppOptions>(APP_CHECKS, ["id", "key", "secret"]);
+const checkApp = objectOf<AppOptions>(
+  APP_CHECKS,
+  ["id", "key", "secret"],
+  HINTS,
+);
 
 const checkHistoryFields = objectOf<History>({
   events: checkLimit,
@@ -284,9 +300,10 @@ const CHECKS: Record<keyof PusherOptions, Check> = {
   encrypted: checkNothing,
   timeout: checkNothing,
   agent: checkNothing,
+  proxy: checkNothing,
 };
 
-const checkAll = objectOf<PusherOptions>(CHECKS);
+const checkAll = objectOf<PusherOptions>(CHECKS, [], HINTS);
 
 const SUBJECT = "Cannot create a Pusher";
 
@@ -382,6 +399,15 @@ function checkOrigins(origins: unknown, field: Field): void {
     );
   }
 }
+
+// ---- Fields of calls --------------------------------------------------------
+
+/** The check of the options of {@linkcode Pusher.close}. */
+export const checkCloseOptions: Check = objectOf({ over: checkDelay });
+/** The check of the filter of {@linkcode Pusher.channels}. */
+export const checkFilter: Check = fieldsOf(["filter_by_prefix", "info"]);
+/** The check of the parameters of {@linkcode Pusher.channel}. */
+export const checkInfoParams: Check = fieldsOf(["info"]);
 
 // ---- Default app and environment --------------------------------------------
 

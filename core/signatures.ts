@@ -8,6 +8,7 @@
 import { Buffer } from "node:buffer";
 import { createHmac, timingSafeEqual } from "node:crypto";
 import type { ChannelAuth, UserAuth } from "./calls.ts";
+import { quote } from "./limits.ts";
 import { isObject, parseJson } from "./protocol.ts";
 import { joinInfo } from "./queries.ts";
 
@@ -151,9 +152,9 @@ export class Signer {
 
 // ---- Webhooks ---------------------------------------------------------------
 
-/** A webhook as it arrived. */
+/** A webhook as it arrived. Requests of frameworks that have these fields fit. */
 export interface WebhookRequest {
-  /** A `Headers`, or an object with names in lower case. */
+  /** A `Headers`, or an object with names in any case. */
   headers: Headers | Record<string, string | string[] | undefined>;
   /** The body, as the text that arrived. */
   rawBody: string;
@@ -220,14 +221,15 @@ export class Webhook {
    *
    * @param credentials The app whose signature is expected.
    * @param request The webhook.
+   * @throws {TypeError} If there are no headers, or the body is not a string.
    */
   constructor(credentials: Credentials, request: WebhookRequest) {
     // Each is read once: what is returned must be what the signature covers.
-    const { headers, rawBody } = request;
+    const { headers, rawBody } = readWebhook(request);
     const header = (name: string) => {
       const value = headers instanceof Headers
         ? headers.get(name)
-        : headers[name];
+        : headers[name] ?? headers[nameIn(headers, name)];
       return typeof value === "string" ? value : null;
     };
     this.#credentials = credentials;
@@ -270,11 +272,16 @@ export class Webhook {
   /**
    * The body.
    *
-   * @throws {TypeError} If the body is not valid.
+   * @throws {WebHookError} If the body is not valid.
    */
   getData(): WebhookData {
     if (!this.isBodyValid() || this.#data === null) {
-      throw new TypeError("Cannot read the webhook: its body is not valid");
+      const reason = this.isContentTypeValid()
+        ? "its body is no JSON object"
+        : "its content type is not application/json";
+      const [type, body] = [this.#contentType, this.#body];
+      const message = `Cannot read the webhook: ${reason}`;
+      throw new WebHookError(message, type, body, this.#signature);
     }
     return this.#data;
   }
@@ -282,7 +289,7 @@ export class Webhook {
   /**
    * The events, in order.
    *
-   * @throws {TypeError} If the body is not valid.
+   * @throws {WebHookError} If the body is not valid.
    */
   getEvents(): WebhookEvent[] {
     return this.getData().events;
@@ -291,9 +298,56 @@ export class Webhook {
   /**
    * When the webhook was made.
    *
-   * @throws {TypeError} If the body is not valid.
+   * @throws {WebHookError} If the body is not valid.
    */
   getTime(): Date {
     return new Date(this.getData().time_ms);
+  }
+}
+
+/** The parts of a webhook, each read once. */
+function readWebhook(request: WebhookRequest): WebhookRequest {
+  const { headers, rawBody } = request;
+  const what = "Cannot read a webhook";
+  if (!isObject(headers)) {
+    throw new TypeError(`${what}: headers is ${quote(headers)}, and no object`);
+  }
+  if (typeof rawBody !== "string") {
+    throw new TypeError(
+      `${what}: rawBody is ${quote(rawBody)}, and must be the body as text, ` +
+        "as await request.text() returns it",
+    );
+  }
+  return { headers, rawBody };
+}
+
+/** A header's name as an object spells it. */
+function nameIn(headers: object, name: string): string {
+  return Object.keys(headers).find((other) => other.toLowerCase() === name) ??
+    name;
+}
+
+/** A webhook was read whose body is not valid. */
+export class WebHookError extends TypeError {
+  /** Always `PusherWebHookError`, as in the official SDK. */
+  override readonly name = "PusherWebHookError";
+  /** The content type of the webhook. */
+  readonly contentType: string | null;
+  /** The body of the webhook. */
+  readonly body: string;
+  /** The signature that came with it. */
+  readonly signature: string;
+
+  /** Made by the methods that throw it. */
+  constructor(
+    message: string,
+    contentType: string | null,
+    body: string,
+    signature: string,
+  ) {
+    super(message);
+    this.contentType = contentType;
+    this.body = body;
+    this.signature = signature;
   }
 }

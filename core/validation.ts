@@ -161,7 +161,21 @@ export function checkUser(value: unknown, limits: Limits): KnownUser | Refusal {
  * or `toJSON`.
  */
 export function encodeMember(value: unknown, limits: Limits): string | Refusal {
-  return encodeChecked(value, (plain) => checkMember(plain, limits));
+  return encodeChecked(
+    value,
+    (plain) => checkFields(plain) ?? checkMember(plain, limits),
+  );
+}
+
+/** Refuses a field that would get lost, such as a misspelt `user_info`. */
+function checkFields(member: unknown): Refusal | null {
+  if (!isObject(member)) return null;
+  const extra = Object.keys(member).find((name) =>
+    name !== "user_id" && name !== "user_info"
+  );
+  if (extra === undefined) return null;
+  const rule = "a member has user_id and user_info only";
+  return new Refusal(400, `Unknown field ${quote(extra)}, ${rule}`);
 }
 
 /** The JSON text of a user whom the program names; see {@linkcode encodeMember}. */
@@ -205,7 +219,7 @@ export function sealWith(encryption: Encryption | undefined): Seal {
     const what = `Cannot trigger ${quote(event)} on "${channel.name}"`;
     if (encryption === undefined) {
       throw new TypeError(
-        `${what}: its data must be encrypted, and there is no encryption option`,
+        `${what}: its data must be encrypted, and there is no encryption option; encryption() is in "@glitz/pusher/encryption"`,
       );
     }
     if (channels.length > 1) {

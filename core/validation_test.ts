@@ -327,13 +327,28 @@ Deno.test("encodeMember and encodeUser return the text that they have checked", 
     id: "ann",
     toJSON: () => value,
   });
-  const root = disguised({ user_id: "root", id: "root" });
-  assertEquals(encodeMember(root, LIMITS), '{"user_id":"root","id":"root"}');
-  assertEquals(encodeUser(root, LIMITS), '{"user_id":"root","id":"root"}');
+  const root = disguised({ user_id: "root" });
+  assertEquals(encodeMember(root, LIMITS), '{"user_id":"root"}');
+  const rootUser = disguised({ user_id: "root", id: "root" });
+  assertEquals(encodeUser(rootUser, LIMITS), '{"user_id":"root","id":"root"}');
   for (const value of [undefined, null, "ann", 1, ["ann"], { user_id: "" }]) {
     assert(isRefusal(encodeMember(disguised(value), LIMITS)), `${value}`);
     assert(isRefusal(encodeUser(disguised(value), LIMITS)), `${value}`);
   }
+});
+
+Deno.test("encodeMember refuses a field that other members would never see", () => {
+  for (const name of ["userInfo", "user_Info", "name", "id"]) {
+    const refusal = encodeMember({ user_id: "1", [name]: {} }, LIMITS);
+    assertEquals(verdict(refusal), [
+      400,
+      null,
+      `Unknown field "${name}", a member has user_id and user_info only`,
+    ]);
+  }
+  // Another backend may sign what it likes.
+  const signed = { user_id: "1", name: "Ann" };
+  assertEquals(checkMember(signed, LIMITS), { userId: "1", userInfo: "{}" });
 });
 
 Deno.test("a user_info whose toJSON returns no object is refused", () => {

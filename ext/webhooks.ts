@@ -404,9 +404,10 @@ class Dispatcher<Events extends object> implements Webhooks {
     return this.#endpoints.map((endpoint) => endpoint.status);
   }
 
-  close({ timeoutMs = CLOSE_TIMEOUT_MS } = {}): Promise<void> {
+  close(options: { timeoutMs?: number } = {}): Promise<void> {
     const subject = "Cannot close webhooks";
-    checkDelay(timeoutMs, { subject, name: "timeoutMs" });
+    checkClose(options, { subject, name: "" });
+    const { timeoutMs = CLOSE_TIMEOUT_MS } = options;
     return this.#closing ??= this.#close(timeoutMs);
   }
 
@@ -1010,6 +1011,8 @@ const RETRY_DELAYS_MS = Object.freeze(
 );
 
 const CLOSE_TIMEOUT_MS = 5_000;
+
+const checkClose = objectOf({ timeoutMs: checkDelay });
 
 /** Headers that the protocol sets. */
 const OWN_HEADERS = Object.freeze([

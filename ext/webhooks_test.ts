@@ -1504,6 +1504,9 @@ Deno.test("close refuses what is no duration", async () => {
       `Cannot close webhooks: timeoutMs is ${timeoutMs}, and must be from 0`,
     );
   }
+  const misspelt = { timeout: 5 } as object;
+  const known = 'unknown option "timeout", known is timeoutMs';
+  assertThrows(() => server.hooks.close(misspelt), TypeError, known);
 });
 
 // ---- Options ----------------------------------------------------------------

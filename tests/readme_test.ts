@@ -91,7 +91,8 @@ type IgnoredOption =
   | "useTLS"
   | "encrypted"
   | "timeout"
-  | "agent";
+  | "agent"
+  | "proxy";
 
 const OPTIONS = Object.keys(
   {

@@ -204,12 +204,8 @@ Deno.test("what is encrypted and published is what was checked, whatever argumen
       return CLEAR;
     },
   };
-  const params = { channel: "news", channels: ["news"], name: "n", data: 1 };
-  const both = { channel, channels: ["news"], name: "e", data: CLEAR };
   const calls = [
-    () => pusher.triggerBatch([both]),
     () => pusher.triggerBatch([item()]),
-    () => pusher.trigger(channel, "e", CLEAR, params as object),
     () => pusher.trigger(names, "e", data),
   ];
   for (const call of calls) {
@@ -222,17 +218,22 @@ Deno.test("what is encrypted and published is what was checked, whatever argumen
     );
   }
   assert(!JSON.stringify(server.journal.entries).includes(CLEAR));
-  // A second channel in the parameters is no channel.
+  // A second channel, event or data is refused.
+  const both = { channel, channels: ["news"], name: "e", data: CLEAR };
   assertThrows(
-    () =>
-      pusher.trigger(
-        undefined as unknown as string,
-        "e",
-        CLEAR,
-        params as object,
-      ),
+    () => pusher.triggerBatch([both]),
     TypeError,
+    '"batch[0].channels"',
   );
+  const second = { channel: "news", channels: ["news"], name: "n", data: 1 };
+  for (const [name, value] of Object.entries(second)) {
+    const params = { [name]: value } as object;
+    for (const channels of [channel, undefined as unknown as string]) {
+      const call = () => pusher.trigger(channels, "e", CLEAR, params);
+      assertThrows(call, TypeError, `"params.${name}"`);
+    }
+  }
+  await client.silence();
 });
 
 Deno.test("trigger refuses what encrypt returns if that is no string", async () => {
