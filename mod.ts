@@ -39,6 +39,7 @@
 import {
   API_ROUTES,
   type ApiRoute,
+  refuseCall,
   triggerResponse,
 } from "./core/api_calls.ts";
 import { checkRequestSignature, readApiBody } from "./core/api_requests.ts";
@@ -52,6 +53,7 @@ import {
   findApp,
   parseAuthChannels,
   readAuthForm,
+  unknownApp,
 } from "./core/auth_requests.ts";
 import type {
   Backplane,
@@ -96,10 +98,16 @@ import type {
   UserAuth,
   UserData,
 } from "./core/calls.ts";
-import { cascade, type Handler, serveAtLast } from "./core/cascade.ts";
+import {
+  cascade,
+  type Handler,
+  preferred,
+  serveAtLast,
+} from "./core/cascade.ts";
 import { Delivery } from "./core/deliveries.ts";
 import { HookQueue } from "./core/hooks.ts";
 import {
+  checkRequest,
   compileOrigins,
   corsHeaders,
   lowerCaseNames,
@@ -369,6 +377,7 @@ export class Pusher<Events extends object = AnyEvents> {
    *
    * @param handlers Asked in order.
    * @returns A handler for `Deno.serve`.
+   * @throws {TypeError} If one of them is no function. The message says what to pass.
    */
   cascade(
     ...handlers: Handler[]
@@ -925,7 +934,9 @@ function respond(
 
 /** Answers any request; an exception inside is a 500 and an `error`. */
 function handle(server: Server, request: Request): Awaitable<Response> {
-  const response = attempt(() => findRoute(server, request)?.() ?? notFound());
+  const response = attempt(() =>
+    findRoute(server, checkRequest(request))?.() ?? notFound()
+  );
   if (!(response instanceof Promise)) return response;
   return response.catch((error) => {
     server.hooks.fail(error, "serving a request");
@@ -1033,8 +1044,9 @@ async function serveApi(
   const pattern = rest.map((part, i) => i === 1 ? "*" : part).join("/");
   const apiRoute = API_ROUTES.get(pattern);
   const app = server.appsById.get(appId ?? "");
-  if (apiRoute === undefined) return refuse(REFUSAL.UnknownRoute);
-  if (app === undefined) return refuse(REFUSAL.UnknownApp);
+  if (apiRoute === undefined || app === undefined) {
+    return refuseCall(request, url, appId, app);
+  }
   if (request.method !== apiRoute.method) {
     return refuseMethod(apiRoute.method);
   }
@@ -1124,7 +1136,8 @@ async function serveAuth(
   const cors = corsHeaders(request, verdict);
   // The body is unread: in a cascade the app may be another server's.
   if (appName !== undefined && findApp(server, appName) === undefined) {
-    return refuse(REFUSAL.UnknownAuthApp, verdict === false ? {} : cors);
+    const headers = verdict === false ? {} : cors;
+    return preferred(refuse(unknownApp(appName), headers));
   }
   if (verdict !== false && request.method === "OPTIONS") {
     return new Response(null, { status: 204, headers: cors });

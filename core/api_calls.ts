@@ -6,7 +6,9 @@
  */
 
 import type { PublishResult, TriggerResponse } from "./calls.ts";
-import { isRefusal, type Limits, type Refusal } from "./limits.ts";
+import { preferred } from "./cascade.ts";
+import { lowerCaseNames, refuse } from "./http.ts";
+import { isRefusal, type Limits, quote, Refusal } from "./limits.ts";
 import {
   type Asking,
   checkChannelInfo,
@@ -71,6 +73,33 @@ export const API_ROUTES: ReadonlyMap<string, ApiRoute> = new Map<
   ["channels/*/users", { method: "GET", serve: serveUsers }],
   ["users/*/terminate_connections", { method: "POST", serve: serveTerminate }],
 ]);
+
+/**
+ * Refuses a call of an app or a route that there is not. In a cascade the call may
+ * be another handler's; if it is nobody's, this answer says why.
+ *
+ * @param app What was found under the id.
+ */
+export function refuseCall(
+  { method }: Request,
+  url: URL,
+  appId: string | null,
+  app: object | undefined,
+): Response {
+  const error = app === undefined
+    ? `No app has the id ${
+      quote(appId)
+    }: the backend must name the app_id that this server has`
+    : `The HTTP API has no ${method} ${quote(url.pathname)}, only ${
+      [...API_ROUTES].map(([path, route]) => `${route.method} ${path}`)
+        .join(", ")
+    } below /apps/{id}/`;
+  const answer = refuse(new Refusal(404, error));
+  // Any other page may be below /apps/.
+  return lowerCaseNames(url.searchParams).has("auth_key")
+    ? preferred(answer)
+    : answer;
+}
 
 /** `POST /apps/{id}/events`: publishes to one channel or several. */
 function serveEvents<App extends Limited>(

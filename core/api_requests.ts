@@ -8,7 +8,7 @@
 import { createHash } from "node:crypto";
 import { type BodyRules, readBody, refuseBody } from "./bodies.ts";
 import { decodeUtf8 } from "./http.ts";
-import { type Limits, overLimit, Refusal } from "./limits.ts";
+import { type Limits, overLimit, quote, Refusal } from "./limits.ts";
 import { isObject, parseJson } from "./protocol.ts";
 import { joinInfo } from "./queries.ts";
 import { signedPaths } from "./routes.ts";
@@ -42,32 +42,80 @@ export function checkRequestSignature(
       return new Refusal(401, "The query is not well-formed UTF-8");
     }
   }
-  if (query.get("auth_key") !== key) {
-    return new Refusal(401, "auth_key is not the key of the app");
+  const given = query.get("auth_key");
+  if (given !== key) {
+    return refuseParameter("auth_key", given, "be the key of the app");
   }
-  if (query.get("auth_version") !== "1.0") {
-    return new Refusal(401, "auth_version is not 1.0");
+  const version = query.get("auth_version");
+  if (version !== "1.0") {
+    return refuseParameter("auth_version", version, 'be "1.0"');
   }
-  const timestamp = query.get("auth_timestamp") ?? "";
-  const now = Math.floor(nowMs / 1000);
-  if (
-    !/^\d{1,15}$/.test(timestamp) ||
-    Math.abs(now - Number(timestamp)) > TIMESTAMP_TOLERANCE_S
-  ) {
-    return new Refusal(
-      401,
-      `auth_timestamp is not within ${TIMESTAMP_TOLERANCE_S} s of the server's time, ${now}`,
-    );
+  const timestamp = checkTimestamp(query.get("auth_timestamp"), nowMs);
+  if (timestamp !== null) return timestamp;
+  const signature = query.get("auth_signature");
+  if (signature === null) {
+    return refuseParameter("auth_signature", signature, "sign the request");
   }
-  const signature = query.get("auth_signature") ?? "";
   const paths = [...signedPaths(url.pathname, prefix)];
   for (const text of requestTexts(method, paths, url.searchParams)) {
     if (equalsInConstantTime(hmac(secret, text), signature)) return null;
   }
-  return new Refusal(401, "auth_signature does not match the request");
+  return refuseSignature(method, paths[0]!, url.searchParams);
+}
+
+/** Refuses a request for a parameter of its signature. */
+function refuseParameter(
+  name: string,
+  value: string | null,
+  rule: string,
+): Refusal {
+  const found = value === null ? "is missing" : `is ${quote(value)}`;
+  return new Refusal(401, `${name} ${found}, and must ${rule}`);
+}
+
+/** Refuses a request that was signed at another time than the server's. */
+function checkTimestamp(value: string | null, nowMs: number): Refusal | null {
+  const now = Math.floor(nowMs / 1000);
+  const seconds = /^\d{1,15}$/.test(value ?? "") ? Number(value) : NaN;
+  if (Math.abs(now - seconds) <= TIMESTAMP_TOLERANCE_S) return null;
+  const rule =
+    `be in seconds, and within ${TIMESTAMP_TOLERANCE_S} s of the server's time, ${now}`;
+  const { error } = refuseParameter("auth_timestamp", value, rule);
+  const off = seconds - now;
+  // More than that is no clock that goes wrong, but milliseconds or no time at all.
+  if (!(Math.abs(off) < now / 2)) return new Refusal(401, error);
+  const side = off < 0 ? "behind" : "ahead";
+  const cause = `the clock of the backend, or the server's, is ${
+    Math.abs(off)
+  } s ${side}`;
+  return new Refusal(401, `${error}: ${cause}`);
 }
 
 const TIMESTAMP_TOLERANCE_S = 600;
+
+/**
+ * Says which text should have been signed. It holds nothing that the request does
+ * not: neither the secret nor a signature.
+ */
+function refuseSignature(
+  method: string,
+  path: string,
+  params: URLSearchParams,
+): Refusal {
+  const [text = ""] = requestTexts(method, [path], params);
+  const shown = text.length > SHOWN_TEXT_UNITS
+    ? `${text.slice(0, SHOWN_TEXT_UNITS)}…`
+    : text;
+  return new Refusal(
+    401,
+    `auth_signature must be the HMAC-SHA256, in lower-case hex, of ${
+      JSON.stringify(shown)
+    } with the app's secret: compare the secret and this text with the backend's`,
+  );
+}
+
+// Enough for the parameters of any SDK.
+const SHOWN_TEXT_UNITS = 1_000;
 
 /** Reads the body, checks it against the signed digest and parses it. */
 export async function readApiBody(
@@ -85,16 +133,41 @@ export async function readApiBody(
   if (bytes.length === 0) {
     return digest === null || digest === EMPTY_MD5
       ? bodyFromQuery(query)
-      : new Refusal(401, "body_md5 is not that of an empty body");
+      : refuseParameter("body_md5", digest, "be missing: the body is empty");
   }
   if (digest !== createHash("md5").update(bytes).digest("hex")) {
-    return new Refusal(401, "body_md5 is not that of the body");
+    const rule =
+      `be the MD5 digest of the body, which has ${bytes.length} bytes`;
+    return refuseParameter("body_md5", digest, rule);
   }
   const body = parseJson(decodeUtf8(bytes) ?? "");
   return isObject(body)
-    ? body
+    ? { ...missingFields(body, query), ...body }
     : new Refusal(400, "The body is not a JSON object");
 }
+
+/**
+ * The fields of an event that a request has in its query beside its body, as SDKs
+ * do that send `{}` with every request. The signature covers both; where both name
+ * a field, the body wins.
+ */
+function missingFields(
+  body: Record<string, unknown>,
+  query: URLSearchParams,
+): Record<string, unknown> {
+  const fields = Object.entries(bodyFromQuery(query)).filter(
+    ([name, value]) => EVENT_FIELDS.has(name) && value !== undefined,
+  );
+  const { channel, channels } = body;
+  if ((channel ?? channels ?? null) === null) return Object.fromEntries(fields);
+  return Object.fromEntries(
+    fields.filter(([name]) => !name.startsWith("channel")),
+  );
+}
+
+const EVENT_FIELDS: ReadonlySet<string> = new Set(
+  ["name", "data", "channel", "channels", "socket_id", "info"],
+);
 
 const EMPTY_MD5 = "d41d8cd98f00b204e9800998ecf8427e";
 

@@ -1,4 +1,9 @@
-import { assert, assertEquals } from "@std/assert";
+import {
+  assert,
+  assertEquals,
+  assertMatch,
+  assertStringIncludes,
+} from "@std/assert";
 import { createHash } from "node:crypto";
 import { ManualClock } from "../tests/support/clock.ts";
 import { checkRequestSignature, readApiBody } from "./api_requests.ts";
@@ -98,7 +103,14 @@ const VECTORS: [name: string, method: string, target: string, hex: string][] = [
   ],
 ];
 
-const BAD_SIGNATURE = "auth_signature does not match the request";
+/** Asserts that a request is refused for its signature, and that no secret is told. */
+function assertBadSignature(error: string | null, secrets: string[]): void {
+  assertMatch(
+    error ?? "",
+    /^auth_signature must be the HMAC-SHA256, in lower-case hex, of "/,
+  );
+  for (const secret of secrets) assert(!error?.includes(secret), secret);
+}
 
 for (const [name, method, target, hex] of VECTORS) {
   Deno.test(`vector ${name} of the protocol's documentation is accepted, and unchanged only`, () => {
@@ -108,17 +120,39 @@ for (const [name, method, target, hex] of VECTORS) {
       `${signed}&more=1`,
       `${target}&auth_signature=${hex.toUpperCase()}`,
       `${target}&auth_signature=${hex.slice(0, -1)}`,
-      target,
       signed.replace("/apps/3", "/apps/4"),
     ];
+    const secrets = [APP.secret, hex, hex.toUpperCase()];
     for (const other of changed) {
-      assertEquals(judge(method, other), BAD_SIGNATURE, other);
+      assertBadSignature(judge(method, other), secrets);
     }
-    assertEquals(judge("PUT", signed), BAD_SIGNATURE);
+    assertEquals(
+      judge(method, target),
+      "auth_signature is missing, and must sign the request",
+    );
+    assertBadSignature(judge("PUT", signed), secrets);
     const app = { ...APP, secret: "7ad3773142a6692b25b9" };
-    assertEquals(judge(method, signed, { app }), BAD_SIGNATURE);
+    const error = judge(method, signed, { app });
+    assertBadSignature(error, [...secrets, app.secret]);
   });
 }
+
+Deno.test("a wrong signature is answered with the text that is to be signed, and nothing secret", () => {
+  const other = { ...APP, secret: "the secret of another app" };
+  const vector = VECTORS.find(([name]) => name === "B8");
+  const [, method = "", target = "", hex] = vector ?? [];
+  const signed = `${target}&auth_signature=${hex}`;
+  assertEquals(
+    judge(method, signed, { app: other }),
+    "auth_signature must be the HMAC-SHA256, in lower-case hex, of " +
+      `"POST\\n/apps/3/users/a%20b/terminate_connections\\n${T}` +
+      "&body_md5=99914b932bd37a50b983c5e7c90ae93b\" with the app's secret: " +
+      "compare the secret and this text with the backend's",
+  );
+  const long = judge(method, `${signed}&more=${"x".repeat(100_000)}`) ?? "";
+  assertStringIncludes(long, "…\" with the app's secret");
+  assert(long.length < 2_000, `${long.length} characters`);
+});
 
 /** The query of a request that says these things, signed for `GET /apps/3/x`. */
 function sign(params: Record<string, string>): string {
@@ -163,9 +197,12 @@ Deno.test("a timestamp may be 600 seconds off in both directions, and no more", 
   for (const [offsetMs, isRight] of cases) {
     const nowMs = SIGNED_AT + offsetMs;
     const now = Math.floor(nowMs / 1_000);
+    const off = TIMESTAMP - now;
     const error = isRight
       ? null
-      : `auth_timestamp is not within 600 s of the server's time, ${now}`;
+      : `auth_timestamp is "${TIMESTAMP}", and must be in seconds, and within ` +
+        `600 s of the server's time, ${now}: the clock of the backend, or the ` +
+        `server's, is ${Math.abs(off)} s ${off < 0 ? "behind" : "ahead"}`;
     assertEquals(judge("GET", target, { nowMs }), error, `${offsetMs}`);
   }
 });
@@ -181,15 +218,22 @@ Deno.test("key, version, time and signature are checked in this order", () => {
     auth_version: "1.0",
     auth_timestamp: `${TIMESTAMP}`,
   };
+  const keyRule = "and must be the key of the app";
   const cases: [params: Record<string, string>, error: string][] = [
-    [bad, "auth_key is not the key of the app"],
-    [{ ...bad, auth_key: "" }, "auth_key is not the key of the app"],
-    [{ ...bad, auth_key: APP.key }, "auth_version is not 1.0"],
+    [bad, `auth_key is "key", ${keyRule}`],
+    [{ ...bad, auth_key: "" }, `auth_key is "", ${keyRule}`],
+    [{ ...bad, auth_key: APP.key }, 'auth_version is "2.0", and must be "1.0"'],
     [
       { ...right, auth_timestamp: "never" },
-      `auth_timestamp is not within 600 s of the server's time, ${TIMESTAMP}`,
+      'auth_timestamp is "never", and must be in seconds, and within 600 s ' +
+      `of the server's time, ${TIMESTAMP}`,
     ],
-    [right, BAD_SIGNATURE],
+    [
+      { ...right, auth_timestamp: `${SIGNED_AT}` },
+      `auth_timestamp is "${SIGNED_AT}", and must be in seconds, and within ` +
+      `600 s of the server's time, ${TIMESTAMP}`,
+    ],
+    [right, "auth_signature is missing, and must sign the request"],
   ];
   for (const [params, error] of cases) {
     assertEquals(
@@ -197,7 +241,7 @@ Deno.test("key, version, time and signature are checked in this order", () => {
       error,
     );
   }
-  assertEquals(judge("GET", "/apps/3/x"), "auth_key is not the key of the app");
+  assertEquals(judge("GET", "/apps/3/x"), `auth_key is missing, ${keyRule}`);
 });
 
 Deno.test("a timestamp is a whole number of seconds", () => {
@@ -205,7 +249,10 @@ Deno.test("a timestamp is a whole number of seconds", () => {
   for (const auth_timestamp of [...wrong, "9".repeat(16), "NaN", "Infinity"]) {
     const params = { auth_key: APP.key, auth_version: "1.0", auth_timestamp };
     const error = judge("GET", sign(params));
-    assert(error?.startsWith("auth_timestamp is not"), auth_timestamp);
+    const shown = JSON.stringify(auth_timestamp);
+    const said =
+      `auth_timestamp is ${shown}, and must be in seconds, and within `;
+    assert(error?.startsWith(said), error ?? auth_timestamp);
   }
 });
 
@@ -253,13 +300,19 @@ Deno.test("a body is read if its digest is the signed one", async () => {
 });
 
 Deno.test("a body of another digest, or without one, is refused before it is parsed", async () => {
-  const refused = [401, "body_md5 is not that of the body"];
-  assertEquals(await read("{"), refused);
-  assertEquals(await read("{", { body_md5: "" }), refused);
-  assertEquals(await read("{", { body_md5: md5("{}") }), refused);
+  const refused = (found: string, bytes: number) => [
+    401,
+    `body_md5 ${found}, and must be the MD5 digest of the body, which has ${bytes} bytes`,
+  ];
+  assertEquals(await read("{"), refused("is missing", 1));
+  for (const body_md5 of ["", md5("{}"), md5("{").toUpperCase()]) {
+    const found = `is "${body_md5}"`;
+    assertEquals(await read("{", { body_md5 }), refused(found, 1));
+  }
+  const upper = md5("{}").toUpperCase();
   assertEquals(
-    await read("{}", { body_md5: md5("{}").toUpperCase() }),
-    refused,
+    await read("{}", { body_md5: upper }),
+    refused(`is "${upper}"`, 2),
   );
   assertEquals(await read("{", { body_md5: md5("{") }), [
     400,
@@ -294,6 +347,29 @@ Deno.test("a body that breaks off is refused", async () => {
   assertEquals(await read(broken), [400, "The body did not arrive whole"]);
 });
 
+Deno.test("the fields of an event may come in the query beside a body that lacks them", async () => {
+  const query = "name=a&data=b&channel=c&socket_id=1.2&info=user_count";
+  const named = Object.fromEntries(new URLSearchParams(query));
+  const cases: [body: string, more: string, fields: object][] = [
+    ["{}", query, named],
+    ['{"data":"d"}', query, { ...named, data: "d" }],
+    ["{}", "name=a&channels[]=a&channels[]=b", {
+      name: "a",
+      channels: ["a", "b"],
+    }],
+    ["{}", "info[0]=a&info[1]=b", { info: "a,b" }],
+    // A body that names channels names all of them.
+    ['{"channel":"a"}', "channels[]=b&channel=c", { channel: "a" }],
+    ['{"channels":["a"]}', "channel=c", { channels: ["a"] }],
+    // What is no field of an event stays where it is.
+    ["{}", "auth_key=key&other=1&__proto__=2&constructor=3", {}],
+  ];
+  for (const [body, more, fields] of cases) {
+    const params = `${more}&body_md5=${md5(body)}`;
+    assertEquals(await read(body, params), fields, `${body} ${more}`);
+  }
+});
+
 Deno.test("without a body, its fields may come in the query", async () => {
   const empty = md5("");
   const none = { channels: undefined };
@@ -304,7 +380,7 @@ Deno.test("without a body, its fields may come in the query", async () => {
   });
   assertEquals(await read(null, { body_md5: md5("{}") }), [
     401,
-    "body_md5 is not that of an empty body",
+    `body_md5 is "${md5("{}")}", and must be missing: the body is empty`,
   ]);
   assertEquals(await read(null, { name: "a", data: "{}", channel: "b" }), {
     ...none,

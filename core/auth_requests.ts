@@ -64,6 +64,11 @@ export function findApp<App>(
   return appsByKey.get(name) ?? appsById.get(name);
 }
 
+/** Refuses a request that names an app which the server does not have. */
+export function unknownApp(name: string): Refusal {
+  return new Refusal(404, `No app has the key or id ${quote(name)}`);
+}
+
 /** The app whose secret signs: the app that is named, else that of the socket. */
 function findAuthApp<App>(
   apps: AuthApps<App>,
@@ -72,7 +77,7 @@ function findAuthApp<App>(
   appName: string | undefined,
 ): App | Refusal {
   const name = appName ?? params.get("app_key") ?? params.get("app_id");
-  if (name !== null) return findApp(apps, name) ?? REFUSAL.UnknownAuthApp;
+  if (name !== null) return findApp(apps, name) ?? unknownApp(name);
   const { appsById, connections, defaultApp } = apps;
   // Behind a load balancer the socket may belong to another server.
   const app = connections.get(socketId)?.app ??

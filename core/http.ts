@@ -4,7 +4,7 @@
  * @module
  */
 
-import { Refusal } from "./limits.ts";
+import { quote, Refusal } from "./limits.ts";
 import { REFUSAL } from "./protocol.ts";
 import { type Awaitable, type Clock, withinMs } from "./time.ts";
 
@@ -133,6 +133,24 @@ export function corsHeaders(
 }
 
 // ---- Requests ---------------------------------------------------------------
+
+/**
+ * Throws for anything but a request: other frameworks call a handler with a context,
+ * or with the request of Node.
+ */
+export function checkRequest(request: Request): Request {
+  const given: unknown = request;
+  if (given instanceof Request) return request;
+  const { url, method, headers, req } = Object(given);
+  // A program may have put a class of its own in the place of Request.
+  if (url && method && typeof headers?.get === "function") return request;
+  const advice = req === undefined ? "" : ", which is c.req.raw in Hono";
+  throw new TypeError(
+    `Cannot handle a request: the handler got ${
+      quote(given)
+    }, and must get the Request of Deno.serve${advice}`,
+  );
+}
 
 /** Decodes a text; null if the bytes are not UTF-8. */
 export function decodeUtf8(bytes: Uint8Array): string | null {

@@ -131,13 +131,10 @@ export const REFUSAL = Object.freeze({
     403,
     "No connection has this socket_id here, and the form names no app_key",
   ),
-  UnknownAuthApp: new Refusal(404, "No app has the key or id that is named"),
   PublicChannel: new Refusal(
     403,
     "Only private and presence channels are authorized",
   ),
-  UnknownRoute: new Refusal(404, "There is no such route"),
-  UnknownApp: new Refusal(404, "No app has this id"),
   PostOnly: new Refusal(405, "The method is not one of POST"),
   AuthBodyTooLarge: new Refusal(413, "The form is too large"),
   UpgradeRequired: new Refusal(426, "This is a WebSocket endpoint"),

@@ -58,7 +58,9 @@ export function checkInfo<Name extends string = InfoName>(
     return checkInfo(value.join(","), known);
   }
   if (value === undefined || value === null || value === "") return [];
-  const names = typeof value === "string" ? value.split(",") : [];
+  const names = typeof value === "string"
+    ? value.split(",").map((name) => name.trim())
+    : [];
   const asked = known.filter((name) => names.includes(name));
   if (names.length > 0 && asked.length === new Set(names).size) {
     // `known` is the list of the names of this type.

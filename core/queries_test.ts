@@ -35,6 +35,9 @@ Deno.test("checkInfo takes a comma list of known names, each once and in one ord
     [["user_count"], "user_count"],
     [["user_count", "subscription_count"], "subscription_count user_count"],
     [["user_count,subscription_count"], "subscription_count user_count"],
+    ["user_count, subscription_count", "subscription_count user_count"],
+    [" user_count\t,user_count ", "user_count"],
+    [[" user_count", "subscription_count "], "subscription_count user_count"],
   ];
   for (const [value, names] of cases) {
     assertEquals(found(checkInfo(value)), names);
@@ -61,7 +64,8 @@ Deno.test("checkInfo refuses a name that is not known, and anything that is no l
   const cases: [value: unknown, shown: string][] = [
     ["cache", '"cache"'],
     ["user_count,cache", '"user_count,cache"'],
-    ["user_count, subscription_count", '"user_count, subscription_count"'],
+    ["user_count, cache", '"user_count, cache"'],
+    ["user_count subscription_count", '"user_count subscription_count"'],
     [",", '","'],
     ["user_count,", '"user_count,"'],
     ["constructor", '"constructor"'],

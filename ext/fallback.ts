@@ -68,7 +68,7 @@ import {
 } from "../core/checks.ts";
 import { readBody, refuseBody } from "../core/bodies.ts";
 import { decodeUtf8, refuse } from "../core/http.ts";
-import { isRefusal, Refusal } from "../core/limits.ts";
+import { isRefusal, quote, Refusal } from "../core/limits.ts";
 import { parseJson } from "../core/protocol.ts";
 import { mergeSlashes } from "../core/routes.ts";
 import { decodePart } from "../core/signatures.ts";
@@ -228,7 +228,7 @@ class Sessions {
     info?: Deno.ServeHandlerInfo,
   ): Awaitable<Response> {
     const route = this.#route(request);
-    if (route === null) return refuse(REFUSAL.UnknownRoute, HEADERS);
+    if (route === null) return refuse(unknownRoute(request), HEADERS);
     if (request.method === "OPTIONS") return preflightResponse();
     return route.action === "xhr_send"
       ? this.#serveUpload(route, request)
@@ -348,10 +348,15 @@ const MAX_REMEMBERED = MAX_UPLOADS;
 // As many as the server takes at once; see `limits.framesBurst`.
 const MAX_FRAMES = 1_000;
 
+/** Refuses a request that is for none of the routes. */
+function unknownRoute({ method, url }: Request): Refusal {
+  const path = URL.parse(url)?.pathname ?? url;
+  return new Refusal(404, `There is no route for ${method} ${quote(path)}`);
+}
+
 const REFUSAL = Object.freeze({
   NotJson: new Refusal(400, "The body is not JSON"),
   NotStrings: new Refusal(400, "The body is not an array of strings"),
-  UnknownRoute: new Refusal(404, "There is no such route"),
   UnknownSession: new Refusal(404, "There is no such session"),
   TooManyUploads: new Refusal(
     429,

@@ -393,6 +393,18 @@ Deno.test("cli.ts serves clients over HTTP, until SIGTERM closes them with 4200"
   assertStringIncludes(await text, "\nc[4200,");
 });
 
+Deno.test("cli.ts names the app id and the path that it does not have", async () => {
+  await using cli = await start([...NET, "cli.ts", ...LOCAL]);
+  const told = async (path: string) => {
+    const response = await fetch(`${cli.url}${path}`);
+    assertEquals(response.status, 404);
+    return (await response.json()).error;
+  };
+  const call = "/apps/app-id/channels?auth_key=app-key";
+  assertStringIncludes(await told(call), 'No app has the id "app-id"');
+  assertEquals(await told("/"), 'There is no route for GET "/"');
+});
+
 Deno.test("cli.ts answers 404 in JSON for a session that there is not", async () => {
   await using cli = await start([...NET, "cli.ts", ...LOCAL, "--path", "/x"]);
   const response = await post(cli, "xhr_send", "[]");

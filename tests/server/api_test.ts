@@ -2,7 +2,8 @@
  * Calls that the HTTP API, and the methods of the same names, have to refuse.
  */
 import { Pusher } from "@glitz/pusher";
-import { assert, assertEquals, assertThrows } from "@std/assert";
+import { assert, assertEquals, assertMatch, assertThrows } from "@std/assert";
+import { createHash } from "node:crypto";
 import {
   APP,
   objectOf,
@@ -221,6 +222,49 @@ Deno.test("the HTTP API answers unknown paths with 404 and wrong methods with 40
   }
 });
 
+Deno.test("the HTTP API names the app id or the call that it does not have", async () => {
+  await using server = serve();
+  const app = { ...APP, id: 'no "body"' };
+  const body = { name: "e", channel: "news", data: "1" };
+  const answer = await server.api("POST", "/events", { app, body });
+  assertEquals(answer.status, 404);
+  assertEquals(answer.body, {
+    error: 'No app has the id "no \\"body\\"": ' +
+      "the backend must name the app_id that this server has",
+  });
+  const call = await server.api("POST", "/event", { body });
+  assertEquals(call.status, 404);
+  assertMatch(
+    call.body.error,
+    /^The HTTP API has no POST "\/apps\/app-id\/event", only POST events, POST batch_events, GET channels, /,
+  );
+  const long = await server.api("GET", `/${"x".repeat(5_000)}`);
+  assert(long.text.length < 500, long.text);
+});
+
+Deno.test("an event may come in the query beside the body {}, with blanks in info", async () => {
+  await using server = serve();
+  await using client = await server.connect();
+  await client.join("news");
+  const event = { name: "e", data: "1", channel: "news" };
+  const lists = [
+    "subscription_count, user_count",
+    " user_count ,subscription_count",
+  ];
+  for (const info of lists) {
+    const query = { ...event, info };
+    const answer = await server.api("POST", "/events", { body: {}, query });
+    assertEquals([answer.status, answer.body], [
+      200,
+      { channels: { news: { subscription_count: 1 } } },
+    ]);
+    assertEquals((await client.next("e")).data, "1");
+  }
+  const query = { info: "subscription_count, cache" };
+  const { body } = await server.api("GET", "/channels/cache-a", { query });
+  assertEquals(body, { occupied: false, subscription_count: 0, cache: null });
+});
+
 // ---- Signatures -------------------------------------------------------------
 
 Deno.test("the HTTP API refuses a request that is not signed for what it says", async () => {
@@ -233,6 +277,7 @@ Deno.test("the HTTP API refuses a request that is not signed for what it says", 
   await using client = await server.connect();
   await client.join("news");
   const body = { name: "e", channel: "news", data: "1" };
+  const md5 = createHash("md5").update(JSON.stringify(body)).digest("hex");
   const at = (offset: number) => ({ auth_timestamp: String(seconds + offset) });
   const table: [status: number, init: Parameters<typeof server.api>[2]][] = [
     [404, { app: { ...APP, id: "nobody" } }],
@@ -270,7 +315,12 @@ Deno.test("the HTTP API refuses a request that is not signed for what it says", 
   for (const [status, init] of table) {
     const answer = await server.api("POST", "/events", { body, ...init });
     assertEquals(answer.status, status, JSON.stringify(init));
-    assert(!/[0-9a-f]{32}/.test(answer.text), answer.text);
+    // It tells no digest that the request did not say, and no signature at all.
+    assert(!/[0-9a-f]{64}/.test(answer.text), answer.text);
+    const said = [init?.query?.body_md5, md5];
+    for (const [digest] of answer.text.matchAll(/[0-9a-f]{32}/g)) {
+      assert(said.includes(digest), answer.text);
+    }
   }
   await client.silence();
   for (

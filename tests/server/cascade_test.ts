@@ -3,7 +3,14 @@
  * who answers a client that names no app of any of them.
  */
 import { type Handler, Pusher, type PusherOptions } from "@glitz/pusher";
-import { assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import {
+  assertEquals,
+  assertMatch,
+  assertRejects,
+  assertStringIncludes,
+  assertThrows,
+} from "@std/assert";
+import { Hono } from "hono";
 import { DEADLINE_MS, within } from "../support/deadline.ts";
 import { Client, read, signedRequest } from "../support/server.ts";
 import { type App, channelAuth } from "../support/wire.ts";
@@ -219,4 +226,139 @@ Deno.test("a request that is handed to one cascade after the other is served by 
   const page = new Request("http://a/elsewhere");
   assertEquals((await read(await first!(page))).status, 404);
   assertEquals((await read(await second!(page))).status, 404);
+});
+
+Deno.test("a call of the HTTP API that no handler serves says why, whatever follows", async () => {
+  await using a = serverOf(A);
+  await using b = serverOf(B);
+  const page: Handler = () => new Response("no such page", { status: 404 });
+  for (
+    const handler of [
+      Pusher.cascade(a.handler, b.handler, page),
+      Pusher.cascade(Pusher.cascade(a.handler, b.handler), page),
+      Pusher.cascade(page, a.handler, b.handler, page),
+    ]
+  ) {
+    await using server = listen(handler);
+    const call = (app: App, path: string) =>
+      fetch(signedRequest(`http://${server.host}`, "GET", path, { app }))
+        .then(read);
+    const answer = await call({ ...A, id: "3" }, "/channels");
+    assertEquals(answer.status, 404);
+    assertMatch(answer.body.error, /^No app has the id "3"/);
+    for (const app of [A, B]) {
+      assertEquals((await call(app, "/channels")).status, 200);
+    }
+    // A page of the program's own may be there, and its 404 is its own.
+    const own = await read(
+      await fetch(`http://${server.host}/apps/3/channels`),
+    );
+    assertEquals([own.status, own.text], [404, "no such page"]);
+  }
+  const named = Pusher.cascade(
+    a.handler,
+    (request) => new Response(new URL(request.url).pathname),
+  );
+  const path = "/apps/3/channels?auth_key=key";
+  const served = await read(await named(new Request(`http://a${path}`)));
+  assertEquals([served.status, served.text], [200, "/apps/3/channels"]);
+});
+
+Deno.test("an app that an auth endpoint does not have is named, whatever follows", async () => {
+  await using a = serverOf(A);
+  const served = Pusher.cascade(
+    a.handler,
+    () => new Response("no such page", { status: 404 }),
+  );
+  const request = new Request("http://a/pusher/auth/nobody", {
+    method: "POST",
+    body: new URLSearchParams({ socket_id: "1.1", channel_name: "private-a" }),
+  });
+  const { status, body } = await read(await served(request));
+  assertEquals([status, body], [
+    404,
+    { error: 'No app has the key or id "nobody"' },
+  ]);
+});
+
+// ---- Mistakes ---------------------------------------------------------------
+
+/** Anything that looks like an application. */
+const mistaken = (value: unknown) => value as Handler;
+
+Deno.test("cascade says what is no handler, and what to pass instead", async () => {
+  await using pusher = serverOf(A);
+  const express = Object.assign(() => {}, { use() {}, listen() {} });
+  class Page {}
+  const cases: [value: unknown, message: RegExp][] = [
+    [undefined, /is undefined, and must be a function that takes a Request/],
+    [null, /is null, and must be a function that takes a Request/],
+    ["./app.ts", /is "\.\/app\.ts", and must be a function/],
+    [{}, /is an object, .* pass a function that takes a Request/],
+    [new Response("page"), /is a Response, .* a function that returns it/],
+    [Promise.resolve(() => null), /is a promise, .* await the promise first/],
+    [[() => null], /is an array, .* as in cascade\(\.\.\.handlers\)/],
+    [new Hono(), /is an object, .* cascade\(Pusher\.handler, app\.fetch\)/],
+    [{ fetch: () => new Response() }, /pass its fetch method/],
+    [pusher, /is an object, .* pass its handler, .*pusher\.handler/],
+    [Pusher, /is the class Pusher, .* pass Pusher\.handler/],
+    [Page, /is the class Page, .* pass a function that takes a Request/],
+    [{ handler: () => () => null }, /pass what its handler method returns/],
+    [express, /is an application for the HTTP server of Node, such as Express/],
+    [{ use() {}, listen() {}, handler(_req: 1, _res: 2) {} }, /server of Node/],
+  ];
+  for (const [value, message] of cases) {
+    for (const cascade of [Pusher.cascade, pusher.cascade]) {
+      const error = assertThrows(
+        () => cascade(pusher.handler, mistaken(value)),
+        TypeError,
+      );
+      assertMatch(error.message, /^Cannot make a cascade: handler 2 is /);
+      assertMatch(error.message, message);
+    }
+  }
+  const app = new Hono().get("/", (c) => c.text("hello"));
+  const served = Pusher.cascade(pusher.handler, app.fetch);
+  assertEquals(await (await served(new Request("http://a/"))).text(), "hello");
+});
+
+Deno.test("cascade names the handler that returns anything but a Response", async () => {
+  await using pusher = serverOf(A);
+  for (const value of ["text", 5, true, { status: 200 }, () => null]) {
+    const served = Pusher.cascade(pusher.handler, mistaken(() => value));
+    const error = await assertRejects(
+      () => served(new Request("http://a/")),
+      TypeError,
+    );
+    assertMatch(
+      error.message,
+      /^Cannot answer a request: handler 2 of the cascade returned .*, and must return a Response, or null /,
+    );
+  }
+});
+
+Deno.test("a handler that gets no Request says so, and what to pass on from Hono", async () => {
+  const app = new Hono();
+  await using pusher = serverOf(A);
+  const errors: string[] = [];
+  pusher.on("error", ({ error }) => errors.push(String(error)));
+  app.all("*", (c) => {
+    const context = c as unknown as Request;
+    return pusher.handler(context);
+  });
+  const node = { url: "/pusher.js", method: "GET", headers: {} };
+  const answers = [
+    await app.fetch(new Request("http://a/pusher.js")),
+    await pusher.handler(node as unknown as Request),
+    await pusher.handler(undefined as unknown as Request),
+  ];
+  for (const answer of answers) assertEquals(answer.status, 500);
+  assertEquals(errors, [
+    "TypeError: Cannot handle a request: the handler got an object, and must " +
+    "get the Request of Deno.serve, which is c.req.raw in Hono",
+    "TypeError: Cannot handle a request: the handler got an object, and must " +
+    "get the Request of Deno.serve",
+    "TypeError: Cannot handle a request: the handler got undefined, and must " +
+    "get the Request of Deno.serve",
+  ]);
 });
