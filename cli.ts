@@ -173,7 +173,15 @@ const FLAGS = {
     type: "string",
     variable: "PUSHER_MAX_CONNECTIONS",
     value: "number",
-    help: "connections of one app (default: no limit)",
+    help: "connections of one app; with --authorization-timeout only " +
+      "those that have authorized count (default: no limit)",
+  },
+  "max-unauthorized": {
+    type: "string",
+    variable: "PUSHER_MAX_UNAUTHORIZED",
+    value: "number",
+    help: "connections of one app that have not authorized yet, with " +
+      "--authorization-timeout (default 1000)",
   },
   "max-sockets": {
     type: "string",
@@ -325,6 +333,7 @@ function readSettings(args: string[]): Settings | null {
   }
   const hostname = flags.text("hostname");
   const sockets = flags.number("max-sockets");
+  const unauthorizedConnections = flags.number("max-unauthorized");
   return {
     port: port ?? 6001,
     hostname: hostname ?? "0.0.0.0",
@@ -344,6 +353,8 @@ function readSettings(args: string[]): Settings | null {
       limits: {
         connections: flags.number("max-connections") ?? Infinity,
         ...(sockets !== undefined && { sockets }),
+        ...(unauthorizedConnections !== undefined &&
+          { unauthorizedConnections }),
       },
       path: flags.text("path"),
       origins: flags.list("origin"),

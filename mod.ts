@@ -194,6 +194,7 @@ import {
   listChannels,
   listUsers,
 } from "./core/queries.ts";
+import { Quota } from "./core/quota.ts";
 import { routePath } from "./core/routes.ts";
 import {
   apiRequest,
@@ -1391,7 +1392,7 @@ class Server
       ...[this, app, transport, socketId, admission] as const,
     );
     this.connections.set(connection.socketId, connection);
-    app.connectionCount++;
+    app.quota.enter(connection.pulse);
     this.liveness.watch(connection.pulse);
     connection.establish(admission.page);
     return connection;
@@ -1409,14 +1410,13 @@ class Server
   #capacity(app: App | null): Close | null {
     if (this.#closing !== null) return CLOSE.ShuttingDown;
     if (this.#sockets > this.limits.sockets) return CLOSE.ServerFull;
-    const full = app !== null && app.connectionCount >= app.limits.connections;
-    return full ? CLOSE.AppFull : null;
+    return app && app.quota.checkNew();
   }
 
   /** Removes a closed connection from every index. */
   forget(connection: Connection): void {
     this.connections.delete(connection.socketId);
-    connection.app.connectionCount--;
+    connection.app.quota.leave(connection.pulse);
     this.liveness.wheel.remove(connection.pulse);
   }
 
@@ -1513,12 +1513,16 @@ class Server
       transports[name] = (transports[name] ?? 0) + 1;
       bufferedBytes += outbox.pendingBytes;
     }
-    let channels = 0;
-    for (const app of this.appsById.values()) channels += app.channelCount;
+    let [channels, unauthorizedConnections] = [0, 0];
+    for (const { channelCount, quota } of this.appsById.values()) {
+      channels += channelCount;
+      unauthorizedConnections += quota.unauthorized;
+    }
     const usage = this.backplane.usage?.();
     return {
       ready: this.#isBackplaneUp && this.#closing === null,
       connections: this.connections.size,
+      unauthorizedConnections,
       transports,
       channels,
       sessions: this.sessions?.size ?? 0,
@@ -1720,12 +1724,13 @@ class App {
   readonly limits: Readonly<Limits>;
   readonly origins: OriginCheck;
   readonly counts: CountThrottle;
+  /** Infinity where clients need not authorize. */
+  readonly authorizationTimeoutMs: number;
+  readonly quota: Quota;
   /** Channels that a connection of this server is on, or is joining. */
   readonly channels = new Map<string, Channel>();
   /** How many of them are clients' channels. */
   channelCount = 0;
-  /** Live connections of this server. */
-  connectionCount = 0;
   readonly secret: string;
   readonly signer: Signer;
   readonly seal: Seal;
@@ -1743,6 +1748,9 @@ class App {
     this.encryption = own.encryption ?? shared.encryption;
     this.seal = sealWith(this.encryption);
     this.limits = { ...DEFAULT_LIMITS, ...shared.limits, ...own.limits };
+    this.authorizationTimeoutMs = own.authorizationTimeoutMs ??
+      shared.authorizationTimeoutMs ?? Infinity;
+    this.quota = new Quota(this.limits, this.authorizationTimeoutMs);
     // Sockets may come from anywhere unless `origins` is given.
     this.origins = compileOrigins(own.origins ?? shared.origins ?? "*");
     this.counts = new CountThrottle(
@@ -1852,7 +1860,10 @@ class Connection
     const ids = [socketId, ...formerIds];
     this.outbox = new Outbox(transport, server, this, { batch, recover, ids });
     this.#inbox = new Inbox(this, server);
-    this.pulse = new Pulse(server.liveness, this, idleTimeout === 0);
+    this.pulse = new Pulse(
+      ...[server.liveness, this, idleTimeout === 0] as const,
+      app.authorizationTimeoutMs,
+    );
     if (sessionId !== null && server.sessions !== null) {
       this.#session = server.sessions.join(app.id, sessionId, this);
     }
@@ -1958,6 +1969,20 @@ class Connection
       : this.#subscribe(channel, member, data);
   }
 
+  /** Takes a place among the authorized connections; without one it is closed. */
+  #authorize(): boolean {
+    return this.#isPlaced(this.app.quota.authorize(this.pulse));
+  }
+
+  /** Before a join, so that no member comes and goes for want of a place. */
+  #isPlaced(full: Close | null): boolean {
+    if (full === null) return true;
+    const { code, message: reason } = full;
+    this.#emit("refused", { what: "connection", reason, code });
+    this.close(full);
+    return false;
+  }
+
   /** Who joins a presence channel: the member in the data, or the user. */
   #memberFor(channelData: string | undefined): KnownMember | Refusal {
     const { limits } = this.app;
@@ -1975,7 +2000,8 @@ class Connection
     data: Record<string, unknown>,
   ): Awaitable<void> {
     const { name, kind } = channel;
-    const { limits } = this.app;
+    const { limits, quota } = this.app;
+    if (kind.auth && !this.#isPlaced(quota.check(this.pulse))) return;
     const joining = member &&
       joiningMember(member, limits.presenceMembers, this.socketId);
     const joined = attempt(() =>
@@ -1985,7 +2011,8 @@ class Connection
           const refusal = overLimit("presenceMembers", limits, full, 403);
           return this.#refuse(name, "LimitReached", refusal);
         }
-        this.pulse.isAuthorized ||= kind.auth;
+        // Another client may have taken the last place in the meantime.
+        if (kind.auth && !this.#authorize()) return;
         this.#confirm(channel, result, request);
       })
     );
@@ -2130,9 +2157,11 @@ class Connection
       this.#confirmSignIn(user, userData);
       return this.#watch(user);
     }
+    if (!this.#isPlaced(this.app.quota.check(this.pulse))) return;
     const name = OWN_CHANNEL.User + user.id;
     const channel = { name, kind: kindOf(name) };
     const joined = this.#join(channel, undefined, data, (result, request) => {
+      if (!this.#authorize()) return;
       const fields = this.outbox.positionFields(result?.replay, request);
       this.#confirmSignIn(user, userData, fields);
       if (result && request) this.outbox.begin(name, result, request);
@@ -2148,7 +2177,6 @@ class Connection
     fields: ReplayFields = {},
   ): void {
     this.#user = user;
-    this.pulse.isAuthorized = true;
     this.outbox.send(encodeFrame({
       event: OUTBOUND.SignedIn,
       data: JSON.stringify({ user_data: userData }),
@@ -2507,6 +2535,7 @@ class Channel {
       );
       this.#add(subscription);
       answer(result, request);
+      if (!connection.isOpen) return;
       const replayed = replay &&
         outbox.replay(this.name, replay.from, position.offset);
       for (const delivery of waiting) subscription.take(delivery);

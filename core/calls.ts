@@ -148,6 +148,11 @@ export interface Stats {
   ready: boolean;
   /** Live connections. */
   connections: number;
+  /**
+   * How many of them have not authorized yet, in apps with
+   * `authorizationTimeoutMs`.
+   */
+  unauthorizedConnections: number;
   /** The same by transport: `ws`, `xhr_streaming`, `xhr_polling`, …. */
   transports: Record<string, number>;
   /** Channels that a connection of this server is on. */

@@ -14,10 +14,19 @@ import { Buffer } from "node:buffer";
  */
 export interface Limits {
   /**
-   * Live connections of one app; further connections are closed with 4004.
+   * Live connections of one app; further connections are closed with 4004, which
+   * stops stock clients for good. Where `authorizationTimeoutMs` is set, only
+   * connections that have authorized count, and a connection that authorizes above
+   * the limit is closed with 4100: its client tries again after a second.
    * @default {Infinity}
    */
   connections: number;
+  /**
+   * Live connections of one app that have not authorized yet, where
+   * `authorizationTimeoutMs` is set; further connections are closed with 4100.
+   * @default {1000}
+   */
+  unauthorizedConnections: number;
   /**
    * Sockets that this server holds, of all apps and including those that are
    * still closing; further sockets are closed with 4100, and a few per cent above it
@@ -90,6 +99,7 @@ export interface Limits {
 
 export const DEFAULT_LIMITS: Readonly<Limits> = Object.freeze({
   connections: Infinity,
+  unauthorizedConnections: 1_000,
   sockets: 100_000,
   channelsPerConnection: 200,
   bufferedBytes: 1_048_576,

@@ -21,8 +21,6 @@ export class Liveness {
   readonly idleTicks: number;
   /** How long its answer may take. */
   readonly pongTicks: number;
-  /** How long a connection may stay without being authorized. */
-  readonly authorizationTicks: number;
   readonly #goneAfterMs: number;
 
   constructor(clock: Clock, options: PusherOptions) {
@@ -30,15 +28,16 @@ export class Liveness {
       activityTimeoutMs = 120_000,
       pingAfterMs = Math.min(60_000, activityTimeoutMs),
       pongTimeoutMs = 15_000,
-      authorizationTimeoutMs = Infinity,
+      apps = [],
     } = options;
     this.#goneAfterMs = pingAfterMs + pongTimeoutMs;
-    const times = [pingAfterMs, pongTimeoutMs, authorizationTimeoutMs];
+    const times = [pingAfterMs, pongTimeoutMs];
+    for (const { authorizationTimeoutMs = Infinity } of [options, ...apps]) {
+      times.push(authorizationTimeoutMs);
+    }
     this.wheel = new TickWheel(clock, Math.min(...times), MAX_TICK_MS);
     this.idleTicks = this.wheel.ticks(pingAfterMs);
     this.pongTicks = this.wheel.ticks(pongTimeoutMs);
-    // A connection opens during a tick, and the rest of that tick does not count.
-    this.authorizationTicks = this.wheel.ticks(authorizationTimeoutMs) + 1;
   }
 
   /**
@@ -55,8 +54,7 @@ export class Liveness {
 
   /** Watches over a connection from now on. */
   watch(pulse: Pulse): void {
-    const { idleTicks, authorizationTicks } = this;
-    this.wheel.add(pulse, Math.min(idleTicks, authorizationTicks));
+    this.wheel.add(pulse, Math.min(this.idleTicks, pulse.ticksToAuthorize));
   }
 }
 
@@ -80,13 +78,12 @@ export interface PulseOwner {
  */
 export class Pulse implements Ticking {
   slot: Set<Ticking> | null = null;
-  /** Whether the client has signed in, or joined a private or presence channel. */
-  isAuthorized = false;
   /** Whether the client answers `pusher:ping`, so that its silence means that it is gone. */
   answers: boolean;
   readonly #liveness: Liveness;
   readonly #owner: PulseOwner;
-  readonly #bornAt: number;
+  /** Tick until which it has to authorize; Infinity if it has, or need not. */
+  #authorizeBy: number;
   /** Tick of the last sign of life. */
   #heardAt: number;
   /** Tick of a ping that has not been answered, or -1. */
@@ -94,11 +91,40 @@ export class Pulse implements Ticking {
   /** What was unread when it was looked at last. */
   #unreadBytes = 0;
 
-  constructor(liveness: Liveness, owner: PulseOwner, answers: boolean) {
+  /**
+   * @param answers Whether the client is known to answer `pusher:ping`.
+   * @param authorizationTimeoutMs How long it may take to authorize.
+   */
+  constructor(
+    liveness: Liveness,
+    owner: PulseOwner,
+    answers: boolean,
+    authorizationTimeoutMs = Infinity,
+  ) {
+    const { wheel } = liveness;
     this.#liveness = liveness;
     this.#owner = owner;
     this.answers = answers;
-    this.#bornAt = this.#heardAt = liveness.wheel.tick;
+    this.#heardAt = wheel.tick;
+    // A connection opens during a tick, and the rest of that tick does not count.
+    this.#authorizeBy = wheel.tick + wheel.ticks(authorizationTimeoutMs) + 1;
+  }
+
+  /**
+   * Whether the client has signed in, or joined a private or presence channel, or
+   * need not do so.
+   */
+  get isAuthorized(): boolean {
+    return this.#authorizeBy === Infinity;
+  }
+
+  authorize(): void {
+    this.#authorizeBy = Infinity;
+  }
+
+  /** How much of its time to authorize is left. */
+  get ticksToAuthorize(): number {
+    return this.#authorizeBy - this.#liveness.wheel.tick;
   }
 
   /** Takes a sign of life. */
@@ -112,9 +138,7 @@ export class Pulse implements Ticking {
    */
   visit(): number {
     const { wheel: { tick }, idleTicks, pongTicks } = this.#liveness;
-    const leftTicks = this.isAuthorized
-      ? Infinity
-      : this.#bornAt + this.#liveness.authorizationTicks - tick;
+    const leftTicks = this.ticksToAuthorize;
     if (leftTicks <= 0) return this.#close(CLOSE.NotAuthorized);
     if (this.#owner.isClosing) return this.#close(CLOSE.NoPong);
     if (this.#heardAt < this.#pingedAt && !this.answers) this.#lookForReading();

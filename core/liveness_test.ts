@@ -8,15 +8,20 @@ import { CLOSE, type Close } from "./protocol.ts";
 class Ward {
   readonly clock = new ManualClock();
   readonly liveness: Liveness;
+  readonly authorizationTimeoutMs: number | undefined;
   readonly #start = this.clock.elapsed();
 
   constructor(options: PusherOptions = {}) {
     this.liveness = new Liveness(this.clock, options);
+    this.authorizationTimeoutMs = options.authorizationTimeoutMs;
   }
 
   /** A client that is watched from now on, and that is known to answer or not. */
-  admit(answers = true): Client {
-    const client = new Client(this, answers);
+  admit(
+    answers = true,
+    authorizationTimeoutMs = this.authorizationTimeoutMs,
+  ): Client {
+    const client = new Client(this, answers, authorizationTimeoutMs);
     this.liveness.watch(client.pulse);
     return client;
   }
@@ -36,9 +41,9 @@ class Client {
   isClosing = false;
   readonly #ward: Ward;
 
-  constructor(ward: Ward, answers: boolean) {
+  constructor(ward: Ward, answers: boolean, timeoutMs?: number) {
     this.#ward = ward;
-    this.pulse = new Pulse(ward.liveness, this, answers);
+    this.pulse = new Pulse(ward.liveness, this, answers, timeoutMs);
   }
 
   askForLife(): void {
@@ -146,7 +151,7 @@ Deno.test("a client that has authorized stays, however lively one that has not i
     ward.clock.pass(1_000);
     authorized.pulse.heard();
     lively.pulse.heard();
-    authorized.pulse.isAuthorized ||= second === 29;
+    if (second === 29) authorized.pulse.authorize();
   }
   assertEquals(authorized.closes, []);
   assertEquals(lively.closes, [[CLOSE.NotAuthorized.code, 31_000]]);
@@ -270,6 +275,25 @@ Deno.test("the time to authorize is that of every client", () => {
   const client = ward.admit(false);
   ward.clock.pass(200_000);
   assertEquals(client.closes, [[CLOSE.NotAuthorized.code, 101_000]]);
+});
+
+Deno.test("the clients of each app have that app's time to authorize", () => {
+  const app = { id: "a", key: "a", secret: "a" };
+  const ward = new Ward({
+    authorizationTimeoutMs: 30_000,
+    apps: [{ ...app, authorizationTimeoutMs: 500 }, app],
+  });
+  const [hasty, ordinary, free] = [500, 30_000, Infinity].map((timeoutMs) =>
+    ward.admit(true, timeoutMs)
+  );
+  for (let second = 0; second < 100; second++) {
+    ward.clock.pass(1_000);
+    for (const client of [hasty, ordinary, free]) client?.pulse.heard();
+  }
+  // The wheel turns as often as the shortest of these times asks for.
+  assertEquals(hasty?.closes, [[CLOSE.NotAuthorized.code, 550]]);
+  assertEquals(ordinary?.closes, [[CLOSE.NotAuthorized.code, 30_050]]);
+  assertEquals(free?.closes, []);
 });
 
 Deno.test("isClosing knows a socket by its state, and other transports are open", () => {

@@ -53,6 +53,8 @@ export interface AppOptions {
   subscriptionCounts?: boolean | undefined;
   /** Overrides {@linkcode PusherOptions.encryption}. */
   encryption?: Encryption | undefined;
+  /** Overrides {@linkcode PusherOptions.authorizationTimeoutMs}. */
+  authorizationTimeoutMs?: number | undefined;
   /** Overrides {@linkcode PusherOptions.origins} for this app's sockets. */
   origins?: OriginRule | OriginRule[] | undefined;
   /** Overrides some entries of {@linkcode PusherOptions.limits}. */
@@ -114,8 +116,11 @@ export interface PusherOptions<Events = AnyEvents> {
   cacheTtlMs?: number | undefined;
   /**
    * How long a connection may stay without signing in or joining a private or
-   * presence channel, in milliseconds; then the server closes it. The hosted
-   * service allows 30 seconds. Without this option there is no such limit.
+   * presence channel, in milliseconds; then the server closes it with 4009. The
+   * hosted service allows 30 seconds. Without this option there is no such limit.
+   *
+   * With it, a connection counts towards `limits.connections` from the moment at
+   * which it authorizes, and before that towards `limits.unauthorizedConnections`.
    */
   authorizationTimeoutMs?: number | undefined;
   /**
@@ -250,6 +255,7 @@ const APP_CHECKS: Record<keyof AppOptions, Check> = {
   clientEvents: checkBoolean,
   subscriptionCounts: checkBoolean,
   encryption: checkEncryption,
+  authorizationTimeoutMs: checkDuration,
   origins: checkOrigins,
   limits: objectOf({ ...LIMITS, sockets: failSockets }),
 };

@@ -117,6 +117,7 @@ Deno.test("cli.ts --help names every flag and its variable, and exits 0", async 
       ["--path", "PUSHER_PATH"],
       ["--origin", "PUSHER_ORIGINS"],
       ["--max-sockets", "PUSHER_MAX_SOCKETS"],
+      ["--max-unauthorized", "PUSHER_MAX_UNAUTHORIZED"],
       ["--drain", "PUSHER_DRAIN"],
     ]
   ) {
@@ -137,6 +138,7 @@ for (
     [["--origin", "no origin"], `origins is "no origin"`],
     [["--drain", "-1"], `--drain is "-1"`],
     [["--max-sockets", "few"], `--max-sockets is "few"`],
+    [["--max-unauthorized", "few"], `--max-unauthorized is "few"`],
     [["--history-events", "few"], `--history-events is "few"`],
     [["--history-seconds", "0"], "history.ageMs is 0"],
     [["--history-bytes", "-1"], `--history-bytes is "-1"`],

@@ -126,6 +126,7 @@ const OPTIONS = Object.keys(
 const LIMITS = Object.keys(
   {
     connections: true,
+    unauthorizedConnections: true,
     sockets: true,
     channelsPerConnection: true,
     bufferedBytes: true,

@@ -453,6 +453,7 @@ Deno.test("connections stay while the backplane is away", async () => {
 const NOTHING = {
   ready: true,
   connections: 0,
+  unauthorizedConnections: 0,
   transports: {},
   channels: 0,
   sessions: 0,

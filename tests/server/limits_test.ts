@@ -3,8 +3,20 @@
  * slow or gone.
  */
 import { assert, assertEquals, assertMatch, assertThrows } from "@std/assert";
+import { SlowBackplane } from "../support/backplanes.ts";
+import { ManualClock } from "../support/clock.ts";
 import { DEADLINE_MS, within } from "../support/deadline.ts";
-import { APP, type Client, MemoryTransport, serve } from "../support/server.ts";
+import { clientOf, serveHttp } from "../support/fallback.ts";
+import {
+  APP,
+  type Client,
+  leave,
+  MemoryTransport,
+  serve,
+  TWO_APPS,
+} from "../support/server.ts";
+import { authorizedBy, sdk, StockClient } from "../support/stock.ts";
+import { signIn } from "../support/users.ts";
 import {
   type App,
   channelAuth,
@@ -50,6 +62,257 @@ Deno.test("limits.connections holds for sockets that open at the same time", asy
   await Promise.all(clients.map((client) => client.close()));
   await using _again = await server.connect();
 });
+
+// ---- Connections that have to authorize --------------------------------------
+
+const PATIENT = { authorizationTimeoutMs: 3_600_000 };
+
+/** How a client may authorize, and whether that counts. */
+const WAYS: [way: string, authorizes: boolean, ask: (c: Client) => void][] = [
+  ["private", true, (client) => client.requestSubscribe("private-a")],
+  ["encrypted", true, (client) => {
+    client.requestSubscribe("private-encrypted-a");
+  }],
+  ["private cache", true, (client) => {
+    client.requestSubscribe("private-cache-a");
+  }],
+  ["presence", true, (client) => {
+    client.requestSubscribe("presence-a", { member: { user_id: "ann" } });
+  }],
+  ["sign-in", true, (client) => client.requestSignIn({ id: "ann" })],
+  ["public", false, (client) => client.requestSubscribe("news")],
+  ["cache", false, (client) => client.requestSubscribe("cache-a")],
+  ["wrong signature", false, (client) => {
+    client.requestSubscribe("private-a", { auth: "app-key:0" });
+  }],
+  ["no member", false, (client) => client.requestSubscribe("presence-a")],
+  ["wrong sign-in", false, (client) => {
+    client.requestSignIn({ id: "ann" }, { auth: "app-key:0" });
+  }],
+  ["own channel", false, (client) => {
+    client.requestSubscribe("#server-to-user-ann");
+  }],
+];
+
+Deno.test("strangers who do not authorize take no place of limits.connections", async () => {
+  await using server = serve({ ...PATIENT, limits: { connections: 2 } });
+  await using strangers = await server.connectAll(5);
+  for (const stranger of strangers) await stranger.join("news");
+  await using ann = await server.connect();
+  await using bob = await server.connect();
+  await ann.join("private-a");
+  await signIn(bob, { id: "bob" });
+  // Authorizing twice takes one place.
+  await signIn(ann, { id: "ann" });
+  await ann.join("presence-a", { member: { user_id: "ann" } });
+  const { connections, unauthorizedConnections } = server.pusher.stats();
+  assertEquals([connections, unauthorizedConnections], [7, 5]);
+  // Nobody gives the place back while the connection lives.
+  ann.unsubscribe("private-a");
+  ann.unsubscribe("presence-a");
+  await using third = await server.connect();
+  third.requestSubscribe("private-a");
+  assertEquals((await third.turnedAway()).code, 4100);
+  await server.journal.next("disconnected");
+  await leave(server, ann);
+  await using fourth = await server.connect();
+  await fourth.join("private-a");
+  for (const stranger of strangers) await stranger.silence();
+});
+
+for (const [way, authorizes, ask] of WAYS) {
+  const what = authorizes ? "takes a place of" : "does not touch";
+  Deno.test(`authorizing by ${way} ${what} limits.connections`, async () => {
+    await using server = serve({
+      ...PATIENT,
+      limits: { connections: 1 },
+      authenticate: () => null,
+    });
+    await using first = await server.connect();
+    await using second = await server.connect();
+    ask(first);
+    await first.next();
+    const unauthorized = server.pusher.stats().unauthorizedConnections;
+    assertEquals(unauthorized, authorizes ? 1 : 2);
+    second.requestSubscribe("private-b");
+    if (authorizes) assertEquals((await second.turnedAway()).code, 4100);
+    else await second.next("pusher_internal:subscription_succeeded");
+  });
+}
+
+Deno.test("a client that authorizes above limits.connections is closed with 4100, and nobody hears of it", async () => {
+  for (const [way, authorizes, ask] of WAYS) {
+    await using server = serve({ ...PATIENT, limits: { connections: 1 } });
+    await using member = await server.connect();
+    await member.join("presence-a", { member: { user_id: "zoë" } });
+    await using late = await server.connect();
+    ask(late);
+    if (!authorizes) {
+      await late.next();
+      continue;
+    }
+    const { code, reason } = await late.turnedAway();
+    assertEquals(code, 4100, way);
+    assertMatch(reason, /limit connections is 1, try again/);
+    const { hook: _, ...refused } = await server.journal.next("refused");
+    assertEquals(refused, {
+      app: APP.id,
+      what: "connection",
+      reason,
+      code,
+      socketId: late.socketId,
+    });
+    await member.silence();
+    assertEquals(server.journal.calls("member_added", "subscribed"), [
+      "member_added presence-a zoë",
+      "subscribed presence-a zoë",
+    ]);
+  }
+});
+
+Deno.test("limits.unauthorizedConnections closes further connections with 4100", async () => {
+  await using server = serve({
+    ...PATIENT,
+    limits: { unauthorizedConnections: 2 },
+  });
+  await using one = await server.connect();
+  await using two = await server.connect();
+  const { code, reason } = await server.turnsAway();
+  assertEquals(code, 4100);
+  assertMatch(reason, /limit unauthorizedConnections is 2, try again/);
+  assertEquals((await server.journal.next("refused")).what, "connection");
+  // One authorizes, and one goes: each makes room.
+  await one.join("private-a");
+  await using _three = await server.connect();
+  assertEquals((await server.turnsAway()).code, 4100);
+  await leave(server, two);
+  await using _four = await server.connect();
+  assertEquals((await server.turnsAway()).code, 4100);
+  await one.join("private-b");
+});
+
+Deno.test("without authorizationTimeoutMs no connection is unauthorized", async () => {
+  const demanding = { ...TWO_APPS[0], ...PATIENT };
+  const open = { ...TWO_APPS[1], limits: { connections: 1 } };
+  const limits = { unauthorizedConnections: 0 };
+  await using server = serve({ apps: [demanding, open], limits });
+  assertEquals((await server.turnsAway({ app: demanding })).code, 4100);
+  await using _one = await server.connect({ app: open });
+  assertEquals(server.pusher.stats().unauthorizedConnections, 0);
+  assertEquals((await server.turnsAway({ app: open })).code, 4004);
+});
+
+Deno.test("places are those of one app", async () => {
+  const apps = TWO_APPS.map((app) => ({
+    ...app,
+    limits: { connections: 1, unauthorizedConnections: 1 },
+  }));
+  await using server = serve({ ...PATIENT, apps });
+  for (const app of apps) {
+    await using client = await server.connect({ app });
+    assertEquals((await server.turnsAway({ app })).code, 4100);
+    await client.join("private-a");
+    await using late = await server.connect({ app });
+    late.requestSubscribe("private-a");
+    assertEquals((await late.turnedAway()).code, 4100);
+    await client.join("private-b");
+    await leave(server, client);
+  }
+});
+
+Deno.test("the last place goes to one of the clients that authorize at the same time", async () => {
+  const backplane = new SlowBackplane();
+  await using server = serve({
+    ...PATIENT,
+    backplane,
+    limits: { connections: 3 },
+  });
+  await using clients = await server.connectAll(10);
+  const outcomes = clients.map(async (client, i) => {
+    if (i % 2 === 0) client.requestSubscribe(`private-${i}`);
+    else client.requestSignIn({ id: `user-${i}` });
+    const frame = await client.next();
+    return frame.event === "pusher:error" ? dataOf(frame).code : "in";
+  });
+  const told = (await Promise.all(outcomes)).sort();
+  assertEquals(told, [...Array(7).fill(4100), "in", "in", "in"]);
+  const { connections, unauthorizedConnections } = server.pusher.stats();
+  assertEquals([connections, unauthorizedConnections], [3, 0]);
+});
+
+Deno.test("apps[].authorizationTimeoutMs is that app's own, or the server's", async () => {
+  const clock = new ManualClock();
+  const [hasty, ordinary] = TWO_APPS;
+  const apps = [{ ...hasty, authorizationTimeoutMs: 5_000 }, ordinary];
+  await using server = serve({ clock, apps, authorizationTimeoutMs: 30_000 });
+  await using early = await server.connect({ app: hasty });
+  await using late = await server.connect({ app: ordinary });
+  await using staying = await server.connect({ app: hasty });
+  await staying.join("private-a");
+  clock.pass(4_000);
+  await early.silence();
+  clock.pass(3_000);
+  assertEquals((await early.turnedAway()).code, 4009);
+  await late.silence();
+  clock.pass(25_000);
+  assertEquals((await late.turnedAway()).code, 4009);
+  assertEquals(server.pusher.stats().unauthorizedConnections, 0);
+  await staying.silence();
+});
+
+Deno.test("clients over HTTP count as those with sockets do", async () => {
+  await using server = serveHttp({
+    ...PATIENT,
+    limits: { connections: 1, unauthorizedConnections: 1 },
+  });
+  await using first = clientOf(server);
+  await first.open("xhr_streaming");
+  assertEquals((await server.turnsAway()).code, 4100);
+  await using refused = clientOf(server);
+  await refused.receive("xhr");
+  assertEquals(await refused.line(), "o");
+  assertEquals(dataOf(await refused.frame("pusher:error")).code, 4100);
+  await first.join("private-a");
+  await using late = clientOf(server);
+  await late.open("xhr_streaming");
+  await late.subscribe("private-a");
+  assertEquals(dataOf(await late.frame("pusher:error")).code, 4100);
+  await first.join("private-b");
+});
+
+Deno.test("pusher-js waits for a place of limits.connections, and gets it", async () => {
+  await using server = serve({ ...PATIENT, limits: { connections: 1 } });
+  const options = authorizedBy(sdk(server));
+  await using ann = await server.connect();
+  await ann.join("private-a");
+  using stock = new StockClient(server, options);
+  const channel = stock.subscribe("private-a");
+  const { code } = await server.journal.next("refused");
+  assertEquals(code, 4100);
+  await ann.close();
+  await channel.until("pusher:subscription_succeeded");
+});
+
+Deno.test("a session that finds no place loses nothing by that", async () => {
+  await using server = serve({ ...PATIENT, limits: { connections: 1 } });
+  const path = `/r/${crypto.randomUUID()}`;
+  const away = await server.connect({ path });
+  await away.enter("private-a");
+  await leave(server, away);
+  await using other = await server.connect();
+  await other.join("private-b");
+  await server.pusher.trigger("private-a", "n", 1);
+  await using refused = await server.connect({ path });
+  refused.requestSubscribe("private-a");
+  assertEquals((await refused.turnedAway()).code, 4100);
+  await server.journal.next("disconnected");
+  await leave(server, other);
+  await using back = await server.connect({ path });
+  await back.enter("private-a");
+  assertEquals((await back.next("n")).data, "1");
+});
+
+// ---- Sockets ----------------------------------------------------------------
 
 Deno.test("limits.sockets counts all sockets of the server", async () => {
   const apps = [APP, { id: "b", key: "b", secret: "b" }];

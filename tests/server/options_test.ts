@@ -241,6 +241,11 @@ Deno.test("Pusher refuses wrong options for users, caches, counts and encryption
     [{ encryption: { encrypt() {} } }, "encryption"],
     [{ limits: { watchedUsers: -1 } }, "watchedUsers"],
     [{ limits: { watchedUsers: 1.5 } }, "watchedUsers"],
+    [{ limits: { unauthorizedConnections: -1 } }, "unauthorizedConnections"],
+    [
+      { apps: [{ ...TWO_APPS[0], authorizationTimeoutMs: 0 }] },
+      "authorizationTimeoutMs",
+    ],
     [
       { apps: [{ ...TWO_APPS[0], subscriptionCounts: "yes" }] },
       "subscriptionCounts",
