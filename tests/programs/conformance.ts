@@ -1,8 +1,8 @@
 /**
  * Tries a Pusher Channels server against the numbered checklist of the protocol,
- * with raw sockets and with the stock clients, and prints what holds. Its last
- * three items try the clients themselves, this repository's own among them, and
- * need no server.
+ * with raw sockets and with the stock clients, and prints what holds. Items 98 to
+ * 100 try the clients themselves, this repository's own among them, and need no
+ * server.
  *
  * ```sh
  * deno run -A tests/programs/conformance.ts

@@ -1,10 +1,12 @@
 /**
  * The conformance command, run against the standalone server.
  */
-import { assert, assertEquals } from "@std/assert";
+import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+
+const ROOT = new URL("../..", import.meta.url);
 
 /** The whole checklist: the server, and this repository's own client. */
-const ITEMS = Array.from({ length: 100 }, (_, index) => index + 1);
+const ITEMS = Array.from({ length: 103 }, (_, index) => index + 1);
 
 /** What the command prints of an item. */
 interface Result {
@@ -24,7 +26,7 @@ Deno.test("conformance.ts: every item of the checklist is held", async () => {
   const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
     // What it downloads is its own affair: no change of deno.lock.
     args: ["run", "-A", "--no-lock", "tests/programs/conformance.ts", "--json"],
-    cwd: new URL("../..", import.meta.url),
+    cwd: ROOT,
     stdout: "piped",
     stderr: "piped",
   }).output();
@@ -38,4 +40,6 @@ Deno.test("conformance.ts: every item of the checklist is held", async () => {
   assert(failed.length === 0, `Not held:\n${failed.join("\n")}\n${errors}`);
   assertEquals(results.map(({ item }) => item), ITEMS);
   assertEquals(code, 0);
+  const readme = await Deno.readTextFile(new URL("README.md", ROOT));
+  assertStringIncludes(readme, `${ITEMS.length} numbered items`);
 });

@@ -1,5 +1,5 @@
 /**
- * Items 1-16: how connections begin, live and end.
+ * Items 1-16 and 101: how connections begin, live and end.
  *
  * @module
  */
@@ -344,6 +344,33 @@ export const CONNECTION: Sections = [["Connection", [
       await socket.framesUntilPong().catch(() => []);
       same(traffic.faults, [], "frames without an event");
       return `${traffic.frames} frames`;
+    },
+  },
+  {
+    number: 101,
+    title:
+      "Not authorized in time: 4009; signed in, or on a private channel: " +
+      "stays",
+    needs: { "authorization-timeout": "5" },
+    isSlow: true,
+    async run(t) {
+      const ms = t.milliseconds("authorization-timeout");
+      hold(ms <= 30_000, `would take ${ms} ms`);
+      const [idle, ...authorized] = await inTime(ms, async () => {
+        const sockets = await t.openAll(4);
+        const [idle, signedIn, joined, member] = sockets;
+        await idle!.join(t.name());
+        await signedIn!.signIn({ id: t.name() });
+        await joined!.join(t.name("private-"));
+        await member!.join(t.name("presence-"), { member: { user_id: "ann" } });
+        return sockets;
+      });
+      await idle!.error(4009);
+      same(await idle!.closing(), 4009, "close code");
+      for (const socket of authorized) {
+        await socket.silence("frames to an authorized socket");
+      }
+      return "4009 on a public channel; 3 ways to stay";
     },
   },
 ]]];

@@ -1,5 +1,5 @@
 /**
- * Items 73-87: the HTTP API.
+ * Items 73-87, 102 and 103: the HTTP API.
  *
  * @module
  */
@@ -471,6 +471,52 @@ export const HTTP_API: Sections = [["HTTP API", [
         await response?.json();
       }
       return `${Object.keys(calls).length} calls`;
+    },
+  },
+  {
+    number: 102,
+    title:
+      "socket_id of an item in a batch leaves out that socket of that item",
+    async run(t) {
+      const channel = t.name();
+      const [one, two] = [await t.joined(channel), await t.joined(channel)];
+      const item = (name: string, socket_id?: string) => ({
+        channel,
+        name,
+        data: "{}",
+        socket_id,
+      });
+      const batch = [
+        item("to-two", one.socketId),
+        item("to-one", two.socketId),
+        item("to-both"),
+      ];
+      accepts(await t.api.post("/batch_events", { batch }), "the batch");
+      const seen = (await t.before(channel, one, two))
+        .map((frames) => frames.map(({ event }) => event));
+      same(seen, [["to-one", "to-both"], ["to-two", "to-both"]], "events");
+      return "each left out of its own item";
+    },
+  },
+  {
+    number: 103,
+    title: "info as the PHP SDK sends it: items, signed as a list with commas",
+    async run(t) {
+      const room = t.name("presence-");
+      await t.joined(room, { user_id: "ann" });
+      const list = "subscription_count,user_count";
+      const { params, ...request } = t.api.sign("GET", `/channels/${room}`, {
+        query: { info: list },
+      });
+      const items = list.split(",")
+        .map((name, n): [string, string] => [`info[${n}]`, name]);
+      const sent = params.flatMap((pair): [string, string][] =>
+        pair[0] === "info" ? items : [pair as [string, string]]
+      );
+      const answer = await t.api.send({ ...request, params: sent });
+      const expected = { occupied: true, subscription_count: 1, user_count: 1 };
+      same(accepts(answer, "the query"), expected, "answer");
+      return "info[0], info[1]: both counts";
     },
   },
 ]]];
