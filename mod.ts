@@ -108,6 +108,7 @@ import { Delivery } from "./core/deliveries.ts";
 import { HookQueue } from "./core/hooks.ts";
 import {
   checkRequest,
+  closeOrigin,
   compileOrigins,
   corsHeaders,
   lowerCaseNames,
@@ -116,6 +117,7 @@ import {
   type OriginVerdict,
   refuse,
   refuseMethod,
+  refuseOrigin,
   whenStarted,
 } from "./core/http.ts";
 import { Inbox, type InboxOwner, type InboxServices } from "./core/inbox.ts";
@@ -1144,7 +1146,7 @@ async function serveAuth(
     return new Response(null, { status: 204, headers: cors });
   }
   const form = verdict === false
-    ? REFUSAL.Origin
+    ? refuseOrigin(request)
     : await readAuthForm(server, request, appName);
   const answered = isRefusal(form) ? form : await answer(form);
   if (!isRefusal(answered)) return Response.json(answered, { headers: cors });
@@ -1363,7 +1365,7 @@ class Server
       : !app.enabled
       ? CLOSE.AppDisabled
       : checkVersion(version, this.#strictProtocol) ??
-        (this.judgeOrigin(app.origins, request) ? null : CLOSE.OriginRefused);
+        (this.judgeOrigin(app.origins, request) ? null : closeOrigin(request));
     const hasHistory = this.history !== null;
     const extensions = readExtensions(url, this.path, hasHistory);
     const isOurs = extensions.batch || extensions.recover;

@@ -5,7 +5,7 @@
  */
 
 import { quote, Refusal } from "./limits.ts";
-import { REFUSAL } from "./protocol.ts";
+import { CLOSE, type Close, REFUSAL } from "./protocol.ts";
 import { type Awaitable, type Clock, withinMs } from "./time.ts";
 
 // ---- Origins ----------------------------------------------------------------
@@ -99,6 +99,24 @@ function isOwnOrigin(origin: string, request: Request): boolean {
   const asked = target[2];
   const port = page[3] ?? (page[1] === "https" ? ":443" : ":80");
   return asked === undefined || asked === port;
+}
+
+/** How the socket of a page is closed whose origin is not allowed. */
+export function closeOrigin(request: Request): Close {
+  return { ...CLOSE.OriginRefused, message: describeOrigin(request) };
+}
+
+/** How the request of a page is refused whose origin is not allowed. */
+export function refuseOrigin(request: Request): Refusal {
+  return new Refusal(403, describeOrigin(request));
+}
+
+/** Why the page of a request is refused: its origin, and what it was compared with. */
+function describeOrigin({ headers, url }: Request): string {
+  const origin = quote(headers.get("origin") ?? "");
+  const host = quote(headers.get("host") ?? URL.parse(url)?.host ?? "");
+  // A close frame has room for 123 bytes.
+  return `Origin ${origin} is not that of host ${host}, and origins does not list it`;
 }
 
 /** Scheme, host and port of a page: no other scheme is a server's. */

@@ -167,11 +167,20 @@ export function accepted<T>(value: T | Refusal, what: string): T {
 export function quote(value: unknown): string {
   if (typeof value === "string") {
     const shown = value.length > 100 ? `${value.slice(0, 100)}…` : value;
-    return JSON.stringify(shown);
+    return JSON.stringify(shown).replace(
+      UNPRINTABLE,
+      (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`,
+    );
   }
   if (typeof value === "object" && value !== null) return "an object";
   return typeof value === "function" ? "a function" : String(value);
 }
+
+/**
+ * Characters that JSON leaves as they are, and that act on a terminal or turn the
+ * direction of a text.
+ */
+const UNPRINTABLE = /[\x7f-\x9f\u2028-\u202e\u2066-\u2069]/g;
 
 /** Whether a text has more than `max` bytes in UTF-8. */
 export function exceedsBytes(text: string, max: number): boolean {

@@ -70,6 +70,9 @@ Deno.test("quote shows a value in short, and nothing of what is inside an object
     [`${long}b`, `"${long}…"`],
     // Half of a pair is escaped, so the message stays valid UTF-8.
     [`${"a".repeat(99)}😀`, `"${"a".repeat(99)}\\ud83d…"`],
+    // Nothing acts on the terminal of a log, or turns its text around.
+    ["\x1b[2J\x7f\x9b2J", '"\\u001b[2J\\u007f\\u009b2J"'],
+    ["a\u202eb\u2066\u2028", '"a\\u202eb\\u2066\\u2028"'],
     [1, "1"],
     [NaN, "NaN"],
     [10n, "10"],

@@ -18,6 +18,7 @@ import { type Delivery, EMPTY_BATCH, type FrameBatch } from "./deliveries.ts";
 import type { OriginVerdict } from "./http.ts";
 import type { Limits } from "./limits.ts";
 import {
+  clipReason,
   CLOSE,
   type Close,
   encodeRecoveryFailed,
@@ -494,7 +495,7 @@ export function closeTransport(
   reason: string,
 ): void {
   try {
-    transport.close(code, reason);
+    transport.close(code, clipReason(reason));
   } catch {
     // There is nothing left to close.
   }

@@ -11,7 +11,7 @@ import type {
   Message,
   Position,
 } from "./backplane.ts";
-import { Refusal } from "./limits.ts";
+import { quote, Refusal } from "./limits.ts";
 
 // ---- Names, close codes and refusals -----------------------------------------
 
@@ -49,7 +49,9 @@ export const CLIENT_EVENT_PREFIX = "client-";
 
 export const RESERVED_EVENT = /^pusher(_internal)?:/;
 
-const PROTOCOL_VERSIONS = Object.freeze({ oldest: 5, newest: 7 });
+// The documentation of Pusher ends the support of 1 to 3 only. Version 4 has what
+// version 7 has, but its clients need not answer pings; see `Pulse`.
+const PROTOCOL_VERSIONS = Object.freeze({ oldest: 4, newest: 7 });
 
 /** A close code and the text that goes with it. */
 export interface Close {
@@ -82,6 +84,14 @@ export const CLOSE = Object.freeze({
   NoPong: { code: 4201, message: "No pong within the timeout" },
 });
 
+/** A reason that a close frame has room for: a longer one would leave it open. */
+export function clipReason(reason: string): string {
+  const room = new Uint8Array(REASON_BYTES);
+  return reason.slice(0, new TextEncoder().encodeInto(reason, room).read);
+}
+
+const REASON_BYTES = 123;
+
 /** Codes of `pusher:error` frames that leave the connection open. */
 export const ERROR = Object.freeze({
   SignIn: 4009,
@@ -99,8 +109,14 @@ export function checkVersion(
   if (!/^-?\d+$/.test(version)) return CLOSE.VersionMalformed;
   const { oldest, newest } = PROTOCOL_VERSIONS;
   const spoken = Number(version) >= oldest && Number(version) <= newest;
-  return spoken ? null : CLOSE.VersionUnsupported;
+  if (spoken) return null;
+  const named = `Protocol version ${quote(version.slice(0, MAX_DIGITS))}`;
+  const message = `${named} is not supported, use ${newest}`;
+  return { ...CLOSE.VersionUnsupported, message };
 }
+
+/** Digits of a version that are worth showing. */
+const MAX_DIGITS = 20;
 
 // Refusals whose text is always the same.
 export const REFUSAL = Object.freeze({
@@ -126,7 +142,6 @@ export const REFUSAL = Object.freeze({
   ForeignUser: new Refusal(401, "The channel belongs to another user"),
   UnknownUser: new Refusal(403, "The request is not that of a user"),
   AppDisabled: new Refusal(403, "The app is disabled"),
-  Origin: new Refusal(403, "The page's origin is not allowed"),
   UnknownSocket: new Refusal(
     403,
     "No connection has this socket_id here, and the form names no app_key",

@@ -4,6 +4,7 @@ import {
   announceUser,
   type ChannelKind,
   checkVersion,
+  clipReason,
   CLOSE,
   decodeData,
   decodeFrame,
@@ -107,13 +108,30 @@ Deno.test("each refusal has an HTTP status, and a sentence without a full stop",
   }
 });
 
-Deno.test("checkVersion speaks protocol 5 to 7, and missing ones unless it is strict", () => {
+Deno.test("clipReason cuts a reason to the 123 bytes of a close frame, at a whole character", () => {
+  const cases: [reason: string, clipped: string][] = [
+    ["", ""],
+    ["a".repeat(123), "a".repeat(123)],
+    ["a".repeat(124), "a".repeat(123)],
+    ["é".repeat(62), "é".repeat(61)],
+    [`${"a".repeat(120)}😀`, "a".repeat(120)],
+  ];
+  for (const [reason, clipped] of cases) {
+    assertEquals(clipReason(reason), clipped);
+  }
+});
+
+Deno.test("checkVersion speaks protocol 4 to 7, and missing ones unless it is strict", () => {
   const cases: [version: string | null, code: number | undefined][] = [
     [null, undefined],
+    // Pusher ended the support of 1, 2 and 3.
+    ["1", 4007],
+    ["2", 4007],
+    ["3", 4007],
+    ["4", undefined],
     ["5", undefined],
     ["6", undefined],
     ["7", undefined],
-    ["4", 4007],
     ["8", 4007],
     ["0", 4007],
     ["-7", 4007],
@@ -131,6 +149,10 @@ Deno.test("checkVersion speaks protocol 5 to 7, and missing ones unless it is st
     const strict = version === null ? 4008 : code;
     assertEquals(checkVersion(version, true)?.code, strict, `${version}`);
   }
+  assertEquals(
+    checkVersion("9".repeat(1_000), false)?.message,
+    `Protocol version "${"9".repeat(20)}" is not supported, use 7`,
+  );
 });
 
 // ---- Channels ---------------------------------------------------------------

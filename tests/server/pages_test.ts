@@ -19,7 +19,7 @@ import {
   TWO_APPS,
 } from "../support/server.ts";
 import { watched } from "../support/users.ts";
-import { type App, channelAuth, userAuth } from "../support/wire.ts";
+import { type App, channelAuth, dataOf, userAuth } from "../support/wire.ts";
 
 const SIGNED_IN = "pusher:signin_success";
 
@@ -153,11 +153,42 @@ Deno.test("origins decides which pages may open a socket", async () => {
     }
     for (const origin of refused) {
       await using client = server.dial({ headers: { origin } });
-      const { event } = await client.next();
-      assertEquals(event, "pusher:error", `${rule} ${origin}`);
+      const frame = await client.next();
+      assertEquals(frame.event, "pusher:error", `${rule} ${origin}`);
       const { code } = await within(DEADLINE_MS, "close", client.closed);
       assertEquals(code, 4009, `${rule} ${origin}`);
+      assertEquals(dataOf(frame).message, refusedOrigin(origin, server));
     }
+  }
+});
+
+/** What a page reads whose origin is refused. */
+function refusedOrigin(origin: string, { port }: { port: number }): string {
+  const host = `127.0.0.1:${port}`;
+  return `Origin "${origin}" is not that of host "${host}", and origins does not list it`;
+}
+
+Deno.test("a refused origin is quoted and cut, and the socket is closed whatever its length", async () => {
+  await using server = serve({ origins: [], authorize: () => true });
+  const cases: [origin: string, shown: string][] = [
+    [`https://${"a".repeat(4_000)}.example`, `https://${"a".repeat(92)}…`],
+    ['https://a.example" is fine', 'https://a.example\\" is fine'],
+    ["https://\u009b2J.example", "https://\\u009b2J.example"],
+    [`https://${"é".repeat(80)}`, `https://${"é".repeat(80)}`],
+  ];
+  for (const [origin, shown] of cases) {
+    const message = refusedOrigin(shown, server);
+    await using client = server.dial({ headers: { origin } });
+    assertEquals(dataOf(await client.next()), { code: 4009, message });
+    const closed = await within(DEADLINE_MS, "close", client.closed);
+    assertEquals(closed.code, 4009);
+    // A close frame has room for so many bytes.
+    assert(message.startsWith(closed.reason), closed.reason);
+    const { length } = new TextEncoder().encode(closed.reason);
+    assert(length > 100 && length <= 123 || closed.reason === message);
+    const form = { socket_id: "1.1", channel_name: "private-a" };
+    const answer = await ask(server.url, form, { origin });
+    assertEquals([answer.status, answer.body], [403, { error: message }]);
   }
 });
 
@@ -428,8 +459,11 @@ Deno.test("POST /pusher/auth answers pages of its own origin only, unless origin
       ] as const
     ) {
       const given = origin === undefined ? {} : { origin };
-      const { status, headers } = await ask(server.url, form, given);
+      const { status, headers, body } = await ask(server.url, form, given);
       assertEquals(status, isAllowed ? 200 : 403, origin);
+      if (!isAllowed && origin !== undefined) {
+        assertEquals(body, { error: refusedOrigin(origin, server) });
+      }
       const isCross = origin === "https://a.example" && isOpen;
       if (isCross) {
         // A page that is named may send its cookies.

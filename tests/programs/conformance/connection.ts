@@ -112,11 +112,13 @@ export const CONNECTION: Sections = [["Connection", [
   },
   {
     number: 4,
-    title: "No protocol, and 5, 6, 7: accepted",
+    title: "No protocol, and 4, 5, 6, 7: accepted",
     async run(t) {
-      const versions = ["", "?protocol=5", "?protocol=6", "?protocol=7"];
-      for (const query of versions) await t.open({ query });
-      return "4 accepted";
+      for (const version of [4, 5, 6, 7]) {
+        await t.open({ query: `?protocol=${version}` });
+      }
+      await t.open({ query: "" });
+      return "5 accepted";
     },
   },
   {
