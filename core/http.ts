@@ -1,5 +1,5 @@
 /**
- * HTTP without a server: origins, parameters, answers and the client scripts.
+ * HTTP without a server: origins, parameters and answers.
  *
  * @module
  */
@@ -239,42 +239,7 @@ export function whenStarted(
   });
 }
 
-/** Serves a script, which browsers cache for five minutes and then revalidate. */
-export function serveScript(
-  request: Request,
-  script: string,
-  tag: string,
-): Response {
-  if (request.method !== "GET" && request.method !== "HEAD") {
-    return refuseMethod("GET, HEAD");
-  }
-  const etag = `"${tag}"`;
-  const headers = {
-    "content-type": "text/javascript; charset=utf-8",
-    "cache-control": "public, max-age=300",
-    "etag": etag,
-    "x-content-type-options": "nosniff",
-    // Browsers fetch module scripts of other origins with CORS.
-    "access-control-allow-origin": "*",
-  };
-  if (matchesEtag(request.headers.get("if-none-match"), etag)) {
-    return new Response(null, { status: 304, headers });
-  }
-  const body = new TextEncoder().encode(script);
-  return new Response(request.method === "HEAD" ? null : body, {
-    headers: { ...headers, "content-length": String(body.length) },
-  });
-}
-
 /** Escapes a UTF-16 unit for a string of JSON or JavaScript. */
 export function escapeUnit(unit: string): string {
   return `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`;
-}
-
-/** Whether an `if-none-match` header names the version that is served. */
-function matchesEtag(header: string | null, etag: string): boolean {
-  return header !== null && header.split(",").some((candidate) => {
-    const tag = candidate.trim().replace(/^W\//, "");
-    return tag === "*" || tag === etag;
-  });
 }

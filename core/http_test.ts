@@ -6,7 +6,6 @@ import {
   lowerCaseNames,
   type OriginRule,
   refuse,
-  serveScript,
 } from "./http.ts";
 import { Refusal } from "./limits.ts";
 
@@ -273,34 +272,4 @@ Deno.test("refuse answers in JSON, with the status of the refusal", async () => 
   assertEquals(response.status, 413);
   assertEquals(response.headers.get("vary"), "origin");
   assertEquals(await response.json(), { error: "Too much" });
-});
-
-Deno.test("a script that a browser holds already is not sent again", async () => {
-  const cases: [header: string | null, status: number][] = [
-    [null, 200],
-    ['"v1"', 304],
-    ['W/"v1"', 304],
-    ['"v0", W/"v1"', 304],
-    ["*", 304],
-    ['"v10"', 200],
-    ["v1", 200],
-    ["", 200],
-  ];
-  for (const [header, status] of cases) {
-    const request = requestFrom(null);
-    if (header !== null) request.headers.set("if-none-match", header);
-    const response = serveScript(request, "f();", "v1");
-    assertEquals(response.status, status, `${header}`);
-    assertEquals(response.headers.get("etag"), '"v1"');
-    assertEquals(await response.text(), status === 200 ? "f();" : "");
-  }
-});
-
-Deno.test("a script answers HEAD with its length in bytes, and other methods with 405", async () => {
-  const head = serveScript(requestFrom(null, { method: "HEAD" }), "ü", "v1");
-  assertEquals(head.headers.get("content-length"), "2");
-  assertEquals(await head.text(), "");
-  const post = serveScript(requestFrom(null, { method: "POST" }), "ü", "v1");
-  assertEquals(post.status, 405);
-  assertEquals(post.headers.get("allow"), "GET, HEAD");
 });

@@ -13,7 +13,8 @@ import {
   CLIENT_FALLBACK_ETAG,
   CLIENT_FALLBACK_NAMES,
 } from "../client_bundle.ts";
-import { escapeUnit, serveScript } from "./http.ts";
+import { escapeUnit } from "./http.ts";
+import { serveScript } from "./scripts.ts";
 
 /**
  * `GET /pusher.js` and `/pusher.mjs`: the client, ready to use. With `?full` it has
