@@ -14,7 +14,19 @@ import {
   CLIENT_FALLBACK_NAMES,
 } from "../client_bundle.ts";
 import { escapeUnit } from "./http.ts";
-import { serveScript } from "./scripts.ts";
+import { ScriptStart, serveScript } from "./scripts.ts";
+
+// With `full` a script contains all that it would load when needed.
+const CLASSIC = scriptStart(`(()=>{${CLIENT_BUNDLE}`);
+const MODULE = scriptStart(CLIENT_BUNDLE);
+const FALLBACK = new ScriptStart(
+  `export const{${CLIENT_FALLBACK_NAMES}}=${CLIENT_FALLBACK_BUNDLE};`,
+);
+
+function scriptStart(text: string): Record<"bare" | "full", ScriptStart> {
+  const full = `${text}const Lazy=${CLIENT_FALLBACK_BUNDLE};`;
+  return { bare: new ScriptStart(text), full: new ScriptStart(full) };
+}
 
 /**
  * `GET /pusher.js` and `/pusher.mjs`: the client, ready to use. With `?full` it has
@@ -31,22 +43,22 @@ export function serveClient(
     escapeUnit,
   );
   const isFull = new URL(request.url).searchParams.has("full");
-  const rest = isFull ? `,${CLIENT_FALLBACK_BUNDLE}` : "";
+  const lazy = isFull ? ",Lazy" : "";
   // The class is that of the instance, which may be of an earlier script.
   // The stack has the URL of the script: also in workers, and no element of the page
   // can give another URL, as with `document.currentScript`.
-  const script = asModule
-    ? `${CLIENT_BUNDLE}export const pusher=preset(${json},import.meta.url${rest});const Served=pusher.constructor;export{Served as Pusher,Served as default};`
-    : `(()=>{${CLIENT_BUNDLE}globalThis.Pusher=(globalThis.pusher=preset(${json},Error().stack${rest})).constructor})();`;
-  const restTag = isFull ? CLIENT_FALLBACK_ETAG : "";
-  const variant = createHash("sha256").update(`${asModule}${restTag}${json}`)
-    .digest("hex").slice(0, 16);
-  return serveScript(request, script, `${CLIENT_ETAG}-${variant}`);
+  const end = asModule
+    ? `export const pusher=preset(${json},import.meta.url${lazy});const Served=pusher.constructor;export{Served as Pusher,Served as default};`
+    : `globalThis.Pusher=(globalThis.pusher=preset(${json},Error().stack${lazy})).constructor})();`;
+  const start = (asModule ? MODULE : CLASSIC)[isFull ? "full" : "bare"];
+  const lazyTag = isFull ? CLIENT_FALLBACK_ETAG : "";
+  const variant = createHash("sha256").update(lazyTag + end).digest("hex")
+    .slice(0, 16);
+  return serveScript(request, { start, end, tag: `${CLIENT_ETAG}-${variant}` });
 }
 
 /** `GET /pusher-fallback.mjs`: the HTTP transports, which the client loads if needed. */
 export function serveFallback(request: Request): Response {
-  const script =
-    `export const{${CLIENT_FALLBACK_NAMES}}=${CLIENT_FALLBACK_BUNDLE};`;
-  return serveScript(request, script, CLIENT_FALLBACK_ETAG);
+  const tag = CLIENT_FALLBACK_ETAG;
+  return serveScript(request, { start: FALLBACK, end: "", tag });
 }

@@ -86,8 +86,12 @@ Deno.test("with ?full a script contains the lazy module, and has another ETag", 
     const plain = serveClient(get(), CONFIG, asModule);
     const etag = response.headers.get("etag");
     assertNotEquals(etag, plain.headers.get("etag"));
-    assert((await response.text()).includes(body));
+    const text = await response.text();
+    assert(text.includes(body));
     assertFalse((await plain.text()).includes(body));
+    // It is a script that can be parsed, and its client has what it would load.
+    assertMatch(text, /preset\(\{[^}]*\},[\w.()]+,Lazy\)/);
+    new Function(asModule ? text.replace(/export const.*$/s, "") : text);
     const known = new Request(full, {
       headers: { "if-none-match": `${etag}` },
     });

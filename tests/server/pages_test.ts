@@ -9,6 +9,9 @@ import {
   assertMatch,
   assertStringIncludes,
 } from "@std/assert";
+import { Hono } from "hono";
+import { compress } from "hono/compress";
+import { brotliDecompressSync, gunzipSync } from "node:zlib";
 import { DEADLINE_MS, within } from "../support/deadline.ts";
 import {
   type Answer,
@@ -19,7 +22,13 @@ import {
   TWO_APPS,
 } from "../support/server.ts";
 import { watched } from "../support/users.ts";
-import { type App, channelAuth, dataOf, userAuth } from "../support/wire.ts";
+import {
+  type App,
+  channelAuth,
+  dataOf,
+  RawClient,
+  userAuth,
+} from "../support/wire.ts";
 
 const SIGNED_IN = "pusher:signin_success";
 
@@ -89,6 +98,104 @@ Deno.test("pusher.js and pusher.mjs run nothing of a Host header or a key", asyn
         assert(error instanceof TypeError && host !== "a.example", `${error}`);
       }
       assertEquals(alerts, []);
+    }
+  }
+});
+
+/** What is promised for the script that every page loads. */
+const MAX_SCRIPT_BYTES = 6_656;
+
+/** The head of an answer, and its body as it came over the wire. */
+async function readAnswer(
+  port: number,
+  path: string,
+  codings: string,
+  host = `localhost:${port}`,
+): Promise<{ head: string; body: Uint8Array }> {
+  using raw = await RawClient.connect(port);
+  const lines = [
+    `GET ${path} HTTP/1.1`,
+    `Host: ${host}`,
+    `Accept-Encoding: ${codings}`,
+    "Connection: close",
+  ];
+  await raw.write(`${lines.join("\r\n")}\r\n\r\n`);
+  return { head: await raw.readHead(), body: await raw.readBytes() };
+}
+
+function decompress(body: Uint8Array, coding: string): string {
+  const plain = coding === "br" ? brotliDecompressSync(body) : gunzipSync(body);
+  return plain.toString();
+}
+
+Deno.test("the scripts are compressed on the wire, and pusher.js keeps its size", async () => {
+  await using server = serve();
+  const paths = [
+    "/pusher.js",
+    "/pusher.mjs",
+    "/pusher.js?full",
+    "/pusher.mjs?full",
+    "/pusher-fallback.mjs",
+  ];
+  for (const path of paths) {
+    const plain = await readAnswer(server.port, path, "identity");
+    assertEquals(/^content-encoding/im.exec(plain.head), null);
+    const script = new TextDecoder().decode(plain.body);
+    for (const coding of ["gzip", "br"]) {
+      const { head, body } = await readAnswer(server.port, path, coding);
+      assertMatch(head, /^HTTP\/1\.1 200 /);
+      assertMatch(head, new RegExp(`^content-encoding: ${coding}\r?$`, "im"));
+      assertMatch(head, /^vary: accept-encoding\r?$/im);
+      assertMatch(
+        head,
+        new RegExp(`^content-length: ${body.length}\r?$`, "im"),
+      );
+      assertEquals(decompress(body, coding), script);
+      assert(body.length < script.length * 0.45, `${path}: ${body.length}`);
+      if (path !== "/pusher.js") continue;
+      assert(body.length <= MAX_SCRIPT_BYTES, `${body.length}`);
+    }
+  }
+});
+
+Deno.test("hosts that take turns each get their own script, compressed", async () => {
+  await using server = serve();
+  const hosts = Array.from({ length: 50 }, (_, i) => `host-${i}.example`);
+  const bodies = await Promise.all(hosts.map(async (host, i) => {
+    const coding = i % 2 === 0 ? "br" : "gzip";
+    const { port } = server;
+    const { body } = await readAnswer(port, "/pusher.js", coding, host);
+    return decompress(body, coding);
+  }));
+  bodies.forEach((script, i) =>
+    assertStringIncludes(script, JSON.stringify(hosts[i]))
+  );
+});
+
+Deno.test("a runtime or a framework that compresses leaves the scripts as they are", async () => {
+  await using pusher = new Pusher();
+  const app = new Hono();
+  app.use(compress({ threshold: 0 }));
+  app.all("*", (c) => pusher.handler(c.req.raw));
+  const handlers: Record<string, Pusher["handler"]> = {
+    "automaticCompression": pusher.handler,
+    "Hono's compress()": (request) => app.fetch(request),
+  };
+  for (const [name, handler] of Object.entries(handlers)) {
+    const options = { port: 0, automaticCompression: true, onListen() {} };
+    await using server = Deno.serve(options, handler);
+    const { port } = server.addr;
+    for (const path of ["/pusher.js", "/pusher-fallback.mjs"]) {
+      for (const coding of ["gzip", "br"]) {
+        const { head, body } = await readAnswer(port, path, coding);
+        const codings = head.match(/^content-encoding:.*$/gim);
+        assertEquals(codings?.map((line) => line.trim().toLowerCase()), [
+          `content-encoding: ${coding}`,
+        ], name);
+        // The tag stays a strong one of this coding.
+        assertMatch(head, new RegExp(`^etag: "[^"]+-${coding}"\r?$`, "im"));
+        assertStringIncludes(decompress(body, coding), "pusher", name);
+      }
     }
   }
 });

@@ -537,10 +537,15 @@ export class RawClient implements Disposable {
 
   /** Reads until the server hangs up. */
   async readAll(): Promise<string> {
+    return new TextDecoder("latin1").decode(await this.readBytes());
+  }
+
+  /** Reads until the server hangs up. */
+  async readBytes(): Promise<Uint8Array> {
     while (await this.#more());
-    const text = new TextDecoder("latin1").decode(this.#pending);
+    const bytes = this.#pending;
     this.#pending = EMPTY;
-    return text;
+    return bytes;
   }
 
   /** Ends the connection without a word, as a network does that breaks. */
