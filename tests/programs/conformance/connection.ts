@@ -1,5 +1,5 @@
 /**
- * Items 1-16 and 101: how connections begin, live and end.
+ * Items 1-16, 101 and 104: how connections begin, live and end.
  *
  * @module
  */
@@ -373,6 +373,40 @@ export const CONNECTION: Sections = [["Connection", [
         await socket.silence("frames to an authorized socket");
       }
       return "4009 on a public channel; 3 ways to stay";
+    },
+  },
+  {
+    number: 104,
+    title: "Not authorized yet: takes no place of the app; one too many of " +
+      "either kind: 4100",
+    needs: {
+      "max-connections": "2",
+      "max-unauthorized": "3",
+      "authorization-timeout": "60",
+    },
+    isAlone: true,
+    isSlow: true,
+    async run(t) {
+      const most = Number(t.host.settings["max-connections"]);
+      const waiting = Number(t.host.settings["max-unauthorized"]);
+      await inTime(t.milliseconds("authorization-timeout"), async () => {
+        const sockets = await t.openAll(waiting - 1);
+        for (let n = 0; n < most; n++) {
+          const user = await openOnceThereIsRoom(t);
+          await user.join(t.name("private-"));
+          sockets.push(user);
+        }
+        const late = await t.open();
+        late.requestSubscribe(t.name("private-"));
+        await late.error(4100);
+        same(await late.closing(), 4100, "close code of one user too many");
+        sockets.push(await openOnceThereIsRoom(t));
+        await turnedAway(t, "?protocol=7", 4100);
+        for (const socket of sockets) await socket.silence();
+        // The next try needs all of the places.
+        for (const socket of sockets) await socket.close();
+      });
+      return `${most} in beside ${waiting} that wait; then 4100 for both`;
     },
   },
 ]]];
