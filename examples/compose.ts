@@ -13,14 +13,33 @@ export const pusher = new Pusher<Events>({
 });
 
 const page = `<!doctype html>
-<meta charset="utf-8"><title>Orders</title>
+<html lang="en"><meta charset="utf-8"><title>Orders</title>
+<meta name="viewport" content="width=device-width"><meta name="color-scheme" content="light dark">
+<link rel="icon" href="data:,">
+<style>
+  body { font: 1.1em system-ui; max-width: 30em; margin: auto; padding: 1em; overflow-wrap: anywhere }
+  input, button { font: inherit; padding: .3em; max-width: 100%; box-sizing: border-box }
+</style>
+<h1>Orders</h1>
+<button>Pay</button> <output>nothing paid yet</output>
+<p role="status"></p>
 <script src="/realtime/pusher.js"></script>
-<button>Pay</button> <output>nothing paid</output>
 <script>
-  pusher.subscribe("private-orders").bind("paid", ({ id }) => {
+  const orders = pusher.subscribe("private-orders", { rewind: 1 });
+  orders.bind("paid", ({ id }) => {
     document.querySelector("output").textContent = "order " + id + " is paid";
   });
-  document.querySelector("button").onclick = () => fetch("/orders", { method: "POST" });
+  const say = (text) => document.querySelector("[role=status]").textContent = text;
+  const showState = () => say(pusher.connection.state === "connected" ? "" : "Connecting …");
+  pusher.connection.bind("state_change", showState);
+  showState();
+  orders.bind("pusher:subscription_error", () => say("You cannot see orders: please reload the page."));
+  document.querySelector("button").onclick = async ({ detail }) => {
+    if (detail > 1) return; // The second click of a double click pays nothing.
+    const answer = await fetch("/orders", { method: "POST" }).catch(() => null);
+    if (answer?.ok) showState();
+    else say("Not paid: no connection");
+  };
 </script>`;
 
 let orders = 0;
@@ -29,7 +48,7 @@ let orders = 0;
 export const handler = route([
   {
     pattern: new URLPattern({ pathname: "/" }),
-    method: "GET",
+    method: ["GET", "HEAD"],
     handler: () =>
       new Response(page, {
         headers: {
@@ -45,6 +64,14 @@ export const handler = route([
       const id = ++orders;
       await pusher.trigger("private-orders", "paid", { id });
       return Response.json({ id }, { status: 201 });
+    },
+  },
+  {
+    // All other methods.
+    pattern: new URLPattern({ pathname: "(/|/orders)" }),
+    handler: ({ url }) => {
+      const allow = new URL(url).pathname === "/orders" ? "POST" : "GET, HEAD";
+      return new Response(`use ${allow}`, { status: 405, headers: { allow } });
     },
   },
 ], pusher.handler);

@@ -10,20 +10,24 @@ import { Pusher } from "@glitz/pusher";
 const pusher = new Pusher({ history: { ageMs: 3_600_000 } });
 
 const page = `<!doctype html>
-<meta charset="utf-8"><title>Chat with history</title>
+<html lang="en"><meta charset="utf-8"><title>Chat with history</title>
+<meta name="viewport" content="width=device-width"><meta name="color-scheme" content="light dark">
+<link rel="icon" href="data:,">
 <style>
-  body { font: 1.1em system-ui; max-width: 30em; margin: 2em auto }
-  [title]::before { content: attr(title) " "; color: gray }
+  body { font: 1.1em system-ui; max-width: 30em; margin: auto; padding: 1em; overflow-wrap: anywhere }
+  input, button { font: inherit; padding: .3em; max-width: 100%; box-sizing: border-box }
+  main { display: flex; flex-direction: column-reverse; max-height: 60vh; overflow: auto }
+  [data-at]::before { content: attr(data-at) " "; opacity: .7 }
 </style>
 <h1>Chat with history</h1>
-<p>connecting</p>
-<ul></ul>
-<form><input name="message" autofocus autocomplete="off"> <button>Send</button></form>
+<main tabindex="0"><ul aria-live="polite" aria-label="Messages"></ul></main>
+<form><label>Message <input name="message" autofocus autocomplete="off"></label> <button>Send</button></form>
+<p role="status"></p>
 <script src="/pusher.js"></script>
 <script>
   const messages = pusher.subscribe("messages", { rewind: 20 });
   messages.bind("create", ({ at, text }) => {
-    add("span", text).title = new Date(at).toLocaleTimeString();
+    add("span", text).dataset.at = new Date(at).toLocaleTimeString();
   });
   // The history does not reach back to the last message on this page: the page was
   // offline for too long, or the server was restarted.
@@ -36,31 +40,57 @@ const page = `<!doctype html>
     content.textContent = text;
     return content;
   }
-  pusher.connection.bind("state_change", ({ current }) => {
-    document.querySelector("p").textContent = current;
-  });
+  const say = (text) => document.querySelector("[role=status]").textContent = text;
+  const showState = () => say(pusher.connection.state === "connected" ? "" : "Connecting …");
+  pusher.connection.bind("state_change", showState);
+  showState();
   document.querySelector("form").onsubmit = async (event) => {
     event.preventDefault();
-    const form = event.target;
-    const body = new URLSearchParams(new FormData(form));
-    const { ok } = await fetch("/messages", { method: "POST", body });
-    if (ok) form.reset();
+    const input = event.target.message, message = input.value.trim();
+    if (message === "") return;
+    input.value = "";
+    const body = new URLSearchParams({ message });
+    const answer = await fetch("/messages", { method: "POST", body })
+      .catch(() => new Response("no connection", { status: 503 }));
+    if (answer.ok) return showState();
+    say("Not sent: " + await answer.text());
+    input.value = (message + " " + input.value).trim();
   };
 </script>`;
 
 async function app(request: Request): Promise<Response> {
   const { pathname } = new URL(request.url);
-  if (request.method === "GET" && pathname === "/") {
-    return new Response(page, { headers: { "content-type": "text/html" } });
+  if (pathname === "/") {
+    if (!/^(GET|HEAD)$/.test(request.method)) return refuseMethod("GET, HEAD");
+    return reply(200, page, { "content-type": "text/html" });
   }
-  if (request.method === "POST" && pathname === "/messages") {
-    const text = new URLSearchParams(await request.text()).get("message");
-    if (!text) return new Response("message is missing", { status: 400 });
+  if (pathname === "/messages") {
+    if (request.method !== "POST") return refuseMethod("POST");
+    const body = await readText(request, 10_000);
+    const text = new URLSearchParams(body).get("message")?.trim() ?? "";
+    if (body.length > 10_000 || text.length > 1_000) {
+      return reply(413, "a message has at most 1,000 characters");
+    }
+    if (text === "") return reply(400, "the message is missing");
     await pusher.trigger("messages", "create", { at: Date.now(), text });
-    return new Response("message created", { status: 201 });
+    return reply(201, "message created");
   }
-  return new Response("not found", { status: 404 });
+  return reply(404, "not found");
 }
+
+/** Reads a text, or the beginning of a text that has more than `max` characters. */
+async function readText({ body }: Request, max: number): Promise<string> {
+  let text = "";
+  for await (const part of body?.pipeThrough(new TextDecoderStream()) ?? []) {
+    text += part;
+    if (text.length > max) break;
+  }
+  return text;
+}
+
+const reply = (status: number, text: string, headers = {}) =>
+  new Response(text, { status, headers });
+const refuseMethod = (allow: string) => reply(405, `use ${allow}`, { allow });
 
 const flag = Deno.args.indexOf("--port");
 const port = flag < 0 ? 9294 : Number(Deno.args[flag + 1]);

@@ -21,18 +21,25 @@ function userOf(request: Request): Member | undefined {
 }
 
 const head = `<!doctype html>
-<meta charset="utf-8"><title>Who is here</title>
-<style>body { font: 1.1em system-ui; max-width: 30em; margin: 2em auto }</style>
+<html lang="en"><meta charset="utf-8"><title>Who is here</title>
+<meta name="viewport" content="width=device-width"><meta name="color-scheme" content="light dark">
+<link rel="icon" href="data:,">
+<style>
+  body { font: 1.1em system-ui; max-width: 30em; margin: auto; padding: 1em; overflow-wrap: anywhere }
+  input, button { font: inherit; padding: .3em; max-width: 100%; box-sizing: border-box }
+</style>
 <h1>Who is here</h1>`;
 
-const door = `${head}
+const door = (fault = "") =>
+  `${head}
 <form method="post">
-  <input name="name" placeholder="Your name" required maxlength="40" autofocus>
+  <label>Your name <input name="name" required maxlength="40" autofocus></label>
   <button>Come in</button>
-</form>`;
+</form>
+<p role="alert">${fault}</p>`;
 
 const lobby = `${head}
-<p>Connecting …</p>
+<p role="status">Connecting …</p>
 <ul></ul>
 <script src="/pusher.js"></script>
 <script>
@@ -54,37 +61,56 @@ const lobby = `${head}
   lobby.bind("pusher:subscription_succeeded", show);
   lobby.bind("pusher:member_added", show);
   lobby.bind("pusher:member_removed", show);
-  lobby.bind("pusher:subscription_error", () => say("You may not join: reload the page."));
+  lobby.bind("pusher:subscription_error", () => {
+    say("You cannot join: the lobby is full, or the server does not know you. Please reload the page.");
+  });
   pusher.connection.bind("state_change", show);
 </script>`;
 
 async function app(request: Request): Promise<Response> {
-  if (new URL(request.url).pathname !== "/") {
-    return new Response("not found", { status: 404 });
+  if (new URL(request.url).pathname !== "/") return reply(404, "not found");
+  switch (request.method) {
+    case "GET":
+    case "HEAD":
+      return reply(200, userOf(request) ? lobby : door(), HTML);
+    case "POST":
+      return comeIn(await readText(request, 1_000));
+    default:
+      return reply(405, "use GET, HEAD, POST", { allow: "GET, HEAD, POST" });
   }
-  if (request.method === "POST") {
-    const form = new URLSearchParams(await request.text());
-    return comeIn(form.get("name")?.trim() ?? "");
-  }
-  const page = userOf(request) ? lobby : door;
-  return new Response(page, {
-    headers: { "content-type": "text/html", "cache-control": "no-store" },
-  });
 }
 
-function comeIn(name: string): Response {
+function comeIn(form: string): Response {
+  const name = new URLSearchParams(form).get("name")?.trim() ?? "";
+  if (form.length > 1_000) {
+    return reply(413, door("The name is too long."), HTML);
+  }
   if (name === "" || name.length > 40) {
-    return new Response("a name has 1 to 40 characters", { status: 400 });
+    return reply(400, door("A name has 1 to 40 characters."), HTML);
   }
   const session = crypto.randomUUID();
   users.set(session, { user_id: crypto.randomUUID(), user_info: { name } });
+  // Anybody can come in often: the oldest of 10,000 has to come in again.
+  if (users.size > 10_000) users.delete(users.keys().next().value ?? "");
   // With TLS, add `Secure`.
   const cookie = `session=${session}; HttpOnly; SameSite=Lax`;
-  return new Response(null, {
-    status: 303,
-    headers: { location: "/", "set-cookie": cookie },
-  });
+  return reply(303, "", { location: "/", "set-cookie": cookie });
 }
+
+const HTML = { "content-type": "text/html", "cache-control": "no-store" };
+
+/** Reads a text, or the beginning of a text that has more than `max` characters. */
+async function readText({ body }: Request, max: number): Promise<string> {
+  let text = "";
+  for await (const part of body?.pipeThrough(new TextDecoderStream()) ?? []) {
+    text += part;
+    if (text.length > max) break;
+  }
+  return text;
+}
+
+const reply = (status: number, text: string, headers = {}) =>
+  new Response(text, { status, headers });
 
 const flag = Deno.args.indexOf("--port");
 const port = flag < 0 ? 9293 : Number(Deno.args[flag + 1]);

@@ -41,17 +41,22 @@ const pusher = new Pusher<Events>({
 function follow(
   pusher: Client<Events>,
   poll: string,
-  show: (id: Drink | "here" | "leaning", text: string) => void,
+  show: (id: Drink | "here" | "status", text: string) => void,
 ) {
+  const say = (text: string) => show("status", text);
   const channel = pusher.subscribe(`presence-poll-${poll}`);
   channel.bind("counted", ({ tea, coffee }) => {
     show("tea", `${tea}`);
     show("coffee", `${coffee}`);
-    show("leaning", "");
+    say("");
   });
-  channel.bind("client-leaning", ({ to }, { user_id = "" }) => {
+  // Another page sends this, and its user may have changed the page. So the data
+  // may be anything, and only a check gives it the type.
+  channel.bind("client-leaning", (data: unknown, { user_id = "" }) => {
+    const { to } = Object(data) as { to?: unknown };
+    if (to !== "tea" && to !== "coffee") return;
     const name = channel.members.get(user_id)?.info.name ?? "Somebody";
-    show("leaning", `${name} leans towards ${to}`);
+    say(`${name} leans towards ${to}`);
   });
   const showMembers = () => {
     const names: string[] = [];
@@ -61,50 +66,89 @@ function follow(
   channel.bind("pusher:subscription_succeeded", showMembers);
   channel.bind("pusher:member_added", showMembers);
   channel.bind("pusher:member_removed", showMembers);
-  return (to: Drink) => channel.trigger("client-leaning", { to });
+  channel.bind("pusher:subscription_error", () => {
+    say("You cannot join: the poll is full. Please reload the page.");
+  });
+  const showState = () =>
+    say(pusher.connection.state === "connected" ? "" : "Connecting …");
+  pusher.connection.bind("state_change", showState);
+  showState();
+  return (to: Drink) => {
+    if (channel.subscribed) channel.trigger("client-leaning", { to });
+  };
 }
 
 const page = (poll: string, { tea, coffee }: Record<Drink, number>) =>
   `<!doctype html>
-<meta charset="utf-8"><title>Poll</title>
-<style>body { font: 1.1em system-ui; max-width: 30em; margin: 2em auto }</style>
+<html lang="en"><meta charset="utf-8"><title>Poll</title>
+<meta name="viewport" content="width=device-width"><meta name="color-scheme" content="light dark">
+<link rel="icon" href="data:,">
+<style>
+  body { font: 1.1em system-ui; max-width: 30em; margin: auto; padding: 1em; overflow-wrap: anywhere }
+  input, button { font: inherit; padding: .3em; max-width: 100%; box-sizing: border-box }
+</style>
 <h1>What is for ${poll}?</h1>
-<p><button value="tea">Tea</button> <b id="tea">${tea}</b>
-<p><button value="coffee">Coffee</button> <b id="coffee">${coffee}</b>
-<p id="leaning">
+<p aria-live="polite"><button value="tea">Tea</button> <b id="tea">${tea}</b>
+<p aria-live="polite"><button value="coffee">Coffee</button> <b id="coffee">${coffee}</b>
+<p id="status" role="status"></p>
 <p>Here: <span id="here"></span>
 <script src="/pusher.js"></script>
 <script>
-  const lean = (${follow})(pusher, "${poll}", (id, text) => {
-    document.getElementById(id).textContent = text;
-  });
+  const show = (id, text) => document.getElementById(id).textContent = text;
+  const lean = (${follow})(pusher, "${poll}", show);
   for (const button of document.querySelectorAll("button")) {
-    button.onpointerenter = () => lean(button.value);
-    button.onclick = () => fetch("", { method: "POST", body: button.value });
+    button.onpointerenter = button.onfocus = () => lean(button.value);
+    button.onclick = async () => {
+      const answer = await fetch("", { method: "POST", body: button.value }).catch(() => null);
+      if (!answer?.ok) show("status", "Not counted: no connection");
+    };
   }
 </script>`;
 
 async function app(request: Request): Promise<Response> {
   const { pathname } = new URL(request.url);
-  if (pathname === "/") {
-    return Response.redirect(new URL("/lunch", request.url));
-  }
+  if (pathname === "/") return reply(302, "", { location: "/lunch" });
   const poll = pathname.slice(1);
   const votes = polls.get(poll);
-  if (!votes) return new Response("not found", { status: 404 });
-  if (request.method !== "POST") {
-    return new Response(page(poll, votes), {
-      headers: { "content-type": "text/html" },
-    });
+  if (!votes) return reply(404, "not found");
+  switch (request.method) {
+    case "GET":
+    case "HEAD":
+      return reply(200, page(poll, votes), {
+        "content-type": "text/html",
+        "cache-control": "no-store",
+      });
+    case "POST":
+      return await count(poll, votes, await readText(request, 100));
+    default:
+      return reply(405, "use GET, HEAD, POST", { allow: "GET, HEAD, POST" });
   }
-  const drink = await request.text();
-  if (drink !== "tea" && drink !== "coffee") {
-    return new Response("no such drink", { status: 400 });
-  }
+}
+
+async function count(
+  poll: string,
+  votes: Record<Drink, number>,
+  drink: string,
+): Promise<Response> {
+  if (drink.length > 100) return reply(413, "the name of a drink is shorter");
+  if (drink !== "tea" && drink !== "coffee") return reply(400, "no such drink");
   votes[drink]++;
   await pusher.trigger(`presence-poll-${poll}`, "counted", votes);
-  return new Response("counted", { status: 201 });
+  return reply(201, "counted");
 }
+
+/** Reads a text, or the beginning of a text that has more than `max` characters. */
+async function readText({ body }: Request, max: number): Promise<string> {
+  let text = "";
+  for await (const part of body?.pipeThrough(new TextDecoderStream()) ?? []) {
+    text += part;
+    if (text.length > max) break;
+  }
+  return text;
+}
+
+const reply = (status: number, text: string, headers = {}) =>
+  new Response(text, { status, headers });
 
 const flag = Deno.args.indexOf("--port");
 const port = flag < 0 ? 9295 : Number(Deno.args[flag + 1]);

@@ -6,11 +6,18 @@ import { assertEquals, assertStringIncludes } from "@std/assert";
 import type { BrowserContext } from "puppeteer-core";
 import { handler, pusher } from "../examples/compose.ts";
 import * as hono from "../examples/hono.ts";
-import { BROWSERS, browserTest, openPage, Window } from "./support/browser.ts";
+import {
+  BROWSERS,
+  browserTest,
+  openPage,
+  PLAIN_HOST,
+  Window,
+} from "./support/browser.ts";
 import { type Program, start } from "./support/program.ts";
 
 /** What each of them prints once it listens. */
 const READY = {
+  chat: /^Chat on (http:\/\/localhost:\d+\/)\n/m,
   presence: /^Who is here on (http:\/\/localhost:\d+\/)\n/m,
   history: /^Chat with history on (http:\/\/localhost:\d+\/)\n/m,
   typed: /^Polls on (http:\/\/localhost:\d+\/)\n/m,
@@ -61,6 +68,8 @@ function post(url: URL | string, fields: Record<string, string>) {
 
 // The keys of an object literal are known; the type of Object.keys is not.
 for (const name of Object.keys(READY) as Example[]) {
+  // chat_test.ts has it, since it can test copies of the chat.
+  if (name === "chat") continue;
   Deno.test(`examples/${name}.ts needs the net permission and its own files only`, async () => {
     const cache = await Deno.makeTempDir({ prefix: "deno_dir_" });
     try {
@@ -86,6 +95,129 @@ for (const name of Object.keys(READY) as Example[]) {
       await Deno.remove(cache, { recursive: true });
     }
   });
+}
+
+// ---- All of them ------------------------------------------------------------
+
+/** The examples that a program of the reader's own mounts. */
+const MOUNTED = { compose: handler, hono: hono.app.fetch };
+
+const NAMES = [...Object.keys(READY), ...Object.keys(MOUNTED)] as (
+  | Example
+  | keyof typeof MOUNTED
+)[];
+
+/** An example that serves on a port of its own. */
+async function serve(
+  name: typeof NAMES[number],
+): Promise<AsyncDisposable & { url: string }> {
+  if (name !== "compose" && name !== "hono") {
+    const program = await run(name);
+    const [, url = ""] = program.ready;
+    return { url, [Symbol.asyncDispose]: () => program[Symbol.asyncDispose]() };
+  }
+  const server = Deno.serve(
+    { hostname: "127.0.0.1", port: 0, onListen() {} },
+    MOUNTED[name],
+  );
+  return {
+    url: `http://localhost:${server.addr.port}/`,
+    [Symbol.asyncDispose]: () => server.shutdown(),
+  };
+}
+
+/** The paths of an example, and the methods that it serves there. */
+const PATHS: Record<typeof NAMES[number], Record<string, string>> = {
+  chat: { "": "GET, HEAD", messages: "POST" },
+  compose: { "": "GET, HEAD", orders: "POST" },
+  history: { "": "GET, HEAD", messages: "POST" },
+  hono: { "": "GET, HEAD", count: "POST" },
+  presence: { "": "GET, HEAD, POST" },
+  typed: { lunch: "GET, HEAD, POST" },
+};
+
+for (const name of NAMES) {
+  Deno.test(`examples/${name}.ts answers HEAD, and refuses other methods and paths`, async () => {
+    await using example = await serve(name);
+    const ask = async (path: string, init: RequestInit) => {
+      const response = await fetch(new URL(path, example.url), init);
+      const text = await response.text();
+      return { status: response.status, headers: response.headers, text };
+    };
+    for (const [path, allow] of Object.entries(PATHS[name])) {
+      for (const method of ["PUT", "DELETE"]) {
+        const { status, headers } = await ask(path, { method });
+        assertEquals([status, headers.get("allow")], [405, allow], path);
+      }
+      if (!allow.startsWith("GET")) continue;
+      const head = await ask(path, { method: "HEAD" });
+      assertEquals([head.status, head.text], [200, ""]);
+      assertStringIncludes(head.headers.get("content-type")!, "text/html");
+    }
+    for (const method of ["GET", "POST"]) {
+      const { status } = await ask("missing", { method });
+      assertEquals(status, 404);
+    }
+  });
+
+  browserTest(
+    `examples/${name}.ts fits a phone of 320 px without https, and names its parts`,
+    async (browser) => {
+      await using example = await serve(name);
+      const window = new Window(await browser.newPage());
+      const { page, errors } = window;
+      const faults: string[] = [];
+      page.on("console", (message) => {
+        if (message.type() === "error") faults.push(message.text());
+      });
+      page.on("response", (response) => {
+        if (response.status() >= 400) faults.push(response.url());
+      });
+      await page.setViewport({ width: 320, height: 568 });
+      const { port } = new URL(example.url);
+      await page.goto(`http://${PLAIN_HOST}:${port}/`);
+      const parts = `{
+        lang: document.documentElement.lang,
+        viewport: document.querySelector("[name=viewport]")?.content,
+        schemes: document.querySelector("[name=color-scheme]")?.content,
+        titles: [document.title, document.querySelector("h1").textContent].every(Boolean),
+        unnamed: [...document.querySelectorAll("input, button")].filter((part) =>
+          !part.labels[0]?.textContent.trim() && !part.textContent.trim()
+        ).length,
+        // What changes, for a user who cannot see it.
+        announced: document.querySelector("[role=status], [role=alert]") !== null,
+        fits: document.documentElement.scrollWidth <= innerWidth,
+      }`;
+      const expected = {
+        lang: "en",
+        viewport: "width=device-width",
+        schemes: "light dark",
+        titles: true,
+        unnamed: 0,
+        announced: true,
+        fits: true,
+      };
+      assertEquals(await page.evaluate(`(${parts})`), expected);
+      if (name === "presence") {
+        await page.type("[name=name]", "M".repeat(40));
+        await page.keyboard.press("Enter");
+        await page.waitForFunction("globalThis.pusher");
+      }
+      await page.waitForFunction(
+        "pusher.allChannels().every((channel) => channel.subscribed)",
+      );
+      if (name === "chat" || name === "history") {
+        const message = "M".repeat(1_000);
+        const url = new URL("messages", example.url);
+        await (await post(url, { message })).body?.cancel();
+        await window.shows(message);
+      }
+      assertEquals(await page.evaluate(`(${parts})`), expected);
+      assertEquals([faults, errors], [[], []]);
+      await page.close();
+    },
+    BROWSERS,
+  );
 }
 
 // ---- Compose ----------------------------------------------------------------
@@ -118,6 +250,28 @@ Deno.test("examples/compose.ts serves Pusher below /realtime", async () => {
   assertEquals((await join("role=clerk")).status, 200);
   assertEquals((await join("role=guest")).status, 403);
 });
+
+browserTest(
+  "examples/compose.ts pays once for a double click, and shows the last order",
+  async (browser) => {
+    await using example = await serve("compose");
+    const { page } = await openPage(browser, example.url);
+    await page.waitForFunction(`pusher.channel("private-orders")?.subscribed`);
+    await page.evaluate(`{
+      const { fetch } = globalThis;
+      globalThis.asked = 0;
+      globalThis.fetch = (...request) => (asked++, fetch(...request));
+    }`);
+    await page.click("button", { count: 2 });
+    assertEquals(await page.evaluate("asked"), 1);
+    const paid =
+      `/^order \\d+ is paid$/.test(document.querySelector("output").textContent)`;
+    await page.waitForFunction(paid);
+    await page.reload();
+    await page.waitForFunction(paid);
+    await page.close();
+  },
+);
 
 browserTest(
   "examples/compose.ts tells a page with the cookie of a private event",
@@ -175,6 +329,11 @@ browserTest(
           { polling: "mutation" },
         );
       }
+      await two.page.reload();
+      assertEquals(
+        await two.page.evaluate(`document.querySelector("output").textContent`),
+        "1",
+      );
       const missing = await fetch(new URL("missing", url));
       assertEquals([missing.status, await missing.text()], [
         404,
@@ -296,11 +455,17 @@ Deno.test("examples/presence.ts refuses a name of no or too many characters", as
     ["  ", 400],
     ["x".repeat(40), 303],
     ["x".repeat(41), 400],
+    ["x".repeat(20_000), 413],
   ];
   for (const [name, status] of table) {
     const response = await post(url, { name });
-    await response.body?.cancel();
+    const text = await response.text();
     assertEquals(response.status, status, JSON.stringify(name));
+    // The person can correct the name on the same page.
+    if (status >= 400) {
+      assertStringIncludes(text, "<form");
+      assertStringIncludes(text, `role="alert">`);
+    }
   }
 });
 
@@ -322,6 +487,122 @@ browserTest(
     await window.page.waitForSelector("form");
   },
 );
+
+// ---- Messages -------------------------------------------------------------
+// What the two chats have in common.
+
+/** The messages that a page shows, and nothing else, the oldest first. */
+async function showsMessages(
+  name: "chat" | "history",
+  window: Window,
+  messages: string[],
+): Promise<void> {
+  // The chat without a history has the newest at the top.
+  await lists(window, name === "chat" ? messages.toReversed() : messages);
+}
+
+/** Waits until the field for the message has this text. */
+const fieldHas = ({ page }: Window, text: string) =>
+  page.waitForFunction(
+    `document.querySelector("[name=message]").value === ${
+      JSON.stringify(text)
+    }`,
+    { polling: 50 },
+  );
+
+for (const name of ["chat", "history"] as const) {
+  browserTest(
+    `examples/${name}.ts keeps a message that cannot be sent, and says why`,
+    async (browser) => {
+      let port = "";
+      let window;
+      {
+        await using program = await run(name);
+        port = new URL(program.ready[1]!).port;
+        window = await openChat(browser, program.ready[1]!);
+        const { page } = window;
+        await page.type("[name=message]", " ");
+        await page.keyboard.press("Enter");
+        const long = "x".repeat(20_000);
+        await page.evaluate(
+          `document.querySelector("[name=message]").value = "${long}"`,
+        );
+        await page.keyboard.press("Enter");
+        await window.shows("Not sent: a message has at most 1,000 characters");
+        await fieldHas(window, long);
+        await page.evaluate(
+          `document.querySelector("[name=message]").value = ""`,
+        );
+        await page.type("[name=message]", "the first");
+        await page.keyboard.press("Enter");
+        await showsMessages(name, window, ["the first"]);
+      }
+      await window.shows("Connecting …");
+      await window.page.type("[name=message]", "hello");
+      await window.page.keyboard.press("Enter");
+      await window.shows("Not sent: no connection");
+      await fieldHas(window, "hello");
+      await using _program = await run(name, { port });
+      await window.page.waitForFunction(
+        `document.querySelector("[role=status]").textContent === ""`,
+      );
+      await window.page.keyboard.press("Enter");
+      await window.shows("hello");
+      await fieldHas(window, "");
+      assertEquals(window.errors, []);
+    },
+    BROWSERS,
+  );
+
+  browserTest(
+    `examples/${name}.ts keeps what is typed while a message is under way`,
+    async (browser) => {
+      await using program = await run(name);
+      const window = await openChat(browser, program.ready[1]!);
+      const { page } = window;
+      // Holds requests back until `release` is called.
+      await page.evaluate(`{
+        const { fetch } = globalThis;
+        const released = new Promise((resolve) => globalThis.release = resolve);
+        globalThis.fetch = async (...request) => {
+          await released;
+          return await fetch(...request);
+        };
+      }`);
+      await page.type("[name=message]", "one");
+      await page.click("button", { count: 2 });
+      await page.type("[name=message]", "and more");
+      await page.evaluate("release()");
+      await showsMessages(name, window, ["one"]);
+      await page.keyboard.press("Enter");
+      await showsMessages(name, window, ["one", "and more"]);
+    },
+    BROWSERS,
+  );
+
+  Deno.test(`examples/${name}.ts takes messages of up to 1,000 characters`, async () => {
+    await using program = await run(name);
+    const url = new URL("messages", program.ready[1]!);
+    const table: [body: BodyInit, status: number, text: string][] = [
+      ["message=hello", 201, "message created"],
+      // As large as they get: in the form, and in the event.
+      [`message=${"%E2%82%AC".repeat(1_000)}`, 201, "message created"],
+      [`message=${"%00".repeat(1_000)}`, 201, "message created"],
+      [`message=${"x".repeat(1_001)}`, 413, "at most 1,000 characters"],
+      [`message=${"x".repeat(20_000)}`, 413, "at most 1,000 characters"],
+      ["x".repeat(200_000), 413, "at most 1,000 characters"],
+      ["", 400, "the message is missing"],
+      ["message=", 400, "the message is missing"],
+      ["message=%20", 400, "the message is missing"],
+      [`{"message":"hello"}`, 400, "the message is missing"],
+    ];
+    for (const [body, status, text] of table) {
+      const response = await fetch(url, { method: "POST", body });
+      assertStringIncludes(await response.text(), text);
+      assertEquals(response.status, status, text);
+    }
+  });
+}
 
 // ---- History ----------------------------------------------------------------
 
@@ -437,7 +718,7 @@ browserTest(
 /** What a page of a poll shows by now. */
 async function showsPoll(
   { page }: Window,
-  expected: { tea: string; coffee: string; leaning: string; here: string },
+  expected: { tea: string; coffee: string; status: string; here: string },
 ): Promise<void> {
   const ids = Object.keys(expected);
   const shown = `Object.fromEntries(${JSON.stringify(ids)}
@@ -458,7 +739,7 @@ browserTest(
     const url = program.ready[1]!;
     const ann = await openPage(browser, url);
     assertEquals(ann.page.url(), `${url}lunch`);
-    const state = { tea: "0", coffee: "0", leaning: "", here: "Guest 1" };
+    const state = { tea: "0", coffee: "0", status: "", here: "Guest 1" };
     await showsPoll(ann, state);
     const bob = await openPage(browser, url);
     state.here = "Guest 1, Guest 2";
@@ -466,7 +747,7 @@ browserTest(
 
     await ann.page.bringToFront();
     await ann.page.hover("button[value=coffee]");
-    await showsPoll(bob, { ...state, leaning: "Guest 1 leans towards coffee" });
+    await showsPoll(bob, { ...state, status: "Guest 1 leans towards coffee" });
     await screenshot(bob, "typed");
     await showsPoll(ann, state);
     await ann.page.bringToFront();
@@ -497,5 +778,65 @@ Deno.test("examples/typed.ts counts tea and coffee, and nothing else", async () 
   assertEquals(await vote("tea"), 201);
   assertEquals(await vote("milk"), 400);
   assertEquals(await vote("toString"), 400);
+  assertEquals(await vote("tea".repeat(10_000)), 413);
   assertStringIncludes(await (await fetch(url)).text(), `<b id="tea">1</b>`);
 });
+
+browserTest(
+  "examples/typed.ts ignores a client event of any other shape",
+  async (browser) => {
+    await using program = await run("typed");
+    const url = program.ready[1]!;
+    const ann = await openPage(browser, url);
+    const mallory = await openPage(browser, url);
+    const state = { tea: "0", coffee: "0", here: "Guest 1, Guest 2" };
+    for (const window of [ann, mallory]) {
+      await showsPoll(window, { ...state, status: "" });
+    }
+    const shapes = [
+      "null",
+      "1",
+      `"tea"`,
+      "[]",
+      "{}",
+      `{ to: "<b>" }`,
+      `{ to: {} }`,
+    ];
+    for (const data of shapes) {
+      await mallory.page.evaluate(
+        `pusher.allChannels()[0].trigger("client-leaning", ${data})`,
+      );
+    }
+    await mallory.page.evaluate(
+      `pusher.allChannels()[0].trigger("client-leaning", { to: "tea" })`,
+    );
+    await showsPoll(ann, { ...state, status: "Guest 2 leans towards tea" });
+    assertEquals(ann.errors, []);
+  },
+);
+
+browserTest(
+  "examples/typed.ts can be used with the keyboard alone",
+  async (browser) => {
+    await using program = await run("typed");
+    const url = program.ready[1]!;
+    const ann = await openPage(browser, url);
+    const bob = await openPage(browser, url);
+    const state = {
+      tea: "0",
+      coffee: "0",
+      status: "",
+      here: "Guest 1, Guest 2",
+    };
+    for (const window of [ann, bob]) await showsPoll(window, state);
+    await ann.page.bringToFront();
+    await ann.page.keyboard.press("Tab");
+    await ann.page.keyboard.press("Tab");
+    await showsPoll(bob, { ...state, status: "Guest 1 leans towards coffee" });
+    await ann.page.keyboard.press("Enter");
+    for (const window of [ann, bob]) {
+      await showsPoll(window, { ...state, coffee: "1" });
+    }
+  },
+  BROWSERS,
+);
