@@ -290,11 +290,22 @@ export type { Awaitable, Clock } from "./core/time.ts";
 // is the view of one app of a Server.
 
 /**
- * A Pusher server, or the view of one of its apps.
+ * A Pusher server, or the view of one of its apps. Its members, by task:
+ * - Serve clients: `handler`, `cascade`, `path`; over other transports: `open`.
+ * - Publish: `trigger`, `triggerBatch`, `sendToUser`.
+ * - Sign permissions: `authorizeChannel`, `authenticateUser`, `authenticate`.
+ * - Look up: `channels`, `channel`, `users`, `stats`.
+ * - Listen: `on`; read webhooks of another server: `webhook`.
+ * - Disconnect: `terminateUserConnections`, `close`, `[Symbol.asyncDispose]`.
+ * - Use the HTTP API without HTTP: `get`, `post`, `createSignedQueryString`.
+ * - See another app: `app`; write an extension: `clock`.
  *
- * The same members exist as statics on one default instance, which is made on
- * first use and reads `PUSHER_APP_ID`, `PUSHER_APP_KEY`, `PUSHER_APP_SECRET` and
- * `PUSHER_PATH` where reading the environment is permitted already.
+ * All except `app` and `[Symbol.asyncDispose]` exist as statics, too, on one default
+ * instance. It is made on first use and reads `PUSHER_APP_ID`, `PUSHER_APP_KEY`,
+ * `PUSHER_APP_SECRET` and `PUSHER_PATH` where reading the environment is permitted
+ * already. Statics only: `forURL`, `forCluster`, `RequestError`, `WebHookError`.
+ *
+ * The command `deno doc --filter Pusher.trigger jsr:@glitz/pusher` prints one member.
  *
  * @example Private channels, answered in the same program
  * ```ts
@@ -306,17 +317,13 @@ export type { Awaitable, Clock } from "./core/time.ts";
  *     channel === "private-news" && request.headers.has("cookie"),
  * });
  *
- * const response = await pusher.handler(
- *   new Request("http://localhost/pusher/auth", {
- *     method: "POST",
- *     headers: { cookie: "session=1" },
- *     body: new URLSearchParams({
- *       socket_id: "123.456",
- *       channel_name: "private-news",
- *     }),
- *   }),
- * );
- * assertEquals(response.status, 200);
+ * const headers = { cookie: "session=1" };
+ * const form = { socket_id: "123.456", channel_name: "private-news" };
+ * const body = new URLSearchParams(form);
+ * const url = "http://localhost/pusher/auth";
+ * const request = new Request(url, { method: "POST", headers, body });
+ * const { status } = await pusher.handler(request);
+ * assertEquals(status, 200);
  * ```
  *
  * @typeParam Events Channel to event to data; without it everything is allowed.
@@ -799,9 +806,7 @@ export class Pusher<Events extends object = AnyEvents> {
   }
 
   /** {@linkcode Pusher.triggerBatch} of the default instance. */
-  static triggerBatch(
-    batch: readonly BatchEvent<AnyEvents>[],
-  ): Promise<TriggerResponse> {
+  static triggerBatch(batch: readonly BatchEvent[]): Promise<TriggerResponse> {
     return Pusher.#instance.triggerBatch(batch);
   }
 

@@ -52,7 +52,7 @@ export type EventData<
   : never;
 
 /** One event of {@linkcode Pusher.triggerBatch}. */
-export type BatchEvent<Events> = {
+export type BatchEvent<Events = AnyEvents> = {
   [C in ChannelName<Events>]: {
     [N in EventName<Events, C>]: {
       /** The one channel that gets the event. */
