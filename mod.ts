@@ -101,6 +101,11 @@ import {
   preferred,
   serveAtLast,
 } from "./core/cascade.ts";
+import {
+  ClientEvents,
+  type ClientEventsOwner,
+  type Relayed,
+} from "./core/client_events.ts";
 import { Delivery } from "./core/deliveries.ts";
 import { HookQueue } from "./core/hooks.ts";
 import {
@@ -234,7 +239,6 @@ import {
   type Clock,
   CountThrottle,
   delay,
-  TokenBucket,
   withinMs,
 } from "./core/time.ts";
 import {
@@ -247,14 +251,12 @@ import {
 } from "./core/upgrade.ts";
 import {
   checkChannelName,
-  checkClientEvent,
   checkMember,
   checkPresenceName,
   checkSocketId,
   checkUser,
   checkUserId,
   checkUserInfoSize,
-  encodeClientData,
   encodeMember,
   encodeUser,
   type KnownUser,
@@ -1756,7 +1758,8 @@ class Connection
     InboxOwner,
     OutboxOwner,
     PulseOwner,
-    WatchlistOwner {
+    WatchlistOwner,
+    ClientEventsOwner {
   readonly app: App;
   readonly socketId: string;
   readonly outbox: Outbox;
@@ -1775,7 +1778,7 @@ class Connection
   /** The user who has signed in. */
   #user: KnownUser | null = null;
   #watchlist: Watchlist | null = null;
-  #clientEvents: TokenBucket | null = null;
+  #clientEvents: ClientEvents | null = null;
 
   constructor(
     server: Server,
@@ -2158,48 +2161,31 @@ class Connection
    * Accepts `client-…` with `channel`, and `data` of any kind. The channel's other
    * subscribers get a new frame: only name and data come from the sender.
    */
-  #handleClientEvent(frame: Frame): Awaitable<void> {
-    const { channel, event } = frame;
+  #handleClientEvent({ channel, event, data }: Frame): Awaitable<void> {
     if (typeof channel !== "string") {
       return this.sendError("Client events take a channel");
     }
-    const { limits } = this.app;
-    const refusal = this.#checkClientEvent(channel, event);
-    if (refusal !== null) return this.#refuseClientEvent(channel, refusal);
-    const data = encodeClientData(frame.data, limits);
-    if (isRefusal(data)) return this.#refuseClientEvent(channel, data.error);
-    const userId = this.#subscriptions?.get(channel)?.member?.userId;
-    const details = {
-      event,
-      ...(data !== undefined && { data }),
-      ...(userId !== undefined && { userId }),
-    };
+    this.#clientEvents ??= new ClientEvents(this, this.#server.clock);
+    return this.#clientEvents.take(channel, event, data);
+  }
+
+  subscriptionTo(channel: string): Subscription | undefined {
+    return this.#subscriptions?.get(channel);
+  }
+
+  relay(channel: string, event: Relayed): Awaitable<void> {
     const { app, socketId } = this;
-    const message = { ...details, exceptSocketId: socketId, logged: true };
+    const message = { ...event, exceptSocketId: socketId, logged: true };
     return chain(this.#server.send(app, channel, message), () => {
-      this.#emit("client_event", { channel, ...details });
+      this.#emit("client_event", { channel, ...event });
     });
   }
 
-  #refuseClientEvent(name: string, reason: string): void {
+  refuseClientEvent(name: string, reason: string): void {
     const channel = name.slice(0, MAX_ECHOED_UNITS);
     const { ClientEvent: code } = ERROR;
     this.outbox.send(encodeError(code, reason, channel));
     this.#emit("refused", { what: "client_event", reason, code, channel });
-  }
-
-  /** Why a client event is not relayed, whatever its data, or null. */
-  #checkClientEvent(channel: string, event: string): string | null {
-    const { limits } = this.app;
-    const isSubscribed = this.#subscriptions?.has(channel) ?? false;
-    const refusal = checkClientEvent(event, channel, isSubscribed, this.app);
-    if (refusal !== null) return refusal;
-    const rate = limits.clientEventsPerSecond;
-    const elapsed = this.#server.clock.elapsed();
-    this.#clientEvents ??= new TokenBucket(rate, elapsed);
-    if (this.#clientEvents.take(elapsed, rate, rate)) return null;
-    const found = "Client events come too fast";
-    return overLimit("clientEventsPerSecond", limits, found).error;
   }
 
   // ---- Liveness
