@@ -88,6 +88,7 @@ import type {
   MemberOf,
   PostOptions,
   PublishResult,
+  ReviewClientEvent,
   SignedQueryOptions,
   Stats,
   TriggerParams,
@@ -1652,6 +1653,7 @@ class App {
   readonly key: string;
   readonly enabled: boolean;
   readonly clientEvents: boolean;
+  readonly reviewClientEvent: ReviewClientEvent | undefined;
   readonly subscriptionCounts: boolean;
   readonly encryption: Encryption | undefined;
   readonly limits: Readonly<Limits>;
@@ -1675,7 +1677,11 @@ class App {
     this.secret = own.secret;
     this.signer = new Signer(own);
     this.enabled = own.enabled ?? true;
-    this.clientEvents = own.clientEvents ?? shared.clientEvents ?? false;
+    const clientEvents = own.clientEvents ?? shared.clientEvents ?? false;
+    this.clientEvents = clientEvents !== false;
+    if (typeof clientEvents === "function") {
+      this.reviewClientEvent = clientEvents;
+    }
     this.subscriptionCounts = own.subscriptionCounts ??
       shared.subscriptionCounts ?? false;
     this.encryption = own.encryption ?? shared.encryption;
@@ -2165,8 +2171,12 @@ class Connection
     if (typeof channel !== "string") {
       return this.sendError("Client events take a channel");
     }
-    this.#clientEvents ??= new ClientEvents(this, this.#server.clock);
+    this.#clientEvents ??= new ClientEvents(this, this.#server);
     return this.#clientEvents.take(channel, event, data);
+  }
+
+  get userId(): string | undefined {
+    return this.#user?.id;
   }
 
   subscriptionTo(channel: string): Subscription | undefined {

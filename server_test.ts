@@ -1453,6 +1453,40 @@ Deno.test("a client event reaches the other sockets on private and presence chan
   }
 });
 
+Deno.test("the program may change, refuse or drop a client event before it is relayed", async () => {
+  await using server = serve({
+    clientEvents: ({ event, data, userId }) =>
+      event === "client-shout"
+        ? { data: `${data}!` }
+        : event === "client-spam"
+        ? `Not from you, ${userId}`
+        : event === "client-ignored"
+        ? null
+        : event === "client-said",
+  });
+  await using ann = await server.connect();
+  await using bob = await server.connect();
+  const channel = "presence-a";
+  await ann.join(channel, { member: { user_id: "ann" } });
+  await bob.join(channel, { member: { user_id: "bob" } });
+  await ann.next("pusher_internal:member_added");
+  const said = ["said", "shout", "spam", "ignored", "other", "said"];
+  for (const name of said) {
+    ann.send({ event: `client-${name}`, channel, data: name });
+  }
+  for (const relayed of ["said", "shout!", "said"]) {
+    const { data, user_id } = await bob.next();
+    assertEquals([data, user_id], [relayed, "ann"]);
+    const heard = await server.journal.next("client_event");
+    assertEquals([heard.data, heard.userId], [relayed, "ann"]);
+  }
+  for (const reason of ["Not from you, ann", "The server does not allow"]) {
+    const { code, message } = dataOf(await ann.next("pusher:error"));
+    assertEquals([code, message.startsWith(reason)], [4301, true]);
+  }
+  for (const client of [ann, bob]) await client.silence();
+});
+
 Deno.test("a client event's data arrives as the string that stands for it", async () => {
   await using server = serve({ clientEvents: true });
   await using ann = await server.connect();

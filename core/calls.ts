@@ -261,6 +261,54 @@ export type Authenticate = (
   context: AuthenticateContext,
 ) => Awaitable<UserData | null>;
 
+/** A client event that {@linkcode PusherOptions.clientEvents} reviews. */
+export interface SentClientEvent {
+  /** Id of the app. */
+  app: string;
+  /** The channel, private or presence, which the sender is subscribed to. */
+  channel: string;
+  /** The name of the event, which begins with `client-`. */
+  event: string;
+  /**
+   * Its data as subscribers see it: JSON is parsed. A client may send anything, so
+   * check it whatever `Events` declares. On `private-encrypted-` channels it is
+   * what the client has encrypted, and the server cannot see what that is.
+   */
+  data: unknown;
+  /** The sender's connection. */
+  socketId: string;
+  /**
+   * The sender: on a presence channel the member that it has joined as, elsewhere
+   * the user that it has signed in as.
+   */
+  userId?: string;
+  /** As {@linkcode AuthorizeContext.signal}. */
+  signal: AbortSignal;
+}
+
+/** The data of all client events that `Events` declares. */
+export type ClientEventData<Events> = {
+  [C in ChannelName<Events>]: {
+    [N in EventName<Events, C>]: string extends N ? Events[C][N]
+      : N extends `client-${string}` ? Events[C][N]
+      : never;
+  }[EventName<Events, C>];
+}[ChannelName<Events>];
+
+/**
+ * Decides what becomes of a client event, before anybody gets it:
+ *
+ * - `true` relays it as it is, and `{ data }` with other data.
+ * - `false`, or a text that says why, refuses it: the sender gets `pusher:error`
+ *   4301.
+ * - `null` drops it, and the sender hears nothing.
+ *
+ * Any other answer refuses the event and is an error, as an exception is.
+ */
+export type ReviewClientEvent<Events = AnyEvents> = (
+  event: SentClientEvent,
+) => Awaitable<boolean | string | null | { data: ClientEventData<Events> }>;
+
 /**
  * Encrypts events that the program triggers on `private-encrypted-` channels; see
  * `@glitz/pusher/encryption`.

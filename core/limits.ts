@@ -80,6 +80,11 @@ export interface Limits {
   /** Client events per second and connection. @default {10} */
   clientEventsPerSecond: number;
   /**
+   * Client events of one connection that wait for the answer of a function in
+   * `clientEvents`; further events are refused with 4301. @default {20}
+   */
+  pendingClientEvents: number;
+  /**
    * Users that one connection may watch; further users are not watched.
    * @default {100}
    */
@@ -116,6 +121,7 @@ export const DEFAULT_LIMITS: Readonly<Limits> = Object.freeze({
   userIdLength: 128,
   userInfoBytes: 1_024,
   clientEventsPerSecond: 10,
+  pendingClientEvents: 20,
   watchedUsers: 100,
   rewindEvents: 1_000,
   urlLength: 8_192,

@@ -10,6 +10,7 @@ import type {
   Authenticate,
   Authorize,
   Encryption,
+  ReviewClientEvent,
 } from "./calls.ts";
 import {
   type Check,
@@ -48,7 +49,7 @@ export interface AppOptions {
   /** Whether the app accepts connections and requests. @default {true} */
   enabled?: boolean | undefined;
   /** Overrides {@linkcode PusherOptions.clientEvents}. */
-  clientEvents?: boolean | undefined;
+  clientEvents?: boolean | ReviewClientEvent | undefined;
   /** Overrides {@linkcode PusherOptions.subscriptionCounts}. */
   subscriptionCounts?: boolean | undefined;
   /** Overrides {@linkcode PusherOptions.encryption}. */
@@ -86,8 +87,37 @@ export interface PusherOptions<Events = AnyEvents> {
    * requests with or without it. @default {""}
    */
   path?: string | undefined;
-  /** Whether clients may send events to each other. @default {false} */
-  clientEvents?: boolean | undefined;
+  /**
+   * Whether clients may send events to each other, on private and presence channels
+   * that they have joined. A function reviews each event before it is relayed, see
+   * {@linkcode ReviewClientEvent}. If it throws, rejects, or takes longer than
+   * `answerTimeoutMs`, the event is refused, and the `error` hook gets the reason.
+   *
+   * The events of one connection on one channel keep their order, even if a later
+   * answer comes first. A connection that has left the channel by then, or is gone,
+   * sends nothing. At most `limits.pendingClientEvents` of them wait.
+   *
+   * @default {false}
+   *
+   * @example Words that nobody has to read
+   * ```ts
+   * import { Pusher } from "@glitz/pusher";
+   *
+   * type Events = {
+   *   [room: `presence-${string}`]: { "client-said": { text: string } };
+   * };
+   *
+   * await using pusher = new Pusher<Events>({
+   *   clientEvents({ event, data }) {
+   *     if (event !== "client-said") return false;
+   *     const text = Object(data).text;
+   *     if (typeof text !== "string") return "A message needs a text";
+   *     return { data: { text: text.replaceAll(/darn/gi, "****") } };
+   *   },
+   * });
+   * ```
+   */
+  clientEvents?: boolean | ReviewClientEvent<Events> | undefined;
   /**
    * Answers `POST {path}/pusher/auth`, the default endpoint of clients that
    * subscribe to private and presence channels. Without it the route answers 404,
@@ -125,7 +155,8 @@ export interface PusherOptions<Events = AnyEvents> {
   authorizationTimeoutMs?: number | undefined;
   /**
    * How long `authorize` and `authenticate` may take to answer, in milliseconds.
-   * Then the client gets a 503, and `signal` of their context aborts.
+   * Then the client gets a 503, and `signal` of their context aborts. A function
+   * in `clientEvents` has as long: then the event is refused.
    * @default {10000}
    */
   answerTimeoutMs?: number | undefined;
@@ -247,12 +278,17 @@ const HINTS = Object.freeze({
     'pass it in base64 as encryption: encryption({ masterKeyBase64 }), which is from "@glitz/pusher/encryption"',
 });
 
+function checkClientEvents(value: unknown, field: Field): void {
+  if (typeof value === "boolean" || typeof value === "function") return;
+  fail(value, field, "be a boolean or a function");
+}
+
 const APP_CHECKS: Record<keyof AppOptions, Check> = {
   id: checkIdentifier,
   key: checkIdentifier,
   secret: checkSecret,
   enabled: checkBoolean,
-  clientEvents: checkBoolean,
+  clientEvents: checkClientEvents,
   subscriptionCounts: checkBoolean,
   encryption: checkEncryption,
   authorizationTimeoutMs: checkDuration,
@@ -279,7 +315,7 @@ const CHECKS: Record<keyof PusherOptions, Check> = {
   secret: checkSecret,
   apps: checkApps,
   path: checkPath,
-  clientEvents: checkBoolean,
+  clientEvents: checkClientEvents,
   authorize: checkFunction,
   authenticate: checkFunction,
   encryption: checkEncryption,

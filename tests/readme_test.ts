@@ -143,6 +143,7 @@ const LIMITS = Object.keys(
     userIdLength: true,
     userInfoBytes: true,
     clientEventsPerSecond: true,
+    pendingClientEvents: true,
     watchedUsers: true,
     rewindEvents: true,
     urlLength: true,

@@ -225,6 +225,50 @@ export function authorizeUndeclared(): void {
   });
 }
 
+// ---- Client events ----------------------------------------------------------
+
+/** What a program may make of a client event: data as some channel declares it. */
+export function clientEvents(): void {
+  new Pusher<Events>({ clientEvents: true });
+  new Pusher<Events>({
+    clientEvents: ({ app, channel, event, socketId, userId, signal }) => {
+      if (signal.aborted || userId === undefined) return null;
+      if (event !== "client-typing") return `${app} knows no ${event}`;
+      if (channel.startsWith(socketId)) return false;
+      return { data: { since: 1 } };
+    },
+  });
+  new Pusher<Events>({ clientEvents: () => Promise.resolve("Not now") });
+  new Pusher<Events>({
+    clientEvents: async ({ data }) => {
+      await Promise.resolve();
+      return typeof data === "object";
+    },
+  });
+  new Pusher<Events>({
+    // @ts-expect-error A client may send anything, whatever is declared.
+    clientEvents: ({ data }) => data.since > 1,
+  });
+  new Pusher<Events>({
+    // @ts-expect-error The data is of another type.
+    clientEvents: () => ({ data: { since: "now" } }),
+  });
+  new Pusher<Events>({
+    // @ts-expect-error It is that of an event that clients do not send.
+    clientEvents: () => Promise.resolve({ data: { text: "hello" } }),
+  });
+  new Pusher<Events>({
+    // @ts-expect-error Nothing is no answer.
+    clientEvents: () => {},
+  });
+  new Pusher<{ messages: { create: string } }>({
+    // @ts-expect-error No channel has client events.
+    clientEvents: () => ({ data: "hello" }),
+  });
+  new Pusher({ clientEvents: () => ({ data: { whatever: [1] } }) });
+  new Pusher({ clientEvents: ({ data }) => ({ data }) });
+}
+
 /** The member of the one channel that is named. */
 export function authorizeChannel(
   pusher: Pusher<Events>,
