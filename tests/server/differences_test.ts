@@ -62,6 +62,15 @@ const ROWS: Record<string, ((server: TestServer) => Promise<void>) | null> = {
     await client.join("news");
   },
 
+  async "An app is full, with `authorizationTimeoutMs`"() {
+    const limits = { connections: 0 };
+    await using server = serve({ authorizationTimeoutMs: 60_000, limits });
+    await using client = await server.connect();
+    client.requestSubscribe("private-a");
+    await client.next("pusher:error");
+    assertEquals((await client.closed).code, 4100);
+  },
+
   async "A handshake for an unknown path"(server) {
     const response = await fetch(`${server.url}/nowhere`, {
       headers: {
