@@ -29,10 +29,11 @@
  *   servers share channels, some events cannot be assigned to a connection, and these
  *   share one turn.
  * - Any 2xx is a success. After any other result the server retries 1, 2, 4, … 128
- *   seconds later, with the same body and signature. A redirect is such a result: the
- *   server does not send a signed body to another address. After the last retry it
- *   gives the webhook up and sends the next. An endpoint that was down for less than
- *   that, 255 seconds, misses nothing, as long as there is room in its queue.
+ *   and at last 45 seconds later, with the same body and signature. A redirect is such
+ *   a result: the server does not send a signed body to another address. After the last
+ *   retry it gives the webhook up, reports that, and sends the next. An endpoint that
+ *   was down for less than that, five minutes, misses nothing, as long as there is room
+ *   in its queue.
  * - Of an answer the server reads 65,536 bytes at most, within the timeout of the try.
  *   A longer or slower answer counts by its status.
  * - Delivery is at least once: an answer can be lost on its way. The header
@@ -134,9 +135,10 @@ export interface WebhookOptions {
   /** The receivers, at least one. */
   endpoints: readonly WebhookEndpoint[];
   /**
-   * Whether a webhook may report several events: those of 200 milliseconds, at
-   * most 50, and at most 65,536 bytes of them. Otherwise it reports one, and a client
-   * that causes many events fills the queue sooner. @default {true}
+   * Whether a webhook may report several events, as those of the hosted service do:
+   * the events of 250 milliseconds, at most 20, and at most 65,536 bytes of them.
+   * Otherwise it reports one, and a client that causes many events fills the queue
+   * sooner. @default {true}
    */
   batch?: boolean | undefined;
   /**
@@ -144,12 +146,15 @@ export interface WebhookOptions {
    * milliseconds. @default {3000}
    */
   settleMs?: number | undefined;
-  /** How long one try may take, in milliseconds. @default {5000} */
+  /**
+   * How long one try may take, in milliseconds. The hosted service waits 4 seconds.
+   * @default {5000}
+   */
   timeoutMs?: number | undefined;
   /**
    * The pauses between the tries of a webhook, in milliseconds. There is one try
    * more than there are pauses.
-   * @default {[1000,2000,4000,8000,16000,32000,64000,128000]}
+   * @default {[1000,2000,4000,8000,16000,32000,64000,128000,45000]}
    */
   retryDelaysMs?: readonly number[] | undefined;
   /**
@@ -940,8 +945,8 @@ const OUTCOME: Readonly<Record<WebhookFailure, string>> = Object.freeze({
   closed: "and lost it",
 });
 
-/** How long a batch may take to fill. */
-const BATCH_MS = 200;
+/** How long a batch may take to fill, as with the hosted service. */
+const BATCH_MS = 250;
 
 /** What one webhook may report. */
 interface Most {
@@ -949,8 +954,9 @@ interface Most {
   readonly bytes: number;
 }
 
-// The most that one webhook reports. Many receivers refuse bodies above 100,000 bytes.
-const BATCH: Most = Object.freeze({ entries: 50, bytes: 65_536 });
+// The most that one webhook reports. The entries are those of the hosted service, and
+// many receivers refuse bodies above 100,000 bytes.
+const BATCH: Most = Object.freeze({ entries: 20, bytes: 65_536 });
 const SINGLE: Most = Object.freeze({ ...BATCH, entries: 1 });
 const EVERYTHING: Most = Object.freeze({ entries: Infinity, bytes: Infinity });
 
@@ -1005,9 +1011,9 @@ interface EndpointSettings {
   readonly headers: Headers;
 }
 
-/** 255 seconds in all; the hosted service retries for 300. */
+/** Five minutes in all, as with the hosted service. */
 const RETRY_DELAYS_MS = Object.freeze(
-  [1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 64_000, 128_000],
+  [1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 64_000, 128_000, 45_000],
 );
 
 const CLOSE_TIMEOUT_MS = 5_000;

@@ -24,7 +24,7 @@ import {
 } from "@std/assert";
 import { FakeTime } from "@std/testing/time";
 import StockServerSdk from "pusher";
-import { clockOption } from "../tests/support/clock.ts";
+import { clockOption, ManualClock } from "../tests/support/clock.ts";
 import { DEADLINE_MS, within } from "../tests/support/deadline.ts";
 import { Queue } from "../tests/support/queue.ts";
 
@@ -370,7 +370,7 @@ Deno.test("webhooks reproduces W1, byte for byte", async () => {
   await using server = setUp(receiver.url, { batch: true });
   using _client = new Client(server.pusher).join("presence-foobar", 10);
   await turn();
-  time.tick(200);
+  time.tick(250);
   const { rawBody, headers } = await receiver.take();
   assertEquals(
     rawBody,
@@ -417,10 +417,13 @@ Deno.test("webhooks sends events of one moment one by one, in order", async () =
   assertEquals(receiver.mostAtOnce, 1);
 });
 
-Deno.test("webhooks with batch sends what comes in 200 ms, or 50 events", async () => {
+Deno.test("webhooks reports what comes in 250 ms, or 20 events, unless batch is false", async () => {
   using time = new FakeTime();
   await using receiver = new Receiver();
-  await using server = setUp(receiver.url, { batch: true, events: OCCUPANCY });
+  await using server = setUp(receiver.url, {
+    batch: undefined,
+    events: OCCUPANCY,
+  });
   using client = new Client(server.pusher);
   const join = (from: number, to: number) => {
     for (let i = from; i < to; i++) client.join(`news-${i}`);
@@ -428,21 +431,21 @@ Deno.test("webhooks with batch sends what comes in 200 ms, or 50 events", async 
   const channels = async () =>
     (await receiver.take()).events.map(({ channel }) => channel);
 
-  // Fifty do not wait, and what is left of them does.
-  join(0, 101);
-  for (const start of [0, 50]) {
+  // Twenty do not wait, and what is left of them does.
+  join(0, 41);
+  for (const start of [0, 20]) {
     assertEquals(
       await channels(),
-      Array.from({ length: 50 }, (_, i) => `news-${start + i}`),
+      Array.from({ length: 20 }, (_, i) => `news-${start + i}`),
     );
   }
   await untilQueued(server.hooks, 1);
-  time.tick(199);
-  join(101, 103);
+  time.tick(249);
+  join(41, 43);
   await turn();
   assertEquals(receiver.deliveries.size, 0);
   time.tick(1);
-  assertEquals(await channels(), ["news-100", "news-101", "news-102"]);
+  assertEquals(await channels(), ["news-40", "news-41", "news-42"]);
 });
 
 Deno.test("webhooks reports several events at once by default, 64 KiB of them at most", async () => {
@@ -979,7 +982,7 @@ Deno.test("cache_miss is told once, until something is published or the channel 
 
 // ---- Delivery ---------------------------------------------------------------
 
-Deno.test("a webhook that fails is tried after 1, 2, 4, … 128 s, the same each time", async () => {
+Deno.test("a webhook that fails is tried after 1, 2, 4, … 128 and 45 s, the same each time", async () => {
   using time = new FakeTime();
   await using receiver = new Receiver(() => new Response("", { status: 503 }));
   await using server = setUp(receiver.url, { events: ["client_event"] });
@@ -1002,7 +1005,7 @@ Deno.test("a webhook that fails is tried after 1, 2, 4, … 128 s, the same each
     assertEquals(again.rawBody, first.rawBody);
     assertEquals([...again.headers], [...first.headers]);
   }
-  assertEquals(triesAtS, [0, 1, 3, 7, 15, 31, 63, 127, 255]);
+  assertEquals(triesAtS, [0, 1, 3, 7, 15, 31, 63, 127, 255, 300]);
 
   // Only then the next one has its turn; it succeeds the second time.
   const next = await receiver.take();
@@ -1022,6 +1025,47 @@ Deno.test("a webhook that fails is tried after 1, 2, 4, … 128 s, the same each
     lost: 1,
   }]);
   assertEquals(receiver.deliveries.size, 0);
+});
+
+Deno.test("an endpoint that is back within five minutes misses nothing, after that it is given up", async () => {
+  for (const isBack of [true, false]) {
+    const clock = new ManualClock();
+    await using receiver = new Receiver(() =>
+      new Response("", { status: 500 })
+    );
+    await using server = setUp(receiver.url, {
+      events: ["client_event"],
+      pusher: { clock },
+    });
+    const client = new Client(server.pusher).join("private-a");
+    client.send("client-1", "x", "private-a");
+    // A connection has timers of its own.
+    client.close();
+    for (const pauseS of [1, 2, 4, 8, 16, 32, 64, 128]) {
+      await receiver.take();
+      assertEquals(await failed(server.errors), "retrying");
+      await turn();
+      clock.pass(pauseS * 1_000);
+    }
+    // The try at 255 seconds, and the last, at 300.
+    await receiver.take();
+    assertEquals(await failed(server.errors), "retrying");
+    await turn();
+    if (isBack) receiver.answer = () => new Response();
+    clock.pass(44_999);
+    await turn();
+    assertEquals(receiver.deliveries.size, 0);
+    clock.pass(1);
+    await receiver.take();
+    await untilQueued(server.hooks, 0);
+    const { delivered, lost } = server.hooks.status[0]!;
+    assertEquals(
+      { delivered, lost },
+      isBack ? { delivered: 1, lost: 0 } : { delivered: 0, lost: 1 },
+    );
+    const left = server.errors.drain().map(({ failure }) => failure);
+    assertEquals(left, isBack ? [] : ["gave_up"]);
+  }
 });
 
 Deno.test("an answer that does not come in 5 s is a failure", async () => {
