@@ -16,8 +16,10 @@
  * @module
  */
 
+import process from "node:process";
 import { parseArgs } from "node:util";
-import { isObject, parseJson } from "./core/protocol.ts";
+import { isObject } from "./core/protocol.ts";
+import { requireDeno } from "./core/runtime.ts";
 import { answerSubprotocol, chooseSubprotocol } from "./core/upgrade.ts";
 import { fallback } from "./ext/fallback.ts";
 import { type Webhooks, webhooks } from "./ext/webhooks.ts";
@@ -269,8 +271,16 @@ class Flags {
     try {
       this.#values = parseArgs({ args, options: FLAGS, strict: true }).values;
     } catch (error) {
-      throw new UsageError(error instanceof Error ? error.message : `${error}`);
+      // It goes on about arguments that start with "-", which there are none of.
+      throw new UsageError(messageOf(error).replace(/\. To specify .*/s, ""));
     }
+  }
+
+  /** What the user gave a value by: the flag, or its variable. */
+  #source(name: FlagName): string {
+    const { variable }: Flag = FLAGS[name];
+    const isFlag = this.#values[name] !== undefined || variable === undefined;
+    return isFlag ? `--${name}` : variable;
   }
 
   /** The text of a flag or of its variable; undefined if neither is given. */
@@ -288,7 +298,9 @@ class Flags {
     const text = this.text(name);
     if (text === undefined || text === "false" || text === "0") return false;
     if (text === "true" || text === "1" || text === "") return true;
-    throw new UsageError(`--${name} is "${text}", and must be true or false`);
+    throw new UsageError(
+      `${this.#source(name)} is "${text}", and must be true or false`,
+    );
   }
 
   /** A number from 0; undefined if it is not given. */
@@ -298,7 +310,7 @@ class Flags {
     const value = Number(text);
     if (text !== "" && value >= 0) return value;
     throw new UsageError(
-      `--${name} is "${text}", and must be a number from 0`,
+      `${this.#source(name)} is "${text}", and must be a number from 0`,
     );
   }
 
@@ -312,10 +324,18 @@ class Flags {
 /** Reads a flag's environment variable, if that is permitted. */
 function readVariable(name: FlagName): string | undefined {
   const { variable }: Flag = FLAGS[name];
-  if (variable === undefined) return undefined;
+  return mayRead(variable) ? Deno.env.get(variable) : undefined;
+}
+
+/** Whether an environment variable may be read, without a prompt. */
+function mayRead(variable: string | undefined): variable is string {
+  if (variable === undefined) return false;
   const permission = { name: "env", variable } as const;
-  const granted = Deno.permissions.querySync(permission).state === "granted";
-  return granted ? Deno.env.get(variable) : undefined;
+  return Deno.permissions.querySync(permission).state === "granted";
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
 }
 
 /** Reads flags and environment; null if only help is wanted. */
@@ -378,11 +398,16 @@ function readAppsFile(file: string): AppOptions[] {
   try {
     text = Deno.readTextFileSync(file);
   } catch (error) {
-    throw unusable(`${error}`);
+    throw unusable(messageOf(error));
   }
-  // The file holds secrets, so no message quotes it.
-  const apps = parseJson(text);
-  if (apps === undefined) throw unusable("it is not JSON");
+  let apps: unknown;
+  try {
+    apps = JSON.parse(text);
+  } catch (error) {
+    // The file holds secrets, so no message quotes it.
+    const [, place] = /\((line \d+ column \d+)\)$/.exec(messageOf(error)) ?? [];
+    throw unusable(`it is not JSON${place ? `, see ${place}` : ""}`);
+  }
   if (!Array.isArray(apps) || !apps.every(isObject)) {
     throw unusable("it is not an array of objects");
   }
@@ -448,8 +473,39 @@ function refuseSocket(request: Request): Response {
 function listen(started: Standalone): void {
   const { pusher, settings } = started;
   const port = new Port(standalone(pusher), settings);
-  port.open((address) => announce(address, settings));
+  try {
+    port.open((address) => announce(address, settings));
+  } catch (error) {
+    // If this is `deno serve` whose port failed, it reports that in this turn.
+    setTimeout(() => exitUnheard(error, settings), 0);
+    return;
+  }
   stopAtSignal(started);
+}
+
+/** Prints in one line why there is no port to listen on, and exits. */
+function exitUnheard(
+  error: unknown,
+  address?: { readonly hostname: string; readonly port: number },
+): never {
+  const where = address === undefined
+    ? "on the port of deno serve"
+    : `on ${hostOf(address.hostname)}:${address.port}`;
+  console.error(`Pusher: cannot listen ${where}: ${explain(error)}`);
+  Deno.exit(1);
+}
+
+/** Why a port does not open, and what to do. */
+function explain(error: unknown): string {
+  const message = messageOf(error).split("\n", 1)[0];
+  const remedy = error instanceof Deno.errors.AddrInUse
+    ? "end the program that has the port, or choose another port with --port"
+    : error instanceof Deno.errors.NotCapable
+    ? "the program needs --allow-net"
+    : error instanceof Deno.errors.PermissionDenied
+    ? "ports below 1024 may be for administrators, choose another with --port"
+    : "choose another address with --hostname, such as 0.0.0.0 or 127.0.0.1";
+  return `${message}. Remedy: ${remedy}`;
 }
 
 /** Closes and exits at a signal; a second signal exits at once. */
@@ -551,9 +607,8 @@ class Port {
 
   /** Prints a failure in one line, unless it is the same as before. */
   #print(error: unknown): void {
-    const message = error instanceof Error ? error.message : String(error);
     // The runtime wraps the error of the system in one of its own.
-    const failure = message.replace(/^Error: /, "");
+    const failure = messageOf(error).replace(/^Error: /, "");
     if (failure === this.#failure) return;
     this.#failure = failure;
     const remedy = TOO_MANY_FILES.test(failure)
@@ -569,19 +624,26 @@ class Port {
 /** Prints where to connect, and with which key. */
 function announce(address: Deno.NetAddr, { pusher }: Settings): void {
   const { hostname, port } = address;
-  const host = hostname === "0.0.0.0" || hostname === "::"
-    ? "localhost"
-    : hostname.includes(":")
-    ? `[${hostname}]`
-    : hostname;
+  const isAny = hostname === "0.0.0.0" || hostname === "::";
+  const host = isAny ? "localhost" : hostOf(hostname);
   const keys = pusher.apps?.map(({ key }) => key) ?? [pusher.key ?? "app-key"];
   const path = pusher.path ?? "";
   console.log(
     `Pusher server on ws://${host}:${port}${path}/app/${keys.join(", ")}`,
   );
   if (pusher.apps === undefined && pusher.secret === undefined) {
-    console.warn("No --secret is given, so nobody can publish or authorize");
+    const hint = mayRead(FLAGS.secret.variable)
+      ? ""
+      : `; ${FLAGS.secret.variable} is not read without --allow-env`;
+    console.warn(
+      `No --secret is given, so nobody can publish or authorize${hint}`,
+    );
   }
+}
+
+/** A hostname as it stands in a URL. */
+function hostOf(hostname: string): string {
+  return hostname.includes(":") ? `[${hostname}]` : hostname;
 }
 
 /** A server with its settings and its webhooks, one per app. */
@@ -629,6 +691,26 @@ function startWebhooks(
   return [webhooks(pusher, { key, secret, endpoints })];
 }
 
+/** Whether `deno serve` has failed to open its port. */
+function isListenError(reason: unknown): boolean {
+  const { AddrInUse, AddrNotAvailable, PermissionDenied } = Deno.errors;
+  return [AddrInUse, AddrNotAvailable, PermissionDenied].some((kind) =>
+    reason instanceof kind
+  );
+}
+
+/** Whether there is a Deno to run on. If not, prints what to run in one line. */
+function isDeno(): boolean {
+  try {
+    requireDeno("Cannot start the server");
+    return true;
+  } catch (error) {
+    console.error(messageOf(error));
+    process.exitCode = 1;
+    return false;
+  }
+}
+
 /**
  * Starts the server, and returns what `deno serve` looks for.
  *
@@ -646,9 +728,14 @@ function main(): Partial<Deno.ServeDefaultExport> {
   }
   const timer = setTimeout(() => listen(started), 0);
   const handler = standalone(pusher);
+  const unheard = ({ reason }: PromiseRejectionEvent) => {
+    if (isListenError(reason)) exitUnheard(reason);
+  };
+  addEventListener("unhandledrejection", unheard);
   return {
     fetch: handler,
     onListen: (address) => {
+      removeEventListener("unhandledrejection", unheard);
       clearTimeout(timer);
       announce(address as Deno.NetAddr, settings);
       survive(started, new Port(handler, address as Deno.NetAddr));
@@ -657,6 +744,8 @@ function main(): Partial<Deno.ServeDefaultExport> {
 }
 
 /** For `deno serve`; empty under `deno run`, and when the file is imported. */
-const server: Partial<Deno.ServeDefaultExport> = import.meta.main ? main() : {};
+const server: Partial<Deno.ServeDefaultExport> = isDeno()
+  ? import.meta.main ? main() : {}
+  : {};
 
 export default server;

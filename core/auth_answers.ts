@@ -41,7 +41,7 @@ export async function authenticateForm(
   { request, app, socketId, params }: AuthForm<AskedApp>,
   authenticate: Authenticate,
 ): Promise<object | Refusal> {
-  using time = answerTime(app, "authenticating a user");
+  const time = answerTime(app, "authenticating a user");
   try {
     const context = { app: app.id, socketId, params, signal: time.signal };
     const answer = await time.wait(authenticate(request, context));
@@ -52,6 +52,8 @@ export async function authenticateForm(
   } catch (error) {
     app.server.hooks.fail(error, "authenticating a user", app.id);
     return REFUSAL.AuthenticateFailed;
+  } finally {
+    time.end();
   }
 }
 
@@ -62,14 +64,27 @@ export async function authorizeForm(
 ): Promise<object | Refusal> {
   const named = parseAuthChannels(params, app.limits);
   if (isRefusal(named)) return named;
-  using time = answerTime(app, "authorizing a channel");
+  const time = answerTime(app, "authorizing a channel");
   const { signal } = time;
   const decide = (channel: string) => {
     const context = { app: app.id, socketId, params, signal, channel };
     const ask = () => time.wait(authorize(request, context));
     return authorizeOne(app, channel, socketId, ask);
   };
-  if (typeof named === "string") return await decide(named);
+  try {
+    return typeof named === "string"
+      ? await decide(named)
+      : await decideAll(named, decide);
+  } finally {
+    time.end();
+  }
+}
+
+/** What becomes of each of several channels. */
+async function decideAll(
+  named: readonly string[],
+  decide: (channel: string) => Promise<ChannelAuth | Refusal>,
+): Promise<object> {
   const channels = await Promise.all(named.map(async (channel) => {
     const answer = await decide(channel);
     if (!isRefusal(answer)) return [channel, answer] as const;
@@ -103,6 +118,8 @@ async function authorizeOne(
   }
 }
 
+// Not a `Disposable`: Node before version 24 cannot even load a module with `using`,
+// and the server has to be loaded to say that it needs Deno.
 function answerTime({ id, server }: AskedApp, during: string): AnswerTime {
   return new AnswerTime(server, (error) => {
     server.hooks.fail(error, during, id);

@@ -114,7 +114,7 @@ export interface AnswerRules {
 }
 
 /** The time that the program has to answer one request. */
-export class AnswerTime implements Disposable {
+export class AnswerTime {
   readonly #controller = new AbortController();
   readonly #over = Promise.withResolvers<Refusal>();
   readonly #release: () => void;
@@ -127,10 +127,10 @@ export class AnswerTime implements Disposable {
     const cancel = clock.after(answerTimeoutMs, () => {
       const error =
         `The program has not answered in time: answerTimeoutMs is ${answerTimeoutMs}`;
-      this.#end(REFUSAL.LateAnswer, "TimeoutError");
+      this.#abort(REFUSAL.LateAnswer, "TimeoutError");
       onLate(new Error(error));
     });
-    const end = () => this.#end(REFUSAL.ShuttingDown, "AbortError");
+    const end = () => this.#abort(REFUSAL.ShuttingDown, "AbortError");
     if (ended.aborted) end();
     else ended.addEventListener("abort", end);
     this.#release = () => {
@@ -144,7 +144,7 @@ export class AnswerTime implements Disposable {
     return this.#controller.signal;
   }
 
-  #end(refusal: Refusal, reason: string): void {
+  #abort(refusal: Refusal, reason: string): void {
     this.#over.resolve(refusal);
     this.#controller.abort(new DOMException(refusal.error, reason));
   }
@@ -154,7 +154,8 @@ export class AnswerTime implements Disposable {
     return Promise.race([answer, this.#over.promise]);
   }
 
-  [Symbol.dispose](): void {
+  /** Waits for nothing any more. */
+  end(): void {
     this.#release();
   }
 }
@@ -176,12 +177,20 @@ export function checkDecision(
   if (decision === true && (!kind.presence || acceptsUsers)) return undefined;
   // Only `true` or a member permits: a function that forgot to return does not.
   if (decision !== true && !isObject(decision)) {
-    return new Refusal(403, `Joining ${quote(name)} is not allowed`);
+    return refuseMistake(`Joining ${quote(name)} is not allowed`, decision, {
+      source: "authorize",
+      rule: kind.presence ? "only a member permits" : "only true permits",
+    });
+  }
+  if (decision === true) {
+    throw new TypeError(
+      `Cannot authorize "${name}": authorize returned true, and on a presence channel must return the member who joins, such as { user_id: "1" }, unless users sign in by authenticate`,
+    );
   }
   const member = encodeMember(decision, limits);
   if (isRefusal(member)) {
     throw new TypeError(
-      `Cannot authorize "${name}": what authorize returned is no member, ${member.error}`,
+      `Cannot authorize "${name}": authorize returned a member that is not valid: ${member.error}`,
     );
   }
   return kind.presence ? member : undefined;
@@ -197,12 +206,31 @@ export function checkAuthenticated(
   limits: Limits,
 ): string | Refusal {
   // As with `authorize`, only a clear answer counts.
-  if (!isObject(user)) return REFUSAL.UnknownUser;
+  if (!isObject(user)) {
+    return refuseMistake("The request is not that of a user", user, {
+      source: "authenticate",
+      rule: 'only a user such as { id: "1" } signs in',
+    });
+  }
   const checked = encodeUser(user, limits);
   if (isRefusal(checked)) {
     throw new TypeError(
-      `Cannot authenticate: what authenticate returned is no user, ${checked.error}`,
+      `Cannot authenticate: authenticate returned a user that is not valid: ${checked.error}`,
     );
   }
   return checked;
+}
+
+/** Refuses a client. Where the program has hardly meant to, the text says why. */
+function refuseMistake(
+  error: string,
+  answer: unknown,
+  { source, rule }: { readonly source: string; readonly rule: string },
+): Refusal {
+  if (answer === false || answer === null) return new Refusal(403, error);
+  // What the program returned may be a secret; its type is none.
+  const found = answer === undefined || answer === true
+    ? String(answer)
+    : `a ${typeof answer}`;
+  return new Refusal(403, `${error}: ${source} returned ${found}, and ${rule}`);
 }

@@ -7,7 +7,7 @@ import {
   parseAuthChannels,
   readAuthForm,
 } from "./auth_requests.ts";
-import { DEFAULT_LIMITS, isRefusal } from "./limits.ts";
+import { DEFAULT_LIMITS, isRefusal, Refusal } from "./limits.ts";
 import { kindOf } from "./protocol.ts";
 
 interface TestApp {
@@ -113,11 +113,53 @@ Deno.test("checkDecision permits by true or a member alone", () => {
   }
 });
 
-Deno.test("checkDecision throws at what is no member", () => {
+Deno.test("checkDecision throws at what is no member, and says what to return", () => {
+  const returned = 'Cannot authorize "presence-a": authorize returned';
   for (const wrong of [{}, { user_id: "" }, { user_id: 1.5 }]) {
-    assertThrows(() => decide(wrong, "presence-a"), TypeError, "no member");
+    assertThrows(
+      () => decide(wrong, "presence-a"),
+      TypeError,
+      `${returned} a member that is not valid: user_id is `,
+    );
   }
-  assertThrows(() => decide(true, "presence-a"), TypeError, "no member");
+  assertThrows(
+    () => decide(true, "presence-a"),
+    TypeError,
+    `${returned} true, and on a presence channel must return the member who ` +
+      'joins, such as { user_id: "1" }, unless users sign in by authenticate',
+  );
+});
+
+Deno.test("a refusal says what the program returned where it has hardly meant to, never the value", () => {
+  const returned: [value: unknown, shown: string | null][] = [
+    [false, null],
+    [null, null],
+    [undefined, "undefined"],
+    [1, "a number"],
+    ["secret", "a string"],
+  ];
+  for (const [value, shown] of returned) {
+    for (const name of ["private-a", "presence-a"]) {
+      const channel = { name, kind: kindOf(name) };
+      const rule = channel.kind.presence
+        ? "only a member permits"
+        : "only true permits";
+      const said = shown ? `: authorize returned ${shown}, and ${rule}` : "";
+      assertEquals(
+        checkDecision(value, channel, false, DEFAULT_LIMITS),
+        new Refusal(403, `Joining "${name}" is not allowed${said}`),
+      );
+    }
+  }
+  const rule = 'and only a user such as { id: "1" } signs in';
+  for (const [value, shown] of [...returned, [true, "true"] as const]) {
+    const no = shown === null || value === false;
+    const said = no ? "" : `: authenticate returned ${shown}, ${rule}`;
+    assertEquals(
+      checkAuthenticated(value, DEFAULT_LIMITS),
+      new Refusal(403, `The request is not that of a user${said}`),
+    );
+  }
 });
 
 Deno.test("checkAuthenticated returns a user, refuses nobody and throws at the rest", () => {
@@ -130,5 +172,7 @@ Deno.test("checkAuthenticated returns a user, refuses nobody and throws at the r
     assert(isRefusal(checkAuthenticated(nobody, DEFAULT_LIMITS)));
   }
   const check = () => checkAuthenticated({ id: 1 }, DEFAULT_LIMITS);
-  assertThrows(check, TypeError, "no user");
+  const error =
+    "Cannot authenticate: authenticate returned a user that is not valid: ";
+  assertThrows(check, TypeError, error);
 });

@@ -36,6 +36,7 @@ import {
 import { ORIGIN_RULE, type OriginRule } from "./http.ts";
 import { DEFAULT_LIMITS, type Limits } from "./limits.ts";
 import { isObject } from "./protocol.ts";
+import { requireDeno } from "./runtime.ts";
 import { type Clock, SYSTEM_CLOCK } from "./time.ts";
 
 /** One of several applications in {@linkcode PusherOptions.apps}. */
@@ -357,6 +358,7 @@ const SUBJECT = "Cannot create a Pusher";
  * is a number.
  */
 export function readOptions(given: PusherOptions): PusherOptions {
+  requireDeno(SUBJECT);
   const options = copyWith(given, keysOf(CHECKS));
   if (isObject(options)) {
     const { apps, history } = options;
@@ -465,6 +467,7 @@ export function defaultAppOptions(options: PusherOptions): AppOptions {
 
 /** The options of the default instance, from the variables that may be read. */
 export function readEnvironment(): PusherOptions {
+  requireDeno(SUBJECT);
   const read = (variable: string) => {
     const permission = { name: "env", variable } as const;
     // To request the permission could stop the program at a prompt.

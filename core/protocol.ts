@@ -140,7 +140,6 @@ export const REFUSAL = Object.freeze({
     "A presence channel needs channel_data, or a user who has signed in",
   ),
   ForeignUser: new Refusal(401, "The channel belongs to another user"),
-  UnknownUser: new Refusal(403, "The request is not that of a user"),
   AppDisabled: new Refusal(403, "The app is disabled"),
   UnknownSocket: new Refusal(
     403,
@@ -153,8 +152,14 @@ export const REFUSAL = Object.freeze({
   PostOnly: new Refusal(405, "The method is not one of POST"),
   AuthBodyTooLarge: new Refusal(413, "The form is too large"),
   UpgradeRequired: new Refusal(426, "This is a WebSocket endpoint"),
-  AuthenticateFailed: new Refusal(500, "The user could not be authenticated"),
-  AuthorizeFailed: new Refusal(500, "The channel could not be authorized"),
+  AuthenticateFailed: new Refusal(
+    500,
+    "The user could not be authenticated: the log of the server says why",
+  ),
+  AuthorizeFailed: new Refusal(
+    500,
+    "The channel could not be authorized: the log of the server says why",
+  ),
   SubscribeFailed: new Refusal(500, "The subscription could not be served"),
   Crashed: new Refusal(500, "The request could not be served"),
   OverCapacity: new Refusal(503, "The server is over capacity"),

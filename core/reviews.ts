@@ -97,7 +97,7 @@ export class Reviews {
     // A program that answers at once needs no timer.
     let time: AnswerTime | undefined;
     const begin = () => time ??= new AnswerTime(services, fail);
-    const end = () => time?.[Symbol.dispose]();
+    const end = () => time?.end();
     const answer: unknown = attempt(() =>
       this.#review({
         ...sent,

@@ -162,6 +162,86 @@ for (
   });
 }
 
+Deno.test("cli.ts names the variable that is wrong, where no flag is given", async () => {
+  const args = [...NET, "--allow-env", "cli.ts"];
+  const { code, stderr } = await run(args, { PUSHER_PORT: "many" });
+  assertEquals(code, 2);
+  assertStringIncludes(stderr, `PUSHER_PORT is "many", and must be a number`);
+});
+
+/** Runs the program to its end, which is an error in one line. */
+async function failure(args: string[]): Promise<string> {
+  const { code, stdout, stderr } = await run(args);
+  const lines = stderr.trimEnd().split("\n");
+  assertEquals({ code, stdout, lines: lines.length }, {
+    code: 1,
+    stdout: "",
+    lines: 1,
+  }, stderr);
+  return lines[0] ?? "";
+}
+
+Deno.test("cli.ts says in one line that its port is in use, and exits 1", async () => {
+  using taken = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const { port } = taken.addr as Deno.NetAddr;
+  const own = ["--hostname", "127.0.0.1", "--port", String(port)];
+  const error = await failure([...NET, "cli.ts", ...own]);
+  assertStringIncludes(error, `Pusher: cannot listen on 127.0.0.1:${port}: `);
+  assertStringIncludes(error, "in use");
+  assertStringIncludes(error, "--port");
+});
+
+Deno.test("cli.ts under deno serve says in one line that the port is in use, and exits 1", async () => {
+  using taken = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const { port } = taken.addr as Deno.NetAddr;
+  const own = ["--host", "127.0.0.1", "--port", String(port)];
+  const args = ["serve", "--no-prompt", ...own, "cli.ts"];
+  const error = await failure(args);
+  const where = "Pusher: cannot listen on the port of deno serve: ";
+  assertStringIncludes(error, where);
+  assertStringIncludes(error, "in use");
+});
+
+Deno.test("cli.ts says in one line which permission it lacks, and exits 1", async () => {
+  const error = await failure(["run", "--no-prompt", "cli.ts", ...LOCAL]);
+  assertStringIncludes(error, "Pusher: cannot listen on 127.0.0.1:0: ");
+  assertStringIncludes(error, "--allow-net");
+});
+
+for (const hostname of ["no_host!", "http://localhost", "192.0.2.1"]) {
+  Deno.test(`cli.ts --hostname ${hostname} is refused in one line, with exit code 1`, async () => {
+    const own = ["--hostname", hostname, "--port", "0"];
+    const error = await failure([...NET, "cli.ts", ...own]);
+    assertStringIncludes(error, `Pusher: cannot listen on `);
+    assertStringIncludes(error, hostname);
+    assertStringIncludes(error, "--hostname");
+  });
+}
+
+Deno.test("cli.ts --apps says which permission it lacks, or where the file is no JSON", async () => {
+  const file = await Deno.makeTempFile();
+  try {
+    const apps = ["cli.ts", `--apps=${file}`];
+    const unread = await run([...NET, ...apps]);
+    assertEquals(unread.code, 2);
+    assertStringIncludes(unread.stderr, "--allow-read");
+    await Deno.writeTextFile(file, '[\n  { "secret": "s3cret", }\n]');
+    const broken = await run([...NET, "--allow-read", ...apps]);
+    assertEquals(broken.code, 2);
+    assertStringIncludes(broken.stderr, "it is not JSON, see line 2 column 25");
+    assert(!broken.stderr.includes("s3cret"), broken.stderr);
+    const missing = `--apps=${file}/nothing`;
+    const lost = await run([...NET, "--allow-read", "cli.ts", missing]);
+    assertEquals(lost.code, 2);
+    assertStringIncludes(
+      lost.stderr,
+      `--apps "${file}/nothing" cannot be used`,
+    );
+  } finally {
+    await Deno.remove(file);
+  }
+});
+
 Deno.test("cli.ts --apps with a broken file says so and quotes none of it", async () => {
   const file = await Deno.makeTempFile();
   try {

@@ -544,6 +544,23 @@ Deno.test("POST /pusher/auth may take its time while the socket goes away", asyn
   assertEquals(await server.pusher.channels(), { channels: {} });
 });
 
+Deno.test("authorize that returns true on a presence channel says what to return instead", async () => {
+  await using server = serve({ authorize: () => true });
+  const form = { socket_id: "1.1", channel_name: "presence-a" };
+  const answer = await ask(server.url, form);
+  assertEquals([answer.status, answer.body], [500, {
+    error:
+      "The channel could not be authorized: the log of the server says why",
+  }]);
+  const { during, error } = await server.journal.next("error");
+  assertEquals(during, "authorizing a channel");
+  assertStringIncludes(
+    String(error),
+    'Cannot authorize "presence-a": authorize returned true, and on a ' +
+      'presence channel must return the member who joins, such as { user_id: "1" }',
+  );
+});
+
 Deno.test("POST /pusher/auth answers pages of its own origin only, unless origins allows more", async () => {
   const form = { socket_id: "1.1", channel_name: "private-a" };
   for (const isOpen of [false, true]) {
