@@ -281,6 +281,32 @@ async function failed(errors: Queue<WebhookError>): Promise<WebhookFailure> {
 
 // ---- Bodies -----------------------------------------------------------------
 
+Deno.test("webhooks sends client events as the program has changed them, and no others", async () => {
+  await using receiver = new Receiver();
+  await using server = setUp(receiver.url, {
+    events: ["client_event"],
+    pusher: {
+      clientEvents: async ({ data }) =>
+        data === "rude" ? null : await { data: `${data}!` },
+    },
+  });
+  using ann = new Client(server.pusher).join("presence-a", 10);
+  for (const data of ["hello", "rude", "bye"]) {
+    ann.send("client-x", data, "presence-a");
+  }
+  for (const data of ["hello!", "bye!"]) {
+    const { events } = JSON.parse((await receiver.take()).rawBody);
+    assertEquals(events, [{
+      name: "client_event",
+      channel: "presence-a",
+      event: "client-x",
+      data,
+      socket_id: ann.socketId,
+      user_id: "10",
+    }]);
+  }
+});
+
 Deno.test("webhooks sends each event as the protocol writes it", async () => {
   await using receiver = new Receiver();
   await using server = setUp(receiver.url, {

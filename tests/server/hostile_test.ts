@@ -8,7 +8,7 @@
  *
  * @module
  */
-import type { PusherOptions } from "@glitz/pusher";
+import type { PusherOptions, ReviewClientEvent } from "@glitz/pusher";
 import { assert, assertEquals, assertFalse, assertMatch } from "@std/assert";
 import { DEADLINE_MS, within } from "../support/deadline.ts";
 import { Random } from "../support/random.ts";
@@ -443,41 +443,77 @@ Deno.test("a signature for one text is none for a text with a lone surrogate", a
   assertMatch(text, /The query is not well-formed UTF-8/);
 });
 
-Deno.test("client events of any depth are relayed or refused with 4301", async () => {
+/** Reviews that let everything through, and what to call them. */
+const LENIENT: [how: string, clientEvents: true | ReviewClientEvent][] = [
+  ["", true],
+  [" after a review", async () => await true],
+  [" as a review has written them again", ({ data }) => ({ data })],
+];
+
+for (const [how, clientEvents] of LENIENT) {
+  Deno.test(`client events of any depth are relayed or refused with 4301${how}`, async () => {
+    await using stage = await Stage.set({
+      clientEvents,
+      limits: { clientEventsPerSecond: Infinity },
+    });
+    await using ann = await stage.server.connect();
+    await using bob = await stage.server.connect();
+    for (const client of [ann, bob]) await client.join("private-a");
+    const table: [data: string, isRelayed: boolean][] = [
+      [nested(100), true],
+      [nested(5_120), true],
+      [nested(5_121), false],
+      [nested(30_000), false],
+      ['{"a":'.repeat(9_000) + "1" + "}".repeat(9_000), false],
+      ['{"toJSON":1,"__proto__":{"a":1}}', true],
+      ['"\\ud800"', true],
+      ["1e999", true],
+      [`"${"\\u0000".repeat(1_000)}"`, true],
+      [`"${"\\u0000".repeat(10_000)}"`, true],
+      [`["${"\\u0000".repeat(2_000)}"]`, false],
+    ];
+    for (const [data, isRelayed] of table) {
+      ann.send(`{"event":"client-x","channel":"private-a","data":${data}}`);
+      const label = data.slice(0, 99);
+      const told = await ann.framesUntilPong();
+      assertEquals(
+        told.map(({ event }) => event),
+        isRelayed ? [] : ["pusher:error"],
+        label,
+      );
+      for (const { channel, data } of told) {
+        assertEquals(channel, "private-a");
+        assertEquals((data as { code: number }).code, 4301);
+      }
+      const events = (await bob.framesUntilPong()).map(({ event }) => event);
+      assertEquals(events, isRelayed ? ["client-x"] : [], label);
+    }
+  });
+}
+
+Deno.test("client events that wait for a review for ever are few, and disturb nobody", async () => {
+  let asked = 0;
   await using stage = await Stage.set({
+    answerTimeoutMs: 3_600_000,
+    clientEvents({ channel }) {
+      if (channel !== "private-a") return true;
+      asked++;
+      return new Promise(() => {});
+    },
     limits: { clientEventsPerSecond: Infinity },
   });
-  await using ann = await stage.server.connect();
-  await using bob = await stage.server.connect();
-  for (const client of [ann, bob]) await client.join("private-a");
-  const table: [data: string, isRelayed: boolean][] = [
-    [nested(100), true],
-    [nested(5_120), true],
-    [nested(5_121), false],
-    [nested(30_000), false],
-    ['{"a":'.repeat(9_000) + "1" + "}".repeat(9_000), false],
-    ['{"toJSON":1,"__proto__":{"a":1}}', true],
-    ['"\\ud800"', true],
-    ["1e999", true],
-    [`"${"\\u0000".repeat(1_000)}"`, true],
-    [`"${"\\u0000".repeat(10_000)}"`, true],
-    [`["${"\\u0000".repeat(2_000)}"]`, false],
-  ];
-  for (const [data, isRelayed] of table) {
-    ann.send(`{"event":"client-x","channel":"private-a","data":${data}}`);
-    const label = data.slice(0, 99);
-    const told = await ann.framesUntilPong();
-    assertEquals(
-      told.map(({ event }) => event),
-      isRelayed ? [] : ["pusher:error"],
-      label,
-    );
-    for (const { channel, data } of told) {
-      assertEquals(channel, "private-a");
-      assertEquals((data as { code: number }).code, 4301);
-    }
-    const events = (await bob.framesUntilPong()).map(({ event }) => event);
-    assertEquals(events, isRelayed ? ["client-x"] : [], label);
+  await using client = await stage.server.connect();
+  await client.join("private-a");
+  for (let n = 0; n < 500; n++) {
+    client.send({ event: "client-x", channel: "private-a", data: n });
+  }
+  await stage.check();
+  const told = await client.framesUntilPong();
+  assertEquals([asked, told.length], [20, 480]);
+  for (const frame of told) {
+    const { code, message } = dataOf(frame);
+    assertEquals(code, 4301);
+    assertMatch(message, /the limit pendingClientEvents is 20/);
   }
 });
 
@@ -489,6 +525,42 @@ Deno.test("a flood of frames ends its own connection and disturbs nobody", async
   await within(DEADLINE_MS, "close", client.closed);
   const code = (await stage.server.journal.next("disconnected")).code;
   assertEquals(code, 4100);
+});
+
+Deno.test("strangers who come and go, however they go, keep no place of a user", async () => {
+  const random = new Random(7);
+  await using server = serve({
+    authorizationTimeoutMs: 3_600_000,
+    limits: { connections: 3, unauthorizedConnections: 8 },
+  });
+  const visit = async (n: number) => {
+    await using client = server.dial();
+    const { event, data } = await client.next();
+    if (event === "pusher:error") {
+      return assertEquals(dataOf({ event, data }).code, 4100);
+    }
+    client.socketId = dataOf({ event, data }).socket_id;
+    const way = random.below(6);
+    if (way === 0) client.requestSubscribe("private-a");
+    if (way === 1) client.requestSignIn({ id: `user-${n}` });
+    if (way === 2) client.requestSubscribe("private-a", { auth: "x" });
+    if (way === 3) client.requestSubscribe("news");
+    if (way === 4) client.send(new Uint8Array(1));
+    // An answer, the end of the connection, or nothing at all.
+    if (way < 4) await client.next();
+    else if (way === 4) await client.closed;
+  };
+  for (let round = 0; round < 20; round++) {
+    await Promise.all(Array.from({ length: 15 }, (_, n) => visit(n)));
+  }
+  await server.journal.settled();
+  const { connections, unauthorizedConnections } = server.pusher.stats();
+  assertEquals([connections, unauthorizedConnections], [0, 0]);
+  await using users = await server.connectAll(4);
+  const [late, ...early] = users;
+  for (const user of early) await user.join("private-a");
+  late!.requestSubscribe("private-a");
+  assertEquals((await late!.turnedAway()).code, 4100);
 });
 
 // ---- WebSocket frames -------------------------------------------------------
