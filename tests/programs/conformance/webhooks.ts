@@ -1,5 +1,5 @@
 /**
- * Items 88-91: what the server tells the app's own server.
+ * Items 88-91 and 105: what the server tells the app's own server.
  *
  * @module
  */
@@ -16,6 +16,11 @@ const QUIET_MS = SETTLE_MS + 1_500;
 
 /** How long a receiver may take to answer. */
 const TRY_MS = 5_000;
+
+/** The most events of a delivery. */
+const BATCH = 20;
+/** Events of the same moment, of which any server makes several deliveries. */
+const BATCHED = 50;
 
 const WEBHOOK = { webhook: true };
 
@@ -199,6 +204,31 @@ export const WEBHOOKS: Sections = [["Webhooks", [
       await pause(QUIET_MS - SETTLE_MS);
       same(t.hooks.drain(cache), [], "further events");
       return "socket_id; user_id on presence; 1 cache_miss for 2 misses";
+    },
+  },
+  {
+    number: 105,
+    title: "Events of the same moment share deliveries, at most 20 in each",
+    needs: WEBHOOK,
+    isSlow: true,
+    async run(t) {
+      const socket = await t.open();
+      const channels = Array.from({ length: BATCHED }, () => t.name());
+      for (const channel of channels) socket.requestSubscribe(channel);
+      for (const channel of channels) {
+        await takeEvents(t, channel, ["channel_occupied"]);
+      }
+      const deliveries = new Set(
+        channels.flatMap((channel) => t.hooks.deliveries(channel)),
+      );
+      for (const delivery of deliveries) {
+        verify(t.sdk, delivery);
+        const { length } = delivery.events;
+        hold(length <= BATCH, `${length} events in a delivery`);
+      }
+      const { size } = deliveries;
+      hold(size < BATCHED / 2, `${BATCHED} events in ${size} deliveries`);
+      return `${BATCHED} events in ${size} deliveries`;
     },
   },
 ]]];
