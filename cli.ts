@@ -18,6 +18,7 @@
 
 import process from "node:process";
 import { parseArgs } from "node:util";
+import { credentialsOf } from "./core/keys.ts";
 import { isObject } from "./core/protocol.ts";
 import { requireDeno } from "./core/runtime.ts";
 import { answerSubprotocol, chooseSubprotocol } from "./core/upgrade.ts";
@@ -25,6 +26,7 @@ import { fallback } from "./ext/fallback.ts";
 import { type Webhooks, webhooks } from "./ext/webhooks.ts";
 import {
   type AppOptions,
+  type Credentials,
   type History,
   Pusher,
   type PusherOptions,
@@ -73,12 +75,31 @@ const FLAGS = {
     value: "secret",
     help: "the app's secret; without it nobody can publish",
   },
+  "old-key": {
+    type: "string",
+    variable: "PUSHER_OLD_KEYS",
+    value: "key:secret",
+    multiple: true,
+    help: "a key of the app that --key and --secret replace, and that the " +
+      "server still accepts; may be repeated, and the variable takes a comma list",
+  },
   "apps": {
     type: "string",
     variable: "PUSHER_APPS",
     value: "file",
     help: "JSON file with several apps, instead of the app above: " +
-      '[{ "id", "key", "secret", "clientEvents"?, "limits"? }]',
+      '[{ "id", "key", "secret", "keys"?, "clientEvents"?, "limits"? }]',
+  },
+  "force-tls": {
+    type: "boolean",
+    variable: "PUSHER_FORCE_TLS",
+    help: "refuse clients and requests that do not use TLS; behind a proxy " +
+      "that ends TLS, with --trust-proxy",
+  },
+  "trust-proxy": {
+    type: "boolean",
+    variable: "PUSHER_TRUST_PROXY",
+    help: "believe the header x-forwarded-proto, which the proxy must set",
   },
   "client-events": {
     type: "boolean",
@@ -362,6 +383,8 @@ function readSettings(args: string[]): Settings | null {
     webhooks: flags.list("webhook") ?? [],
     pusher: {
       ...readApps(flags),
+      forceTLS: flags.boolean("force-tls"),
+      trustProxy: flags.boolean("trust-proxy"),
       clientEvents: flags.boolean("client-events"),
       subscriptionCounts: flags.boolean("subscription-counts"),
       cacheTtlMs: flags.ms("cache-ttl"),
@@ -388,7 +411,17 @@ function readApps(flags: Flags): PusherOptions {
     .map((name) => flags.text(name));
   const file = flags.text("apps");
   const apps = file === undefined ? undefined : readAppsFile(file);
-  return { apps, appId, key, secret };
+  const keys = flags.list("old-key")?.map(parseOldKey);
+  return { apps, appId, key, secret, keys };
+}
+
+/** No message quotes it: it holds a secret. */
+function parseOldKey(text: string): Credentials {
+  const colon = text.indexOf(":");
+  if (colon > 0) {
+    return { key: text.slice(0, colon), secret: text.slice(colon + 1) };
+  }
+  throw new UsageError("--old-key must be a key and its secret: key:secret");
 }
 
 function readAppsFile(file: string): AppOptions[] {
@@ -626,7 +659,8 @@ function announce(address: Deno.NetAddr, { pusher }: Settings): void {
   const { hostname, port } = address;
   const isAny = hostname === "0.0.0.0" || hostname === "::";
   const host = isAny ? "localhost" : hostOf(hostname);
-  const keys = pusher.apps?.map(({ key }) => key) ?? [pusher.key ?? "app-key"];
+  const keys = pusher.apps?.map((app) => newestOf(app).key) ??
+    [pusher.key ?? "app-key"];
   const path = pusher.path ?? "";
   console.log(
     `Pusher server on ws://${host}:${port}${path}/app/${keys.join(", ")}`,
@@ -644,6 +678,11 @@ function announce(address: Deno.NetAddr, { pusher }: Settings): void {
 /** A hostname as it stands in a URL. */
 function hostOf(hostname: string): string {
   return hostname.includes(":") ? `[${hostname}]` : hostname;
+}
+
+/** The key that signs, of an app that has been checked. */
+function newestOf(app: AppOptions): Credentials {
+  return credentialsOf(app)[0]!;
 }
 
 /** A server with its settings and its webhooks, one per app. */
@@ -680,8 +719,8 @@ function startWebhooks(
   if (urls.length === 0) return [];
   const endpoints = urls.map((url) => ({ url }));
   if (options.apps !== undefined) {
-    return options.apps.map(({ id, key, secret }) =>
-      webhooks(pusher.app(id), { key, secret, endpoints })
+    return options.apps.map((app) =>
+      webhooks(pusher.app(app.id), { ...newestOf(app), endpoints })
     );
   }
   const { key = "app-key", secret } = options;

@@ -114,6 +114,7 @@ import {
   closeOrigin,
   compileOrigins,
   corsHeaders,
+  isSecure,
   lowerCaseNames,
   notFound,
   type OriginCheck,
@@ -154,6 +155,7 @@ import {
   readEnvironment,
   readOptions,
 } from "./core/options.ts";
+import { credentialsOf } from "./core/keys.ts";
 import {
   closeTransport,
   Outbox,
@@ -557,7 +559,7 @@ export class Pusher<Events extends object = AnyEvents> {
    * @throws {TypeError} If there are no headers, or the body is not a string.
    */
   webhook(request: WebhookRequest): Webhook {
-    return new Webhook(this.#app, request);
+    return new Webhook(this.#app.signer.credentials, request);
   }
 
   /**
@@ -1085,10 +1087,11 @@ async function answerCall(
 ): Promise<object | Refusal> {
   const { server } = app;
   if (!app.enabled) return REFUSAL.AppDisabled;
+  if (server.needsTls(app, request)) return REFUSAL.TlsOnly;
   const query = lowerCaseNames(url.searchParams);
   const now = server.clock.now();
   const unsigned = checkRequestSignature(
-    ...[app, method, url, server.path, query, now] as const,
+    ...[app.signer.credentials, method, url, server.path, query, now] as const,
   );
   if (unsigned !== null) return unsigned;
   const body = await readApiBody(request, query, app.limits, server);
@@ -1153,7 +1156,11 @@ async function serveAuth(
   const form = verdict === false
     ? refuseOrigin(request)
     : await readAuthForm(server, request, appName);
-  const answered = isRefusal(form) ? form : await answer(form);
+  const answered = isRefusal(form)
+    ? form
+    : server.needsTls(form.app, request)
+    ? REFUSAL.TlsOnly
+    : await answer(form);
   if (!isRefusal(answered)) return Response.json(answered, { headers: cors });
   const app = isRefusal(form) ? {} : { app: form.app.id };
   emitRefused(server, answered, app);
@@ -1191,6 +1198,7 @@ class Server
   readonly authenticate: Authenticate | undefined;
   readonly cacheTtlMs: number;
   readonly origins: OriginCheck;
+  readonly trustProxy: boolean;
   readonly path: string;
   readonly activityTimeoutS: number;
   /** The bounds of the history; null where none is kept. */
@@ -1231,13 +1239,16 @@ class Server
     this.bodyTimeoutMs = options.bodyTimeoutMs ?? 10_000;
     this.cacheTtlMs = options.cacheTtlMs ?? 1_800_000;
     this.origins = compileOrigins(options.origins);
+    this.trustProxy = options.trustProxy ?? false;
     this.activityTimeoutS = (options.activityTimeoutMs ?? 120_000) / 1000;
     this.liveness = new Liveness(clock, options);
     this.#strictProtocol = options.strictProtocol ?? false;
     for (const app of options.apps ?? [defaultAppOptions(options)]) {
       const made = new App(this, app, options);
       this.appsById.set(made.id, made);
-      this.appsByKey.set(made.key, made);
+      for (const { key } of made.signer.credentials) {
+        this.appsByKey.set(key, made);
+      }
     }
     // readOptions has made sure that `apps` is not empty.
     this.defaultApp = this.appsById.values().next().value!;
@@ -1287,6 +1298,11 @@ class Server
 
   // ---- Connections
 
+  /** Whether a request is refused because it did not come over TLS. */
+  needsTls(app: App, request: Request): boolean {
+    return app.forceTLS && !isSecure(request, this.trustProxy);
+  }
+
   /** Judges a client by its request, before its transport is open. */
   admit(key: string, request: Request): Admission {
     const app = this.appsByKey.get(key) ?? null;
@@ -1296,6 +1312,8 @@ class Server
       ? CLOSE.UnknownApp
       : !app.enabled
       ? CLOSE.AppDisabled
+      : this.needsTls(app, request)
+      ? CLOSE.TlsOnly
       : checkVersion(version, this.#strictProtocol) ??
         (this.judgeOrigin(app.origins, request) ? null : closeOrigin(request));
     const hasHistory = this.history !== null;
@@ -1650,8 +1668,10 @@ const CLOSE_GRACE_MS = 1000;
 class App {
   readonly server: Server;
   readonly id: string;
+  /** The newest key, whose secret signs. */
   readonly key: string;
   readonly enabled: boolean;
+  readonly forceTLS: boolean;
   readonly clientEvents: boolean;
   readonly reviewClientEvent: ReviewClientEvent | undefined;
   readonly subscriptionCounts: boolean;
@@ -1673,10 +1693,10 @@ class App {
   constructor(server: Server, own: AppOptions, shared: PusherOptions) {
     this.server = server;
     this.id = own.id;
-    this.key = own.key;
-    this.secret = own.secret;
-    this.signer = new Signer(own);
+    this.signer = new Signer(credentialsOf(own));
+    ({ key: this.key, secret: this.secret } = this.signer.credentials[0]!);
     this.enabled = own.enabled ?? true;
+    this.forceTLS = own.forceTLS ?? shared.forceTLS ?? false;
     const clientEvents = own.clientEvents ?? shared.clientEvents ?? false;
     this.clientEvents = clientEvents !== false;
     if (typeof clientEvents === "function") {

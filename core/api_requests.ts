@@ -23,12 +23,13 @@ import {
 /**
  * Checks everything about a request except its body.
  *
+ * @param credentials The keys of the app, any of which may sign.
  * @param prefix The server's own path.
  * @param query Names in lower case.
  * @param nowMs The wall clock.
  */
 export function checkRequestSignature(
-  { key, secret }: Credentials,
+  credentials: readonly Credentials[],
   method: string,
   url: URL,
   prefix: string,
@@ -43,8 +44,12 @@ export function checkRequestSignature(
     }
   }
   const given = query.get("auth_key");
-  if (given !== key) {
-    return refuseParameter("auth_key", given, "be the key of the app");
+  const signing = credentials.find(({ key }) => key === given);
+  if (signing === undefined) {
+    const rule = credentials.length === 1
+      ? "be the key of the app"
+      : "be a key of the app";
+    return refuseParameter("auth_key", given, rule);
   }
   const version = query.get("auth_version");
   if (version !== "1.0") {
@@ -58,7 +63,9 @@ export function checkRequestSignature(
   }
   const paths = [...signedPaths(url.pathname, prefix)];
   for (const text of requestTexts(method, paths, url.searchParams)) {
-    if (equalsInConstantTime(hmac(secret, text), signature)) return null;
+    if (equalsInConstantTime(hmac(signing.secret, text), signature)) {
+      return null;
+    }
   }
   return refuseSignature(method, paths[0]!, url.searchParams);
 }

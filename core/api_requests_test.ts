@@ -29,7 +29,7 @@ function judge(
   const url = new URL(`http://example.com${target}`);
   const query = lowerCaseNames(url.searchParams);
   const refusal = checkRequestSignature(
-    ...[app, method, url, prefix, query, nowMs] as const,
+    ...[[app], method, url, prefix, query, nowMs] as const,
   );
   if (refusal !== null) assertEquals(refusal.status, 401);
   return refusal?.error ?? null;

@@ -150,6 +150,22 @@ export function corsHeaders(
   return headers;
 }
 
+// ---- Transport security -----------------------------------------------------
+
+/**
+ * Whether a request came over TLS.
+ *
+ * @param trustsProxy Whether the header `x-forwarded-proto` is believed, whose first
+ * value is how the client reached the first proxy. Any client can send it.
+ */
+export function isSecure(request: Request, trustsProxy: boolean): boolean {
+  const forwarded = trustsProxy
+    ? request.headers.get("x-forwarded-proto")
+    : null;
+  if (forwarded === null) return /^(?:https|wss):/.test(request.url);
+  return /^\s*(?:https|wss)\s*(?:,|$)/i.test(forwarded);
+}
+
 // ---- Requests ---------------------------------------------------------------
 
 /**

@@ -31,28 +31,39 @@ import {
   itemOf,
   listOf,
   objectOf,
-  optionOf,
 } from "./checks.ts";
 import { ORIGIN_RULE, type OriginRule } from "./http.ts";
+import {
+  checkKeys,
+  checkPair,
+  copyKeys,
+  noteKeys,
+  noteUnique,
+} from "./keys.ts";
 import { DEFAULT_LIMITS, type Limits } from "./limits.ts";
 import { isObject } from "./protocol.ts";
 import { requireDeno } from "./runtime.ts";
+import type { Credentials } from "./signatures.ts";
 import { type Clock, SYSTEM_CLOCK } from "./time.ts";
 
 /** One of several applications in {@linkcode PusherOptions.apps}. */
 export interface AppOptions {
   /** The app's id, in HTTP API paths. The SDK for Python takes digits only. */
   id: string;
-  /** The app's key, by which clients name it; public. */
-  key: string;
+  /** The app's key, by which clients name it; public. Needed unless there are `keys`. */
+  key?: string | undefined;
   /** The app's secret, for signatures; it never leaves the server. */
-  secret: string;
+  secret?: string | undefined;
+  /** More keys of the app, see {@linkcode PusherOptions.keys}. */
+  keys?: Credentials[] | undefined;
   /** Whether the app accepts connections and requests. @default {true} */
   enabled?: boolean | undefined;
   /** Overrides {@linkcode PusherOptions.clientEvents}. */
   clientEvents?: boolean | ReviewClientEvent | undefined;
   /** Overrides {@linkcode PusherOptions.subscriptionCounts}. */
   subscriptionCounts?: boolean | undefined;
+  /** Overrides {@linkcode PusherOptions.forceTLS}. */
+  forceTLS?: boolean | undefined;
   /** Overrides {@linkcode PusherOptions.encryption}. */
   encryption?: Encryption | undefined;
   /** Overrides {@linkcode PusherOptions.authorizationTimeoutMs}. */
@@ -81,7 +92,14 @@ export interface PusherOptions<Events = AnyEvents> {
    * this process can sign.
    */
   secret?: string | undefined;
-  /** Several apps, instead of the app that the three options above describe. */
+  /**
+   * Several keys of the app, each with its secret, the newest first; with `key` and
+   * `secret`, the older keys. The newest signs, and is the key of the served client.
+   * Clients and backends may use any of them, so that a secret can be replaced: add
+   * the new one in front, give it to everybody, and remove the old one.
+   */
+  keys?: Credentials[] | undefined;
+  /** Several apps, instead of the app that the four options above describe. */
   apps?: AppOptions[] | undefined;
   /**
    * The prefix of every route, such as `/realtime`. Backends may sign their
@@ -154,6 +172,19 @@ export interface PusherOptions<Events = AnyEvents> {
    * which it authorizes, and before that towards `limits.unauthorizedConnections`.
    */
   authorizationTimeoutMs?: number | undefined;
+  /**
+   * Whether clients and backends must use TLS. The server closes other connections
+   * with 4000, after which `pusher-js` comes back over TLS, and answers other requests
+   * to the HTTP API and the auth endpoints with 403. Behind a proxy that ends TLS it
+   * needs `trustProxy`. @default {false}
+   */
+  forceTLS?: boolean | undefined;
+  /**
+   * Whether to believe the header `x-forwarded-proto`, for `forceTLS`. Only for a
+   * server that every client reaches through a proxy that sets this header: anybody
+   * else can send it, too. @default {false}
+   */
+  trustProxy?: boolean | undefined;
   /**
    * How long `authorize` and `authenticate` may take to answer, in milliseconds.
    * Then the client gets a 503, and `signal` of their context aborts. A function
@@ -288,20 +319,24 @@ const APP_CHECKS: Record<keyof AppOptions, Check> = {
   id: checkIdentifier,
   key: checkIdentifier,
   secret: checkSecret,
+  keys: checkKeys,
   enabled: checkBoolean,
   clientEvents: checkClientEvents,
   subscriptionCounts: checkBoolean,
+  forceTLS: checkBoolean,
   encryption: checkEncryption,
   authorizationTimeoutMs: checkDuration,
   origins: checkOrigins,
   limits: objectOf({ ...LIMITS, sockets: failSockets }),
 };
 
-const checkApp = objectOf<AppOptions>(
-  APP_CHECKS,
-  ["id", "key", "secret"],
-  HINTS,
-);
+const checkAppFields = objectOf<AppOptions>(APP_CHECKS, ["id"], HINTS);
+
+function checkApp(app: unknown, field: Field): void {
+  checkAppFields(app, field);
+  // It has just been found to be an app, perhaps without a key.
+  checkPair(app as AppOptions, field);
+}
 
 const checkHistoryFields = objectOf<History>({
   events: checkLimit,
@@ -314,6 +349,7 @@ const CHECKS: Record<keyof PusherOptions, Check> = {
   appId: checkIdentifier,
   key: checkIdentifier,
   secret: checkSecret,
+  keys: checkKeys,
   apps: checkApps,
   path: checkPath,
   clientEvents: checkClientEvents,
@@ -321,6 +357,8 @@ const CHECKS: Record<keyof PusherOptions, Check> = {
   authenticate: checkFunction,
   encryption: checkEncryption,
   subscriptionCounts: checkBoolean,
+  forceTLS: checkBoolean,
+  trustProxy: checkBoolean,
   cacheTtlMs: checkDuration,
   authorizationTimeoutMs: checkDuration,
   answerTimeoutMs: checkDuration,
@@ -372,14 +410,21 @@ export function readOptions(given: PusherOptions): PusherOptions {
       options.history = copyOptions(history, keysOf(DEFAULT_HISTORY));
     }
   }
-  checkAll(options, { subject: SUBJECT, name: "" });
-  const { apps, appId, key, secret } = options;
-  if (apps === undefined) return options;
-  if (appId === undefined && key === undefined && secret === undefined) {
+  const field = { subject: SUBJECT, name: "" };
+  checkAll(options, field);
+  const { apps, appId, key, secret, keys } = options;
+  if (apps === undefined) {
+    if (keys !== undefined) {
+      checkPair(options, field);
+      noteKeys(new Map(), options, field);
+    }
+    return options;
+  }
+  if ([appId, key, secret, keys].every((option) => option === undefined)) {
     return options;
   }
   throw new TypeError(
-    `${SUBJECT}: apps excludes appId, key and secret, and both are given`,
+    `${SUBJECT}: apps excludes appId, key, secret and keys, and both are given`,
   );
 }
 
@@ -390,7 +435,10 @@ function copyWith<Options extends AppOptions | PusherOptions>(
 ): Options {
   const options = copyOptions(given, names);
   if (!isObject(options)) return options;
-  const { limits, origins } = options;
+  const { limits, origins, keys } = options;
+  if (Array.isArray(keys)) {
+    options.keys = copyKeys(keys);
+  }
   if (isObject(limits)) {
     options.limits = copyOptions(limits, keysOf(DEFAULT_LIMITS));
   }
@@ -407,13 +455,12 @@ function checkApps(apps: unknown, field: Field): void {
   listOf(checkApp, "app")(apps, field);
   // listOf has just found an array of apps.
   const list = apps as AppOptions[];
+  const ids = new Map<string, string>();
+  const keys = new Map<string, string>();
   for (const [i, app] of list.entries()) {
-    for (const name of ["id", "key"] as const) {
-      const twin = list.findIndex((other) => other[name] === app[name]);
-      if (twin === i) continue;
-      const rule = `differ from that of ${itemOf(field, twin).name}`;
-      fail(app[name], optionOf(itemOf(field, i), name), rule);
-    }
+    const item = itemOf(field, i);
+    noteUnique(ids, app.id, item, "id");
+    noteKeys(keys, app, item);
   }
 }
 
@@ -457,8 +504,10 @@ export const checkInfoParams: Check = fieldsOf(["info"]);
 
 /** The app of options that have no `apps`. */
 export function defaultAppOptions(options: PusherOptions): AppOptions {
+  const { appId: id = "1", key, secret, keys } = options;
+  if (keys !== undefined) return { id, key, secret, keys };
   return {
-    id: options.appId ?? "1",
+    id,
     key: options.key ?? "app-key",
     // Nobody outside can sign with a secret that never leaves this process.
     secret: options.secret ?? crypto.randomUUID(),

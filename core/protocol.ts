@@ -64,6 +64,7 @@ export interface Close {
 export const CLOSE = Object.freeze({
   SendFailed: { code: 1011, message: "Frames cannot be sent" },
   BinaryFrame: { code: 1003, message: "Binary frames are not supported" },
+  TlsOnly: { code: 4000, message: "The app accepts connections over TLS only" },
   UnknownApp: { code: 4001, message: "No app has this key" },
   AppDisabled: { code: 4003, message: "The app is disabled" },
   AppFull: { code: 4004, message: "The app is over its connection limit" },
@@ -141,6 +142,10 @@ export const REFUSAL = Object.freeze({
   ),
   ForeignUser: new Refusal(401, "The channel belongs to another user"),
   AppDisabled: new Refusal(403, "The app is disabled"),
+  TlsOnly: new Refusal(
+    403,
+    "The app accepts requests over TLS only: use https://. Behind a proxy that ends TLS the server needs trustProxy",
+  ),
   UnknownSocket: new Refusal(
     403,
     "No connection has this socket_id here, and the form names no app_key",

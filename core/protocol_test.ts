@@ -56,9 +56,11 @@ Deno.test("a client stays away after a refusal, and comes back after anything th
   const within = (from: number, to: number) =>
     closes.filter(([, { code }]) => code >= from && code <= to)
       .map(([name]) => name);
-  const forGood = within(4000, 4099);
+  const overTls = within(4000, 4000);
+  const forGood = within(4001, 4099);
   const afterASecond = [...within(1000, 3999), ...within(4100, 4199)];
   const atOnce = within(4200, 4299);
+  assertEquals(overTls, ["TlsOnly"]);
   assertEquals(forGood, [
     "UnknownApp",
     "AppDisabled",

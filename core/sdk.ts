@@ -108,7 +108,7 @@ export function apiRequest(
   checkRequestPath(path, optionOf(field, "path"));
   const text = encodeBody(body, optionOf(field, "body"));
   const fullPath = `${app.server.path}/apps/${app.id}${path}`;
-  const url = new URL(fullPath, "http://localhost");
+  const url = new URL(fullPath, "https://localhost");
   // A name in it that is somebody else's could lead to another route by "..".
   if (url.pathname.split("/").length !== fullPath.split("/").length) {
     fail(path, optionOf(field, "path"), "have no dots for a name");

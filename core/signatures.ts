@@ -107,24 +107,33 @@ export function decodePart(part: string): string | null {
 
 // ---- The signer -------------------------------------------------------------
 
-/** Signs for one app, and checks what is signed for it. */
+/** Signs for one app with its newest key, and checks what is signed with any of them. */
 export class Signer {
-  readonly #credentials: Credentials;
+  /** The newest key comes first. */
+  readonly credentials: readonly Credentials[];
+  readonly #newest: Credentials;
 
-  constructor(credentials: Credentials) {
-    this.#credentials = credentials;
+  /** @param credentials The keys of the app, the newest first; at least one. */
+  constructor(credentials: readonly Credentials[]) {
+    this.credentials = credentials;
+    this.#newest = credentials[0]!;
   }
 
+  /** `key:signature` of a text. */
   #sign(text: string): string {
-    return hmac(this.#credentials.secret, text);
+    const { key, secret } = this.#newest;
+    return `${key}:${hmac(secret, text)}`;
   }
 
-  /** Whether `auth` is `key:signature` of a text. */
+  /** Whether `auth` is `key:signature` of a text, for a key of the app. */
   permits(auth: unknown, text: string): boolean {
-    const prefix = `${this.#credentials.key}:`;
-    return typeof auth === "string" && auth.startsWith(prefix) &&
-      auth.length === prefix.length + SIGNATURE_UNITS && text.isWellFormed() &&
-      equalsInConstantTime(this.#sign(text), auth.slice(prefix.length));
+    if (typeof auth !== "string" || !text.isWellFormed()) return false;
+    return this.credentials.some(({ key, secret }) => {
+      const prefix = `${key}:`;
+      return auth.startsWith(prefix) &&
+        auth.length === prefix.length + SIGNATURE_UNITS &&
+        equalsInConstantTime(hmac(secret, text), auth.slice(prefix.length));
+    });
   }
 
   /**
@@ -133,8 +142,7 @@ export class Signer {
    * @param data The member as JSON text.
    */
   authorize(socketId: string, channel: string, data?: string): ChannelAuth {
-    const signature = this.#sign(channelText(socketId, channel, data));
-    const auth = `${this.#credentials.key}:${signature}`;
+    const auth = this.#sign(channelText(socketId, channel, data));
     return data === undefined ? { auth } : { auth, channel_data: data };
   }
 
@@ -144,8 +152,7 @@ export class Signer {
    * @param data The user as JSON text.
    */
   authenticate(socketId: string, data: string): UserAuth {
-    const signature = this.#sign(userText(socketId, data));
-    const auth = `${this.#credentials.key}:${signature}`;
+    const auth = this.#sign(userText(socketId, data));
     return { auth, user_data: data };
   }
 }
@@ -209,7 +216,7 @@ export interface Credentials {
  * ```
  */
 export class Webhook {
-  readonly #credentials: Credentials;
+  readonly #credentials: readonly Credentials[];
   readonly #key: string | null;
   readonly #signature: string;
   readonly #contentType: string | null;
@@ -219,11 +226,14 @@ export class Webhook {
   /**
    * Reads a webhook, without checking it.
    *
-   * @param credentials The app whose signature is expected.
+   * @param credentials The app whose signature is expected, or its several keys.
    * @param request The webhook.
    * @throws {TypeError} If there are no headers, or the body is not a string.
    */
-  constructor(credentials: Credentials, request: WebhookRequest) {
+  constructor(
+    credentials: Credentials | readonly Credentials[],
+    request: WebhookRequest,
+  ) {
     // Each is read once: what is returned must be what the signature covers.
     const { headers, rawBody } = readWebhook(request);
     const header = (name: string) => {
@@ -232,7 +242,7 @@ export class Webhook {
         : headers[name] ?? headers[nameIn(headers, name)];
       return typeof value === "string" ? value : null;
     };
-    this.#credentials = credentials;
+    this.#credentials = [credentials].flat();
     this.#key = header("x-pusher-key");
     this.#signature = header("x-pusher-signature") ?? "";
     this.#contentType = header("content-type");
@@ -250,7 +260,7 @@ export class Webhook {
    */
   isValid(extra?: Credentials | Credentials[] | null): boolean {
     if (!this.isBodyValid()) return false;
-    return [this.#credentials].concat(extra ?? []).some(({ key, secret }) =>
+    return this.#credentials.concat(extra ?? []).some(({ key, secret }) =>
       key === this.#key &&
       equalsInConstantTime(hmac(secret, this.#body), this.#signature)
     );

@@ -129,7 +129,7 @@ Deno.test("a part of a path is unescaped once, and properly or not at all", () =
 const KEY = "278d425bdf160c739803";
 
 Deno.test("a Signer permits what is signed by its app for this text, and nothing else", () => {
-  const signer = new Signer({ key: KEY, secret: SECRET });
+  const signer = new Signer([{ key: KEY, secret: SECRET }]);
   for (const [name, text, hex] of VECTORS) {
     assert(signer.permits(`${KEY}:${hex}`, text), name);
     const wrong = [
@@ -155,7 +155,7 @@ Deno.test("a Signer permits what is signed by its app for this text, and nothing
 });
 
 Deno.test("no signature is made or accepted for a text with a lone surrogate", () => {
-  const signer = new Signer({ key: KEY, secret: SECRET });
+  const signer = new Signer([{ key: KEY, secret: SECRET }]);
   const text = (id: string) =>
     channelText("1.2", "presence-a", `{"user_id":"${id}"}`);
   const auth = `${KEY}:${hmac(SECRET, text("\ufffd"))}`;
@@ -173,7 +173,7 @@ Deno.test("no signature is made or accepted for a text with a lone surrogate", (
 });
 
 Deno.test("a Signer signs what clients expect from an auth endpoint, and permits it", () => {
-  const signer = new Signer({ key: KEY, secret: SECRET });
+  const signer = new Signer([{ key: KEY, secret: SECRET }]);
   const hex = (name: string) =>
     VECTORS.find(([vector]) => vector === name)?.[2];
   assertEquals(signer.authorize("1234.1234", "private-foobar"), {

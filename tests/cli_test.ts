@@ -346,6 +346,41 @@ Deno.test("cli.ts --apps serves the apps of a file", async () => {
   }
 });
 
+Deno.test("cli.ts --old-key keeps a key that --key replaces", async () => {
+  await using cli = await start([
+    ...[...NET, "cli.ts", ...LOCAL, "--key", "new", "--secret", "tofu-new"],
+    ...["--old-key", "old:tofu:old", "--old-key", "oldest:tofu-oldest"],
+  ]);
+  assert(cli.line.endsWith("/app/new"), cli.line);
+  for (const key of ["new", "old", "oldest"]) {
+    const socket = open(`${cli.url}/app/${key}`);
+    await socket.established;
+    assertEquals(socket.frames[0]?.event, "pusher:connection_established");
+  }
+  assertEquals(await cli.stop("SIGINT"), 0);
+  for (const given of ["tofu-old", ":tofu-old", "old:", "new:tofu-old"]) {
+    const { code, stderr } = await run([
+      ...[...NET, "cli.ts", ...LOCAL, "--key", "new", "--secret", "tofu-new"],
+      ...["--old-key", given],
+    ]);
+    assertEquals(code, 2, given);
+    assert(!stderr.includes("tofu"), stderr);
+  }
+});
+
+Deno.test("cli.ts --force-tls serves clients of a proxy that ended TLS, with --trust-proxy", async () => {
+  const plain = [...NET, "cli.ts", ...LOCAL, "--force-tls"];
+  for (const flags of [[], ["--trust-proxy"]]) {
+    await using cli = await start([...plain, ...flags]);
+    const headers = { "x-forwarded-proto": "https" };
+    // The route is there, and wants a signature; or TLS first.
+    const response = await fetch(`${cli.url}/apps/1/channels`, { headers });
+    assertEquals(response.status, flags.length === 0 ? 403 : 401);
+    await response.body?.cancel();
+    assertEquals(await cli.stop("SIGINT"), 0);
+  }
+});
+
 Deno.test("cli.ts runs under deno serve, which stops it in its own way", async () => {
   await using cli = await start([
     "serve",

@@ -662,13 +662,19 @@ export class TestServer implements AsyncDisposable {
   ) {
     const isNamed = options.apps !== undefined;
     this.pusher = new Pusher({
-      ...(isNamed ? {} : { appId: APP.id, key: APP.key, secret: APP.secret }),
+      ...(isNamed ? {} : { appId: APP.id }),
+      ...(isNamed || options.keys !== undefined
+        ? {}
+        : { key: APP.key, secret: APP.secret }),
       ...options,
     });
-    this.app = options.apps?.[0] ?? {
-      id: options.appId ?? APP.id,
-      key: options.key ?? APP.key,
-      secret: options.secret ?? APP.secret,
+    const [{ id, ...own } = { id: options.appId, ...options }] = options.apps ??
+      [];
+    const { key, secret } = { ...own.keys?.[0], ...own };
+    this.app = {
+      id: id ?? APP.id,
+      key: key ?? APP.key,
+      secret: secret ?? APP.secret,
     };
     // Only one that lags has the method.
     this.#backplane = options.backplane as Partial<LaggingBackplane>;
