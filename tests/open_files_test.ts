@@ -4,6 +4,7 @@
  */
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { DEADLINE_MS, within } from "./support/deadline.ts";
+import { freePort } from "./support/ports.ts";
 import { APP, Client } from "./support/server.ts";
 
 const ROOT = new URL("..", import.meta.url);
@@ -138,22 +139,6 @@ function failsAgain(port: number): Promise<true> {
 async function exchange([first, ...others]: Client[]): Promise<void> {
   first?.send({ event: "client-hello", channel: "private-room", data: "{}" });
   for (const client of others) await client.next("client-hello");
-}
-
-/**
- * A free port. It is none that the system hands out: while a program does not
- * listen, another one would get it.
- */
-function freePort(): number {
-  for (;;) {
-    const port = 20_000 + Math.floor(Math.random() * 10_000);
-    try {
-      using _listener = Deno.listen({ hostname: "0.0.0.0", port });
-      return port;
-    } catch (error) {
-      if (!(error instanceof Deno.errors.AddrInUse)) throw error;
-    }
-  }
 }
 
 const isWindows = Deno.build.os === "windows";

@@ -4,10 +4,10 @@
  */
 import type { PusherOptions } from "@glitz/pusher";
 import { assertEquals } from "@std/assert";
-import { createServer } from "node:net";
 import { DEADLINE_MS, within } from "../support/deadline.ts";
 import { clientOf, serveHttp } from "../support/fallback.ts";
 import { findInstalled } from "../support/installed.ts";
+import { freePort } from "../support/ports.ts";
 import {
   APP,
   cleanUp,
@@ -148,16 +148,6 @@ Deno.test("a signature for an escaped path is none for the path that is escaped 
 /** The path of nginx; the last tests are left out without it. */
 const NGINX = findInstalled("nginx");
 
-/** A port that is free at this moment. */
-function freePort(): Promise<number> {
-  return new Promise((resolve) => {
-    const probe = createServer().listen(0, "127.0.0.1", () => {
-      const { port } = probe.address() as { port: number };
-      probe.close(() => resolve(port));
-    });
-  });
-}
-
 const UPGRADE = `
   proxy_http_version 1.1;
   proxy_set_header Upgrade $http_upgrade;
@@ -166,7 +156,7 @@ const UPGRADE = `
 /** Runs nginx in front of a server, with what stands in its `server` block. */
 async function nginx(locations: (port: number) => string, port: number) {
   const folder = await Deno.makeTempDir();
-  const front = await freePort();
+  const front = freePort();
   const temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
     .map((name) => `${name}_temp_path ${folder}/${name};`).join("\n");
   await Deno.writeTextFile(

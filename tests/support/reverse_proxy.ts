@@ -9,6 +9,7 @@ import { createServer, type IncomingMessage, request } from "node:http";
 import { connect } from "node:net";
 import type { Duplex } from "node:stream";
 import { DEADLINE_MS, within } from "./deadline.ts";
+import { freePort } from "./ports.ts";
 
 /** A proxy in front of a server. */
 export interface ReverseProxy extends AsyncDisposable {
@@ -82,6 +83,7 @@ export async function stripByNginx(
   target: number,
 ): Promise<ReverseProxy> {
   const directory = await Deno.makeTempDir({ prefix: "nginx_" });
+  // nginx cannot say which port it has chosen.
   const port = freePort();
   const temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
     .map((name) => `${name}_temp_path ${directory}/${name};`);
@@ -120,12 +122,6 @@ export async function stripByNginx(
       await Deno.remove(directory, { recursive: true });
     },
   };
-}
-
-/** A port that nothing listens on; nginx cannot say which one it has chosen. */
-function freePort(): number {
-  using listener = Deno.listen({ hostname: HOST, port: 0 });
-  return listener.addr.port;
 }
 
 async function listening(port: number): Promise<void> {
