@@ -130,12 +130,14 @@ async function runRound(
   });
   const round = new Round(server, model, random, report, steps);
   round.note(`the server is attacked with ${attack}`);
+  await using scope = new AsyncDisposableStack();
   const siege = await Siege.begin(kind, {
     server,
     clock,
     // Of its own, as it draws while others act.
     random: new Random(seed, number, 1),
     chronicle: round,
+    scope,
   });
   await round.run(siege);
 }

@@ -12,16 +12,28 @@ const START_DEADLINE_MS = 20_000;
 export interface Program extends AsyncDisposable {
   /** What the awaited output matched. */
   readonly ready: RegExpExecArray;
+  /** Ends it with SIGTERM, and returns what it has printed since then. */
+  stop(): Promise<string>;
 }
 
-/** Runs Deno in the repository and waits until its output matches `ready`. */
+/**
+ * Runs Deno in the repository and waits until its output matches `ready`.
+ *
+ * @param openFiles How many files the program may open; its output then includes
+ * what it prints as errors. Windows has no such limit.
+ */
 export async function start(
   args: string[],
   ready: RegExp,
   env: Record<string, string> = {},
+  openFiles?: number,
 ): Promise<Program> {
-  const child = new Deno.Command(Deno.execPath(), {
-    args,
+  const limited = `ulimit -n ${openFiles}; exec "$0" "$@" 2>&1`;
+  const [command, ...before] = openFiles === undefined
+    ? [Deno.execPath()]
+    : ["bash", "-c", limited, Deno.execPath()];
+  const child = new Deno.Command(command, {
+    args: [...before, ...args],
     cwd: new URL("../..", import.meta.url),
     env,
     stdout: "piped",
@@ -34,13 +46,18 @@ export async function start(
       // It has ended by itself.
       if (!(error instanceof TypeError)) throw error;
     }
-    while (!(await output.read()).done);
+    let printed = "";
+    for (let part; !(part = await output.read()).done;) printed += part.value;
     await child.status;
+    return printed;
   };
   try {
     return {
       ready: await within(START_DEADLINE_MS, `${ready}`, match(output, ready)),
-      [Symbol.asyncDispose]: stop,
+      stop,
+      async [Symbol.asyncDispose]() {
+        await stop();
+      },
     };
   } catch (error) {
     await stop();

@@ -493,6 +493,15 @@ export class RawClient implements Disposable {
     }
   }
 
+  /** Reads the body that belongs to a head, which says how long it is. */
+  async readBody(head: string): Promise<string> {
+    const length = Number(/^content-length: (\d+)/im.exec(head)?.[1] ?? 0);
+    while (this.#pending.length < length && await this.#more());
+    const body = this.#pending.slice(0, length);
+    this.#pending = this.#pending.slice(length);
+    return new TextDecoder().decode(body);
+  }
+
   /** Reads one WebSocket frame; `null` when the server hangs up. */
   async readFrame(): Promise<{ opcode: number; body: Uint8Array } | null> {
     for (;;) {

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { DESCRIPTORS } from "./attacks/descriptors.ts";
 import { FLAPPING } from "./attacks/flapping.ts";
 import { HALF_BODIES } from "./attacks/half_bodies.ts";
 import { LETTERS } from "./attacks/letters.ts";
@@ -16,4 +17,5 @@ export const ATTACKS: ReadonlyMap<string, AttackKind> = new Map([
   ["letters", LETTERS],
   ["natives", NATIVES],
   ["replays", REPLAYS],
+  ["descriptors", DESCRIPTORS],
 ]);

@@ -36,6 +36,8 @@ export interface Stage {
   readonly server: TestServer;
   readonly clock: ManualClock;
   readonly random: Random;
+  /** Ends with the round, even where something is found in it. */
+  readonly scope: AsyncDisposableStack;
 }
 
 /** Attackers at work. */
