@@ -3,7 +3,7 @@
  * replace parts of a page, and tools that reload modules.
  */
 import { Pusher } from "@glitz/pusher";
-import { assertEquals } from "@std/assert";
+import { assert, assertEquals } from "@std/assert";
 import { BROWSERS, browserTest, openPage } from "../support/browser.ts";
 
 /** What the page runs at first, and what it can do later. */
@@ -80,20 +80,52 @@ browserTest(
   },
 );
 
-/** Our server, with the page. */
+browserTest(
+  "a browser gets pusher.js in a third of its size, and asks for it again by its ETag",
+  async (browser) => {
+    await using server = await serve();
+    const { page } = await openPage(browser, server.url);
+    const run = (body: string) => page.evaluate(`(async () => {${body}})()`);
+    await run(`await succeeded(pusher.channel("news"));
+      const [{ encodedBodySize, decodedBodySize }] =
+        performance.getEntriesByName(location.origin + "/pusher.js");
+      globalThis.sizes = [encodedBodySize, decodedBodySize];`);
+    const [encoded, decoded] = await run("return sizes") as number[];
+    const script = await (await fetch(`${server.url}/pusher.js`)).text();
+    assertEquals(decoded, new TextEncoder().encode(script).length);
+    assert(encoded! > 0 && encoded! < decoded! * 0.4, `${encoded}`);
+    const again = await run(`
+      const response = await fetch("/pusher.js", { cache: "no-cache" });
+      return [response.status, await response.text()];`);
+    assertEquals(again, [200, script]);
+    // The page's, the test's own, and what the browser revalidated.
+    assertEquals(server.statuses, [200, 200, 304]);
+  },
+  BROWSERS,
+);
+
+/** Our server, with the page, and the statuses of `/pusher.js`. */
 function serve(): Promise<
-  { pusher: Pusher; url: string } & AsyncDisposable
+  { pusher: Pusher; url: string; statuses: number[] } & AsyncDisposable
 > {
   const pusher = new Pusher({ key: "app-key" });
+  const statuses: number[] = [];
   const http = Deno.serve(
     { hostname: "127.0.0.1", port: 0, onListen() {} },
     Pusher.cascade(
-      pusher.handler,
+      async (request) => {
+        const response = await pusher.handler(request);
+        if (new URL(request.url).pathname === "/pusher.js") {
+          statuses.push(response.status);
+        }
+        return response;
+      },
       () => new Response(PAGE, { headers: { "content-type": "text/html" } }),
     ),
   );
   return Promise.resolve({
     pusher,
+    statuses,
     url: `http://127.0.0.1:${http.addr.port}`,
     async [Symbol.asyncDispose]() {
       await pusher.close();
