@@ -12,10 +12,12 @@ const page = `<!doctype html>
   body { font: 1.1em system-ui; max-width: 30em; margin: auto; padding: 1em; overflow-wrap: anywhere }
   input, button { font: inherit; padding: .3em; max-width: 100%; box-sizing: border-box }
 </style>
+<main>
 <h1>Chat</h1>
 <form><label>Message <input name="message" autofocus autocomplete="off"></label> <button>Send</button></form>
 <p role="status"></p>
 <ul aria-live="polite"></ul>
+</main>
 <script src="/pusher.js"></script>
 <script>
   pusher.subscribe("messages").bind("create", ({ text }) => {

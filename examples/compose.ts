@@ -20,9 +20,11 @@ const page = `<!doctype html>
   body { font: 1.1em system-ui; max-width: 30em; margin: auto; padding: 1em; overflow-wrap: anywhere }
   input, button { font: inherit; padding: .3em; max-width: 100%; box-sizing: border-box }
 </style>
+<main>
 <h1>Orders</h1>
 <button>Pay</button> <output>nothing paid yet</output>
 <p role="status"></p>
+</main>
 <script src="/realtime/pusher.js"></script>
 <script>
   const orders = pusher.subscribe("private-orders", { rewind: 1 });

@@ -16,13 +16,15 @@ const page = `<!doctype html>
 <style>
   body { font: 1.1em system-ui; max-width: 30em; margin: auto; padding: 1em; overflow-wrap: anywhere }
   input, button { font: inherit; padding: .3em; max-width: 100%; box-sizing: border-box }
-  main { display: flex; flex-direction: column-reverse; max-height: 60vh; overflow: auto }
+  [role=log] { display: flex; flex-direction: column-reverse; max-height: 60vh; overflow: auto }
   [data-at]::before { content: attr(data-at) " "; opacity: .7 }
 </style>
+<main>
 <h1>Chat with history</h1>
-<main tabindex="0"><ul aria-live="polite" aria-label="Messages"></ul></main>
+<div tabindex="0" role="log" aria-label="Messages"><ul></ul></div>
 <form><label>Message <input name="message" autofocus autocomplete="off"></label> <button>Send</button></form>
 <p role="status"></p>
+</main>
 <script src="/pusher.js"></script>
 <script>
   const messages = pusher.subscribe("messages", { rewind: 20 });

@@ -16,9 +16,11 @@ const page = () =>
   body { font: 1.1em system-ui; max-width: 30em; margin: auto; padding: 1em; overflow-wrap: anywhere }
   input, button { font: inherit; padding: .3em; max-width: 100%; box-sizing: border-box }
 </style>
+<main>
 <h1>Counter</h1>
 <button>Count</button> <output>${count}</output>
 <p role="status"></p>
+</main>
 <script src="/realtime/pusher.js"></script>
 <script>
   pusher.subscribe("counter", { rewind: 1 }).bind("changed", ({ count }) => {

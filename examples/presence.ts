@@ -28,6 +28,7 @@ const head = `<!doctype html>
   body { font: 1.1em system-ui; max-width: 30em; margin: auto; padding: 1em; overflow-wrap: anywhere }
   input, button { font: inherit; padding: .3em; max-width: 100%; box-sizing: border-box }
 </style>
+<main>
 <h1>Who is here</h1>`;
 
 const door = (fault = "") =>
@@ -36,11 +37,13 @@ const door = (fault = "") =>
   <label>Your name <input name="name" required maxlength="40" autofocus></label>
   <button>Come in</button>
 </form>
-<p role="alert">${fault}</p>`;
+<p role="alert">${fault}</p>
+</main>`;
 
 const lobby = `${head}
 <p role="status">Connecting …</p>
 <ul></ul>
+</main>
 <script src="/pusher.js"></script>
 <script>
   const lobby = pusher.subscribe("presence-lobby");

@@ -87,11 +87,13 @@ const page = (poll: string, { tea, coffee }: Record<Drink, number>) =>
   body { font: 1.1em system-ui; max-width: 30em; margin: auto; padding: 1em; overflow-wrap: anywhere }
   input, button { font: inherit; padding: .3em; max-width: 100%; box-sizing: border-box }
 </style>
+<main>
 <h1>What is for ${poll}?</h1>
 <p aria-live="polite"><button value="tea">Tea</button> <b id="tea">${tea}</b>
 <p aria-live="polite"><button value="coffee">Coffee</button> <b id="coffee">${coffee}</b>
 <p id="status" role="status"></p>
 <p>Here: <span id="here"></span>
+</main>
 <script src="/pusher.js"></script>
 <script>
   const show = (id, text) => document.getElementById(id).textContent = text;
