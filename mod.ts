@@ -9,13 +9,12 @@
  * ```ts
  * import { Pusher } from "@glitz/pusher";
  *
- * await using server = Deno.serve(
- *   { port: 0 },
- *   Pusher.cascade(Pusher.handler, () => new Response("my own program")),
- * );
+ * const app = () => new Response("my own program");
+ * // For `Deno.serve(handler)`.
+ * const handler = Pusher.cascade(Pusher.handler, app);
  * await Pusher.trigger("messages", "create", { text: "hello" });
  *
- * const script = await fetch(`http://localhost:${server.addr.port}/pusher.js`);
+ * const script = await handler(new Request("http://localhost/pusher.js"));
  * console.assert((await script.text()).includes("pusher"));
  * ```
  *
@@ -317,7 +316,7 @@ export type { Awaitable, Clock } from "./core/time.ts";
  * import { Pusher } from "@glitz/pusher";
  * import { assertEquals } from "@std/assert";
  *
- * await using pusher = new Pusher({
+ * const pusher = new Pusher({
  *   authorize: (request, { channel }) =>
  *     channel === "private-news" && request.headers.has("cookie"),
  * });
@@ -576,7 +575,7 @@ export class Pusher<Events extends object = AnyEvents> {
    * import { Pusher } from "@glitz/pusher";
    * import { assertEquals } from "@std/assert";
    *
-   * await using pusher = new Pusher();
+   * const pusher = new Pusher();
    * const response = await pusher.get({ path: "/channels", params: {} });
    * assertEquals(await response.json(), { channels: {} });
    * ```

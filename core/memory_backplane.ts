@@ -32,7 +32,7 @@ import { type ChannelState, Memory, NO_MEMBERS } from "./memory.ts";
  * ```ts
  * import { MemoryBackplane, Pusher } from "@glitz/pusher";
  *
- * await using pusher = new Pusher({ backplane: new MemoryBackplane() });
+ * const pusher = new Pusher({ backplane: new MemoryBackplane() });
  * ```
  */
 export class MemoryBackplane implements Backplane {

@@ -10,7 +10,7 @@
  * // Made once with `openssl rand -base64 32`, and kept like a password.
  * const masterKeyBase64 = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
  *
- * await using pusher = new Pusher({
+ * const pusher = new Pusher({
  *   encryption: encryption({ masterKeyBase64 }),
  *   authorize: (request, { channel }) =>
  *     channel === "private-encrypted-news" && request.headers.has("cookie"),

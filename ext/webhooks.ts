@@ -7,8 +7,8 @@
  * import { webhooks } from "@glitz/pusher/webhooks";
  *
  * const app = { key: "app-key", secret: "app-secret" };
- * await using pusher = new Pusher(app);
- * await using hooks = webhooks(pusher, {
+ * const pusher = new Pusher(app);
+ * const hooks = webhooks(pusher, {
  *   ...app,
  *   endpoints: [{
  *     url: "https://example.com/pusher",

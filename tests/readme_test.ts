@@ -69,13 +69,24 @@ Deno.test("README.md has a server that runs as it stands", async () => {
     const script = await fetch(`${url}/pusher.js`);
     assertEquals(script.status, 200);
     assertStringIncludes(await script.text(), "app-key");
+    const page = await fetch(url);
+    assertStringIncludes(await page.text(), `src="/pusher.js"`);
     const posted = await fetch(url, { method: "POST", body: "hello" });
     assertEquals(await posted.text(), "message created");
+    const body = "x".repeat(20_000);
+    const long = await fetch(url, { method: "POST", body });
+    assertEquals([long.status, await long.text()], [413, "too long"]);
   } finally {
     child.kill("SIGTERM");
     while (!(await output.read()).done);
     await child.status;
   }
+});
+
+Deno.test("README.md has no snippet that closes the reader's server at its end", () => {
+  // A reader who adds `Deno.serve` below it would refuse every client.
+  const found = README.match(/^await using (?:pusher|hooks)\b.*/gm) ?? [];
+  assertEquals(found, []);
 });
 
 // ---- Tables -----------------------------------------------------------------
