@@ -6,6 +6,9 @@ import type { Pusher as Client } from "@glitz/pusher/client";
 
 type Drink = "tea" | "coffee";
 
+const isDrink = (value: unknown): value is Drink =>
+  value === "tea" || value === "coffee";
+
 /** Maps channels to events, and events to their data. */
 type Events = {
   [poll: `presence-poll-${string}`]: {
@@ -26,7 +29,10 @@ const polls = new Map([
 let guests = 0;
 
 const pusher = new Pusher<Events>({
-  clientEvents: true,
+  // Users may have changed their page, so what it sends may have any shape. The
+  // other pages get only what `Events` promises them.
+  clientEvents: ({ event, data }) =>
+    event === "client-leaning" && isDrink(Object(data).to),
   authorize(_request, { channel }) {
     if (!polls.has(channel.replace(/^presence-poll-/, ""))) return false;
     const id = ++guests;
@@ -50,11 +56,7 @@ function follow(
     show("coffee", `${coffee}`);
     say("");
   });
-  // Another page sends this, and its user may have changed the page. So the data
-  // may be anything, and only a check gives it the type.
-  channel.bind("client-leaning", (data: unknown, { user_id = "" }) => {
-    const { to } = Object(data) as { to?: unknown };
-    if (to !== "tea" && to !== "coffee") return;
+  channel.bind("client-leaning", ({ to }, { user_id = "" }) => {
     const name = channel.members.get(user_id)?.info.name ?? "Somebody";
     say(`${name} leans towards ${to}`);
   });
@@ -133,7 +135,7 @@ async function count(
   drink: string,
 ): Promise<Response> {
   if (drink.length > 100) return reply(413, "the name of a drink is shorter");
-  if (drink !== "tea" && drink !== "coffee") return reply(400, "no such drink");
+  if (!isDrink(drink)) return reply(400, "no such drink");
   votes[drink]++;
   await pusher.trigger(`presence-poll-${poll}`, "counted", votes);
   return reply(201, "counted");
