@@ -381,6 +381,46 @@ Deno.test("cli.ts --force-tls serves clients of a proxy that ended TLS, with --t
   }
 });
 
+Deno.test("cli.ts bounds the connections that have not authorized yet, by flags and by app", async () => {
+  const file = await Deno.makeTempFile();
+  try {
+    const app = (id: string) => ({ id, key: `key-${id}`, secret: "tofu" });
+    const apps = [
+      { ...app("own"), authorizationTimeoutMs: 3_600_000 },
+      { ...app("open"), limits: { unauthorizedConnections: 0 } },
+    ];
+    await Deno.writeTextFile(file, JSON.stringify(apps));
+    const one = ["--max-unauthorized", "1", "--max-connections", "1"];
+    await using several = await start([
+      ...[...NET, `--allow-read=${file}`, "cli.ts", ...LOCAL],
+      ...["--apps", file, ...one],
+    ]);
+    const timeout = ["--authorization-timeout", "3600"];
+    await using single = await start([
+      ...[...NET, "cli.ts", ...LOCAL, "--secret", "tofu", ...timeout],
+      ...one,
+    ]);
+    const cases: [cli: Cli, key: string, code: number][] = [
+      [several, "key-own", 4100],
+      [several, "key-open", 4004],
+      [single, "app-key", 4100],
+    ];
+    for (const [cli, key, code] of cases) {
+      const first = open(`${cli.url}/app/${key}`);
+      await first.established;
+      assertEquals(first.frames[0]?.event, "pusher:connection_established");
+      const second = open(`${cli.url}/app/${key}`);
+      await second.established;
+      assertEquals((await second.closed).code, code, key);
+    }
+    for (const cli of [several, single]) {
+      assertEquals(await cli.stop("SIGINT"), 0);
+    }
+  } finally {
+    await Deno.remove(file);
+  }
+});
+
 Deno.test("cli.ts runs under deno serve, which stops it in its own way", async () => {
   await using cli = await start([
     "serve",
