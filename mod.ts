@@ -164,6 +164,7 @@ import {
 } from "./core/outbox.ts";
 import {
   announceUser,
+  AUTH_NOT_SERVED,
   type ChannelKind,
   checkVersion,
   CLIENT_EVENT_PREFIX,
@@ -1132,7 +1133,10 @@ function findAuthRoute(
     const answer: AuthAnswer = (form) => authenticateForm(form, authenticate);
     return () => serveAuth(server, request, app, answer);
   }
-  return null;
+  const refusal = AUTH_NOT_SERVED.get(name);
+  if (refusal === undefined) return null;
+  const verdict = server.judgeOrigin(server.origins, request);
+  return () => refuse(refusal, corsHeaders(request, verdict));
 }
 
 /** `POST /pusher/auth` and `/pusher/user-auth`: reads the form and answers it. */

@@ -633,6 +633,28 @@ Deno.test("POST /pusher/auth is not ours without authorize", async () => {
   assertEquals(text, "socket_id=1.1&channel_name=private-a");
 });
 
+Deno.test("a server without authorize or authenticate says which option is missing", async () => {
+  await using pusher = new Pusher({ origins: ["https://page.example"] });
+  const options = { auth: "authorize", "user-auth": "authenticate" };
+  for (const [name, option] of Object.entries(options)) {
+    const request = new Request(`http://a.example/pusher/${name}`, {
+      method: "POST",
+      body: "a body",
+      headers: { origin: "https://page.example" },
+    });
+    const response = await pusher.handler(request);
+    assertEquals(response.status, 404);
+    // Else the page could not read it.
+    assertEquals(
+      response.headers.get("access-control-allow-origin"),
+      "https://page.example",
+    );
+    assertStringIncludes((await response.json()).error, `option "${option}"`);
+    // The program may have its own endpoint.
+    assertEquals(await request.text(), "a body");
+  }
+});
+
 Deno.test("POST /pusher/auth signs what authorize allows", async () => {
   const member = { user_id: 10, user_info: { name: "Änn" } };
   await using server = serve({

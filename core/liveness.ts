@@ -11,8 +11,11 @@ import { type Clock, type Ticking, TickWheel } from "./time.ts";
 /** A second is precise enough; short timeouts get a tenth of themselves. */
 const MAX_TICK_MS = 1_000;
 
-/** Clients that answer `pusher:ping` wherever they run: pusher-js and our own. */
-const ANSWERING: ReadonlySet<string> = new Set(["js", "glitz"]);
+/**
+ * Clients that answer `pusher:ping` wherever they run: pusher-js and our own, also
+ * under its name of earlier versions.
+ */
+const ANSWERING: ReadonlySet<string> = new Set(["js", "js-glitz", "glitz"]);
 
 /** How long clients of a server may be silent, and the wheel that visits them. */
 export class Liveness {

@@ -197,6 +197,7 @@ Deno.test("a thousand clients take one timer", () => {
 Deno.test("the runtime gives up after the same time, unless the client is known to answer", () => {
   const cases: [options: PusherOptions, client: string | null, s: number][] = [
     [{}, "js", 0],
+    [{}, "js-glitz", 0],
     [{}, "glitz", 0],
     [{}, "pusher-websocket-swift", 75],
     [{}, "java-client", 75],

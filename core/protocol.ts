@@ -65,7 +65,10 @@ export const CLOSE = Object.freeze({
   SendFailed: { code: 1011, message: "Frames cannot be sent" },
   BinaryFrame: { code: 1003, message: "Binary frames are not supported" },
   TlsOnly: { code: 4000, message: "The app accepts connections over TLS only" },
-  UnknownApp: { code: 4001, message: "No app has this key" },
+  UnknownApp: {
+    code: 4001,
+    message: "No app has this key: is it the option `key` of the server?",
+  },
   AppDisabled: { code: 4003, message: "The app is disabled" },
   AppFull: { code: 4004, message: "The app is over its connection limit" },
   VersionMalformed: { code: 4006, message: "Protocol version is not a number" },
@@ -180,6 +183,25 @@ export const REFUSAL = Object.freeze({
   LateAnswer: new Refusal(503, "The program has not answered in time"),
   Unavailable: new Refusal(503, "The request could not be served right now"),
 });
+
+/** Answers of the auth endpoints of a server that does not serve them. */
+export const AUTH_NOT_SERVED: ReadonlyMap<string | undefined, Refusal> =
+  new Map([
+    [
+      "auth",
+      new Refusal(
+        404,
+        'Nothing authorizes channels here: give the server the option "authorize", or the client the address of your own endpoint',
+      ),
+    ],
+    [
+      "user-auth",
+      new Refusal(
+        404,
+        'Nothing authenticates users here: give the server the option "authenticate", or the client the address of your own endpoint',
+      ),
+    ],
+  ]);
 
 // ---- Channels ---------------------------------------------------------------
 

@@ -380,7 +380,9 @@ export function checkClientEvent(
   isSubscribed: boolean,
   { clientEvents, limits }: { clientEvents: boolean; limits: Limits },
 ): string | null {
-  if (!clientEvents) return "Client events are not enabled";
+  if (!clientEvents) {
+    return "Client events are not enabled: give the server the option `clientEvents: true`";
+  }
   if (!isSubscribed) {
     return parseChannelName(channel)?.auth
       ? "Client events are for subscribers of the channel"

@@ -743,7 +743,7 @@ Deno.test("checkClientEvent judges the app, the channel, the subscription and th
     [check({}, "private-encrypted-a"), null],
     [
       check(wrong, "news", { clientEvents: false }),
-      "Client events are not enabled",
+      "Client events are not enabled: give the server the option `clientEvents: true`",
     ],
     [check(wrong, "news"), onlyFor],
     [check(long, "news"), onlyFor],

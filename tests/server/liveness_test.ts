@@ -112,7 +112,7 @@ Deno.test("a client that has said pusher:pong is closed with 4201 when it stops"
 
 Deno.test("client=js and our own client have to answer pusher:ping from the start", async () => {
   await using server = serve(LIVELY);
-  for (const client of ["js", "glitz"]) {
+  for (const client of ["js", "js-glitz", "glitz"]) {
     using native = await joined(server, { client });
     await native.until(() => native.isOver);
     assertEquals([native.code, native.pings], [4201, 0]);
