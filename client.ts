@@ -175,6 +175,12 @@ export interface AuthOptions<Params, Answer> {
    * "same-origin"}
    */
   credentials?: Credentials | undefined;
+  /**
+   * Whether one request may name several channels, as `channel_name[]`. The endpoint
+   * answers with `channels`: the answers, by the names of the channels.
+   * @default {true for the server's own endpoint, else false}
+   */
+  batch?: boolean | undefined;
   /** Accepted for pusher-js and ignored: the client uses `fetch`. */
   transport?: string | undefined;
   /** Fields to post besides `socket_id` and, for channels, `channel_name`. */
@@ -404,7 +410,10 @@ export interface PresenceEvents<Info = any>
 
 /** Why a subscription or a sign-in was refused. */
 export interface SubscriptionError {
-  /** `AuthError` if the authorization is missing or wrong. */
+  /**
+   * `AuthError` if the authorization is missing or wrong, `LoadError` if a part of
+   * the client could not be loaded.
+   */
   type: string;
   /** A message for people. */
   error: string;
@@ -485,8 +494,16 @@ export class Emitter<Events = any> {
   readonly #bindings = new Map<string, Binding[]>();
   // deno-lint-ignore no-explicit-any -- receives every event
   #globals: ((event: string, data: any) => void)[] = [];
-  /** Called with each event that has no handler of its own. */
-  failThrough?(event: string, data: unknown): void;
+  /** What the debug log calls it; undefined if it need not say what has no handler. */
+  declare readonly name: string | undefined;
+
+  /** Called when a handler is added. */
+  wake?(): void;
+
+  /** Made by {@linkcode Pusher}, and by subclasses. */
+  constructor(name?: string) {
+    this.name = name;
+  }
 
   /** Adds a handler. A handler that is bound twice is called twice. */
   bind<N extends EventName<Events>>(
@@ -494,6 +511,7 @@ export class Emitter<Events = any> {
     handler: Handler<Events[N]>,
     context?: unknown,
   ): this {
+    this.wake?.();
     const bound = this.#bindings.get(event) ?? [];
     this.#bindings.set(event, [...bound, { handler, context }]);
     return this;
@@ -523,6 +541,7 @@ export class Emitter<Events = any> {
   /** Adds a handler for every event, called before the handlers of the event. */
   // deno-lint-ignore no-explicit-any -- receives every event
   bind_global(handler: (event: string, data: any) => void): this {
+    this.wake?.();
     this.#globals = [...this.#globals, handler];
     return this;
   }
@@ -548,7 +567,7 @@ export class Emitter<Events = any> {
     for (const handler of this.#globals) callSafely(() => handler(event, data));
     const args = metadata ? [data, metadata] : data ? [data] : [];
     const bound = this.#bindings.get(event);
-    if (!bound) this.failThrough?.(event, data);
+    if (!bound && this.name) log(`No callbacks on ${this.name} for ${event}`);
     for (const { handler, context } of bound ?? []) {
       // A handler takes as many arguments as it wants.
       const passed = args as Parameters<typeof handler>;
@@ -558,8 +577,12 @@ export class Emitter<Events = any> {
   }
 }
 
-/** Calls a function; reports an error that it throws as uncaught. */
+/** Whether a handler was called since this was false: then somebody knows. */
+let isHeard = false;
+
+/** Calls a handler; reports an error that it throws as uncaught. */
 function callSafely(call: () => void): void {
+  isHeard = true;
   try {
     call();
   } catch (error) {
@@ -573,13 +596,6 @@ function callSafely(call: () => void): void {
 // The public object: reads the options, owns the set of channels and passes
 // frames from the connection to them. It queues nothing: after a reconnect it
 // subscribes to every channel of the set.
-
-/** The protocol recommends the first two; pusher-js has the last. */
-const DEFAULT_TIMEOUTS = {
-  activityTimeout: 120_000,
-  pongTimeout: 30_000,
-  unavailableTimeout: 10_000,
-};
 
 /** Longer timers overflow in every runtime, and fire at once. */
 const MAX_TIMEOUT_MS = 2 ** 31 - 1;
@@ -676,7 +692,7 @@ export class Pusher<Events = any> extends Emitter<AllEvents<Events>> {
     const { channelAuthorization, userAuthentication, authorizer } = options;
     this.config = {
       ...options,
-      ...resolveConfig(resolveUrl(options)),
+      ...resolveConfig(options),
       channelAuthorizer:
         (channelAuthorization
           ? channelAuthorization.customHandler
@@ -693,12 +709,7 @@ export class Pusher<Events = any> extends Emitter<AllEvents<Events>> {
           )
         ),
     };
-    this.#connection = new Connection({
-      ...this.config,
-      key,
-      onState: (current, previous) => this.#handleState(current, previous),
-      onFrame: (frame) => this.#deliver(frame),
-    });
+    this.#connection = new Connection(this);
     Pusher.instances.push(this);
     if (Pusher.isReady) this.connect();
   }
@@ -713,7 +724,7 @@ export class Pusher<Events = any> extends Emitter<AllEvents<Events>> {
 
   /** The connection: its state, its id and its events. */
   get connection(): Connection {
-    this.#wake();
+    this.wake();
     return this.#connection;
   }
 
@@ -746,8 +757,8 @@ export class Pusher<Events = any> extends Emitter<AllEvents<Events>> {
     setOwn(this.channels.channels, name, channel);
     channel.rewind = options?.rewind ?? channel.rewind;
     // If an unsubscription waits for the server's answer, it is withdrawn.
-    channel.reinstateSubscription();
-    this.#wake();
+    channel.subscriptionCancelled = false;
+    this.wake();
     if (this.#connection.state === "connected") channel.subscribe();
     // The name decides the class, as the type says.
     return channel as ChannelOf<Events, C>;
@@ -759,9 +770,12 @@ export class Pusher<Events = any> extends Emitter<AllEvents<Events>> {
    */
   unsubscribe(name: ChannelName<Events>): void {
     const channel = this.channels.find(name);
-    if (channel?.subscriptionPending) return channel.cancelSubscription();
-    this.#forget(name);
-    if (channel?.subscribed) channel.unsubscribe();
+    if (channel?.subscriptionPending) {
+      channel.subscriptionCancelled = true;
+    } else {
+      this.#forget(name);
+      if (channel?.subscribed) channel.unsubscribe();
+    }
   }
 
   /** Subscribes again to every channel that is not subscribed. */
@@ -783,23 +797,6 @@ export class Pusher<Events = any> extends Emitter<AllEvents<Events>> {
     return this.channels.all();
   }
 
-  /** Adds a handler for an event of any channel. It gets no metadata. */
-  override bind<N extends EventName<AllEvents<Events>>>(
-    event: N,
-    handler: Handler<AllEvents<Events>[N]>,
-    context?: unknown,
-  ): this {
-    this.#wake();
-    return super.bind(event, handler, context);
-  }
-
-  /** Adds a handler for every event of every channel. */
-  // deno-lint-ignore no-explicit-any -- receives every event
-  override bind_global(handler: (event: string, data: any) => void): this {
-    this.#wake();
-    return super.bind_global(handler);
-  }
-
   /** Sends a frame; false when not connected. */
   send_event(event: string, data?: unknown, channel?: string): boolean {
     return this.connection.send_event(event, data, channel);
@@ -811,7 +808,7 @@ export class Pusher<Events = any> extends Emitter<AllEvents<Events>> {
   }
 
   /** Connects an instance that waits for its first use. */
-  #wake(): void {
+  override wake(): void {
     if (this.#connection.state === "initialized") this.connect();
   }
 
@@ -820,7 +817,8 @@ export class Pusher<Events = any> extends Emitter<AllEvents<Events>> {
     this.positions.delete(name);
   }
 
-  #handleState(current: ConnectionState, previous: ConnectionState): void {
+  /** Handles a new state, before its events; called by {@linkcode Connection}. */
+  onState(current: ConnectionState, previous: ConnectionState): void {
     // Only instances in use are listed: the others may be garbage.
     if (current === "disconnected") {
       Pusher.instances = Pusher.instances.filter((one) => one !== this);
@@ -844,7 +842,8 @@ export class Pusher<Events = any> extends Emitter<AllEvents<Events>> {
     }
   }
 
-  #deliver(frame: Frame): void {
+  /** Passes a frame on, before the event `message`; called by {@linkcode Connection}. */
+  onFrame(frame: Frame): void {
     const { event, channel = "", data, offset } = frame;
     const position = this.positions.get(channel);
     if (position && offset !== undefined) {
@@ -853,7 +852,7 @@ export class Pusher<Events = any> extends Emitter<AllEvents<Events>> {
       this.positions.set(channel, { ...position, offset });
     }
     this.channels.find(channel)?.handleEvent(frame);
-    this.user.handleEvent(frame);
+    this.user.handleEvent?.(frame);
     if (!isInternal(event)) this.emit(event, data);
   }
 
@@ -861,16 +860,21 @@ export class Pusher<Events = any> extends Emitter<AllEvents<Events>> {
   async #authorize(request: AuthRequest): Promise<ChannelAuth> {
     const { options } = this;
     const { channelName } = request;
-    const endpoint = this.#endpoint<AuthRequest, ChannelAuth>("/pusher/auth", {
+    const given: AuthOptions<AuthRequest, ChannelAuth> = {
       endpoint: options.authEndpoint || "",
       ...options.channelAuthorization ?? options.auth,
-    });
-    const isAlone = this.channels.find(channelName)?.subscribed ||
-      !this.#connection.extensions.has("auth");
-    if (isAlone) return askAuth(request, endpoint);
-    this.#names.push(channelName);
-    this.#answers ??= this.#askTogether(request, endpoint);
-    const answers = await this.#answers;
+    };
+    const endpoint = this.#endpoint("/pusher/auth", given);
+    const takesSeveral = given.batch ??
+      (this.#connection.extensions.has("auth") &&
+        endpoint.endpoint === this.#connection.routeUrl("/pusher/auth"));
+    const isAlone = !takesSeveral || takeOne.has(endpoint.endpoint) ||
+      this.channels.find(channelName)?.subscribed;
+    let answers: ChannelAnswers | undefined;
+    if (!isAlone) {
+      this.#names.push(channelName);
+      answers = await (this.#answers ??= this.#askTogether(request, endpoint));
+    }
     if (!answers) return askAuth(request, endpoint);
     const answer = answers[channelName];
     if (isAuth<ChannelAuth>(answer)) return answer;
@@ -912,40 +916,23 @@ export class Pusher<Events = any> extends Emitter<AllEvents<Events>> {
     const names = this.#names;
     this.#names = [];
     this.#answers = undefined;
-    if (names.length < 2) return;
+    if (!names[1]) return;
     try {
       // The list of names replaces the name.
       const request = { socketId } as AuthRequest;
       const answer: unknown = await askAuth(request, endpoint, names);
-      const { channels } = answer as { channels?: ChannelAnswers };
+      const { channels }: { channels?: ChannelAnswers } = Object(answer);
       if (channels) return channels;
     } catch (cause) {
-      // An error thrown by the program's functions has no status.
-      if ((cause as { status?: number }).status === 0) throw cause;
+      // The endpoint has not answered, or a function of the program has thrown.
+      if (!(cause as { status?: number }).status) throw cause;
     }
-    this.#connection.extensions.delete("auth");
+    takeOne.add(endpoint.endpoint);
   }
 }
 
-/** Reads the option `url`: other options override its parts. */
-function resolveUrl(options: PusherOptions): PusherOptions {
-  const { url } = options;
-  if (!url) return options;
-  if (!isHttpUrl(url)) {
-    throw new TypeError('Cannot create Pusher: "url" is no HTTP URL');
-  }
-  const { hostname, port, pathname, protocol } = new URL(url);
-  // Options that are empty override nothing. Without a port it is 0, which means
-  // the default.
-  return {
-    ...options,
-    wsHost: options.wsHost || hostname,
-    wsPort: options.wsPort || +port,
-    wssPort: options.wssPort || +port,
-    wsPath: options.wsPath || pathname.replace(/\/$/, ""),
-    forceTLS: options.forceTLS ?? protocol === "https:",
-  };
-}
+/** Auth endpoints that have refused a request for several channels. */
+const takeOne = new Set<string>();
 
 /**
  * Fills in defaults. An option that is empty or zero has its default, as with
@@ -955,34 +942,39 @@ function resolveUrl(options: PusherOptions): PusherOptions {
 function resolveConfig(
   options: PusherOptions,
 ): Omit<PusherConfig, "channelAuthorizer" | "userAuthenticator"> {
-  const { cluster } = options;
-  // A build may fill in an empty text for a variable that is not set.
-  const named = options.wsHost || (cluster ? `ws-${cluster}.pusher.com` : "");
+  const { url, cluster } = options;
+  if (url && !isHttpUrl(url)) {
+    throw new TypeError('Cannot create Pusher: "url" is no HTTP URL');
+  }
   const page = pageOrigin();
-  const wsHost = named || page?.hostname || "";
+  // A build may fill in an empty text for a variable that is not set.
+  const named = options.wsHost ||
+    (cluster && !url ? `ws-${cluster}.pusher.com` : "");
+  const base = url ? new URL(url) : named ? null : page;
+  const wsHost = named || base?.hostname || "";
   // An empty text fails later, as it does with pusher-js.
   if (!wsHost && (cluster ?? null) === null) {
     throw new TypeError(
-      'Cannot create Pusher: "wsHost" or "cluster" is missing',
+      'Cannot create Pusher: "url", "wsHost" or "cluster" is missing outside a page',
     );
   }
-  const onHttps = page?.protocol === "https:";
-  const pagePort = named ? 0 : Number(page?.port);
-  const timeouts = { ...DEFAULT_TIMEOUTS };
-  // The keys of an object literal are known; the type of Object.keys is not.
-  for (const name of Object.keys(timeouts) as (keyof typeof timeouts)[]) {
-    // Without the option nothing is greater than 0.
-    const ms = options[name]!;
-    if (ms > 0) timeouts[name] = Math.min(ms, MAX_TIMEOUT_MS);
-  }
+  // Without an option nothing is greater than 0.
+  const timeout = (ms: number | undefined, defaultMs: number) =>
+    ms! > 0 ? Math.min(ms!, MAX_TIMEOUT_MS) : defaultMs;
+  // The default port is empty.
+  const port = Number(base?.port);
   return {
-    ...timeouts,
+    // The protocol recommends the first two; pusher-js has the last.
+    activityTimeout: timeout(options.activityTimeout, 120_000),
+    pongTimeout: timeout(options.pongTimeout, 30_000),
+    unavailableTimeout: timeout(options.unavailableTimeout, 10_000),
     wsHost,
-    wsPort: options.wsPort || pagePort || 80,
-    wssPort: options.wssPort || pagePort || 443,
-    wsPath: options.wsPath || "",
+    wsPort: options.wsPort || port || 80,
+    wssPort: options.wssPort || port || 443,
+    wsPath: options.wsPath || (base?.pathname ?? "").replace(/\/$/, ""),
     // Browsers refuse connections without TLS on pages that were loaded with TLS.
-    useTLS: onHttps || (options.forceTLS ?? named !== "") !== false,
+    useTLS: page?.protocol === "https:" ||
+      (options.forceTLS ?? base?.protocol !== "http:") !== false,
   };
 }
 
@@ -1065,10 +1057,16 @@ export function preset(
 // only socket with listeners; `#timer` is the only pending action: the next
 // attempt, its deadline, the next ping or the deadline of a pong.
 
+/** The version of the client, for the server. */
+const VERSION = "0.1.0";
+
 /** Transports in the order of attempts, which starts over at the end. */
 const TRANSPORTS = ["ws", "xhr_streaming", "xhr_polling"] as const;
 
 type Transport = typeof TRANSPORTS[number];
+
+/** Says why a connection fails at once. */
+const NO_TRANSPORT = '"enabledTransports" leaves none';
 
 /** Number of earlier socket ids that a client sends to the server. */
 const MAX_SOCKET_IDS = 10;
@@ -1114,16 +1112,6 @@ const ABNORMAL_CLOSURE = 1006;
 /** Close code of a connection whose ping was not answered. */
 const PONG_MISSING = 4201;
 
-/** The part of a {@linkcode Pusher} that its {@linkcode Connection} uses. */
-export interface ConnectionOwner extends PusherConfig {
-  /** The app's key. */
-  key: string;
-  /** Called with each new state and the state before, before the events. */
-  onState(current: ConnectionState, previous: ConnectionState): void;
-  /** Called with each message, before the event `message`. */
-  onFrame(frame: Frame): void;
-}
-
 /**
  * The connection of a {@linkcode Pusher}.
  *
@@ -1159,7 +1147,9 @@ export class Connection extends Emitter<ConnectionEvents> {
    */
   extensions: Set<string> = new Set();
 
-  readonly #owner: ConnectionOwner;
+  /** The options with defaults filled in. */
+  declare readonly options: PusherConfig;
+  readonly #owner: Pusher;
   #state: ConnectionState = "initialized";
   /** Socket ids of the last connections, the newest first. */
   #socketIds: string[] = [];
@@ -1168,7 +1158,8 @@ export class Connection extends Emitter<ConnectionEvents> {
   /** Index of the transport in use. */
   #transportIndex = 0;
   #socketId: string | undefined;
-  #useTLS: boolean;
+  /** Whether the current or next attempt uses TLS. */
+  declare usingTLS: boolean;
   #timer: ReturnType<typeof setTimeout> | undefined;
   /** Ends the patience with a state. */
   #stateTimer: ReturnType<typeof setTimeout> | undefined;
@@ -1178,36 +1169,13 @@ export class Connection extends Emitter<ConnectionEvents> {
   #failures = 0;
 
   /** Made by {@linkcode Pusher}. */
-  constructor(owner: ConnectionOwner) {
+  constructor(owner: Pusher) {
     super();
     this.#owner = owner;
-    this.#useTLS = owner.useTLS;
-    this.#transports = resolveTransports(owner);
-  }
-
-  /** The app's key. */
-  get key(): string {
-    return this.#owner.key;
-  }
-
-  /** The options with defaults filled in. */
-  get options(): ConnectionOwner {
-    return this.#owner;
-  }
-
-  /** Whether the current or next attempt uses TLS. */
-  get usingTLS(): boolean {
-    return this.#useTLS;
-  }
-
-  /** The same as {@linkcode Connection.usingTLS}. */
-  isUsingTLS(): boolean {
-    return this.#useTLS;
-  }
-
-  /** This object while connected, else null: it has the transport. */
-  get connection(): this | null {
-    return this.#socketId ? this : null;
+    const { config } = owner;
+    this.options = config;
+    this.usingTLS = config.useTLS;
+    this.#transports = resolveTransports(config);
   }
 
   /** The state. */
@@ -1226,7 +1194,7 @@ export class Connection extends Emitter<ConnectionEvents> {
    */
   get transport(): { readonly name: TransportName | undefined } {
     const transport = this.#transports[this.#transportIndex];
-    return { name: transport && protocolOf(transport, this.#useTLS) };
+    return { name: transport && protocolOf(transport, this.usingTLS) };
   }
 
   /**
@@ -1234,7 +1202,11 @@ export class Connection extends Emitter<ConnectionEvents> {
    */
   connect(): void {
     if (this.#socket) return;
-    if (!this.#transports.length) return this.#transition("failed");
+    if (!this.#transports.length) {
+      isHeard = false;
+      this.#transition("failed");
+      return warn("failed", NO_TRANSPORT);
+    }
     // If this attempt fails, the next attempt must follow soon.
     this.#failures = 0;
     this.#openSocket();
@@ -1272,7 +1244,7 @@ export class Connection extends Emitter<ConnectionEvents> {
     if (current === "connecting") {
       this.#stateTimer = setTimeout(
         () => this.#transition("unavailable"),
-        this.#owner.unavailableTimeout,
+        this.options.unavailableTimeout,
       );
     }
     if (current === "connected") {
@@ -1283,15 +1255,18 @@ export class Connection extends Emitter<ConnectionEvents> {
     if (previous === "connected") this.#socketId = undefined;
     const socket_id = this.#socketId;
     this.#owner.onState(current, previous);
+    const wasHeard = isHeard;
     this.emit("state_change", { previous, current });
+    // It gives no reason.
+    isHeard = wasHeard;
     // A handler may have changed the state again.
     if (this.#state === current) this.emit(current, socket_id && { socket_id });
   }
 
   /** URL of a route of the server; called by {@linkcode Pusher}. */
   routeUrl(route: string, protocol = "http"): string {
-    const { wsHost, wsPort, wssPort, wsPath } = this.#owner;
-    const [s, port] = this.#useTLS ? ["s", wssPort] : ["", wsPort];
+    const { wsHost, wsPort, wssPort, wsPath } = this.options;
+    const [s, port] = this.usingTLS ? ["s", wssPort] : ["", wsPort];
     return `${protocol}${s}://${wsHost}:${port}${wsPath}${route}`;
   }
 
@@ -1299,7 +1274,7 @@ export class Connection extends Emitter<ConnectionEvents> {
     const app = encodeURIComponent(this.#owner.key);
     const was = this.#socketIds[0] ? `&was=${this.#socketIds}` : "";
     return this.routeUrl(
-      `/app/${app}?protocol=7&client=glitz&batch=1&recover=1${was}`,
+      `/app/${app}?protocol=7&client=js-glitz&version=${VERSION}&batch=1&recover=1${was}`,
       "ws",
     );
   }
@@ -1322,10 +1297,12 @@ export class Connection extends Emitter<ConnectionEvents> {
     let socket: Socket = { send() {}, close() {} };
     try {
       if (isWs) {
-        const rival = socket = new WebSocket(this.#url());
+        const url = this.#url();
+        log("Connecting", { transport: "ws", url });
+        const rival = socket = new WebSocket(url);
         if (this.#transports[1]) {
           this.#schedule(
-            this.#useTLS ? TLS_PATIENCE_MS : PATIENCE_MS,
+            this.usingTLS ? TLS_PATIENCE_MS : PATIENCE_MS,
             () => this.#openHttp(rival),
           );
         } else {
@@ -1335,10 +1312,8 @@ export class Connection extends Emitter<ConnectionEvents> {
     } catch (error) {
       // The URL is malformed, or there is no WebSocket. Handlers can be bound before
       // this is reported.
-      this.#schedule(
-        0,
-        () => this.#handleClose(ABNORMAL_CLOSURE, String(error)),
-      );
+      const hint = globalThis.WebSocket ? "" : ", Node.js 22 has it";
+      this.#schedule(0, () => this.#giveUp(error + hint));
     }
     this.#listen(socket);
     // A handler may have disconnected.
@@ -1360,16 +1335,22 @@ export class Connection extends Emitter<ConnectionEvents> {
           this.#transports,
           this.#transportIndex,
           () => this.#url(),
-          this.#owner,
+          this.options,
           this.#switchTo,
           rival,
+          log,
         ),
       );
     } catch (error) {
-      // WebSocket may still open.
-      if (rival) return;
-      socket?.onclose?.({ code: ABNORMAL_CLOSURE, reason: String(error) });
+      // WebSocket may still open, or the attempt was given up.
+      if (!rival && socket === this.#socket) this.#giveUp(String(error));
     }
+  }
+
+  /** Ends an attempt that the program or the page makes impossible. */
+  #giveUp(reason: string): void {
+    this.#handleClose(ABNORMAL_CLOSURE, reason);
+    warn("connecting", reason);
   }
 
   /** Switches to a WebSocket that was greeted before HTTP, or while HTTP was used. */
@@ -1429,16 +1410,22 @@ export class Connection extends Emitter<ConnectionEvents> {
     if (!this.#isDoubtful) this.#schedulePing();
     if (!frame) {
       const error = new TypeError("Cannot read message: no event");
-      this.emit("error", { type: "MessageParseError", error, data: text });
-      return;
+      return this.#fail({ type: "MessageParseError", error, data: text });
     }
-    const { event, data } = frame;
+    const { event, channel = "", data } = frame;
     if (event === "pusher:ping") this.send_event("pusher:pong", {});
-    if (event === "pusher:error") {
-      this.emit("error", { type: "PusherError", data });
-    }
+    isHeard = false;
+    if (event === "pusher:error") this.#fail({ type: "PusherError", data });
     this.#owner.onFrame(frame);
+    if (/^pusher:.*error/.test(event)) {
+      warn(`${event} ${channel}`, data?.error ?? data?.message);
+    }
     this.emit("message", frame);
+  }
+
+  #fail(error: ConnectionError): void {
+    log(error);
+    this.emit("error", error);
   }
 
   /**
@@ -1451,7 +1438,7 @@ export class Connection extends Emitter<ConnectionEvents> {
     const { event, data } = frame ?? {};
     const { socket_id, activity_timeout, code, message } = data ?? {};
     if (event === "pusher:connection_established" && isText(socket_id)) {
-      const { activityTimeout } = this.#owner;
+      const { activityTimeout } = this.options;
       this.#activityTimeoutMs = activity_timeout > 0
         ? Math.min(activityTimeout, activity_timeout * 1000)
         : activityTimeout;
@@ -1464,11 +1451,11 @@ export class Connection extends Emitter<ConnectionEvents> {
       this.extensions = new Set([data.extensions].flat());
       this.#schedulePing();
       this.#transition("connected");
-    } else if (event === "pusher:error" && typeof code === "number") {
+    } else if (event === "pusher:error" && code > 0) {
       this.#handleClose(code, message);
     } else {
-      const error = new Error("Cannot connect: no greeting");
-      this.emit("error", { type: "HandshakeError", error });
+      const error = new TypeError("Cannot read message: no greeting");
+      this.#fail({ type: "HandshakeError", error });
       if (socket === this.#socket) this.#retry(ABNORMAL_CLOSURE);
     }
   }
@@ -1481,21 +1468,25 @@ export class Connection extends Emitter<ConnectionEvents> {
     // A hidden tab has given way to others, and connects when it is shown.
     if (code < 0) return this.#dropSocket();
     const socket = this.#socket;
+    isHeard = false;
     if (code !== 1000 && code !== 1001) {
       const data = { code, message };
       const error: PusherError = { type: "PusherError", data };
       const wasConnected = this.#state === "connected";
       const asksForAction = code >= 4000 || (code >= 1002 && code <= 1004);
-      if (wasConnected) this.emit("error", error);
+      if (wasConnected) this.#fail(error);
       if (!wasConnected || asksForAction) {
-        this.emit("error", { type: "WebSocketError", error });
+        this.#fail({ type: "WebSocketError", error });
       }
     }
     // A handler of the error may have disconnected.
     if (socket !== this.#socket) return;
     const isRefused = (code > 4000 && code < 4100) || code >= 4300;
-    if (isRefused) return this.disconnect();
-    if (code === 4000) this.#useTLS = true;
+    if (isRefused) {
+      this.disconnect();
+      return warn("disconnected", `${code} ${message}`);
+    }
+    if (code === 4000) this.usingTLS = true;
     this.#retry(code);
   }
 
@@ -1540,7 +1531,7 @@ export class Connection extends Emitter<ConnectionEvents> {
     this.#isDoubtful = isDoubtful;
     if (!this.send_event("pusher:ping", {})) return;
     this.#schedule(
-      isDoubtful ? WAKE_PONG_TIMEOUT_MS : this.#owner.pongTimeout,
+      isDoubtful ? WAKE_PONG_TIMEOUT_MS : this.options.pongTimeout,
       () => {
         this.#isDoubtful = true;
         this.#handleClose(PONG_MISSING, "No pong in time");
@@ -1574,14 +1565,18 @@ export class Connection extends Emitter<ConnectionEvents> {
 /** The lazy module, once loaded. */
 let lazy: typeof import("./client/lazy.ts") | undefined;
 
+/** Name of the error of a part that cannot be loaded. */
+const LOAD_ERROR = "LoadError";
+
 /** Loads the lazy module; rejects in service workers, which may not import it. */
 async function loadLazy(): Promise<NonNullable<typeof lazy>> {
   try {
     // Kept, because a served script imports it by a new URL each time.
     return lazy ??= await import("./client/lazy.ts");
   } catch (cause) {
-    throw new Error(
-      `Cannot load the rest of the client, see "/pusher.js?full": ${cause}`,
+    throw failure(
+      `Cannot load ${Pusher.fallbackUrl}: does the content security policy allow it? See "/pusher.js?full": ${cause}`,
+      { name: LOAD_ERROR },
     );
   }
 }
@@ -1642,12 +1637,26 @@ function isProtocol(event: string): boolean {
 /** Logs a message if the program wants a log. */
 function log(...message: unknown[]): void {
   const write = Pusher.log ?? (Pusher.logToConsole ? console.log : null);
-  write?.(`Pusher : : ${JSON.stringify(message)}`);
+  write?.(`Pusher :  : ${JSON.stringify(message)}`);
 }
+
+/** Warns of an error that no handler was called for. */
+function warn(what: string, text: string): void {
+  const warning = `Pusher: ${what}: ${text}`;
+  if (isHeard || warnings.has(warning)) return;
+  warnings.add(warning);
+  console.warn(warning);
+}
+
+/** The warnings that were given: each is given once. */
+const warnings = new Set<string>();
 
 // ---- Channels ---------------------------------------------------------------
 // A subscription as one state per connection: none, pending, subscribed. Answers
 // that come late, for an earlier connection or after `unsubscribe`, are ignored.
+
+/** The event of a channel that the server or the auth endpoint refuses. */
+const SUBSCRIPTION_ERROR = "pusher:subscription_error";
 
 /** Names of channels that need an authorization. */
 const NEEDS_AUTH = /^(private|presence)-/;
@@ -1673,8 +1682,7 @@ export class Channel<Events = any, Own = ChannelEvents>
 
   /** Made by {@linkcode Pusher.subscribe}. */
   constructor(name: string, pusher: Pusher) {
-    super();
-    this.name = name;
+    super(name);
     this.pusher = pusher;
   }
 
@@ -1693,7 +1701,9 @@ export class Channel<Events = any, Own = ChannelEvents>
         { name: "BadEventName" },
       );
     }
-    if (!this.subscribed) log("Not subscribed", this.name);
+    if (!this.subscribed) {
+      log("Not subscribed", this.name);
+    }
     return this.pusher.send_event(event, data, this.name);
   }
 
@@ -1705,21 +1715,6 @@ export class Channel<Events = any, Own = ChannelEvents>
     const channelName = this.name;
     if (!NEEDS_AUTH.test(channelName)) return callback(null, { auth: "" });
     this.pusher.config.channelAuthorizer({ socketId, channelName }, callback);
-  }
-
-  /** Logs an event that has no handler. */
-  override failThrough(event: string): void {
-    log("No callbacks", this.name, event);
-  }
-
-  /** Unsubscribes when the server has answered. */
-  cancelSubscription(): void {
-    this.subscriptionCancelled = true;
-  }
-
-  /** Withdraws {@linkcode Channel.cancelSubscription}. */
-  reinstateSubscription(): void {
-    this.subscriptionCancelled = false;
   }
 
   /** Subscribes, unless that is done or pending; called by {@linkcode Pusher}. */
@@ -1753,8 +1748,10 @@ export class Channel<Events = any, Own = ChannelEvents>
     } else if (event === "pusher_internal:subscription_count") {
       this.subscriptionCount = data?.subscription_count ?? null;
       this.emit("pusher:subscription_count", data);
-    } else if (event === "pusher:subscription_error") {
-      this.#fail(data);
+    } else if (event === SUBSCRIPTION_ERROR) {
+      // A program that has unsubscribed does not want to know.
+      if (this.#settle()) isHeard = true;
+      else this.emit(SUBSCRIPTION_ERROR, data);
     } else if (!isInternal(event)) {
       this.emit(event, data, user_id === undefined ? {} : { user_id });
     }
@@ -1793,7 +1790,7 @@ export class Channel<Events = any, Own = ChannelEvents>
       if (this.subscriptionCancelled) this.#settle();
       else this.#sendSubscribe(answer);
     } catch (cause) {
-      this.#fail(authError(cause));
+      if (!this.#settle()) reportRefusal(this, SUBSCRIPTION_ERROR, cause);
     }
   }
 
@@ -1807,10 +1804,6 @@ export class Channel<Events = any, Own = ChannelEvents>
       recover: positions.get(name),
       rewind: connection.extensions.has("recover") ? this.rewind : undefined,
     });
-  }
-
-  #fail(error: SubscriptionError): void {
-    if (!this.#settle()) this.emit("pusher:subscription_error", error);
   }
 
   /** Ends the pending subscription. Returns whether it was cancelled. */
@@ -2043,7 +2036,9 @@ export class User extends Emitter {
   /** The client it belongs to. */
   declare readonly pusher: Pusher;
   /** Emits the status of the users on the user's watchlist. */
-  readonly watchlist: Emitter<WatchlistEvents> = new Emitter();
+  readonly watchlist: Emitter<WatchlistEvents> = new Emitter(
+    "watchlist events",
+  );
   /** The user; null while not signed in. */
   user_data: UserData | null = null;
   /** Whether `signin` was called. */
@@ -2057,10 +2052,12 @@ export class User extends Emitter {
   /** The user's own channel; null while not signed in. */
   serverToUserChannel: Channel | null = null;
   #resolveDone = () => {};
+  /** Handles any frame, once a sign-in was begun; called by {@linkcode Pusher}. */
+  declare handleEvent?: (frame: Frame) => void;
 
   /** Made by {@linkcode Pusher}. */
   constructor(pusher: Pusher) {
-    super();
+    super("user");
     this.pusher = pusher;
   }
 
@@ -2079,67 +2076,37 @@ export class User extends Emitter {
     if (!this.signin_requested || !socketId) return;
     const isLate = () => socketId !== connection.socket_id;
     try {
-      const { auth, user_data } = await answerOf<UserAuth>((callback) =>
+      const { signIn } = await loadLazy();
+      if (isLate()) return;
+      const answer = await answerOf<UserAuth>((callback) =>
         config.userAuthenticator({ socketId }, callback)
       );
-      if (isLate()) return;
-      const id = decodeJson(user_data)?.id;
-      const recover = this.pusher.positions.get(userChannel(id));
-      connection.send_event("pusher:signin", { auth, user_data, recover });
+      if (!isLate()) signIn<Pusher, Channel>(this, answer, Channel);
     } catch (cause) {
       if (isLate()) return;
-      this.#setUser(null);
-      this.emit("pusher:signin_error", authError(cause));
+      this.endSignin();
+      reportRefusal(this, "pusher:signin_error", cause);
     }
   }
 
   /** Handles the loss of the connection; called by {@linkcode Pusher}. */
   disconnect(): void {
-    this.#setUser(null);
+    this.endSignin();
     if (!this.signin_requested) return;
     this.signinDonePromise = new Promise((resolve) => {
       this.#resolveDone = resolve;
     });
   }
 
-  /** Handles any frame; called by {@linkcode Pusher}. */
-  handleEvent(frame: Frame): void {
-    const { event, channel, data } = frame;
-    const isAnswer = event === "pusher:signin_success";
-    if (isAnswer) {
-      const user = decodeJson(data?.user_data);
-      this.#setUser(isText(user?.id) && user.id ? user : null);
-    }
-    const own = this.serverToUserChannel;
-    // The answer to a sign-in names no channel.
-    if (isAnswer || channel === own?.name) own?.handleEvent(frame);
-    if (event === "pusher_internal:watchlist_events") {
-      data?.events?.forEach?.((change: WatchlistEvent | null) =>
-        this.watchlist.emit(change?.name ?? "", change)
-      );
-    }
-  }
-
-  /** Sets the user, ends the sign-in and subscribes to the user's channel. */
-  #setUser(user: UserData | null): void {
-    this.user_data = user;
-    const channel = user && userChannel(user.id);
-    if (channel !== this.serverToUserChannel?.name) {
-      this.serverToUserChannel = channel
-        ? new Channel(channel, this.pusher).bind_global((event, data) =>
-          isProtocol(event) || this.emit(event, data)
-        )
-        : null;
-      if (channel) {
-        this.pusher.send_event("pusher:subscribe", { auth: "", channel });
-      }
-    }
+  /** Ends the sign-in, with the user or without. */
+  endSignin(
+    data: UserData | null = null,
+    channel: Channel | null = null,
+  ): void {
+    this.user_data = data;
+    this.serverToUserChannel = channel;
     this.#resolveDone();
   }
-}
-
-function userChannel(id: unknown): string {
-  return `#server-to-user-${id}`;
 }
 
 // ---- Authorization ----------------------------------------------------------
@@ -2203,9 +2170,20 @@ async function askAuth<
     });
     const text = await response.text();
     status = response.status;
-    if (status !== 200) throw new Error(`status is ${status}, not 200`);
+    if (status !== 200) {
+      const { error } = Object(decodeJson(text));
+      const own = isText(error) ? error : text.slice(0, 99);
+      throw new Error(
+        `status is ${status}` + (status === 404
+          ? `, does the server have "${
+            channelName ? "authorize" : "authenticate"
+          }"? `
+          : ": ") +
+          own,
+      );
+    }
     const answer = JSON.parse(text);
-    if (names.length === 0 && !isAuth(answer)) throw new TypeError(NO_AUTH);
+    if (!names[0] && !isAuth(answer)) throw new TypeError(NO_AUTH);
     return answer;
   } catch (cause) {
     // Only errors are thrown above.
@@ -2244,12 +2222,16 @@ function isAuth<Answer extends { auth: string }>(
   return isText(answer?.auth);
 }
 
-/** The data of the event that reports a failed authorization. */
-function authError(cause: unknown): SubscriptionError {
+/** Emits that an authorization failed. */
+function reportRefusal(emitter: Emitter, event: string, cause: unknown): void {
   // Functions of the program may throw text.
-  const { message = String(cause), status } = Object(cause);
-  const error = { type: "AuthError", error: message };
-  return status === undefined ? error : { ...error, status };
+  const { message = String(cause), status, name } = Object(cause);
+  log(message);
+  const type = name === LOAD_ERROR ? name : "AuthError";
+  const error: SubscriptionError = { type, error: message };
+  isHeard = false;
+  emitter.emit(event, status === undefined ? error : { ...error, status });
+  warn(`${event} ${emitter.name}`, message);
 }
 
 export { Pusher as default };

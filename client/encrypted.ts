@@ -9,7 +9,7 @@
 const MAX_HELD_EVENTS = 1_000;
 
 /** Names of events of the protocol, which are not encrypted. */
-const PROTOCOL_NAME = /^pusher(_internal)?:/;
+export const PROTOCOL_NAME = /^pusher(_internal)?:/;
 
 /** The part of `tweetnacl` that encrypted channels need. */
 export interface Nacl {
@@ -205,7 +205,8 @@ function decodeBase64(text: string, minBytes: number): Uint8Array {
 }
 
 /** The value of a JSON text, else the text itself. */
-function decodeJson(text: string): unknown {
+// deno-lint-ignore no-explicit-any -- peers send any JSON
+export function decodeJson(text: string): any {
   try {
     return JSON.parse(text);
   } catch {

@@ -17,6 +17,9 @@ export type HttpTransport = "xhr_streaming" | "xhr_polling";
 /** All transports. */
 export type Transport = "ws" | HttpTransport;
 
+/** Logs a message. */
+export type Log = (...message: unknown[]) => void;
+
 /** The part of a `WebSocket` that a connection needs, whatever carries it. */
 export interface Socket {
   /** Receives each message, as `data`. */
@@ -119,6 +122,8 @@ export class HttpRace implements Socket {
   readonly #waiting: Transport[];
   readonly #start: (transport: HttpTransport) => HttpSocket;
   readonly #rival: WebSocket | undefined;
+  readonly #url: () => string;
+  readonly #log: Log;
   readonly #onSwitch: Switch;
   /** The transports that may still win; in the end the winner alone. */
   readonly #running = new Set<Socket>();
@@ -135,6 +140,7 @@ export class HttpRace implements Socket {
    * @param options The address of HTTP where it differs.
    * @param onSwitch Takes over when WebSocket opens.
    * @param rival A WebSocket that is being opened, and may still win.
+   * @param log Logs each transport that starts.
    */
   constructor(
     transports: readonly Transport[],
@@ -142,8 +148,11 @@ export class HttpRace implements Socket {
     url: () => string,
     options: HttpOptions,
     onSwitch: Switch,
-    rival?: WebSocket,
+    rival: WebSocket | undefined,
+    log: Log,
   ) {
+    this.#url = url;
+    this.#log = log;
     this.#waiting = transports.slice(first);
     // Older runtimes have no WebSocket.
     const canProbe = transports[0] === "ws" && "WebSocket" in globalThis;
@@ -188,6 +197,9 @@ export class HttpRace implements Socket {
     const transport = this.#waiting.shift();
     // WebSocket comes first, and the race begins after it.
     if (!transport || transport === "ws") return;
+    // Without the session, which is a secret.
+    const url = this.#url().replace("ws", "http");
+    this.#log("Connecting", { transport, url });
     const socket = this.#start(transport);
     this.#admit(socket, (event) => {
       if (!this.transport) {

@@ -6,3 +6,4 @@
  */
 export { decrypt } from "./encrypted.ts";
 export { HttpRace } from "./http.ts";
+export { signIn } from "./user.ts";

@@ -38,6 +38,7 @@ import {
 } from "../support/http_server.ts";
 import { Queue } from "../support/queue.ts";
 import { BROWSERS, browserTest, openPage } from "../support/browser.ts";
+import manifest from "../../deno.json" with { type: "json" };
 import { HttpSocket, type Switch } from "../../client/http.ts";
 
 // ---- Fixtures ---------------------------------------------------------------
@@ -642,7 +643,10 @@ Deno.test("HTTP is used at once where WebSocket fails", async () => {
   assertEquals(pusher.connection.state, "connecting");
   assertEquals(client.dataOf("connecting_in"), []);
   assertMatch(answer.url.pathname, /^\/pusher\/app\/app-key\/.*streaming$/);
-  assertEquals(answer.query, "protocol=7&client=glitz&batch=1&recover=1");
+  assertEquals(
+    answer.query,
+    `protocol=7&client=js-glitz&version=${manifest.version}&batch=1&recover=1`,
+  );
   const connected = client.heard("connected");
   answer.write(`${PRELUDE}o\n${line(greeting("1.1"))}`);
   assertEquals(await connected, { socket_id: "1.1" });

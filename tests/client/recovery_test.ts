@@ -665,6 +665,7 @@ Deno.test("channels of one turn, and all after a reconnect, share an authorizati
   using connection = await open(server, {
     channelAuthorization: {
       endpoint: server.url("/auth"),
+      batch: true,
       params: { token: "t" },
     },
   });
@@ -689,6 +690,33 @@ Deno.test("channels of one turn, and all after a reconnect, share an authorizati
   assertEquals(endpoint.asked.at(-1)?.get("socket_id"), "2.2");
 });
 
+/** An endpoint of the program's own that can authorize several channels. */
+function together(server: Server): PusherOptions {
+  const endpoint = server.url("/auth");
+  return { channelAuthorization: { endpoint, batch: true } };
+}
+
+Deno.test("an endpoint of the program's own is asked for each channel, unless an option says otherwise", async () => {
+  await using server = generous();
+  const endpoint = new Endpoint(server);
+  const options: PusherOptions[] = [
+    { authEndpoint: server.url("/auth") },
+    { channelAuthorization: { endpoint: server.url("/auth") } },
+    { channelAuthorization: { endpoint: server.url("/auth"), batch: false } },
+  ];
+  for (const given of options) {
+    endpoint.asked.length = 0;
+    using connection = await open(server, given);
+    const { client: { pusher }, peer } = connection;
+    assert(pusher.connection.extensions.has("auth"));
+    for (const name of NAMES) pusher.subscribe(name);
+    assertEquals(await subscriptions(peer, 3), NAMES);
+    const next = await reconnect(server, connection);
+    assertEquals(await subscriptions(next, 3), NAMES);
+    assertEquals(endpoint.requested, [...NAMES, ...NAMES]);
+  }
+});
+
 /** Answers of endpoints that cannot authorize several channels. */
 const FOREIGN: [title: string, answer: () => Response][] = [
   ["a permission", () => Response.json({ auth: "app-key:x" })],
@@ -699,13 +727,11 @@ const FOREIGN: [title: string, answer: () => Response][] = [
 ];
 
 for (const [title, answer] of FOREIGN) {
-  Deno.test(`an endpoint that answers with ${title} is asked for each, until a reconnect`, async () => {
+  Deno.test(`an endpoint that answers with ${title} is asked for each, also after a reconnect`, async () => {
     await using server = generous();
     const endpoint = new Endpoint(server);
     endpoint.answer = answer;
-    using connection = await open(server, {
-      authEndpoint: server.url("/auth"),
-    });
+    using connection = await open(server, together(server));
     const { client: { pusher }, peer } = connection;
     for (const name of NAMES) pusher.subscribe(name);
     assertEquals((await subscriptions(peer, 3)).sort(), [...NAMES].sort());
@@ -717,7 +743,8 @@ for (const [title, answer] of FOREIGN) {
     endpoint.asked.length = 0;
     const next = await reconnect(server, connection);
     await subscriptions(next, 5);
-    assertEquals(endpoint.requested[0]?.length, 5);
+    const all = [...NAMES, "private-d", "private-e"];
+    assertEquals(endpoint.requested.sort(), all.sort());
   });
 }
 
@@ -732,7 +759,7 @@ Deno.test("each channel has its own answer, be it an error", async () => {
         "private-c": {},
       },
     });
-  using connection = await open(server, { authEndpoint: server.url("/auth") });
+  using connection = await open(server, together(server));
   const { client: { pusher }, peer } = connection;
   pusher.subscribe("private-a");
   const refused = ["presence-b", "private-c", "private-d"];
@@ -754,7 +781,9 @@ Deno.test("each channel has its own answer, be it an error", async () => {
 Deno.test("channels that share an authorization request fail together", async () => {
   await using server = generous();
   // Without a page the relative URL of the endpoint is invalid.
-  using connection = await open(server, { authEndpoint: "/auth" });
+  using connection = await open(server, {
+    channelAuthorization: { endpoint: "/auth", batch: true },
+  });
   const { client: { pusher } } = connection;
   const errors = await Promise.all(
     NAMES.map((name) =>
@@ -809,7 +838,7 @@ Deno.test("a new secret has an authorization request of its own", async () => {
     });
   using connection = await open(server, {
     nacl,
-    authEndpoint: server.url("/auth"),
+    ...together(server),
   });
   const { client: { pusher }, peer } = connection;
   for (const name of names) pusher.subscribe(name);

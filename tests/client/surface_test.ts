@@ -58,7 +58,6 @@ function objectsOf(pusher: Any, PusherClass: Any): Record<string, Any> {
     "`pusher.config`": pusher.config,
     "`pusher.channels`": pusher.channels,
     "`pusher.connection`": pusher.connection,
-    "`pusher.connection.connection`": pusher.connection.connection,
     "`pusher.connection.options`": pusher.connection.options,
     "`pusher.user`": pusher.user,
     "`pusher.user.watchlist`": pusher.user.watchlist,

@@ -205,19 +205,17 @@ export function insides(pusher: Pusher<Events>): void {
   );
   pusher.config.enabledTransports?.includes("ws");
   pusher.connection.options.pongTimeout.toFixed();
-  pusher.connection.connection?.transport.name === "wss";
+  pusher.connection.transport.name === "wss";
   const isTls: boolean = pusher.shouldUseTLS() && pusher.connection.usingTLS;
   const isSent: boolean = pusher.connection.send(`${isTls}`);
   pusher.user.serverToUserChannel?.name.trim().concat(`${isSent}`);
   pusher.subscribeAll();
-  room.cancelSubscription();
-  room.reinstateSubscription();
   // @ts-expect-error `user_info` has no age.
   members["ann"]?.age;
   // @ts-expect-error The channel may be undefined.
   pusher.channels.find("messages").name;
-  // @ts-expect-error There may be no connection.
-  pusher.connection.connection.transport;
+  // @ts-expect-error There may be no transport.
+  pusher.connection.transport.name.trim();
   // @ts-expect-error There is no answer if there is an error.
   room.authorize("1.1", (_error, answer) => answer.auth);
   // @ts-expect-error The text is missing.
