@@ -418,7 +418,7 @@ export class Pusher<Events extends object = AnyEvents> {
     params?: TriggerParams | string,
   ): Promise<TriggerResponse> {
     const { limits, seal } = this.#app;
-    const what = `Cannot trigger "${event}"`;
+    const what = `Cannot trigger ${quote(event)}`;
     const list = typeof channels === "string" ? [channels] : channels;
     const fields = { channels: list, name: event, data };
     const all = { ...readTriggerParams(params, what), ...fields };
@@ -462,7 +462,7 @@ export class Pusher<Events extends object = AnyEvents> {
     event: string,
     data: unknown,
   ): Promise<TriggerResponse> {
-    const what = `Cannot send "${event}" to a user`;
+    const what = `Cannot send ${quote(event)} to a user`;
     const id = accepted(checkUserId(userId, this.#app.limits), what);
     const channels = [OWN_CHANNEL.User + id];
     const publish = accepted(

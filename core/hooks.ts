@@ -32,7 +32,9 @@ export class HookQueue {
     }
     if (typeof run !== "function") {
       throw new TypeError(
-        `Cannot listen to "${name}": listener is no function`,
+        `Cannot listen to "${name}": listener is ${
+          quote(run)
+        }, and must be a function`,
       );
     }
     const set = this.#listeners.get(name) ?? new Set();

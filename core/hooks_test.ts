@@ -118,11 +118,18 @@ Deno.test("add refuses an event that does not exist, and a listener that is no f
       }, only connected,`,
     );
   }
-  for (const listener of [undefined, null, {}, "a"]) {
+  for (
+    const [listener, shown] of [
+      [undefined, "undefined"],
+      [null, "null"],
+      [{}, "an object"],
+      ["a", '"a"'],
+    ]
+  ) {
     assertThrows(
-      () => hooks.add("connected", listener as () => void, null),
+      () => hooks.add("connected", listener as unknown as () => void, null),
       TypeError,
-      'Cannot listen to "connected": listener is no function',
+      `Cannot listen to "connected": listener is ${shown}, and must be a function`,
     );
   }
 });

@@ -25,6 +25,7 @@ import {
   checkSecret,
   copyOptions,
   fail,
+  failSecret,
   type Field,
   fieldsOf,
   having,
@@ -388,6 +389,12 @@ const checkAll = objectOf<PusherOptions>(CHECKS, [], HINTS);
 
 const SUBJECT = "Cannot create a Pusher";
 
+const FIELD: Field = { subject: SUBJECT, name: "" };
+
+/** A key in the place of the options is meant for the client. */
+const SERVER_OPTIONS =
+  "be an object such as { appId, key, secret }: new Pusher(key, options) makes a client, which is in @glitz/pusher/client";
+
 /**
  * Copies and checks the options. What is used later is what was checked, whatever
  * the program does with its own objects; and an undefined option is a missing one.
@@ -397,6 +404,7 @@ const SUBJECT = "Cannot create a Pusher";
  */
 export function readOptions(given: PusherOptions): PusherOptions {
   requireDeno(SUBJECT);
+  if (typeof given === "string") failSecret(given, FIELD, SERVER_OPTIONS);
   const options = copyWith(given, keysOf(CHECKS));
   if (isObject(options)) {
     const { apps, history } = options;
@@ -410,13 +418,12 @@ export function readOptions(given: PusherOptions): PusherOptions {
       options.history = copyOptions(history, keysOf(DEFAULT_HISTORY));
     }
   }
-  const field = { subject: SUBJECT, name: "" };
-  checkAll(options, field);
+  checkAll(options, FIELD);
   const { apps, appId, key, secret, keys } = options;
   if (apps === undefined) {
     if (keys !== undefined) {
-      checkPair(options, field);
-      noteKeys(new Map(), options, field);
+      checkPair(options, FIELD);
+      noteKeys(new Map(), options, FIELD);
     }
     return options;
   }

@@ -74,9 +74,16 @@ export function checkInfo<Name extends string = InfoName>(
 
 /** Checks `info` for a list of channels: users only where all of them have users. */
 export function checkListInfo(
-  prefix: string,
+  prefix: unknown,
   value: unknown,
 ): InfoName[] | Refusal {
+  if (typeof prefix !== "string") {
+    const found = quote(prefix);
+    return new Refusal(
+      400,
+      `filter_by_prefix is ${found}, and must be a string`,
+    );
+  }
   const info = checkInfo(value);
   if (isRefusal(info) || !info.includes("user_count")) return info;
   return prefix.startsWith("presence-") ? info : new Refusal(

@@ -88,7 +88,9 @@ Deno.test("checkInfo refuses a name that is not known, and anything that is no l
 Deno.test("checkListInfo takes user_count for presence channels only", () => {
   const needs =
     "user_count needs a filter_by_prefix that starts with presence-";
-  const cases: [prefix: string, info: string | null, found: string][] = [
+  const cases: [prefix: unknown, info: string | null, found: string][] = [
+    [5, null, "filter_by_prefix is 5, and must be a string"],
+    [null, "user_count", "filter_by_prefix is null, and must be a string"],
     ["", null, ""],
     ["", "subscription_count", "subscription_count"],
     ["presence-", "user_count", "user_count"],
@@ -98,7 +100,7 @@ Deno.test("checkListInfo takes user_count for presence channels only", () => {
     ["private-", "user_count,subscription_count", needs],
   ];
   for (const [prefix, info, names] of cases) {
-    assertEquals(found(checkListInfo(prefix, info)), names, prefix);
+    assertEquals(found(checkListInfo(prefix, info)), names, `${prefix}`);
   }
   assert(isRefusal(checkListInfo("cache-", "cache")));
 });

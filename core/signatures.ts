@@ -317,7 +317,8 @@ export class Webhook {
 
 /** The parts of a webhook, each read once. */
 function readWebhook(request: WebhookRequest): WebhookRequest {
-  const { headers, rawBody } = request;
+  // A program may pass anything, such as nothing.
+  const { headers, rawBody }: WebhookRequest = Object(request);
   const what = "Cannot read a webhook";
   if (!isObject(headers)) {
     throw new TypeError(`${what}: headers is ${quote(headers)}, and no object`);

@@ -61,7 +61,8 @@ export function checkPresenceName(
 
 export function checkUserId(id: unknown, limits: Limits): string | Refusal {
   if (typeof id !== "string" || id === "") {
-    return new Refusal(400, "The user id is not a string with characters");
+    const rule = "must be a string that is not empty";
+    return new Refusal(400, `The user id is ${quote(id)}, and ${rule}`);
   }
   // It becomes part of a channel's name, where lone surrogates would be mixed up.
   if (!id.isWellFormed()) {
@@ -86,15 +87,14 @@ export function checkMember(
   limits: Limits,
 ): KnownMember | Refusal {
   if (!isObject(value)) {
-    return new Refusal(400, "Channel data is not a JSON object");
+    const rule = 'must be a JSON object such as {"user_id":"1"}';
+    return new Refusal(400, `channel_data ${rule}`);
   }
   const { user_id: id, user_info: info } = value;
   const userId = Number.isSafeInteger(id) ? String(id) : id;
   if (typeof userId !== "string" || userId === "") {
-    return new Refusal(
-      400,
-      "user_id is neither a string with characters nor an integer",
-    );
+    const rule = "must be a string that is not empty, or an integer";
+    return new Refusal(400, `user_id is ${quote(id)}, and ${rule}`);
   }
   if (userId.length > limits.userIdLength) {
     const found = `user_id has ${userId.length} characters`;
@@ -113,9 +113,9 @@ function checkUserInfo(info: unknown): string | Refusal {
   if (isEmpty) return "{}";
   // Its `toJSON` may return anything.
   const json = isObject(info) ? JSON.stringify(info) : undefined;
-  return json?.startsWith("{")
-    ? json
-    : new Refusal(400, "user_info is not an object");
+  if (json?.startsWith("{")) return json;
+  const found = quote(isObject(info) ? parseJson(json ?? "") : info);
+  return new Refusal(400, `user_info is ${found}, and must be an object`);
 }
 
 export function checkUserInfoSize(
@@ -139,7 +139,8 @@ export interface KnownUser {
 /** Checks a user who signs in, whom the program or signed user data names. */
 export function checkUser(value: unknown, limits: Limits): KnownUser | Refusal {
   if (!isObject(value)) {
-    return new Refusal(400, "user_data is not a JSON object");
+    const rule = 'must be a JSON object such as {"id":"1"}';
+    return new Refusal(400, `user_data ${rule}`);
   }
   const id = checkUserId(value.id, limits);
   if (isRefusal(id)) return id;
@@ -147,7 +148,8 @@ export function checkUser(value: unknown, limits: Limits): KnownUser | Refusal {
   if (isRefusal(userInfo)) return userInfo;
   const watchlist = value.watchlist ?? [];
   if (!Array.isArray(watchlist)) {
-    return new Refusal(400, "watchlist is not an array");
+    const found = quote(watchlist);
+    return new Refusal(400, `watchlist is ${found}, and must be an array`);
   }
   const watched = watchlist.filter((item) =>
     !isRefusal(checkUserId(item, limits))
@@ -201,7 +203,10 @@ export interface Publish {
   readonly info: readonly InfoName[];
 }
 
-/** Encrypts the data of an event if one of its channels is encrypted. */
+/**
+ * Encrypts the data of an event if one of its channels is encrypted. Returns a
+ * refusal for data that has no JSON.
+ */
 export type Seal = (
   channels: readonly NamedChannel[],
   data: unknown,
@@ -227,9 +232,8 @@ export function sealWith(encryption: Encryption | undefined): Seal {
         `${what}: an event for an encrypted channel is for that channel alone`,
       );
     }
-    const json = JSON.stringify(data);
-    // The caller refuses data that has no JSON.
-    if (json === undefined) return undefined;
+    const json = encodeJson(data);
+    if (isRefusal(json)) return json;
     const sealed: unknown = encryption.encrypt(channel.name, json);
     if (typeof sealed === "string") return sealed;
     throw new TypeError(
@@ -272,12 +276,14 @@ export function parsePublish(
 ): Publish | Refusal {
   const { name, channel, data: given } = fields;
   if (typeof name !== "string" || name === "") {
-    return new Refusal(400, "The event has no name that is a string");
+    const rule = "must be a string that is not empty";
+    return new Refusal(400, `The event's name is ${quote(name)}, and ${rule}`);
   }
   const badName = checkEventName(name, limits);
   if (badName !== null) return badName;
   if (RESERVED_EVENT.test(name)) {
-    return new Refusal(400, `Event name ${quote(name)} is reserved`);
+    const rule = "no name may start with pusher: or pusher_internal:";
+    return new Refusal(400, `Event name ${quote(name)} is reserved: ${rule}`);
   }
   const channels = checkChannelNames(
     fields.channels ?? (channel === undefined ? undefined : [channel]),
@@ -286,8 +292,9 @@ export function parsePublish(
   const sealed = isRefusal(channels) || given === undefined
     ? given
     : seal(channels, given, name);
-  const data = typeof sealed === "string" ? sealed : JSON.stringify(sealed);
-  if (data === undefined) return new Refusal(400, "The event has no data");
+  if (isRefusal(sealed)) return sealed;
+  const data = typeof sealed === "string" ? sealed : encodeJson(sealed);
+  if (isRefusal(data)) return data;
   const badData = checkEventData(data, limits);
   if (badData !== null) return badData;
   if (isRefusal(channels)) return channels;
@@ -299,6 +306,23 @@ export function parsePublish(
   const excepted = socketId === undefined ? {} : { exceptSocketId: socketId };
   const message = { event: name, data, ...excepted, logged: true };
   return { channels, message, info };
+}
+
+/** The data of an event as JSON, or why it has none. */
+function encodeJson(value: unknown): string | Refusal {
+  const rule = "must be a string, or a value that JSON can hold";
+  const refuse = (cause = "") =>
+    new Refusal(
+      400,
+      `The event's data is ${quote(value)}, and ${rule}${cause}`,
+    );
+  try {
+    return JSON.stringify(value) ?? refuse();
+  } catch (error) {
+    // A `toJSON` of the program may throw an error of its own.
+    if (!(error instanceof TypeError)) throw error;
+    return refuse(`: ${error.message.split("\n", 1)[0]}`);
+  }
 }
 
 /** Refuses an event name that is too long. */
@@ -321,7 +345,12 @@ function checkChannelNames(
   limits: Limits,
 ): NamedChannel[] | Refusal {
   const names: unknown[] = Array.isArray(value) ? [...value] : [];
-  if (names.length === 0) return new Refusal(400, "The event has no channels");
+  if (value === undefined) return new Refusal(400, "The event has no channel");
+  if (names.length === 0) {
+    const found = Array.isArray(value) ? "an empty array" : quote(value);
+    const rule = "must be an array with at least one channel name";
+    return new Refusal(400, `channels is ${found}, and ${rule}`);
+  }
   if (names.length > limits.channelsPerEvent) {
     const found = `The event has ${names.length} channels`;
     return overLimit("channelsPerEvent", limits, found);
@@ -353,18 +382,23 @@ export function parseBatch(
 ): Publish[] | Refusal {
   const items: unknown[] = Array.isArray(value) ? [...value] : [];
   if (items.length === 0) {
-    return new Refusal(400, "The batch is not an array with events");
+    const found = Array.isArray(value) ? "an empty array" : quote(value);
+    const rule = "must be an array with at least one event";
+    return new Refusal(400, `The batch is ${found}, and ${rule}`);
   }
   if (items.length > limits.eventsPerBatch) {
     const found = `The batch has ${items.length} events`;
     return overLimit("eventsPerBatch", limits, found);
   }
   const publishes: Publish[] = [];
-  for (const item of items) {
+  for (const [i, item] of items.entries()) {
     const publish = isObject(item)
       ? parsePublish({ ...item, channels: undefined }, limits, seal)
-      : new Refusal(400, "An event of the batch is not an object");
-    if (isRefusal(publish)) return publish;
+      : new Refusal(400, `The event is ${quote(item)}, and must be an object`);
+    if (isRefusal(publish)) {
+      const { status, error, limit } = publish;
+      return new Refusal(status, `batch[${i}]: ${error}`, limit);
+    }
     publishes.push(publish);
   }
   return publishes;

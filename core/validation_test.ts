@@ -4,6 +4,7 @@ import {
   DEFAULT_LIMITS,
   isRefusal,
   type Limits,
+  quote,
   type Refusal,
 } from "./limits.ts";
 import { parseChannelName } from "./protocol.ts";
@@ -226,10 +227,11 @@ Deno.test("checkUserId takes any string with characters", () => {
   for (const id of ["1", " ", "ü✓", "a\nb", "__proto__", "#"]) {
     assertEquals(checkUserId(id, LIMITS), id);
   }
+  const rule = "and must be a string that is not empty";
   for (const id of ["", 1, null, undefined, ["1"], {}]) {
     assertEquals(
       verdict(checkUserId(id, LIMITS)),
-      [400, null, "The user id is not a string with characters"],
+      [400, null, `The user id is ${quote(id)}, ${rule}`],
     );
   }
 });
@@ -280,9 +282,9 @@ Deno.test("checkMember makes a text of an integer, and an object of no user_info
 });
 
 Deno.test("checkMember refuses what is no object, a user_id of another kind and a user_info that is no object", () => {
-  const badData = "Channel data is not a JSON object";
-  const badId = "user_id is neither a string with characters nor an integer";
-  const badInfo = "user_info is not an object";
+  const badData = 'channel_data must be a JSON object such as {"user_id":"1"}';
+  const badId = "and must be a string that is not empty, or an integer";
+  const badInfo = "and must be an object";
   const cases: [members: unknown[], error: string][] = [
     [[undefined, null, "{}", 1, [], [{ user_id: "1" }]], badData],
     [
@@ -298,8 +300,14 @@ Deno.test("checkMember refuses what is no object, a user_id of another kind and 
       badInfo,
     ],
   ];
-  for (const [members, error] of cases) {
+  for (const [members, rule] of cases) {
     for (const member of members) {
+      const { user_id, user_info } = Object(member);
+      const error = rule === badId
+        ? `user_id is ${quote(user_id)}, ${rule}`
+        : rule === badInfo
+        ? `user_info is ${quote(user_info)}, ${rule}`
+        : rule;
       assertEquals(verdict(checkMember(member, LIMITS)), [400, null, error]);
     }
   }
@@ -363,7 +371,7 @@ Deno.test("a user_info whose toJSON returns no object is refused", () => {
       assertEquals(verdict(checked), [
         400,
         null,
-        "user_info is not an object",
+        `user_info is ${quote(user_info.toJSON())}, and must be an object`,
       ]);
     }
   }
@@ -421,14 +429,21 @@ Deno.test("checkUser takes an id, user_info and a watchlist of distinct ids", ()
 });
 
 Deno.test("checkUser refuses an id that is no string, and other fields of the wrong kind", () => {
-  const badId = "The user id is not a string with characters";
+  const badId = (id: string) =>
+    `The user id is ${id}, and must be a string that is not empty`;
   const cases: [users: unknown[], error: string][] = [
-    [[null, "{}", 1, []], "user_data is not a JSON object"],
-    [[{}, { id: 7 }, { id: "" }, { user_id: "7" }], badId],
-    [[{ id: "7", user_info: "a" }], "user_info is not an object"],
     [
-      [{ id: "7", watchlist: "a" }, { id: "7", watchlist: { 0: "a" } }],
-      "watchlist is not an array",
+      [null, "{}", 1, []],
+      'user_data must be a JSON object such as {"id":"1"}',
+    ],
+    [[{}, { user_id: "7" }], badId("undefined")],
+    [[{ id: 7 }], badId("7")],
+    [[{ id: "" }], badId('""')],
+    [[{ id: "7", user_info: "a" }], 'user_info is "a", and must be an object'],
+    [[{ id: "7", watchlist: "a" }], 'watchlist is "a", and must be an array'],
+    [
+      [{ id: "7", watchlist: { 0: "a" } }],
+      "watchlist is an object, and must be an array",
     ],
   ];
   for (const [users, error] of cases) {
@@ -517,31 +532,46 @@ Deno.test("parsePublish takes any name that is not reserved", () => {
   for (const name of ["pusher:a", "pusher_internal:", "pusher:"]) {
     assertEquals(
       published({ ...publishing, name }),
-      `Event name "${name}" is reserved`,
+      `Event name "${name}" is reserved: no name may start with pusher: or pusher_internal:`,
     );
   }
 });
 
 Deno.test("parsePublish refuses a field that is missing or wrong, and says which", () => {
-  const noChannels = "The event has no channels";
+  const noName = (name: string) =>
+    `The event's name is ${name}, and must be a string that is not empty`;
+  const noChannels = (channels: string) =>
+    `channels is ${channels}, and must be an array with at least one channel name`;
+  const noData = (data: string) =>
+    `The event's data is ${data}, and must be a string, or a value that JSON can hold`;
+  const cyclic: Record<string, unknown> = {};
+  cyclic.self = cyclic;
   const badName = /^Channel name is .*, and may only have/;
   const cases: [fields: Record<string, unknown>, error: string | RegExp][] = [
-    [{ name: undefined }, "The event has no name that is a string"],
-    [{ name: "" }, "The event has no name that is a string"],
-    [{ name: ["a"] }, "The event has no name that is a string"],
-    [{ data: undefined }, "The event has no data"],
-    [{ data: () => {} }, "The event has no data"],
-    [{ data: Symbol("d") }, "The event has no data"],
-    [{ channel: undefined }, noChannels],
-    [{ channels: [] }, noChannels],
-    [{ channels: "news" }, noChannels],
-    [{ channels: { 0: "news", length: 1 } }, noChannels],
+    [{ name: undefined }, noName("undefined")],
+    [{ name: "" }, noName('""')],
+    [{ name: ["a"] }, noName("an object")],
+    [{ data: undefined }, noData("undefined")],
+    [{ data: () => {} }, noData("a function")],
+    [{ data: Symbol("d") }, noData("Symbol(d)")],
+    [{ data: 1n }, `${noData("1")}: Do not know how to serialize a BigInt`],
+    [
+      { data: cyclic },
+      `${noData("an object")}: Converting circular structure to JSON`,
+    ],
+    [{ channel: undefined }, "The event has no channel"],
+    [{ channels: [] }, noChannels("an empty array")],
+    [{ channels: "news" }, noChannels('"news"')],
+    [{ channels: { 0: "news", length: 1 } }, noChannels("an object")],
     [{ channel: null }, badName],
     [{ channel: ["news"] }, badName],
     [{ channels: ["news", "a b"] }, badName],
     [{ channels: ["news", 1] }, badName],
     [{ channel: "#watchers-of-7" }, badName],
-    [{ channel: "#server-to-user-" }, /^The user id is not a string/],
+    [
+      { channel: "#server-to-user-" },
+      /^The user id is "", and must be a string/,
+    ],
     [{ socket_id: "1" }, /^socket_id is "1", and must be/],
     [{ socket_id: 1.2 }, /^socket_id is 1.2, and must be/],
     [{ info: "cache" }, /^info is "cache", and must be/],
@@ -700,22 +730,30 @@ Deno.test("parseBatch takes events in their order, with one channel each", () =>
 });
 
 Deno.test("parseBatch refuses the batch for one event that is wrong", () => {
+  const rule = "and must be an array with at least one event";
   const cases: [batch: unknown, error: string][] = [
-    [undefined, "The batch is not an array with events"],
-    [{}, "The batch is not an array with events"],
-    [[], "The batch is not an array with events"],
-    [[publishing, null], "An event of the batch is not an object"],
-    [[publishing, "a"], "An event of the batch is not an object"],
-    [[publishing, {}], "The event has no name that is a string"],
+    [undefined, `The batch is undefined, ${rule}`],
+    [{}, `The batch is an object, ${rule}`],
+    [[], `The batch is an empty array, ${rule}`],
+    [[publishing, null], "batch[1]: The event is null, and must be an object"],
+    [["a", publishing], 'batch[0]: The event is "a", and must be an object'],
+    [
+      [publishing, {}],
+      "batch[1]: The event's name is undefined, and must be a string that is not empty",
+    ],
     // Several channels are for a single event.
     [
       [{ name: "a", data: "", channels: ["news"] }],
-      "The event has no channels",
+      "batch[0]: The event has no channel",
     ],
   ];
   for (const [batch, error] of cases) {
     assertEquals(verdict(parseBatch(batch, LIMITS)), [400, null, error]);
   }
+  const large = { ...publishing, data: "d".repeat(10_241) };
+  const refused = parseBatch([publishing, large], LIMITS);
+  assert(isRefusal(refused));
+  assertEquals([refused.status, refused.limit], [413, "eventDataBytes"]);
 });
 
 Deno.test("parseBatch does not change the events that it is given", () => {

@@ -84,6 +84,80 @@ Deno.test("trigger and triggerBatch throw at once for arguments that are wrong",
   assertEquals((await client.framesUntilPong()).length, 1);
 });
 
+Deno.test("an argument that is wrong is shown with its rule, and never as an error of JSON or JavaScript", async () => {
+  await using pusher = new Pusher();
+  const cyclic: Record<string, unknown> = {};
+  cyclic.self = cyclic;
+  const noName = "and must be a string that is not empty";
+  const noJson = "and must be a string, or a value that JSON can hold";
+  // deno-lint-ignore no-explicit-any -- as a program without types calls it
+  const untyped: any = pusher;
+  const cases: [call: () => unknown, message: string][] = [
+    [
+      () => untyped.trigger(),
+      `Cannot trigger undefined: The event's name is undefined, ${noName}`,
+    ],
+    [
+      () => untyped.trigger("a", Symbol("e"), 1),
+      `Cannot trigger Symbol(e): The event's name is Symbol(e), ${noName}`,
+    ],
+    [
+      () => untyped.trigger(5, "e", 1),
+      'Cannot trigger "e": channels is 5, and must be an array with at least one channel name',
+    ],
+    [
+      () => untyped.trigger("a", "e"),
+      `Cannot trigger "e": The event's data is undefined, ${noJson}`,
+    ],
+    [
+      () => untyped.trigger("a", "e", 1n),
+      `Cannot trigger "e": The event's data is 1, ${noJson}: Do not know how to serialize a BigInt`,
+    ],
+    [
+      () => untyped.trigger("a", "e", cyclic),
+      `Cannot trigger "e": The event's data is an object, ${noJson}: Converting circular structure to JSON`,
+    ],
+    [
+      () => untyped.triggerBatch([{ channel: "a", name: "e", data: 1 }, {}]),
+      `Cannot trigger a batch: batch[1]: The event's name is undefined, ${noName}`,
+    ],
+    [
+      () => untyped.sendToUser("7", Symbol("e"), 1),
+      `Cannot send Symbol(e) to a user: The event's name is Symbol(e), ${noName}`,
+    ],
+    [
+      () => untyped.sendToUser(7, "e", 1),
+      `Cannot send "e" to a user: The user id is 7, ${noName}`,
+    ],
+    [
+      () => untyped.authorizeChannel("1.1", "presence-a", true),
+      'Cannot authorize "presence-a": channel_data must be a JSON object such as {"user_id":"1"}',
+    ],
+    [
+      () => untyped.authenticateUser("1.1", { id: 7 }),
+      `Cannot authenticate a user: The user id is 7, ${noName}`,
+    ],
+    [
+      () => untyped.webhook(),
+      "Cannot read a webhook: headers is undefined, and no object",
+    ],
+  ];
+  for (const [call, message] of cases) {
+    const error = assertThrows(call, TypeError);
+    assertEquals(error.message, message);
+  }
+  // What the program throws on purpose stays what it is.
+  const failure = new Error("toJSON of the program");
+  const toJSON = () => {
+    throw failure;
+  };
+  const thrown = assertThrows(
+    () => untyped.trigger("a", "e", { toJSON }),
+    Error,
+  );
+  assertEquals(thrown, failure);
+});
+
 Deno.test("sendToUser and terminateUserConnections throw at once for arguments that are wrong", async () => {
   await using pusher = new Pusher();
   for (const id of ["", "x".repeat(129), 7, null, undefined, {}]) {

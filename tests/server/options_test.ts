@@ -98,6 +98,18 @@ Deno.test("Pusher refuses a wrong option by name, with the value and the rule", 
   }
 });
 
+Deno.test("Pusher with a key in the place of the options names the client", () => {
+  const Untyped = Pusher as unknown as new (...args: unknown[]) => Pusher;
+  const error = assertThrows(
+    () => new Untyped("the-key", { cluster: "eu" }),
+    TypeError,
+    "options is a string of 7 characters, and must be an object such as " +
+      "{ appId, key, secret }: new Pusher(key, options) makes a client, which is in " +
+      "@glitz/pusher/client",
+  );
+  assert(!error.message.includes("the-key"), error.message);
+});
+
 Deno.test("an option that is undefined has its default, also as a limit or a bound of the history", async () => {
   // Types do not always forbid it: a program may pass on what it was not given.
   const nothing = Object.fromEntries(
