@@ -63,6 +63,7 @@ import {
   checkDuration,
   checkPath,
   checkSize,
+  having,
   matching,
   objectOf,
 } from "../core/checks.ts";
@@ -150,13 +151,15 @@ export interface FallbackOptions {
  * @param options See {@linkcode FallbackOptions}; checked at once.
  * @returns Serves its own routes, and answers 404 to all others. It uses the `info`
  * that `Deno.serve` and cascades pass on.
- * @throws {TypeError} If an option is unknown or of the wrong type.
+ * @throws {TypeError} If an option is unknown or of the wrong type, or `pusher` is
+ * no Pusher.
  * @throws {RangeError} If a number is outside its range.
  */
 export function fallback(
   pusher: FallbackServer = Pusher,
   options: FallbackOptions = {},
 ): (request: Request, info?: Deno.ServeHandlerInfo) => Awaitable<Response> {
+  checkServer(pusher, { subject: SUBJECT, name: "pusher" });
   const settings = parseOptions(options);
   // The default instance must not be made before the first request.
   let sessions: Sessions | undefined;
@@ -944,8 +947,13 @@ const checkOptions = objectOf<FallbackOptions>({
   absenceMs: checkDuration,
 });
 
+const SUBJECT = "Cannot create a fallback";
+
+/** Such as a handler in its place, which would fail at the first request. */
+const checkServer = having(["open", "clock"], "be a Pusher");
+
 function parseOptions(options: FallbackOptions): Settings {
-  checkOptions(options, { subject: "Cannot create a fallback", name: "" });
+  checkOptions(options, { subject: SUBJECT, name: "" });
   const {
     path,
     hostname,

@@ -1433,6 +1433,23 @@ Deno.test("fallback without arguments serves the default instance, made on first
   await Pusher.close();
 });
 
+Deno.test("fallback refuses anything but a Pusher at once, by its kind", async () => {
+  await using pusher = new Pusher();
+  const cases: [value: unknown, shown: string][] = [
+    [null, "null"],
+    [{}, "an object"],
+    [pusher.handler, "a function"],
+    ["a secret", "a string of 8 characters"],
+  ];
+  for (const [value, shown] of cases) {
+    assertThrows(
+      () => fallback(value as Pusher),
+      TypeError,
+      `Cannot create a fallback: pusher is ${shown}, and must be a Pusher`,
+    );
+  }
+});
+
 for (
   const [options, error, text] of [
     [{ paht: "/x" }, TypeError, `unknown option "paht"`],

@@ -74,6 +74,7 @@ import {
   fail,
   failSecret,
   type Field,
+  having,
   itemOf,
   listOf,
   objectOf,
@@ -384,6 +385,7 @@ class Dispatcher<Events extends object> implements Webhooks {
   #closing: Promise<void> | null = null;
 
   constructor(pusher: Pusher<Events>, options: WebhookOptions) {
+    checkPusher(pusher, optionOf(OPTIONS, "pusher"));
     const settings = parseOptions(options);
     this.#pusher = pusher;
     this.#settleMs = settings.settleMs;
@@ -1032,6 +1034,9 @@ const OPTIONS: Field = Object.freeze({
   subject: "Cannot send webhooks",
   name: "",
 });
+
+/** Such as a handler, or the options, in its place. */
+const checkPusher = having(["authorizeChannel", "clock"], "be a Pusher");
 
 const ENDPOINT_CHECKS: Record<keyof WebhookEndpoint, Check> = {
   url: checkUrl,

@@ -1581,6 +1581,24 @@ Deno.test("close refuses what is no duration", async () => {
 
 // ---- Options ----------------------------------------------------------------
 
+Deno.test("webhooks refuses anything but a Pusher, by its kind", async () => {
+  await using pusher = new Pusher(APP);
+  const endpoints = [{ url: "http://localhost" }];
+  const cases: [value: unknown, shown: string][] = [
+    [undefined, "undefined"],
+    [{ ...APP, endpoints }, "an object"],
+    [pusher.handler, "a function"],
+    ["a secret", "a string of 8 characters"],
+  ];
+  for (const [value, shown] of cases) {
+    assertThrows(
+      () => webhooks(value as Pusher, { ...APP, endpoints }),
+      TypeError,
+      `Cannot send webhooks: pusher is ${shown}, and must be a Pusher`,
+    );
+  }
+});
+
 Deno.test("webhooks refuses options that are not right, by name", async () => {
   await using pusher = new Pusher(APP);
   const url = "http://localhost";
