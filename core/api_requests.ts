@@ -148,10 +148,17 @@ export async function readApiBody(
     return refuseParameter("body_md5", digest, rule);
   }
   const body = parseJson(decodeUtf8(bytes) ?? "");
-  return isObject(body)
-    ? { ...missingFields(body, query), ...body }
-    : new Refusal(400, "The body is not a JSON object");
+  if (!isObject(body)) {
+    return new Refusal(400, "The body is not a JSON object");
+  }
+  // Most requests have nothing else in the query, and nothing is looked for there.
+  return query.size === SIGNATURE_PARAMETERS
+    ? body
+    : { ...missingFields(body, query), ...body };
 }
+
+/** `body_md5` and the four parameters whose names begin with `auth_`. */
+const SIGNATURE_PARAMETERS = 5;
 
 /**
  * The fields of an event that a request has in its query beside its body, as SDKs

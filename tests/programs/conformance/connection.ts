@@ -1,5 +1,5 @@
 /**
- * Items 1-16, 101 and 104: how connections begin, live and end.
+ * Items 1-16, 101, 104 and 106: how connections begin, live and end.
  *
  * @module
  */
@@ -407,6 +407,23 @@ export const CONNECTION: Sections = [["Connection", [
         for (const socket of sockets) await socket.close();
       });
       return `${most} in beside ${waiting} that wait; then 4100 for both`;
+    },
+  },
+  {
+    number: 106,
+    title: "Without TLS, in an app that demands it: 4000, and 403 on the API",
+    needs: { "force-tls": true },
+    async run(t) {
+      await turnedAway(t, "?protocol=7", 4000);
+      // The version does not matter any more.
+      await turnedAway(t, "?protocol=3", 4000);
+      const { status } = await t.api.get("/channels");
+      same(status, 403, "status of a request");
+      for (const client of t.stocks()) {
+        const error = await client.connection.data("error");
+        same(error.data?.code ?? error.error?.data?.code, 4000, "stock's code");
+      }
+      return "4000, 403";
     },
   },
 ]]];

@@ -1,10 +1,18 @@
 /**
- * Items 73-87, 102 and 103: the HTTP API.
+ * Items 73-87, 102, 103, 107 and 108: the HTTP API.
  *
  * @module
  */
 import type { Sections } from "./bench.ts";
-import { type Answer, hmac, hold, same, show, type Signed } from "./wire.ts";
+import {
+  type Answer,
+  channelAuth,
+  hmac,
+  hold,
+  same,
+  show,
+  type Signed,
+} from "./wire.ts";
 
 /** The app of the vectors. */
 const VECTORS = {
@@ -517,6 +525,58 @@ export const HTTP_API: Sections = [["HTTP API", [
       const expected = { occupied: true, subscription_count: 1, user_count: 1 };
       same(accepts(answer, "the query"), expected, "answer");
       return "info[0], info[1]: both counts";
+    },
+  },
+  {
+    number: 107,
+    title: "Several keys of one app: each connects, signs and permits",
+    needs: { "old-key": "older-key:older-secret" },
+    async run(t) {
+      const [key, secret] = `${t.host.settings["old-key"]}`.split(":");
+      hold(key !== undefined && secret !== undefined, "no key:secret");
+      const older = { ...t.app, key, secret };
+      const apps = [t.app, older];
+      for (const app of apps) {
+        const socket = await t.open({ app });
+        const channel = t.name("private-");
+        await socket.join(channel);
+        for (const signing of apps) {
+          const event = t.name("by-");
+          const body = { name: event, channel, data: "{}" };
+          accepts(await t.apiOf(signing).post("/events", body), signing.key);
+          await socket.upTo(event);
+        }
+        // A permission may be signed with the other key.
+        const other = app === older ? t.app : older;
+        const next = t.name("private-");
+        const auth = channelAuth(other, socket.socketId, next);
+        await socket.join(next, { auth });
+      }
+      const crossed = { ...older, secret: t.app.secret };
+      const { status } = await t.apiOf(crossed).get("/channels");
+      same(status, 401, "status of a key with the other secret");
+      return "2 keys";
+    },
+  },
+  {
+    number: 108,
+    title: "info with blanks; fields of an event in the query beside {}",
+    async run(t) {
+      const room = t.name("presence-");
+      const socket = await t.joined(room, { user_id: "ann" });
+      const info = "subscription_count, user_count";
+      const counts = accepts(
+        await t.api.get(`/channels/${room}`, { info }),
+        "info with a blank",
+      );
+      const expected = { occupied: true, subscription_count: 1, user_count: 1 };
+      same(counts, expected, "counts");
+      const event = t.name("made-");
+      const query = { name: event, channel: room, data: "{}" };
+      const request = t.api.sign("POST", "/events", { query, body: {} });
+      accepts(await t.api.send(request), "fields in the query");
+      await socket.upTo(event);
+      return "both are read";
     },
   },
 ]]];
