@@ -290,6 +290,8 @@ function ownClient(t: Bench, { port }: Script): AnyPusher {
     wssPort: port,
     forceTLS: false,
     enabledTransports: ["ws"],
+    // On a busy machine a client may take longer than usual to connect.
+    unavailableTimeout: 2 * DEADLINE_MS,
     channelAuthorization: {
       customHandler: (_request, callback) =>
         callback(null, {

@@ -128,6 +128,8 @@ export class StockClient {
         : isTls
         ? ["ws", "wss"]
         : ["ws"],
+      // On a busy machine a client may take longer than usual to connect.
+      unavailableTimeout: 2 * DEADLINE_MS,
       ...(activityTimeout === undefined ? {} : { activityTimeout }),
       disableStats: true,
       nacl,
