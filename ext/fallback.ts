@@ -70,7 +70,7 @@ import {
 import { readBody, refuseBody } from "../core/bodies.ts";
 import { decodeUtf8, refuse } from "../core/http.ts";
 import { isRefusal, quote, Refusal } from "../core/limits.ts";
-import { parseJson } from "../core/protocol.ts";
+import { AUTH_NOT_SERVED, parseJson } from "../core/protocol.ts";
 import { mergeSlashes } from "../core/routes.ts";
 import { decodePart } from "../core/signatures.ts";
 import {
@@ -354,7 +354,10 @@ const MAX_FRAMES = 1_000;
 /** Refuses a request that is for none of the routes. */
 function unknownRoute({ method, url }: Request): Refusal {
   const path = URL.parse(url)?.pathname ?? url;
-  return new Refusal(404, `There is no route for ${method} ${quote(path)}`);
+  // The last answer of a cascade is what a client reads.
+  const [, name] = /\/pusher\/(auth|user-auth)(?:\/|$)/.exec(path) ?? [];
+  return AUTH_NOT_SERVED.get(name) ??
+    new Refusal(404, `There is no route for ${method} ${quote(path)}`);
 }
 
 const REFUSAL = Object.freeze({

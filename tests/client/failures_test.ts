@@ -87,7 +87,12 @@ const FAILURES: [
     `globalThis.client = new Class("app-key", options);
      globalThis.emitter = client.subscribe("private-a");`,
     "pusher:subscription_error",
-    ["private-a", "/pusher/auth", 'does the server have "authorize"?'],
+    [
+      "private-a",
+      "/pusher/auth",
+      'does the server have "authorize"?',
+      'option "authorize"',
+    ],
   ],
   [
     "a channel that authorize refuses",
@@ -122,7 +127,11 @@ const FAILURES: [
      client.signin();
      globalThis.emitter = client.user;`,
     "pusher:signin_error",
-    ["/pusher/user-auth", 'does the server have "authenticate"?'],
+    [
+      "/pusher/user-auth",
+      'does the server have "authenticate"?',
+      'option "authenticate"',
+    ],
   ],
 ];
 

@@ -433,6 +433,10 @@ Deno.test("clientEvents cannot change what is encrypted, and sees what the clien
   await bob.silence();
 });
 
+/** What a server says that does not allow client events. */
+const DISABLED =
+  "Client events are not enabled: give the server the option `clientEvents: true`";
+
 Deno.test("apps[].clientEvents reviews that app's events alone", async () => {
   const [one, two] = TWO_APPS;
   const asked: string[] = [];
@@ -457,7 +461,7 @@ Deno.test("apps[].clientEvents reviews that app's events alone", async () => {
   }
   assertEquals(told, [
     ...["reviewed by one", "–", "–"],
-    ...["reviewed by all", "–", "Client events are not enabled", "–"],
+    ...["reviewed by all", "–", DISABLED, "–"],
   ]);
   assertEquals(asked, ["c"]);
 });
