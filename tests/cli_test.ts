@@ -35,6 +35,8 @@ interface Cli extends AsyncDisposable {
   /** Its first line. */
   readonly line: string;
   readonly url: string;
+  /** What it prints as errors, until it ends. */
+  readonly errors: Promise<string>;
   /** Sends a signal and returns the exit code. */
   stop(signal: Deno.Signal): Promise<number>;
 }
@@ -70,6 +72,7 @@ async function start(
   return {
     line: line.trim(),
     url: `http${url}`,
+    errors,
     stop: (signal) => within(DEADLINE_MS, "exit", stop(signal)),
     [Symbol.asyncDispose]: async () => void await stop("SIGKILL"),
   };
@@ -279,6 +282,23 @@ Deno.test("cli.ts says where to connect and with which key, never the secret", a
   await socket.established;
   assertEquals(socket.frames[0]?.event, "pusher:connection_established");
   assertEquals(await cli.stop("SIGTERM"), 0);
+});
+
+Deno.test("cli.ts without a secret says so, and why it has not read the variable", async () => {
+  const env = { PUSHER_APP_SECRET: "s3cret" };
+  const warning = "No --secret is given, so nobody can publish or authorize";
+  for (
+    const [allow, said] of [
+      [[], `${warning}; PUSHER_APP_SECRET is not read without --allow-env\n`],
+      [["--allow-env=PUSHER_APP_KEY,PUSHER_APP_SECRET"], ""],
+    ] as const
+  ) {
+    const cli = await start([...NET, ...allow, "cli.ts", ...LOCAL], env);
+    // Once it answers, it has said everything and takes signals.
+    await (await fetch(cli.url)).body?.cancel();
+    assertEquals(await cli.stop("SIGTERM"), 0);
+    assertEquals(await cli.errors, said);
+  }
 });
 
 Deno.test("cli.ts takes its settings from the environment, flags first", async () => {
