@@ -143,16 +143,18 @@ import { NO_MEMBERS } from "./core/memory.ts";
 import { MemoryBackplane } from "./core/memory_backplane.ts";
 import { defaultSockets, socketsWithRefused } from "./core/open_files.ts";
 import {
-  type AppOptions,
   checkCloseOptions,
   checkFilter,
   checkInfoParams,
+  readOptions,
+} from "./core/option_checks.ts";
+import {
+  type AppOptions,
   clockOf,
   DEFAULT_HISTORY,
   defaultAppOptions,
   type PusherOptions,
   readEnvironment,
-  readOptions,
 } from "./core/options.ts";
 import { credentialsOf } from "./core/keys.ts";
 import {
