@@ -6,7 +6,7 @@
  */
 import { tmpdir } from "node:os";
 import { stripVTControlCharacters } from "node:util";
-import { BROWSERS, findBrowser } from "../tests/support/browsers.ts";
+import { EVERY_BROWSER, findBrowser } from "../tests/support/browsers.ts";
 import { findInstalled } from "../tests/support/installed.ts";
 import { findPackages, scratchLock } from "./packages.ts";
 
@@ -63,7 +63,7 @@ async function denoTest(
 function permissions(): string[] {
   const programs = [
     Deno.execPath(),
-    ...BROWSERS.map(findBrowser),
+    ...EVERY_BROWSER.flatMap(findBrowser),
     ...["bash", "nginx", "node", "bun"].map((name) => findInstalled(name)),
   ].filter(Boolean);
   return [

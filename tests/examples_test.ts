@@ -621,7 +621,7 @@ const numbered = (from: number, to: number) =>
   );
 
 async function openChat(
-  browser: Parameters<typeof openPage>[0],
+  browser: BrowserContext,
   url: string,
 ): Promise<Window> {
   const window = await openPage(browser, url);

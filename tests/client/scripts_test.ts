@@ -4,7 +4,12 @@
  */
 import { Pusher } from "@glitz/pusher";
 import { assert, assertEquals } from "@std/assert";
-import { BROWSERS, browserTest, openPage } from "../support/browser.ts";
+import {
+  BROWSERS,
+  browserTest,
+  EVERY_BROWSER,
+  openPage,
+} from "../support/browser.ts";
 
 /** What the page runs at first, and what it can do later. */
 const PAGE = `<!doctype html><body><script src="/pusher.js"></script><script>
@@ -57,7 +62,7 @@ browserTest(
     assertEquals(await run("return received"), [1]);
     assertEquals(await run("return Pusher.instances.length"), 2);
   },
-  BROWSERS,
+  EVERY_BROWSER,
 );
 
 browserTest(

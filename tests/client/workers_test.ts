@@ -9,10 +9,10 @@ import { fallback } from "@glitz/pusher/fallback";
 import { assertEquals, assertStringIncludes } from "@std/assert";
 import nacl from "npm:tweetnacl@1.0.3/nacl-fast.min.js" with { type: "text" };
 import {
-  BROWSERS,
+  type AnyWindow,
   browserTest,
+  EVERY_BROWSER,
   openPage,
-  type Window,
 } from "../support/browser.ts";
 import { Queue } from "../support/queue.ts";
 
@@ -103,7 +103,7 @@ const LOADERS = {
 
 /** Registers a service worker from a page, and waits until it is active. */
 async function register(
-  { page }: Window,
+  { page }: AnyWindow,
   kind: keyof typeof LOADERS,
   script: string,
 ): Promise<void> {
@@ -139,7 +139,7 @@ for (const kind of ["classic", "module"] as const) {
         assertEquals(await site.reports.next("report"), said);
       }
     },
-    BROWSERS,
+    EVERY_BROWSER,
   );
 
   browserTest(

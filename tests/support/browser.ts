@@ -1,18 +1,24 @@
 /**
- * Tests in real browsers: Chromium and, where it makes a difference, Firefox.
+ * Tests in real browsers: Chromium and, where it makes a difference, Firefox and
+ * WebKit.
  *
  * @module
  */
-import { assert } from "@std/assert";
 import puppeteer, {
   type BrowserContext,
   type ConnectionTransport,
   type Page,
 } from "puppeteer-core";
-import { type BrowserName, findBrowser } from "./browsers.ts";
+import {
+  type BrowserName,
+  type BROWSERS,
+  findBrowser,
+  removeWritten,
+} from "./browsers.ts";
 import { within } from "./deadline.ts";
+import { WebKit, WebKitPage } from "./webkit.ts";
 
-export { BROWSERS } from "./browsers.ts";
+export { BROWSERS, EVERY_BROWSER } from "./browsers.ts";
 
 /** For the start and for every wait in a page. */
 const BROWSER_DEADLINE_MS = 20_000;
@@ -46,6 +52,9 @@ const FIREFOX_SETTINGS = {
   "network.connectivity-service.enabled": false,
 };
 
+/** The name of a browser that Puppeteer drives. */
+type DrivenName = typeof BROWSERS[number];
+
 /** How to start a browser, and how to find out where it listens. */
 interface Kind {
   protocol: "cdp" | "webDriverBiDi";
@@ -57,7 +66,7 @@ interface Kind {
   readEndpoint(text: string): string | null;
 }
 
-const KINDS: Record<BrowserName, Kind> = {
+const KINDS: Record<DrivenName, Kind> = {
   Chromium: {
     protocol: "cdp",
     async prepare(userDataDir) {
@@ -97,12 +106,12 @@ const KINDS: Record<BrowserName, Kind> = {
  * the test has opened.
  */
 class Browser {
-  readonly #name: BrowserName;
+  readonly #name: DrivenName;
   readonly #profile: string;
   readonly #process: Deno.ChildProcess;
 
   private constructor(
-    name: BrowserName,
+    name: DrivenName,
     profile: string,
     process: Deno.ChildProcess,
   ) {
@@ -112,7 +121,7 @@ class Browser {
   }
 
   /** Starts it, and does not wait until it listens. */
-  static async start(name: BrowserName, path: string): Promise<Browser> {
+  static async start(name: DrivenName, path: string): Promise<Browser> {
     const prefix = `${name.toLowerCase()}_`;
     const profile = await Deno.makeTempDir({ prefix });
     const process = new Deno.Command(path, {
@@ -163,28 +172,30 @@ class Browser {
     }
   }
 
+  /** Runs a test in a context of its own. */
+  async run(fn: (context: BrowserContext) => Promise<void>): Promise<void> {
+    const transport = await this.connect();
+    const { protocol } = KINDS[this.#name];
+    const browser = await puppeteer.connect({ transport, protocol });
+    try {
+      await fn(await browser.createBrowserContext());
+    } finally {
+      const standard = browser.defaultBrowserContext();
+      const contexts = browser.browserContexts().filter((context) =>
+        context !== standard
+      );
+      await Promise.all(contexts.map((context) => context.close()));
+      await browser.disconnect();
+      const what = `end of ${this.#name}`;
+      await within(BROWSER_DEADLINE_MS, what, transport.closed);
+    }
+  }
+
   /** Ends it, and removes all that it has written. */
   async stop(): Promise<void> {
     this.#process.kill("SIGTERM");
     await this.#process.status;
-    const deadline = performance.now() + BROWSER_DEADLINE_MS;
-    while (!await this.#removeProfile(performance.now() < deadline)) {
-      await new Promise((resolve) => setTimeout(resolve, 50));
-    }
-  }
-
-  /**
-   * Removes the profile. Helper processes may write for a moment after the browser
-   * has exited, and nothing says when they have ended: then this returns false.
-   */
-  async #removeProfile(mayFail: boolean): Promise<boolean> {
-    try {
-      await Deno.remove(this.#profile, { recursive: true });
-      return true;
-    } catch (error) {
-      if (mayFail) return false;
-      throw error;
-    }
+    await removeWritten(this.#profile);
   }
 }
 
@@ -227,8 +238,27 @@ class Transport implements ConnectionTransport {
 }
 
 /** The browsers of this file, while its tests run. */
-const running = new Map<BrowserName, Browser>();
+const running = new Map<BrowserName, Browser | WebKit>();
 const awaited = new Set<BrowserName>();
+
+/** What every browser has. */
+export interface AnyContext {
+  newPage(): Promise<AnyPage>;
+}
+
+/** What a page has in every browser. Code is an expression, or returns a promise. */
+export interface AnyPage {
+  setDefaultTimeout(ms: number): void;
+  goto(url: string): Promise<unknown>;
+  evaluate(code: string): Promise<unknown>;
+  waitForFunction(code: string): Promise<unknown>;
+  close(): Promise<void>;
+}
+
+/** A page in any browser. WebDriver does not say what it has thrown and logged. */
+export interface AnyWindow {
+  readonly page: AnyPage;
+}
 
 /**
  * Registers a test that is handed a browser context of its own: nothing that
@@ -238,54 +268,47 @@ const awaited = new Set<BrowserName>();
 export function browserTest(
   name: string,
   fn: (context: BrowserContext) => Promise<void>,
-  browsers: BrowserName[] = ["Chromium"],
+  browsers?: readonly DrivenName[],
+): void;
+/** The same in browsers that Puppeteer does not drive. */
+export function browserTest(
+  name: string,
+  fn: (context: AnyContext) => Promise<void>,
+  browsers: readonly BrowserName[],
+): void;
+export function browserTest(
+  name: string,
+  // deno-lint-ignore no-explicit-any -- what every browser has, or more
+  fn: (context: any) => Promise<void>,
+  browsers: readonly BrowserName[] = ["Chromium"],
 ): void {
   for (const browser of browsers) {
     const title = browsers.length > 1 ? `${name} (${browser})` : name;
-    const path = findBrowser(browser);
-    if (path === null) {
+    const paths = findBrowser(browser);
+    if (paths === null) {
       Deno.test.ignore(`${title} (no ${browser} on PATH)`, () => {});
       continue;
     }
-    startOnce(browser, path);
-    Deno.test(title, () => runIn(browser, fn));
+    startOnce(browser, paths);
+    Deno.test(title, async () => await running.get(browser)!.run(fn));
   }
 }
 
 /** Starts a browser before the tests of this file, and stops it after them. */
-function startOnce(name: BrowserName, path: string): void {
+function startOnce(name: BrowserName, [path, screen]: string[]): void {
   if (awaited.has(name)) return;
   awaited.add(name);
   Deno.test.beforeAll(async () => {
-    running.set(name, await Browser.start(name, path));
+    const browser = name === "WebKit"
+      ? await WebKit.start(path!, screen!)
+      : await Browser.start(name, path!);
+    running.set(name, browser);
   });
   Deno.test.afterAll(async () => await running.get(name)?.stop());
 }
 
-async function runIn(
-  name: BrowserName,
-  fn: (context: BrowserContext) => Promise<void>,
-): Promise<void> {
-  const process = running.get(name);
-  assert(process);
-  const transport = await process.connect();
-  const { protocol } = KINDS[name];
-  const browser = await puppeteer.connect({ transport, protocol });
-  try {
-    await fn(await browser.createBrowserContext());
-  } finally {
-    const standard = browser.defaultBrowserContext();
-    const contexts = browser.browserContexts().filter((context) =>
-      context !== standard
-    );
-    await Promise.all(contexts.map((context) => context.close()));
-    await browser.disconnect();
-    await within(BROWSER_DEADLINE_MS, `end of ${name}`, transport.closed);
-  }
-}
-
 /** A page, and what it has shown and said. */
-export class Window {
+export class Window implements AnyWindow {
   readonly page: Page;
   /** What the page has thrown and not caught. */
   readonly errors: unknown[] = [];
@@ -336,11 +359,16 @@ export class Window {
 }
 
 /** Opens a page and waits until it is loaded. */
+export function openPage(context: BrowserContext, url: string): Promise<Window>;
+export function openPage(context: AnyContext, url: string): Promise<AnyWindow>;
 export async function openPage(
-  context: BrowserContext,
+  context: BrowserContext | AnyContext,
   url: string,
-): Promise<Window> {
-  const window = new Window(await context.newPage());
-  await window.page.goto(url);
+): Promise<AnyWindow> {
+  const page = await context.newPage();
+  const window = page instanceof WebKitPage
+    ? { page }
+    : new Window(page as Page);
+  await page.goto(url);
   return window;
 }

@@ -4,26 +4,49 @@
  * @module
  */
 
+import { DEADLINE_MS } from "./deadline.ts";
 import { findInstalled } from "./installed.ts";
 
 /** A browser that tests can run in. */
-export type BrowserName = "Chromium" | "Firefox";
+export type BrowserName = "Chromium" | "Firefox" | "WebKit";
 
-/** Names under which each browser installs itself. */
-const COMMANDS: Record<BrowserName, string[]> = {
-  Chromium: [
+/** Those that Puppeteer drives. */
+export const BROWSERS = ["Chromium", "Firefox"] as const;
+
+/** For tests that need no more than an {@linkcode AnyPage}. */
+export const EVERY_BROWSER: readonly BrowserName[] = [...BROWSERS, "WebKit"];
+
+/** The programs of each browser: of each, the names under which it is installed. */
+const COMMANDS: Record<BrowserName, string[][]> = {
+  Chromium: [[
     "chromium",
     "chromium-browser",
     "google-chrome-stable",
     "google-chrome",
-  ],
-  Firefox: ["firefox-esr", "firefox"],
+  ]],
+  Firefox: [["firefox-esr", "firefox"]],
+  // WebKit does not run without a screen.
+  WebKit: [["WebKitWebDriver"], ["Xvfb"]],
 };
 
-// The keys of an object literal are known; the type of Object.keys is not.
-export const BROWSERS = Object.keys(COMMANDS) as BrowserName[];
+/** The paths of a browser's programs, or null where one is missing. */
+export function findBrowser(name: BrowserName): string[] | null {
+  const paths = COMMANDS[name].map((names) => findInstalled(...names));
+  return paths.every((path) => path !== null) ? paths : null;
+}
 
-/** The path of a browser, or null. */
-export function findBrowser(name: BrowserName): string | null {
-  return findInstalled(...COMMANDS[name]);
+/**
+ * Removes a folder that a browser has written to. Helper processes may write for a
+ * moment after the browser has exited, and nothing says when they have ended.
+ */
+export async function removeWritten(folder: string): Promise<void> {
+  const deadline = performance.now() + DEADLINE_MS;
+  for (;;) {
+    try {
+      return await Deno.remove(folder, { recursive: true });
+    } catch (error) {
+      if (performance.now() > deadline) throw error;
+    }
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
 }
