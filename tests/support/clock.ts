@@ -6,6 +6,7 @@
  * @module
  */
 import type { Clock } from "@glitz/pusher";
+import { setImmediate } from "node:timers";
 
 const realDate = Date;
 
@@ -26,7 +27,10 @@ export function clockOption(): { clock?: Clock } {
 
 /** Lets everything run that is ready to run. */
 export function turn(): Promise<void> {
-  return new Promise((resolve) => realSetTimeout(resolve, 0));
+  // A timer that is overdue runs before what waits for the end of its turn.
+  return new Promise((resolve) =>
+    realSetTimeout(() => setImmediate(resolve), 0)
+  );
 }
 
 const { setTimeout: realSetTimeout, clearTimeout: realClearTimeout } =
