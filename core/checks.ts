@@ -197,11 +197,18 @@ export const checkText: Check = matching(
   "be a string that is not empty",
 );
 
-/** The check of an id or a key: it stands in paths and, before a colon, in signed texts. */
-export const checkIdentifier: Check = matching(
-  /^[^/:?#%\s]+$/,
-  "be a string with none of / : ? # % and no space",
-);
+/** Ids and keys stand in paths and, before a colon, in signed texts. */
+const IDENTIFIER = /^[^/:?#%\s]+$/;
+const IDENTIFIER_RULE = "be a string with none of / : ? # % and no space";
+
+export const checkIdentifier: Check = matching(IDENTIFIER, IDENTIFIER_RULE);
+
+/** The check of a key beside secrets: no message quotes it, as one may be in its place. */
+export function checkKey(value: unknown, field: Field): void {
+  checkWellFormed(value, field);
+  if (typeof value === "string" && IDENTIFIER.test(value)) return;
+  failSecret(value, field, IDENTIFIER_RULE);
+}
 
 export const checkPath: Check = matching(
   /^(\/[A-Za-z0-9._~-]+)*$/,

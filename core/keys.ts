@@ -8,6 +8,7 @@
 import {
   type Check,
   checkIdentifier,
+  checkKey,
   checkSecret,
   copyOptions,
   fail,
@@ -36,7 +37,7 @@ export function credentialsOf(
 }
 
 const CREDENTIALS: Record<keyof Credentials, Check> = {
-  key: checkIdentifier,
+  key: checkKey,
   secret: checkSecret,
 };
 

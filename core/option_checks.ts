@@ -12,6 +12,7 @@ import {
   checkDuration,
   checkFunction,
   checkIdentifier,
+  checkKey,
   checkLimit,
   checkNothing,
   checkPath,
@@ -67,7 +68,7 @@ function checkClientEvents(value: unknown, field: Field): void {
 
 const APP_CHECKS: Record<keyof AppOptions, Check> = {
   id: checkIdentifier,
-  key: checkIdentifier,
+  key: checkKey,
   secret: checkSecret,
   keys: checkKeys,
   enabled: checkBoolean,

@@ -165,6 +165,10 @@ Deno.test("keys are refused by name, and no message holds a secret", () => {
     [{ keys: [b, "c:tofu-c"] }, "keys[1]"],
     [{ keys: [b, { ...c, id: "c" }] }, "keys[1].id"],
     [{ keys: [{ ...b, secret: "" }] }, "keys[0].secret"],
+    // The pair in one text, and the secret in place of the key.
+    [{ keys: [{ ...b, key: "b:tofu" }] }, "keys[0].key", "none of / :"],
+    [{ keys: [{ ...b, key: "tofu/b=" }] }, "keys[0].key", "none of / :"],
+    [{ apps: [{ id: "1", ...b, key: "tofu/b=" }] }, "apps[0].key"],
     [{ keys: [b, b] }, "keys[1].key", '"b"', "keys[0]"],
     [{ ...b, keys: [b] }, "keys[0].key", '"b"', "the options"],
     [{ key: "a", keys: [b] }, "secret"],
