@@ -400,8 +400,9 @@ class Dispatcher<Events extends object> implements Webhooks {
     this.#proof = `${settings.key}:${signature}`;
     if (auth !== this.#proof) {
       throw new TypeError(
-        `${OPTIONS.subject}: key and secret are not those of the app; where a ` +
-          "server has several, pass the view that its app method returns",
+        `${OPTIONS.subject}: key and secret are not those of the app, or not ` +
+          "its newest; where a server has several apps, pass the view that its " +
+          "app method returns",
       );
     }
     this.#listen();

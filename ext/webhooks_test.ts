@@ -852,6 +852,20 @@ Deno.test("webhooks of one app tells nothing of another, whoever is asked", asyn
   }
 });
 
+Deno.test("webhooks wants the newest key of an app, and says that it got another", async () => {
+  const old = { key: "old", secret: "tofu-old" };
+  const keys = [{ key: "new", secret: "tofu-new" }, old];
+  await using pusher = new Pusher({ keys });
+  const endpoints = [{ url: "http://127.0.0.1:9" }];
+  const { message } = assertThrows(
+    () => webhooks(pusher, { ...old, endpoints }),
+    TypeError,
+    "or not its newest",
+  );
+  assertFalse(message.includes("tofu"), message);
+  await using _newest = webhooks(pusher, { ...keys[0]!, endpoints });
+});
+
 // ---- Settling ---------------------------------------------------------------
 
 Deno.test("channel_vacated is told 3 s after the last one left, by unsubscribe or close", async () => {
