@@ -412,6 +412,12 @@ function readApps(flags: Flags): PusherOptions {
   const file = flags.text("apps");
   const apps = file === undefined ? undefined : readAppsFile(file);
   const keys = flags.list("old-key")?.map(parseOldKey);
+  if (keys !== undefined && (key === undefined || secret === undefined)) {
+    throw new UsageError(
+      "--old-key needs --key and --secret, which sign in its place; " +
+        "apps of --apps have their own keys",
+    );
+  }
   return { apps, appId, key, secret, keys };
 }
 
@@ -662,6 +668,14 @@ function announce(address: Deno.NetAddr, { pusher }: Settings): void {
   const keys = pusher.apps?.map((app) => newestOf(app).key) ??
     [pusher.key ?? "app-key"];
   const path = pusher.path ?? "";
+  const apps: { forceTLS?: boolean | undefined }[] = pusher.apps ?? [{}];
+  const wantsTls = apps.some((app) => app.forceTLS ?? pusher.forceTLS);
+  if (wantsTls && !pusher.trustProxy) {
+    console.warn(
+      "No --trust-proxy is given, so apps that force TLS refuse everybody: " +
+        "this server has no TLS of its own",
+    );
+  }
   console.log(
     `Pusher server on ws://${host}:${port}${path}/app/${keys.join(", ")}`,
   );

@@ -388,6 +388,41 @@ Deno.test("cli.ts --old-key keeps a key that --key replaces", async () => {
   }
 });
 
+Deno.test("cli.ts --old-key is refused where no newer key signs", async () => {
+  const old = [...NET, "cli.ts", ...LOCAL, "--old-key", "old:tofu"];
+  for (const more of [[], ["--key", "new"], ["--secret", "tofu-new"]]) {
+    const { code, stderr } = await run([...old, ...more]);
+    assertEquals(code, 2, stderr);
+    assertStringIncludes(stderr, "--old-key needs --key and --secret");
+    assert(!stderr.includes("tofu"), stderr);
+  }
+});
+
+Deno.test("cli.ts warns where apps force TLS and no proxy can say who uses it", async () => {
+  const file = await Deno.makeTempFile();
+  const app = { id: "1", key: "k", secret: "s", forceTLS: true };
+  await Deno.writeTextFile(file, JSON.stringify([app]));
+  const apps = ["--allow-read", "cli.ts", ...LOCAL, "--apps", file];
+  const forced = ["cli.ts", ...LOCAL, "--force-tls"];
+  try {
+    for (const args of [apps, forced]) {
+      for (const proxy of [[], ["--trust-proxy"]]) {
+        const cli = command([...NET, ...args, ...proxy], {}).spawn();
+        const errors = new Response(cli.stderr).text();
+        const output = cli.stdout.getReader();
+        await within(DEADLINE_MS, "first line", output.read());
+        cli.kill("SIGINT");
+        while (!(await output.read()).done);
+        const warns = /No --trust-proxy is given/.test(await errors);
+        assertEquals(warns, proxy.length === 0, args.join(" "));
+        await cli.status;
+      }
+    }
+  } finally {
+    await Deno.remove(file);
+  }
+});
+
 Deno.test("cli.ts --force-tls serves clients of a proxy that ended TLS, with --trust-proxy", async () => {
   const plain = [...NET, "cli.ts", ...LOCAL, "--force-tls"];
   for (const flags of [[], ["--trust-proxy"]]) {
