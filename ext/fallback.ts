@@ -63,6 +63,7 @@ import {
   checkDuration,
   checkPath,
   checkSize,
+  copyOptions,
   having,
   matching,
   objectOf,
@@ -941,21 +942,25 @@ interface Settings {
   readonly absenceMs: number;
 }
 
-const checkOptions = objectOf<FallbackOptions>({
+const CHECKS = {
   path: checkPath,
   hostname: matching(/^[A-Za-z0-9.-]+$/, "be a host without a port"),
   sendBytes: checkSize,
   bodyTimeoutMs: checkDuration,
   heartbeatMs: checkDuration,
   absenceMs: checkDuration,
-});
+};
+const checkOptions = objectOf<FallbackOptions>(CHECKS);
+// The keys of an object literal are known; the type of Object.keys is not.
+const OPTION_NAMES = Object.keys(CHECKS) as (keyof FallbackOptions)[];
 
 const SUBJECT = "Cannot create a fallback";
 
 /** Such as a handler in its place, which would fail at the first request. */
 const checkServer = having(["open", "clock"], "be a Pusher");
 
-function parseOptions(options: FallbackOptions): Settings {
+function parseOptions(given: FallbackOptions): Settings {
+  const options = copyOptions(given, OPTION_NAMES);
   checkOptions(options, { subject: SUBJECT, name: "" });
   const {
     path,

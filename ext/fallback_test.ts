@@ -1433,6 +1433,17 @@ Deno.test("fallback without arguments serves the default instance, made on first
   await Pusher.close();
 });
 
+Deno.test("fallback reads each option once, so that what is used is what was checked", async () => {
+  await using pusher = new Pusher();
+  let reads = 0;
+  fallback(pusher, {
+    get sendBytes() {
+      return reads++ === 0 ? 262_144 : -1;
+    },
+  });
+  assertEquals(reads, 1);
+});
+
 Deno.test("fallback refuses anything but a Pusher at once, by its kind", async () => {
   await using pusher = new Pusher();
   const cases: [value: unknown, shown: string][] = [
