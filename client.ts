@@ -655,8 +655,6 @@ export class Pusher<Events = any> extends Emitter<AllEvents<Events>> {
   declare readonly options: PusherOptions;
   /** The options with defaults filled in. */
   declare readonly config: PusherConfig;
-  /** A random number, to distinguish instances. */
-  readonly sessionID: number = Math.floor(Math.random() * 1e9);
   /** The user that is signed in, and the user's events. */
   readonly user: User = new User(this);
 
@@ -757,7 +755,7 @@ export class Pusher<Events = any> extends Emitter<AllEvents<Events>> {
     setOwn(this.channels.channels, name, channel);
     channel.rewind = options?.rewind ?? channel.rewind;
     // If an unsubscription waits for the server's answer, it is withdrawn.
-    channel.subscriptionCancelled = false;
+    channel.reinstateSubscription();
     this.wake();
     if (this.#connection.state === "connected") channel.subscribe();
     // The name decides the class, as the type says.
@@ -770,12 +768,9 @@ export class Pusher<Events = any> extends Emitter<AllEvents<Events>> {
    */
   unsubscribe(name: ChannelName<Events>): void {
     const channel = this.channels.find(name);
-    if (channel?.subscriptionPending) {
-      channel.subscriptionCancelled = true;
-    } else {
-      this.#forget(name);
-      if (channel?.subscribed) channel.unsubscribe();
-    }
+    if (channel?.subscriptionPending) return channel.cancelSubscription();
+    this.#forget(name);
+    if (channel?.subscribed) channel.unsubscribe();
   }
 
   /** Subscribes again to every channel that is not subscribed. */
@@ -1715,6 +1710,16 @@ export class Channel<Events = any, Own = ChannelEvents>
     const channelName = this.name;
     if (!NEEDS_AUTH.test(channelName)) return callback(null, { auth: "" });
     this.pusher.config.channelAuthorizer({ socketId, channelName }, callback);
+  }
+
+  /** Unsubscribes when the server has answered. */
+  cancelSubscription(): void {
+    this.subscriptionCancelled = true;
+  }
+
+  /** Withdraws {@linkcode Channel.cancelSubscription}. */
+  reinstateSubscription(): void {
+    this.subscriptionCancelled = false;
   }
 
   /** Subscribes, unless that is done or pending; called by {@linkcode Pusher}. */

@@ -285,37 +285,40 @@ const MALFORMED: [
   ["a key with a slash", "a/b", {}, false],
 ];
 
-for (const [what, key, options, isMalformed] of MALFORMED) {
-  Deno.test(`${what} is an error of the connection, and throws nothing`, async () => {
-    using refusing = Deno.listen({ hostname: "127.0.0.1", port: 0 });
-    const { port } = refusing.addr;
-    refusing.close();
-    const whole = {
-      cluster: "none",
-      wsHost: "127.0.0.1",
-      wsPort: port,
-      forceTLS: false,
-      enabledTransports: ["ws"],
-      ...options,
-    };
-    const stock = new PusherJs(key as string, whole);
-    const ours = new Pusher(key as string, whole);
-    try {
-      assertEquals([stock, ours].map(({ connection }) => connection.state), [
-        "connecting",
-        "connecting",
-      ]);
-      if (isMalformed === "looked up") return;
-      const error: ConnectionError = await heard(ours.connection, "error");
-      assert(error.type === "WebSocketError", error.type);
-      const { message } = error.error.data;
-      assertEquals(message.includes("SyntaxError"), isMalformed, message);
-      assertEquals(ours.connection.state, "connecting");
-    } finally {
-      stock.disconnect();
-      ours.disconnect();
-    }
+/** Calls a function with the options of a malformed address, of a port without a listener. */
+async function withMalformed<T>(
+  options: Any,
+  use: (options: Any) => T | Promise<T>,
+): Promise<T> {
+  const refusing = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const { port } = refusing.addr;
+  refusing.close();
+  return await use({
+    cluster: "none",
+    wsHost: "127.0.0.1",
+    wsPort: port,
+    forceTLS: false,
+    enabledTransports: ["ws"],
+    ...options,
   });
+}
+
+for (const [what, key, malformed, isMalformed] of MALFORMED) {
+  Deno.test(`${what} is an error of the connection, and throws nothing`, () =>
+    withMalformed(malformed, async (options) => {
+      const pusher = new Pusher(key as string, options);
+      try {
+        assertEquals(pusher.connection.state, "connecting");
+        if (isMalformed === "looked up") return;
+        const error: ConnectionError = await heard(pusher.connection, "error");
+        assert(error.type === "WebSocketError", error.type);
+        const { message } = error.error.data;
+        assertEquals(message.includes("SyntaxError"), isMalformed, message);
+        assertEquals(pusher.connection.state, "connecting");
+      } finally {
+        pusher.disconnect();
+      }
+    }));
 }
 
 Deno.test("a missing key and a missing host throw, as with pusher-js", () => {
@@ -340,3 +343,18 @@ function throws(run: () => unknown): boolean {
     return true;
   }
 }
+
+// Last in this file: a look-up of a name goes on after pusher-js has disconnected.
+Deno.test({
+  name: "pusher-js begins to connect with each of these addresses, too",
+  sanitizeOps: false,
+  async fn() {
+    for (const [what, key, malformed] of MALFORMED) {
+      await withMalformed(malformed, (options) => {
+        const pusher = new PusherJs(key as string, options);
+        assertEquals(pusher.connection.state, "connecting", what);
+        pusher.disconnect();
+      });
+    }
+  },
+});
