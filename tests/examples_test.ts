@@ -549,7 +549,11 @@ for (const name of ["chat", "history"] as const) {
       await window.page.keyboard.press("Enter");
       await window.shows("hello");
       await fieldHas(window, "");
-      assertEquals(window.errors, []);
+      // Firefox reports as an error of the page that the server was away.
+      const errors = window.errors.filter((error) =>
+        !`${error}`.includes("establish a connection to the server")
+      );
+      assertEquals(errors, []);
     },
     BROWSERS,
   );

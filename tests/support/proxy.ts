@@ -397,6 +397,11 @@ export class FaultProxy implements AsyncDisposable {
     await Promise.all(links.map(({ closed }) => closed));
   }
 
+  /** Accepts new connections again. */
+  admit(): void {
+    this.#refusesUntil = 0;
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     this.#closing.abort();
     const closed = new Promise((resolve) => this.#listener.close(resolve));

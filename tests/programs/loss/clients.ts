@@ -115,9 +115,13 @@ export class Subject {
     return this.#pusher?.connection.socket_id ?? undefined;
   }
 
+  get isConnected(): boolean {
+    return this.#pusher?.connection.state === "connected";
+  }
+
   /** Whether it has all that it wants, by another connection than one of before. */
   isSettled(before?: string): boolean {
-    return this.#pusher?.connection.state === "connected" &&
+    return this.isConnected &&
       this.socketId !== before &&
       this.wanted.every((channel) => this.#joined.has(channel));
   }

@@ -37,12 +37,6 @@ const USERS = 4;
 /** How many of the clients come later, while all is in full swing. */
 const LATE_SHARE = 0.25;
 
-/**
- * How long new connections are refused after the last cut: HTTP clients send a
- * request again by themselves when a connection ends before it is answered.
- */
-const LAST_REFUSAL_MS = 200;
-
 /** How many of what went wrong are told, of each kind. */
 const MAX_EXAMPLES = 10;
 
@@ -381,10 +375,7 @@ class Stage {
   async #calm(): Promise<void> {
     const before = this.#subjects.map(({ socketId }) => socketId);
     const { lastCut = true } = this.#options;
-    if (lastCut) {
-      const cleared = this.#proxy.clear("close", LAST_REFUSAL_MS);
-      await within(END_MS, "end of all connections", cleared);
-    }
+    if (lastCut) await this.#cutAll(before);
     const isBack = (subject: Subject, i: number) =>
       subject.isSettled(lastCut ? before[i] : undefined);
     await this.#until(
@@ -393,6 +384,25 @@ class Stage {
       () => this.#subjects.every(isBack),
       () => this.#subjects.filter((s, i) => !isBack(s, i)).map((s) => s.wants),
     );
+  }
+
+  /**
+   * Cuts all connections, and refuses new ones until everybody knows: a client that
+   * polls has none at times, and HTTP clients send a request again by themselves
+   * when a connection ends before it is answered.
+   */
+  async #cutAll(before: (string | undefined)[]): Promise<void> {
+    const cleared = this.#proxy.clear("close", Infinity);
+    await within(END_MS, "end of all connections", cleared);
+    const isCut = (subject: Subject, i: number) =>
+      !subject.isConnected || subject.socketId !== before[i];
+    await this.#until(
+      SETTLING_MS,
+      "client that knows that it was cut",
+      () => this.#subjects.every(isCut),
+      () => this.#subjects.filter((s, i) => !isCut(s, i)).map((s) => s.wants),
+    );
+    this.#proxy.admit();
   }
 
   /** Publishes a last message everywhere, and waits until everybody has it. */
