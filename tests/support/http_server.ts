@@ -16,7 +16,7 @@ export class Exchange {
   readonly request: Request;
   readonly body: string;
   readonly response: Promise<Response>;
-  /** Resolves when the client cancels a response that has begun. */
+  /** Resolves when the client cancels a response that has not ended. */
   readonly givenUp: Promise<void>;
   #respond!: (response: Response) => void;
   #giveUp!: () => void;
@@ -28,6 +28,10 @@ export class Exchange {
     this.body = body;
     this.response = new Promise((resolve) => this.#respond = resolve);
     this.givenUp = new Promise((resolve) => this.#giveUp = resolve);
+    // The client may be gone before the runtime has begun to send the response.
+    request.signal.addEventListener("abort", () => {
+      if (!this.#isOver) this.#giveUp();
+    });
   }
 
   get url(): URL {
