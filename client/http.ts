@@ -267,6 +267,8 @@ export class HttpSocket implements Socket {
   readonly #credentials: "omit" | "same-origin" | "include";
   readonly #probe: Probe;
   readonly #requests = new AbortController();
+  /** Reads the response that is being streamed. */
+  #reader: ReadableStreamDefaultReader<Uint8Array> | undefined;
   /** The deadline of the opening, then the delay of the end. */
   #timer: ReturnType<typeof setTimeout> | undefined;
   readonly #queue: string[] = [];
@@ -321,6 +323,9 @@ export class HttpSocket implements Socket {
     clearTimeout(this.#timer);
     this.#probe.close();
     this.#requests.abort();
+    // Deno forgets the signal of a response whose request has been collected as
+    // garbage: the response would never end.
+    this.#reader?.cancel().catch(() => {});
   }
 
   #fail(what: string, error: unknown): void {
@@ -346,7 +351,7 @@ export class HttpSocket implements Socket {
         await (this.#isStreaming ? this.#stream() : this.#poll());
       }
     } catch (error) {
-      this.#fail("Cannot receive", error);
+      if (!signal.aborted) this.#fail("Cannot receive", error);
     }
   }
 
@@ -354,6 +359,7 @@ export class HttpSocket implements Socket {
   async #stream(): Promise<void> {
     const { body } = await this.#post("xhr_streaming", this.#query);
     const reader = body!.getReader();
+    this.#reader = reader;
     const decoder = new TextDecoder();
     let units = 0;
     let rest = "";

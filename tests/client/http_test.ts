@@ -27,7 +27,7 @@ import {
   Sockets,
   until,
 } from "../support/client.ts";
-import { REAL_CLOCK } from "../support/clock.ts";
+import { REAL_CLOCK, turn } from "../support/clock.ts";
 import { DEADLINE_MS, within } from "../support/deadline.ts";
 import {
   type Exchange,
@@ -77,6 +77,18 @@ class Connection implements Disposable {
 
   [Symbol.dispose](): void {
     this.socket.close();
+  }
+}
+
+/** Resolves when the runtime has collected the garbage of this moment. */
+async function garbageCollected(): Promise<void> {
+  const registry = new FinalizationRegistry<() => void>((done) => done());
+  let isCollected = false;
+  registry.register({}, () => isCollected = true);
+  while (!isCollected) {
+    // Enough of it that the runtime wants the memory back.
+    Array.from({ length: 100_000 }, () => ({}));
+    await turn();
   }
 }
 
@@ -427,6 +439,17 @@ Deno.test("close() ends everything, and calls no handler", async () => {
     assertEquals(time.next(), false);
     assertEquals(calls, 0);
   }
+});
+
+Deno.test("close() ends a response whose request was collected as garbage", async () => {
+  await using http = new HttpServer();
+  using connection = new Connection(http);
+  const exchange = await http.receive();
+  exchange.write(`o\n${line("1")}`);
+  await connection.message();
+  await garbageCollected();
+  connection.socket.close();
+  await within(DEADLINE_MS, "end of the answer", exchange.givenUp);
 });
 
 Deno.test("close() in a handler is the end of the line", async () => {
