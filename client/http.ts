@@ -323,8 +323,8 @@ export class HttpSocket implements Socket {
     clearTimeout(this.#timer);
     this.#probe.close();
     this.#requests.abort();
-    // Deno forgets the signal of a response whose request has been collected as
-    // garbage: the response would never end.
+    // Deno forgets the signal of a response that has been collected as garbage, though
+    // its body is being read: the response would never end.
     this.#reader?.cancel().catch(() => {});
   }
 

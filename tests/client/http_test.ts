@@ -441,7 +441,7 @@ Deno.test("close() ends everything, and calls no handler", async () => {
   }
 });
 
-Deno.test("close() ends a response whose request was collected as garbage", async () => {
+Deno.test("close() ends a stream whose response was collected as garbage", async () => {
   await using http = new HttpServer();
   using connection = new Connection(http);
   const exchange = await http.receive();
