@@ -110,9 +110,12 @@ export class Reviews {
       isRefusal(given)
         ? given
         : checkAnswer(given, sent.channel, data, this.#limits);
-    const verdict = isThenable(answer)
-      ? begin().wait<unknown>(answer).then(check)
-      : attempt(() => check(answer));
+    // Looking at an answer runs code of the program, too: getters, and proxies.
+    const verdict = attempt(() =>
+      isThenable(answer)
+        ? begin().wait<unknown>(answer).then(check)
+        : check(answer)
+    );
     if (verdict instanceof Promise) return verdict.catch(fail).finally(end);
     end();
     return verdict;
@@ -150,7 +153,15 @@ export function checkAnswer(
   if (kindOf(channel).encrypted) {
     throw new TypeError(`${what}: its subscribers take encrypted data only`);
   }
-  const changed = encodeClientData(answer.data, limits);
+  const { data: given } = answer;
+  const changed = encodeClientData(given, limits);
+  if (changed === undefined && given !== undefined) {
+    throw new TypeError(
+      `${what}: data is ${
+        quote(given)
+      }, and must be a value that JSON can hold`,
+    );
+  }
   if (isRefusal(changed)) throw new RangeError(`${what}: ${changed.error}`);
   return { data: changed };
 }

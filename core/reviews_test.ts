@@ -58,12 +58,18 @@ Deno.test("Reviews keeps a timer while an answer is awaited, and no longer", asy
 });
 
 Deno.test("Reviews leaves no timer behind a function that asks for its signal and answers at once", async () => {
-  for (const fails of [false, true]) {
-    const { clock, take } = reviewsBy(({ signal }) => {
-      if (fails) throw new Error("boom");
-      return !signal.aborted;
-    });
-    take();
+  const fail = () => {
+    throw new Error("boom");
+  };
+  const answers = [
+    (signal: AbortSignal) => !signal.aborted,
+    fail,
+    // It throws where it is asked whether it is a promise.
+    () => Object.defineProperty({ data: 1 }, "then", { get: fail }),
+  ];
+  for (const answer of answers) {
+    const { clock, take } = reviewsBy(({ signal }) => answer(signal));
+    await take();
     await turn();
     assertEquals(clock.waiting, 0);
   }

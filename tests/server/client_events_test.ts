@@ -223,6 +223,23 @@ const NOT_RELAYED: [answer: ReviewAnswer, reason: string | null][] = [
   [null, null],
 ];
 
+/** An answer that throws when its property is read. */
+function throwing(name: string): object {
+  return Object.defineProperty({}, name, {
+    enumerable: true,
+    get() {
+      throw new Error(`no ${name}`);
+    },
+  });
+}
+
+/** An answer that throws when anything of it is looked at. */
+function revoked(): object {
+  const { proxy, revoke } = Proxy.revocable({}, {});
+  revoke();
+  return proxy;
+}
+
 /** A function that answers at once, and others that do so later. */
 const REVIEWS: [
   when: string,
@@ -296,6 +313,11 @@ for (const [when, review] of REVIEWS) {
       [{ data: 1n }, /BigInt/],
       [{ data: cyclic }, /circular/],
       [{ data: "d".repeat(10_241) }, /eventDataBytes is 10240/],
+      [{ data: () => 1 }, /data is a function, and must be a value that JSON/],
+      [{ data: Symbol("d") }, /data is Symbol\(d\), and must be a value/],
+      [throwing("data"), /no data/],
+      [throwing("then"), /no then/],
+      [revoked(), /revoked/],
     ];
     for (const [answer, error] of wrong) {
       await using all = await room(review(answer as ReviewAnswer));
