@@ -176,7 +176,7 @@ export function having(methods: readonly string[], rule: string): Check {
  * Throws for a string with lone surrogates. As bytes they all become the same
  * character, so that two keys would name one app, or two secrets sign alike.
  */
-function checkWellFormed(value: unknown, field: Field): void {
+export function checkWellFormed(value: unknown, field: Field): void {
   if (typeof value !== "string" || value.isWellFormed()) return;
   failSecret(value, field, "be well-formed Unicode, with no lone surrogate");
 }

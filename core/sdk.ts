@@ -13,7 +13,13 @@ import type {
   SignedQueryOptions,
   TriggerParams,
 } from "./calls.ts";
-import { fail, type Field, fieldsOf, optionOf } from "./checks.ts";
+import {
+  checkWellFormed,
+  fail,
+  type Field,
+  fieldsOf,
+  optionOf,
+} from "./checks.ts";
 import type { PusherOptions } from "./options.ts";
 import { isObject, parseJson } from "./protocol.ts";
 import { type Credentials, hmac } from "./signatures.ts";
@@ -109,9 +115,15 @@ export function apiRequest(
   const text = encodeBody(body, optionOf(field, "body"));
   const fullPath = `${app.server.path}/apps/${app.id}${path}`;
   const url = new URL(fullPath, "https://localhost");
-  // A name in it that is somebody else's could lead to another route by "..".
-  if (url.pathname.split("/").length !== fullPath.split("/").length) {
-    fail(path, optionOf(field, "path"), "have no dots for a name");
+  // A name in it that is somebody else's could lead to another route by "..". A URL
+  // takes a backslash for a slash, and leaves control characters and a last space out.
+  if (
+    /[\\\p{Cc}]| $/u.test(path) ||
+    url.pathname.split("/").length !== fullPath.split("/").length
+  ) {
+    const rule =
+      "have no dots for a name, no backslash, no control character and no space at its end";
+    fail(path, optionOf(field, "path"), rule);
   }
   const signed = { method, path: url.pathname, params, body: text };
   url.search = signQuery(app, signed, subject);
@@ -135,9 +147,22 @@ function checkRequestPath(path: unknown, field: Field): void {
 
 function encodeBody(body: unknown, field: Field): string {
   if (body === undefined || body === null) return "";
+  checkWellFormed(body, field);
   if (typeof body === "string") return body;
   if (!isObject(body)) fail(body, field, "be an object or its JSON");
-  return JSON.stringify(body);
+  return encodeObject(body) ??
+    fail(body, field, "be an object that JSON can hold");
+}
+
+/** An object as JSON; undefined if it has none. */
+function encodeObject(value: object): string | undefined {
+  try {
+    return JSON.stringify(value);
+  } catch (error) {
+    // A `toJSON` of the program may throw an error of its own.
+    if (error instanceof TypeError) return undefined;
+    throw error;
+  }
 }
 
 /**
@@ -171,6 +196,10 @@ function signQuery(
 ): string {
   const field = { subject, name: "params" };
   if (!isObject(params)) fail(params, field, "be an object");
+  // Those of a URLSearchParams or a Map would be ignored without a word.
+  if (Symbol.iterator in params) {
+    fail(params, field, "be an object of names and values");
+  }
   const all = new Map<string, string>([
     ["auth_key", key],
     ["auth_timestamp", `${Math.floor(server.clock.now() / 1000)}`],
@@ -183,7 +212,9 @@ function signQuery(
     if (SIGNING_PARAMS.includes(name.toLowerCase())) {
       fail(value, optionOf(field, name), "be left to the signature");
     }
-    if (value !== undefined && value !== null) all.set(name, String(value));
+    if (value === undefined || value === null) continue;
+    all.set(name, textOf(value, optionOf(field, name)));
+    checkWellFormed(name, field);
   }
   const sorted = [...all].sort(([a], [b]) => a < b ? -1 : a > b ? 1 : 0);
   const join = (encode: (text: string) => string) =>
@@ -191,6 +222,21 @@ function signQuery(
   const text = `${method.toUpperCase()}\n${path}\n${join((text) => text)}`;
   return `${join(encodeQuery)}&auth_signature=${hmac(secret, text)}`;
 }
+
+/** The value of a parameter as text; that of a list is joined by commas. */
+function textOf(value: unknown, field: Field): string {
+  if ([value].flat().some((item) => !TEXTUAL.has(typeof item))) {
+    fail(value, field, "be a string, a number, a boolean or a list of them");
+  }
+  const text = String(value);
+  checkWellFormed(text, field);
+  return text;
+}
+
+/** The types of values that are texts, or have one. */
+const TEXTUAL: ReadonlySet<string> = new Set(
+  ["string", "number", "boolean", "bigint"],
+);
 
 /** Escapes what would end a value; lists stay readable. */
 function encodeQuery(text: string): string {

@@ -7,6 +7,7 @@ import {
   Pusher,
   type PusherOptions,
   RequestError,
+  type SignedQueryOptions,
   WebHookError,
 } from "@glitz/pusher";
 import { encryption } from "@glitz/pusher/encryption";
@@ -206,6 +207,19 @@ Deno.test("get and post reject for what the HTTP API refuses, like the official 
   assertEquals((closed as RequestError).status, 503);
 });
 
+/** Parameters that have no text, or would be left out without a word. */
+const UNSENDABLE: [params: unknown, part: string][] = [
+  [new URLSearchParams("info=user_count"), "an object of names and values"],
+  [new Map([["info", "user_count"]]), "an object of names and values"],
+  [{ info: {} }, "params.info is an object, and must be a string, a number"],
+  [{ info: [{}] }, "params.info is an array"],
+  [{ info: Object.create(null) }, "params.info is an object"],
+  [{ info: Symbol("a") }, "params.info is Symbol(a)"],
+  [{ info: () => 1 }, "params.info is a function"],
+  [{ info: "\ud800" }, "must be well-formed Unicode"],
+  [{ "\udc00": "a" }, "must be well-formed Unicode"],
+];
+
 Deno.test("get and post refuse at once what is no request of the HTTP API", async () => {
   await using pusher = new Pusher({ path: "/realtime" });
   const wrong: [options: unknown, part: string][] = [
@@ -217,12 +231,21 @@ Deno.test("get and post refuse at once what is no request of the HTTP API", asyn
     [{ path: "/channels/../../other/events" }, "have no dots for a name"],
     [{ path: "/users/%2e%2e/events" }, "have no dots for a name"],
     [{ path: String.raw`/users\x\..\events` }, "have no dots for a name"],
+    [{ path: String.raw`/channels/a\..\b` }, "no backslash"],
+    [{ path: String.raw`/channels/..\..\2\channels\a` }, "no backslash"],
+    [{ path: "/chan\tnels" }, "no control character"],
+    [{ path: "/channels/a\n" }, "no control character"],
+    [{ path: "/channels/a " }, "no space at its end"],
     [{ path: "/channels", query: {} }, 'unknown option "query"'],
     [{ path: "/channels", params: "info" }, 'params is "info"'],
     [
       { path: "/channels", params: { auth_key: "key" } },
       'params.auth_key is "key", and must be left to the signature',
     ],
+    ...UNSENDABLE.map(([params, part]): [unknown, string] => [
+      { path: "/channels", params },
+      part,
+    ]),
   ];
   for (const [options, part] of wrong) {
     for (const method of ["get", "post"] as const) {
@@ -233,6 +256,40 @@ Deno.test("get and post refuse at once what is no request of the HTTP API", asyn
   const body = { path: "/events", body: 5 as unknown as string };
   assertThrows(() => pusher.post(body), TypeError, "body is 5");
   assertThrows(() => pusher.get(body), TypeError, 'unknown option "body"');
+  const cyclic: Record<string, unknown> = {};
+  cyclic.self = cyclic;
+  for (const unsendable of [cyclic, { n: 1n }, { toJSON() {} }]) {
+    const post = () => pusher.post({ path: "/events", body: unsendable });
+    const rule = "body is an object, and must be an object that JSON can hold";
+    assertThrows(post, TypeError, rule);
+  }
+  const post = () => pusher.post({ path: "/events", body: '{"a":"\ud800"}' });
+  assertThrows(post, TypeError, "must be well-formed Unicode");
+});
+
+Deno.test("createSignedQueryString refuses parameters that it could not send", async () => {
+  await using pusher = new Pusher();
+  for (const [params, part] of UNSENDABLE) {
+    const options = { method: "GET", path: "/apps/1/channels", params };
+    const sign = () =>
+      pusher.createSignedQueryString(options as SignedQueryOptions);
+    assertThrows(sign, TypeError, part);
+  }
+});
+
+Deno.test("parameters are texts, numbers, booleans and lists of them, or missing", async () => {
+  await using pusher = new Pusher();
+  const params: Record<string, unknown> = {
+    ...{ b: true, l: ["user_count", 1], m: null, n: 5, t: "a&b", u: undefined },
+  };
+  const query = pusher.createSignedQueryString(
+    { method: "GET", path: "/apps/1/channels", params } as SignedQueryOptions,
+  );
+  const sent = [...new URLSearchParams(query)]
+    .filter(([name]) => !name.startsWith("auth_"));
+  assertEquals(Object.fromEntries(sent), {
+    ...{ b: "true", l: "user_count,1", n: "5", t: "a&b" },
+  });
 });
 
 Deno.test("get and post ask the view's own app, below the server's path", async () => {
