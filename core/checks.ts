@@ -197,9 +197,14 @@ export const checkText: Check = matching(
   "be a string that is not empty",
 );
 
-/** Ids and keys stand in paths and, before a colon, in signed texts. */
-const IDENTIFIER = /^[^/:?#%\s]+$/;
-const IDENTIFIER_RULE = "be a string with none of / : ? # % and no space";
+/**
+ * Ids and keys stand in paths and, before a colon, in signed texts. A URL takes a
+ * backslash for a slash, and one or two dots for another path, so no request could
+ * name such an app.
+ */
+const IDENTIFIER = /^(?!\.{1,2}$)[^/:?#%\s\\]+$/;
+const IDENTIFIER_RULE =
+  "be a string with none of / : ? # % \\ and no space, and not . or ..";
 
 export const checkIdentifier: Check = matching(IDENTIFIER, IDENTIFIER_RULE);
 

@@ -170,7 +170,11 @@ Deno.test("each check takes the values of its rule, up to their bounds, and no o
     [listOf(checkString), [[], ["a"]], [{ length: 0 }, "", [null]]],
     [checkString, ["", "a\nb"], [1, null, undefined, new String("a")]],
     [checkText, ["a", "\n"], ["", 1, null]],
-    [checkIdentifier, ["a", "ü-1.2"], ["", "a/b", "a:b", "a b", "a\n", "%41"]],
+    [
+      checkIdentifier,
+      ["a", "ü-1.2", "...", ".a"],
+      ["", "a/b", "a:b", "a b", "a\n", "%41", "a\\b", ".", ".."],
+    ],
     [checkPath, ["", "/a", "/a.b/~c"], [
       "/",
       "a",
