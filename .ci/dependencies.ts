@@ -93,7 +93,9 @@ function forbiddenImports(file: string, imports: string[]): string[] {
   const entry = Object.entries(ALLOWED).find(([name]) => covers(name, file));
   if (!entry) return [`Cannot accept ${file}: no rule says what it may import`];
   const library = LIBRARIES[file];
-  const allowed = library ? [...entry[1], library] : entry[1];
+  // An extension may have a folder of its own, with its name.
+  const own = file.match(/^ext\/\w+/)?.map((name) => `${name}/`) ?? [];
+  const allowed = [...entry[1], ...own, ...library ? [library] : []];
   return imports
     .filter((target) => !allowed.some((name) => covers(name, target)))
     .map((target) =>

@@ -1,0 +1,311 @@
+/**
+ * From hooks to endpoints. Decides which events are reported, and holds departures
+ * back. It knows nothing of requests.
+ *
+ * @module
+ */
+
+import { Buffer } from "node:buffer";
+import { optionOf } from "../../core/checks.ts";
+import type { Place } from "../../core/fair_queue.ts";
+import { kindOf } from "../../core/protocol.ts";
+import { channelText, hmac } from "../../core/signatures.ts";
+import type { AppEvent, Pusher, SubscriptionEvent } from "../../mod.ts";
+import { Endpoint, type Item, type WebhookStatus } from "./endpoint.ts";
+import {
+  ARRIVALS,
+  countKey,
+  DEPARTURES,
+  memberKey,
+  type OutgoingEvent,
+  type WebhookName,
+  WIRE,
+} from "./events.ts";
+import {
+  checkClose,
+  checkPusher,
+  CLOSE_TIMEOUT_MS,
+  OPTIONS,
+  parseOptions,
+  type WebhookOptions,
+} from "./options.ts";
+
+/** Running webhooks; made by {@linkcode webhooks}. */
+export interface Webhooks extends AsyncDisposable {
+  /** The state of each endpoint, in the order of the options. */
+  readonly status: WebhookStatus[];
+  /**
+   * Stops listening, and delivers what has happened so far. Events that are held
+   * back, or wait for a retry, are sent at once. To report that the clients leave
+   * as the server closes, close the server first. Events that are not delivered in
+   * time go to {@linkcode WebhookOptions.onError}.
+   *
+   * @param options `timeoutMs`: how long delivery may take, 5,000 by default.
+   * @returns Resolves when no request is under way any more.
+   * @throws {RangeError} At once, if `timeoutMs` is out of range.
+   */
+  close(options?: { timeoutMs?: number }): Promise<void>;
+}
+
+/** Signed to compare credentials; no client has this socket id. */
+const PROBE = { socketId: "0.0", channel: "private-webhooks" };
+
+/** A departure that is held back. */
+interface Departure {
+  readonly event: OutgoingEvent;
+  /** Cancels the report. */
+  readonly cancel: () => void;
+  /** Endpoints that never got the arrival, as it still waited. */
+  readonly withdrawn: Set<Endpoint>;
+}
+
+/** An event on its way into the queues. */
+interface Report {
+  readonly item: Item;
+  readonly channel: string;
+  /** The connection that has caused it, where the event says so. */
+  readonly source: string | undefined;
+  readonly wanted: readonly Endpoint[];
+}
+
+export class Dispatcher<Events extends object> implements Webhooks {
+  readonly #pusher: Pusher<Events>;
+  readonly #endpoints: Endpoint[];
+  readonly #settleMs: number;
+  /** The signature of {@linkcode PROBE} by the app. */
+  readonly #proof: string;
+  /** Whether an app, by its id, is the app of these webhooks. */
+  readonly #known = new Map<string, boolean>();
+  readonly #unlisten: (() => void)[] = [];
+  /**
+   * Departures by channel, or by channel and user, in their order. There are at
+   * most as many as there were channels and members.
+   */
+  readonly #departures = new Map<string, Departure>();
+  /** Channels whose cache miss was reported. */
+  readonly #missed = new Set<string>();
+  /** The connection that has joined or left a channel last, of the latest channels. */
+  readonly #sources = new Map<string, string>();
+  /** Events whose source may still come. */
+  readonly #reports: Report[] = [];
+  #closing: Promise<void> | null = null;
+
+  constructor(pusher: Pusher<Events>, options: WebhookOptions) {
+    checkPusher(pusher, optionOf(OPTIONS, "pusher"));
+    const settings = parseOptions(options);
+    this.#pusher = pusher;
+    this.#settleMs = settings.settleMs;
+    this.#endpoints = settings.endpoints.map((endpoint) =>
+      new Endpoint(endpoint, settings, pusher.clock)
+    );
+    const { auth } = pusher.authorizeChannel(PROBE.socketId, PROBE.channel);
+    const signature = hmac(
+      settings.secret,
+      channelText(PROBE.socketId, PROBE.channel, undefined),
+    );
+    this.#proof = `${settings.key}:${signature}`;
+    if (auth !== this.#proof) {
+      throw new TypeError(
+        `${OPTIONS.subject}: key and secret are not those of the app, or not ` +
+          "its newest; where a server has several apps, pass the view that its " +
+          "app method returns",
+      );
+    }
+    this.#listen();
+  }
+
+  get status(): WebhookStatus[] {
+    return this.#endpoints.map((endpoint) => endpoint.status);
+  }
+
+  close(options: { timeoutMs?: number } = {}): Promise<void> {
+    const subject = "Cannot close webhooks";
+    checkClose(options, { subject, name: "" });
+    const { timeoutMs = CLOSE_TIMEOUT_MS } = options;
+    return this.#closing ??= this.#close(timeoutMs);
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  /** Listens to the hooks that some endpoint wants: other hooks then cost nothing. */
+  #listen(): void {
+    // Before a leave and after a join, both in the same turn as what they cause.
+    for (const name of ["subscribed", "unsubscribed"] as const) {
+      this.#unlisten.push(this.#pusher.on(name, (event) => {
+        if (this.#isOurs(event)) this.#claim(event);
+      }));
+    }
+    const wants = (...names: WebhookName[]) =>
+      this.#endpoints.some((endpoint) =>
+        names.some((name) => endpoint.names.has(name))
+      );
+    // Each event of a pair can undo the other, so both are needed. And a vacated
+    // channel may report a cache miss again.
+    if (wants("channel_occupied", "channel_vacated", "cache_miss")) {
+      this.#on("channel_occupied", (e) => this.#arrive(e.channel, e));
+      this.#on("channel_vacated", (e) => this.#depart(e.channel, e));
+    }
+    if (wants("member_added", "member_removed")) {
+      this.#on("member_added", (e) => this.#arrive(memberKey(e), e));
+      this.#on("member_removed", (e) => this.#depart(memberKey(e), e));
+    }
+    if (wants("client_event")) {
+      this.#on("client_event", (e) => this.#enqueue(e, null));
+    }
+    if (wants("subscription_count")) {
+      this.#on("subscription_count", (e) => this.#enqueue(e, countKey(e)));
+    }
+    if (wants("cache_miss")) {
+      this.#on("cache_miss", (e) => {
+        if (this.#missed.has(e.channel)) return;
+        this.#missed.add(e.channel);
+        this.#enqueue(e, null);
+      });
+      this.#unlisten.push(this.#pusher.on("published", ({ app, channel }) => {
+        // Most publishes are to other channels, so that check comes first.
+        if (this.#missed.has(channel) && this.#isOurs({ app })) {
+          this.#missed.delete(channel);
+        }
+      }));
+    }
+  }
+
+  #on<Name extends WebhookName>(
+    name: Name,
+    take: (event: OutgoingEvent) => void,
+  ): void {
+    this.#unlisten.push(this.#pusher.on(name, (event) => {
+      if (this.#isOurs(event)) take(WIRE[name](event));
+    }));
+  }
+
+  /**
+   * Whether an event is of the app of these webhooks. The main instance of several
+   * apps hears the events of all, and must not report one app's in another's name.
+   */
+  #isOurs({ app }: AppEvent): boolean {
+    let isOurs = this.#known.get(app);
+    if (isOurs === undefined) {
+      const { auth } = this.#pusher.app(app)
+        .authorizeChannel(PROBE.socketId, PROBE.channel);
+      isOurs = auth === this.#proof;
+      this.#known.set(app, isOurs);
+    }
+    return isOurs;
+  }
+
+  /** Remembers who has joined or left a channel: the source of its events. */
+  #claim({ channel, socketId }: SubscriptionEvent): void {
+    this.#sources.delete(channel);
+    this.#sources.set(channel, socketId);
+    if (this.#sources.size > MAX_SOURCES) {
+      for (const oldest of this.#sources.keys()) {
+        this.#sources.delete(oldest);
+        break;
+      }
+    }
+    this.#push(channel);
+    for (const endpoint of this.#endpoints) endpoint.claim(channel, socketId);
+  }
+
+  /** Reports that a channel or member came, unless that undoes a departure. */
+  #arrive(key: string, event: OutgoingEvent): void {
+    const departure = this.#departures.get(key);
+    if (departure === undefined) {
+      const told = this.#endpoints.filter((endpoint) =>
+        !endpoint.withdraw(key, DEPARTURES)
+      );
+      return this.#enqueue(event, key, told);
+    }
+    departure.cancel();
+    this.#departures.delete(key);
+    this.#enqueue(event, key, [...departure.withdrawn]);
+  }
+
+  /** Reports later that a channel or member has gone, unless it comes back. */
+  #depart(key: string, event: OutgoingEvent): void {
+    this.#push();
+    // On another server it may have come back between two departures from here.
+    const earlier = this.#departures.get(key);
+    earlier?.cancel();
+    this.#departures.delete(key);
+    const withdrawn = earlier?.withdrawn ?? new Set<Endpoint>();
+    for (const endpoint of this.#endpoints) {
+      if (endpoint.withdraw(key, ARRIVALS)) withdrawn.add(endpoint);
+    }
+    const departure = { event, cancel: () => {}, withdrawn };
+    departure.cancel = this.#pusher.clock.after(
+      this.#settleMs,
+      () => this.#settle(key, departure),
+    );
+    this.#departures.set(key, departure);
+  }
+
+  #settle(key: string, { event, withdrawn }: Departure): void {
+    this.#departures.delete(key);
+    if (event.name === "channel_vacated") this.#missed.delete(event.channel);
+    const told = this.#endpoints.filter((endpoint) => !withdrawn.has(endpoint));
+    this.#enqueue(event, key, told);
+  }
+
+  /**
+   * Reports an event, once its source is known: the hooks of a join come together,
+   * and the one that names the connection comes last.
+   *
+   * @param key What the event is the state of, if it is a state.
+   * @param endpoints Who may want it.
+   */
+  #enqueue(
+    event: OutgoingEvent,
+    key: string | null,
+    endpoints: readonly Endpoint[] = this.#endpoints,
+  ): void {
+    const wanted = endpoints.filter((endpoint) => endpoint.wants(event));
+    if (wanted.length === 0) return;
+    const { name, channel } = event;
+    const json = JSON.stringify(event);
+    const bytes = Buffer.byteLength(json);
+    const timeMs = this.#pusher.clock.now();
+    const item: Item = { name, key, json, bytes, timeMs };
+    const report = { item, channel, source: event.socket_id, wanted };
+    if (this.#reports.push(report) === 1) queueMicrotask(() => this.#push());
+  }
+
+  /**
+   * Puts the events that have come so far into the queues.
+   *
+   * @param claimed The channel whose join is over.
+   */
+  #push(claimed?: string): void {
+    for (const { item, channel, source, wanted } of this.#reports.splice(0)) {
+      // Who joined this channel before is not the source of an arrival.
+      const isKnown = channel === claimed || !ARRIVALS.has(item.name);
+      const place: Place = {
+        stream: channel,
+        // What strangers do is not to delay what admitted clients do.
+        group: kindOf(channel).auth ? 0 : 1,
+        source: source ?? (isKnown && this.#sources.get(channel) || ""),
+      };
+      for (const endpoint of wanted) endpoint.push(item, place);
+    }
+  }
+
+  async #close(timeoutMs: number): Promise<void> {
+    // Hooks run in a microtask after the change: wait for those of past changes.
+    await Promise.resolve();
+    for (const unlisten of this.#unlisten) unlisten();
+    for (const [key, departure] of this.#departures) {
+      departure.cancel();
+      this.#settle(key, departure);
+    }
+    this.#push();
+    await Promise.all(
+      this.#endpoints.map((endpoint) => endpoint.close(timeoutMs)),
+    );
+  }
+}
+
+/** Channels whose last connection is remembered; each takes about 200 bytes. */
+const MAX_SOURCES = 10_000;
