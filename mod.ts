@@ -107,6 +107,7 @@ import {
   type Relayed,
 } from "./core/client_events.ts";
 import { Delivery } from "./core/deliveries.ts";
+import { Drain, DRAIN_TICK_MS } from "./core/drain.ts";
 import { HookQueue } from "./core/hooks.ts";
 import {
   checkRequest,
@@ -734,13 +735,15 @@ export class Pusher<Events extends object = AnyEvents> {
 
   /**
    * Drains and closes the server: it refuses new sockets, closes its connections
-   * with 4200, an even share per tenth of a second, so that clients reconnect
-   * elsewhere, and closes the backplane. Stop the HTTP server afterwards. A view
-   * of one app closes the whole server, too.
+   * with 4200, at an even pace, so that clients reconnect elsewhere, and closes the
+   * backplane. The HTTP API serves until then. Stop the HTTP server afterwards. A
+   * view of one app closes the whole server, too.
    *
    * @param options `over`: milliseconds over which the closes are spread, so that
-   * clients do not all reconnect at once. 0 by default.
-   * @returns Resolves when the clients are gone, at the latest after a second.
+   * clients do not all reconnect at once. 0 by default. A second call with less time
+   * hastens the first.
+   * @returns Resolves when the clients are gone and the backplane has closed; it
+   * waits a second for each of them after the last close.
    * @throws {TypeError} At once, if an option is unknown or of the wrong kind.
    * @throws {RangeError} At once, if `over` is not a duration.
    */
@@ -1229,12 +1232,14 @@ class Server
   /** Lets nothing wait for the start any more. */
   #endStart: ((reason: unknown) => void) | null = null;
   #closing: Promise<void> | null = null;
+  readonly #drain: Drain;
   readonly #end = new AbortController();
 
   constructor(given: PusherOptions) {
     const options = readOptions(given);
     const clock = clockOf(options);
     this.clock = clock;
+    this.#drain = new Drain(clock);
     this.path = options.path ?? "";
     const sockets = options.limits?.sockets ?? defaultSockets();
     this.limits = { ...DEFAULT_LIMITS, ...options.limits, sockets };
@@ -1271,7 +1276,7 @@ class Server
       history: this.history,
       clock,
       maxChannels: sessionChannels([...this.appsById.values()]),
-      onError: (error) => this.hooks.fail(error, "keeping a session"),
+      onCall: (call, during) => this.#watch(call, during),
     });
     this.#start();
   }
@@ -1502,7 +1507,7 @@ class Server
     const holding = channel.count(member?.userId, 1, history !== undefined);
     const first = announceUser(name, "online");
     const options = { ...holding, member, first, history };
-    return this.#await(
+    return this.track(
       this.ask((backplane) => backplane.join(app.id, name, options)),
     );
   }
@@ -1602,13 +1607,15 @@ class Server
   // ---- Calls and shutdown
 
   /** Reports the failure of a call that only {@linkcode close} waits for. */
-  #watch(value: Awaitable<void>, during: string, app: App): void {
+  #watch(value: Awaitable<void>, during: string, app?: App): Awaitable<void> {
     if (!(value instanceof Promise)) return;
-    this.#await(value.catch((error) => this.hooks.fail(error, during, app.id)));
+    return this.track(
+      value.catch((error) => this.hooks.fail(error, during, app?.id)),
+    );
   }
 
   /** Lets {@linkcode close} wait for a call. */
-  #await<T>(value: Awaitable<T>): Awaitable<T> {
+  track<T>(value: Awaitable<T>): Awaitable<T> {
     if (!(value instanceof Promise)) return value;
     this.#unsettled.add(value);
     const settle = () => this.#unsettled.delete(value);
@@ -1616,28 +1623,30 @@ class Server
     return value;
   }
 
-  /** See {@linkcode Pusher.close}. A second call joins the first. */
+  /** See {@linkcode Pusher.close}. A second call joins the first, or hastens it. */
   close(overMs: number): Promise<void> {
-    return this.#closing ??= this.#drain(overMs);
+    this.#drain.endWithin(overMs);
+    return this.#closing ??= this.#close();
   }
 
-  async #drain(overMs: number): Promise<void> {
+  async #close(): Promise<void> {
     this.#endStart?.(new Error("Cannot start: the server is closing"));
-    const ticks = Math.max(1, Math.ceil(overMs / DRAIN_TICK_MS));
-    for (let left = ticks; left > 0 && this.connections.size > 0; left--) {
-      let share = Math.ceil(this.connections.size / left);
+    while (this.connections.size > 0) {
+      let share = this.#drain.share(this.connections.size);
       for (const connection of this.connections.values()) {
         if (share-- === 0) break;
         connection.close(CLOSE.Reconnect);
       }
-      if (left > 1) await delay(this.clock, DRAIN_TICK_MS);
+      if (this.connections.size > 0) await delay(this.clock, DRAIN_TICK_MS);
     }
     await withinMs(this.clock, CLOSE_GRACE_MS, this.#settle());
     this.#closeCounts();
     this.#end.abort();
     this.schedule.endAll();
     this.openings.end();
-    await this.backplane.close();
+    const closed = attempt(() => this.backplane.close());
+    const watched = this.#watch(closed, "closing the backplane");
+    await withinMs(this.clock, CLOSE_GRACE_MS, Promise.resolve(watched));
   }
 
   /** Waits for the clients to answer the close, and for the backplane. */
@@ -1663,10 +1672,8 @@ class Server
 // refusal.
 const MAX_REFUSED_SOCKETS = 1_000;
 
-// Closing every tenth of a second is even enough for clients, and cheap.
-const DRAIN_TICK_MS = 100;
-
-// How long clients and backplane may take to answer a close; dead ones never do.
+// How long the clients, and then the backplane, may take to answer a close; dead
+// ones never do.
 const CLOSE_GRACE_MS = 1000;
 
 /** Credentials, limits and channels of one app. */
@@ -1999,7 +2006,7 @@ class Connection
     }
     const session = this.#session;
     if (session === null) return NO_HISTORY;
-    return chain(session.claim(this), () => {
+    return chain(this.#server.track(session.claim(this)), () => {
       // Another connection may have claimed it in the meantime.
       if (this.#session !== session) return NO_HISTORY;
       this.outbox.session = session;

@@ -218,10 +218,19 @@ export function refuse(
   { status, error }: Refusal,
   headers: Record<string, string> = {},
 ): Response {
-  // The rest of a body that is late is not read, so no request can follow it.
-  const all = status === 408 ? { ...headers, connection: "close" } : headers;
-  return Response.json({ error }, { status, headers: all });
+  return Response.json({ error }, {
+    status,
+    headers: { ...ADVICE.get(status), ...headers },
+  });
 }
+
+/** What goes with a status, so that clients and proxies know what to do. */
+const ADVICE: ReadonlyMap<number, Record<string, string>> = new Map([
+  // The rest of a body that is late is not read, so no request can follow it.
+  [408, { connection: "close" }],
+  // It passes: another server, or this one in a moment, can serve the request.
+  [503, { "retry-after": "1" }],
+]);
 
 export function refuseMethod(
   allow: string,
@@ -251,7 +260,7 @@ export function whenStarted(
   const judged = withinMs(server.clock, START_WAIT_MS, started);
   return judged.then((refusal = REFUSAL.Starting) => {
     if (refusal === null) return serve();
-    return refuse(refusal, { "retry-after": "1" });
+    return refuse(refusal);
   });
 }
 

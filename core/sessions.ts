@@ -384,7 +384,7 @@ export class Sessions {
   readonly clock: Clock;
   /** Channels that one session remembers. */
   readonly maxChannels: number;
-  readonly #onError: (error: unknown) => void;
+  readonly #onCall: (call: Promise<void>, during: string) => void;
   readonly #byKey = new Map<string, Session>();
   readonly #pinging: Later<Session>;
   readonly #keeping: Later<Session>;
@@ -395,14 +395,15 @@ export class Sessions {
     history: Readonly<History>;
     clock: Clock;
     maxChannels: number;
-    onError: (error: unknown) => void;
+    /** Reports the failure of a call, which a server that closes waits for. */
+    onCall: (call: Promise<void>, during: string) => void;
   }) {
     const { clock } = options;
     this.store = options.store;
     this.history = options.history;
     this.clock = clock;
     this.maxChannels = options.maxChannels;
-    this.#onError = options.onError;
+    this.#onCall = options.onCall;
     this.#pinging = new Later(
       (run) => clock.after(ACKNOWLEDGE_MS, run),
       (session) => session.ping() && this.pingSoon(session),
@@ -478,7 +479,7 @@ export class Sessions {
 
   #keep(session: Session, isAway = false): void {
     const kept = attempt(() => session.keep(isAway));
-    if (kept instanceof Promise) kept.catch(this.#onError);
+    if (kept instanceof Promise) this.#onCall(kept, "keeping a session");
   }
 }
 

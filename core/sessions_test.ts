@@ -224,7 +224,8 @@ class Server {
     this.clock = clock;
     this.sessions = new Sessions({
       ...{ store, clock, history: bounds, maxChannels },
-      onError: (error) => this.errors.push((error as Error).message),
+      onCall: (call) =>
+        void call.catch((error) => this.errors.push(error.message)),
     });
   }
 
