@@ -11,12 +11,10 @@ import type { Place } from "../../core/fair_queue.ts";
 import { kindOf } from "../../core/protocol.ts";
 import { channelText, hmac } from "../../core/signatures.ts";
 import type { AppEvent, Pusher, SubscriptionEvent } from "../../mod.ts";
-import { Endpoint, type Item, type WebhookStatus } from "./endpoint.ts";
+import { Endpoint, type WebhookStatus } from "./endpoint.ts";
 import {
   ARRIVALS,
-  countKey,
   DEPARTURES,
-  memberKey,
   type OutgoingEvent,
   type WebhookName,
   WIRE,
@@ -29,6 +27,8 @@ import {
   parseOptions,
   type WebhookOptions,
 } from "./options.ts";
+import type { Item } from "./queue.ts";
+import { Settler } from "./settler.ts";
 
 /** Running webhooks; made by {@linkcode webhooks}. */
 export interface Webhooks extends AsyncDisposable {
@@ -50,15 +50,6 @@ export interface Webhooks extends AsyncDisposable {
 /** Signed to compare credentials; no client has this socket id. */
 const PROBE = { socketId: "0.0", channel: "private-webhooks" };
 
-/** A departure that is held back. */
-interface Departure {
-  readonly event: OutgoingEvent;
-  /** Cancels the report. */
-  readonly cancel: () => void;
-  /** Endpoints that never got the arrival, as it still waited. */
-  readonly withdrawn: Set<Endpoint>;
-}
-
 /** An event on its way into the queues. */
 interface Report {
   readonly item: Item;
@@ -71,19 +62,14 @@ interface Report {
 export class Dispatcher<Events extends object> implements Webhooks {
   readonly #pusher: Pusher<Events>;
   readonly #endpoints: Endpoint[];
-  readonly #settleMs: number;
+  readonly #settler: Settler<Endpoint>;
+  /** Cancels the timer that settles departures; null while none runs. */
+  #cancelSettling: (() => void) | null = null;
   /** The signature of {@linkcode PROBE} by the app. */
   readonly #proof: string;
   /** Whether an app, by its id, is the app of these webhooks. */
   readonly #known = new Map<string, boolean>();
   readonly #unlisten: (() => void)[] = [];
-  /**
-   * Departures by channel, or by channel and user, in their order. There are at
-   * most as many as there were channels and members.
-   */
-  readonly #departures = new Map<string, Departure>();
-  /** Channels whose cache miss was reported. */
-  readonly #missed = new Set<string>();
   /** The connection that has joined or left a channel last, of the latest channels. */
   readonly #sources = new Map<string, string>();
   /** Events whose source may still come. */
@@ -94,10 +80,12 @@ export class Dispatcher<Events extends object> implements Webhooks {
     checkPusher(pusher, optionOf(OPTIONS, "pusher"));
     const settings = parseOptions(options);
     this.#pusher = pusher;
-    this.#settleMs = settings.settleMs;
     this.#endpoints = settings.endpoints.map((endpoint) =>
       new Endpoint(endpoint, settings, pusher.clock)
     );
+    this.#settler = new Settler(this.#endpoints, settings.settleMs, {
+      report: (event, key, told) => this.#enqueue(event, key, told),
+    });
     const { auth } = pusher.authorizeChannel(PROBE.socketId, PROBE.channel);
     const signature = hmac(
       settings.secret,
@@ -144,41 +132,48 @@ export class Dispatcher<Events extends object> implements Webhooks {
     // Each event of a pair can undo the other, so both are needed. And a vacated
     // channel may report a cache miss again.
     if (wants("channel_occupied", "channel_vacated", "cache_miss")) {
-      this.#on("channel_occupied", (e) => this.#arrive(e.channel, e));
-      this.#on("channel_vacated", (e) => this.#depart(e.channel, e));
+      this.#on("channel_occupied");
+      this.#on("channel_vacated");
     }
     if (wants("member_added", "member_removed")) {
-      this.#on("member_added", (e) => this.#arrive(memberKey(e), e));
-      this.#on("member_removed", (e) => this.#depart(memberKey(e), e));
+      this.#on("member_added");
+      this.#on("member_removed");
     }
-    if (wants("client_event")) {
-      this.#on("client_event", (e) => this.#enqueue(e, null));
-    }
-    if (wants("subscription_count")) {
-      this.#on("subscription_count", (e) => this.#enqueue(e, countKey(e)));
-    }
+    if (wants("client_event")) this.#on("client_event");
+    if (wants("subscription_count")) this.#on("subscription_count");
     if (wants("cache_miss")) {
-      this.#on("cache_miss", (e) => {
-        if (this.#missed.has(e.channel)) return;
-        this.#missed.add(e.channel);
-        this.#enqueue(e, null);
-      });
+      this.#on("cache_miss");
       this.#unlisten.push(this.#pusher.on("published", ({ app, channel }) => {
         // Most publishes are to other channels, so that check comes first.
-        if (this.#missed.has(channel) && this.#isOurs({ app })) {
-          this.#missed.delete(channel);
+        if (this.#settler.hasMissed(channel) && this.#isOurs({ app })) {
+          this.#settler.published(channel);
         }
       }));
     }
   }
 
-  #on<Name extends WebhookName>(
-    name: Name,
-    take: (event: OutgoingEvent) => void,
-  ): void {
+  #on<Name extends WebhookName>(name: Name): void {
     this.#unlisten.push(this.#pusher.on(name, (event) => {
-      if (this.#isOurs(event)) take(WIRE[name](event));
+      if (this.#isOurs(event)) this.#take(WIRE[name](event));
     }));
+  }
+
+  #take(event: OutgoingEvent): void {
+    // What has happened before gets its source, if it is known, before it may go.
+    if (DEPARTURES.has(event.name)) this.#push();
+    this.#settler.take(event, this.#pusher.clock.elapsed());
+    this.#cancelSettling ??= this.#settleLater();
+  }
+
+  /** Sets a timer for the next departure that is held back, if there is any. */
+  #settleLater(): (() => void) | null {
+    const { clock } = this.#pusher;
+    const { dueMs } = this.#settler;
+    if (dueMs === Infinity) return null;
+    return clock.after(Math.max(0, dueMs - clock.elapsed()), () => {
+      this.#settler.settle(clock.elapsed());
+      this.#cancelSettling = this.#settleLater();
+    });
   }
 
   /**
@@ -210,46 +205,6 @@ export class Dispatcher<Events extends object> implements Webhooks {
     for (const endpoint of this.#endpoints) endpoint.claim(channel, socketId);
   }
 
-  /** Reports that a channel or member came, unless that undoes a departure. */
-  #arrive(key: string, event: OutgoingEvent): void {
-    const departure = this.#departures.get(key);
-    if (departure === undefined) {
-      const told = this.#endpoints.filter((endpoint) =>
-        !endpoint.withdraw(key, DEPARTURES)
-      );
-      return this.#enqueue(event, key, told);
-    }
-    departure.cancel();
-    this.#departures.delete(key);
-    this.#enqueue(event, key, [...departure.withdrawn]);
-  }
-
-  /** Reports later that a channel or member has gone, unless it comes back. */
-  #depart(key: string, event: OutgoingEvent): void {
-    this.#push();
-    // On another server it may have come back between two departures from here.
-    const earlier = this.#departures.get(key);
-    earlier?.cancel();
-    this.#departures.delete(key);
-    const withdrawn = earlier?.withdrawn ?? new Set<Endpoint>();
-    for (const endpoint of this.#endpoints) {
-      if (endpoint.withdraw(key, ARRIVALS)) withdrawn.add(endpoint);
-    }
-    const departure = { event, cancel: () => {}, withdrawn };
-    departure.cancel = this.#pusher.clock.after(
-      this.#settleMs,
-      () => this.#settle(key, departure),
-    );
-    this.#departures.set(key, departure);
-  }
-
-  #settle(key: string, { event, withdrawn }: Departure): void {
-    this.#departures.delete(key);
-    if (event.name === "channel_vacated") this.#missed.delete(event.channel);
-    const told = this.#endpoints.filter((endpoint) => !withdrawn.has(endpoint));
-    this.#enqueue(event, key, told);
-  }
-
   /**
    * Reports an event, once its source is known: the hooks of a join come together,
    * and the one that names the connection comes last.
@@ -260,7 +215,7 @@ export class Dispatcher<Events extends object> implements Webhooks {
   #enqueue(
     event: OutgoingEvent,
     key: string | null,
-    endpoints: readonly Endpoint[] = this.#endpoints,
+    endpoints: readonly Endpoint[],
   ): void {
     const wanted = endpoints.filter((endpoint) => endpoint.wants(event));
     if (wanted.length === 0) return;
@@ -296,10 +251,8 @@ export class Dispatcher<Events extends object> implements Webhooks {
     // Hooks run in a microtask after the change: wait for those of past changes.
     await Promise.resolve();
     for (const unlisten of this.#unlisten) unlisten();
-    for (const [key, departure] of this.#departures) {
-      departure.cancel();
-      this.#settle(key, departure);
-    }
+    this.#cancelSettling?.();
+    this.#settler.settleAll();
     this.#push();
     await Promise.all(
       this.#endpoints.map((endpoint) => endpoint.close(timeoutMs)),

@@ -67,8 +67,3 @@ export const DEPARTURES: ReadonlySet<string> = new Set<WebhookName>(
 export function memberKey({ channel, user_id }: OutgoingEvent): string {
   return `${channel}\n${user_id}`;
 }
-
-/** A key unlike every channel and member. */
-export function countKey({ channel }: OutgoingEvent): string {
-  return `\n${channel}`;
-}

@@ -25,7 +25,7 @@ import {
   objectOf,
   optionOf,
 } from "../../core/checks.ts";
-import { NAMES, type WebhookName } from "./events.ts";
+import { NAMES, type OutgoingEvent, type WebhookName } from "./events.ts";
 import type { WebhookError } from "./reports.ts";
 
 // ---- Options ----------------------------------------------------------------
@@ -118,6 +118,14 @@ export interface EndpointSettings {
   readonly prefix: string;
   /** The headers that all webhooks to the endpoint share. */
   readonly headers: Headers;
+}
+
+/** Whether an endpoint gets an event. */
+export function wants(
+  { names, prefix }: EndpointSettings,
+  { name, channel }: OutgoingEvent,
+): boolean {
+  return names.has(name) && channel.startsWith(prefix);
 }
 
 /** Five minutes in all, as with the hosted service. */

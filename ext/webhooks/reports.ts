@@ -42,3 +42,87 @@ export class WebhookError extends Error {
     this.events = options.events;
   }
 }
+
+/** Why a try failed, or events were dropped. */
+export interface Failure {
+  readonly reason: string;
+  readonly cause?: unknown;
+}
+
+/** What becomes of the webhook, for messages. */
+const OUTCOME: Readonly<Record<WebhookFailure, string>> = Object.freeze({
+  retrying: "and will try again",
+  gave_up: "and gave up",
+  dropped: "and dropped it",
+  closed: "and lost it",
+});
+
+/** Reports the failures of one endpoint to the program, or prints them. */
+export class Reporter {
+  readonly #url: string;
+  readonly #onError: ((error: WebhookError) => unknown) | undefined;
+  /** The kinds of errors that were printed since the endpoint last caught up. */
+  readonly #printed = new Set<WebhookFailure>();
+
+  constructor(
+    url: string,
+    onError: ((error: WebhookError) => unknown) | undefined,
+  ) {
+    this.#url = url;
+    this.#onError = onError;
+  }
+
+  /** Says that the endpoint has caught up. */
+  reset(): void {
+    this.#printed.clear();
+  }
+
+  /** @param events The events as JSON texts. */
+  report(
+    failure: WebhookFailure,
+    events: readonly string[],
+    { reason, cause }: Failure,
+  ): void {
+    const onError = this.#onError;
+    if (onError === undefined && this.#printed.has(failure)) return;
+    const error = new WebhookError(
+      `Cannot deliver a webhook to "${this.#shownUrl()}", ${
+        OUTCOME[failure]
+      }: ` +
+        reason,
+      {
+        failure,
+        url: this.#url,
+        events: events.map((json) => JSON.parse(json)),
+        cause,
+      },
+    );
+    if (onError === undefined) {
+      this.#printed.add(failure);
+      return console.error(`Pusher: ${error.message}`);
+    }
+    const failed = (fault: unknown) =>
+      console.error("Pusher: failed while running onError of webhooks:", fault);
+    try {
+      const result = onError(error);
+      if (result instanceof Promise) result.catch(failed);
+    } catch (fault) {
+      failed(fault);
+    }
+  }
+
+  /** Why a request failed, by the runtime. */
+  explain(error: unknown): string {
+    // Often only the cause of fetch's error says more than that it failed.
+    const { cause = error } = Object(error);
+    const text = cause instanceof Error ? cause.message : String(cause);
+    // Errors quote the whole URL, and its query is often a secret.
+    return text.replaceAll(this.#url, this.#shownUrl());
+  }
+
+  /** The URL without its query. */
+  #shownUrl(): string {
+    const { origin, pathname } = new URL(this.#url);
+    return origin + pathname;
+  }
+}
