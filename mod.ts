@@ -203,6 +203,8 @@ import {
   describeChannel,
   listChannels,
   listUsers,
+  totalsOf,
+  trafficOf,
 } from "./core/queries.ts";
 import { Quota } from "./core/quota.ts";
 import { routePath } from "./core/routes.ts";
@@ -1468,29 +1470,15 @@ class Server
 
   /** See {@linkcode Pusher.stats}. */
   stats(): Stats {
-    const transports: Record<string, number> = {};
-    let bufferedBytes = 0;
-    for (const { outbox } of this.connections.values()) {
-      const name = outbox.transport.name ?? "ws";
-      transports[name] = (transports[name] ?? 0) + 1;
-      bufferedBytes += outbox.pendingBytes;
-    }
-    let [channels, unauthorizedConnections] = [0, 0];
-    for (const { channelCount, quota } of this.appsById.values()) {
-      channels += channelCount;
-      unauthorizedConnections += quota.unauthorized;
-    }
     const usage = this.backplane.usage?.();
     return {
       ready: this.#isBackplaneUp && this.#closing === null,
       connections: this.connections.size,
-      unauthorizedConnections,
-      transports,
-      channels,
+      ...totalsOf(this.appsById.values()),
+      ...trafficOf(this.connections.values()),
       sessions: this.sessions?.size ?? 0,
       sessionsAway: usage?.sessionsAway ?? 0,
       historyBytes: usage?.historyBytes ?? 0,
-      bufferedBytes,
       droppedFrames: this.droppedFrames,
     };
   }

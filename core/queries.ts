@@ -4,11 +4,12 @@
  * @module
  */
 
-import type { Backplane, Occupancy } from "./backplane.ts";
+import type { Backplane, Occupancy, Transport } from "./backplane.ts";
 import type {
   ChannelCounts,
   ChannelDescription,
   PublishResult,
+  Stats,
 } from "./calls.ts";
 import { isRefusal, quote, Refusal } from "./limits.ts";
 import {
@@ -200,4 +201,46 @@ export function listUsers(
   return chain(members, (found) => ({
     users: Array.from(found.keys(), (id) => ({ id })),
   }));
+}
+
+// ---- Figures ----------------------------------------------------------------
+
+/** What a connection tells of the frames that it sends. */
+interface Sending {
+  readonly outbox: {
+    readonly transport: Transport;
+    readonly pendingBytes: number;
+  };
+}
+
+/** The figures of {@linkcode Stats} that are sums over all connections. */
+export function trafficOf(
+  connections: Iterable<Sending>,
+): Pick<Stats, "transports" | "bufferedBytes"> {
+  const transports: Record<string, number> = {};
+  let bufferedBytes = 0;
+  for (const { outbox } of connections) {
+    const name = outbox.transport.name ?? "ws";
+    transports[name] = (transports[name] ?? 0) + 1;
+    bufferedBytes += outbox.pendingBytes;
+  }
+  return { transports, bufferedBytes };
+}
+
+/** What an app tells of its clients. */
+interface Serving {
+  readonly channelCount: number;
+  readonly quota: { readonly unauthorized: number };
+}
+
+/** The figures of {@linkcode Stats} that are sums over all apps. */
+export function totalsOf(
+  apps: Iterable<Serving>,
+): Pick<Stats, "channels" | "unauthorizedConnections"> {
+  let [channels, unauthorizedConnections] = [0, 0];
+  for (const { channelCount, quota } of apps) {
+    channels += channelCount;
+    unauthorizedConnections += quota.unauthorized;
+  }
+  return { channels, unauthorizedConnections };
 }
