@@ -109,6 +109,7 @@ import {
 import { Delivery } from "./core/deliveries.ts";
 import { Drain, DRAIN_TICK_MS } from "./core/drain.ts";
 import { HookQueue } from "./core/hooks.ts";
+import type { AppJournal, NotedKind } from "./core/journal.ts";
 import {
   checkRequest,
   closeOrigin,
@@ -279,6 +280,7 @@ import { Watchlist, type WatchlistOwner } from "./core/watchlist.ts";
 
 export type * from "./core/backplane.ts";
 export type * from "./core/calls.ts";
+export type * from "./core/journal.ts";
 export type { Handler } from "./core/cascade.ts";
 export type { OriginRule } from "./core/http.ts";
 export type { Limits } from "./core/limits.ts";
@@ -308,10 +310,10 @@ export type { Awaitable, Clock } from "./core/time.ts";
  * - Listen: `on`; read webhooks of another server: `webhook`.
  * - Disconnect: `terminateUserConnections`, `close`, `[Symbol.asyncDispose]`.
  * - Use the HTTP API without HTTP: `get`, `post`, `createSignedQueryString`.
- * - See another app: `app`; write an extension: `clock`.
+ * - See another app: `app`; write an extension: `clock`, `journal`.
  *
- * All except `app` and `[Symbol.asyncDispose]` exist as statics, too, on one default
- * instance. It is made on first use and reads `PUSHER_APP_ID`, `PUSHER_APP_KEY`,
+ * All except `app`, `journal` and `[Symbol.asyncDispose]` exist as statics, too, on one
+ * default instance. It is made on first use and reads `PUSHER_APP_ID`, `PUSHER_APP_KEY`,
  * `PUSHER_APP_SECRET` and `PUSHER_PATH` where reading the environment is permitted
  * already. Statics only: `forURL`, `forCluster`, `RequestError`, `WebHookError`.
  *
@@ -376,6 +378,12 @@ export class Pusher<Events extends object = AnyEvents> {
   /** The clock of the server, for extensions that belong to it. */
   get clock(): Clock {
     return this.#app.server.clock;
+  }
+
+  /** What happens to the app on all servers, where the backplane keeps it. */
+  get journal(): AppJournal | null {
+    const { id: app, server: { backplane: { journal } } } = this.#app;
+    return journal === undefined ? null : { app, journal };
   }
 
   /** The prefix of every route, see {@linkcode PusherOptions.path}. */
@@ -1516,12 +1524,20 @@ class Server
   /** Announces to subscribers how many they are now. */
   announceCount(app: App, channel: string, subscriptionCount: number): void {
     const event = { app: app.id, channel, subscriptionCount };
-    this.hooks.emit("subscription_count", event);
+    this.note("subscription_count", event);
     const sent = this.send(app, channel, {
       event: OUTBOUND.SubscriptionCount,
       data: JSON.stringify({ subscription_count: subscriptionCount }),
     });
     this.#watch(sent, "counting subscribers", app);
+  }
+
+  /** Tells hooks and journal of what no call of the backplane says. */
+  note<Kind extends NotedKind>(kind: Kind, event: Hooks[Kind]): void {
+    this.hooks.emit(kind, event);
+    const noted = this.backplane.journal?.append({ kind, ...event });
+    const app = this.appsById.get(event.app);
+    this.#watch(noted, "writing to the journal", app);
   }
 
   // ---- Called by the backplane
@@ -2054,7 +2070,7 @@ class Connection
       return this.outbox.send(encodeMessage(name, cached.message));
     }
     this.outbox.send(encodeFrame({ event: OUTBOUND.CacheMiss, channel: name }));
-    this.#server.hooks.emit("cache_miss", { app: this.app.id, channel: name });
+    this.#server.note("cache_miss", { app: this.app.id, channel: name });
   }
 
   #begin(
@@ -2205,7 +2221,8 @@ class Connection
 
   relay(channel: string, event: Relayed): Awaitable<void> {
     const { app, socketId } = this;
-    const message = { ...event, exceptSocketId: socketId, logged: true };
+    const sender = { exceptSocketId: socketId, fromClient: true };
+    const message = { ...event, ...sender, logged: true };
     return chain(this.#server.send(app, channel, message), () => {
       this.#emit("client_event", { channel, ...event });
     });

@@ -5,6 +5,7 @@
  * @module
  */
 
+import type { Journal } from "./journal.ts";
 import type { Awaitable, Clock } from "./time.ts";
 
 // ---- Messages and positions -------------------------------------------------
@@ -23,6 +24,11 @@ export interface Message {
   readonly cacheMs?: number;
   /** Whether the history keeps it, as it does events of programs and clients. */
   readonly logged?: boolean;
+  /**
+   * Whether a client sent it, the connection that does not get it: the journal has an
+   * entry for it. It need not be delivered with the message.
+   */
+  readonly fromClient?: boolean;
   /** What servers say to each other in this way; clients do not see it. */
   readonly control?: "terminate" | "online" | "offline";
 }
@@ -372,6 +378,11 @@ export interface BackplaneNode {
 export interface Backplane {
   /** Where sessions of stock clients are kept. */
   readonly sessions: SessionStore;
+  /**
+   * What has happened on the channels of all servers; absent where everything ends
+   * with this process, whose hooks say the same.
+   */
+  readonly journal?: Journal | undefined;
   /**
    * Called once, before anything else. It may take time: until it is done, the
    * server lets requests wait. If it rejects, the server serves none. Where
