@@ -9,9 +9,15 @@
  *
  * `--help` lists the flags. Each has an environment variable of the same meaning;
  * a flag wins over its variable. Under `deno serve`, Deno's own flags set the port
- * and the hostname, and flags after the file or the environment set the rest. Deno
- * then handles signals, and closes all connections at once: clients reconnect
- * after a second. Do not add `--parallel`: each thread would be a server of its own.
+ * and the hostname, and flags after the file or the environment set the rest. Do not
+ * add `--parallel`: each thread would be a server of its own.
+ *
+ * SIGTERM, SIGINT and SIGQUIT close the connections over `--drain` seconds, and the
+ * program exits. Under `deno serve` only SIGQUIT does: at the others Deno closes all
+ * connections at once, and clients reconnect after a second.
+ *
+ * `GET /healthz` answers 200 as long as the process lives, and `GET /readyz` answers
+ * 503 while the server is closing or its backplane is away.
  *
  * @module
  */
@@ -26,60 +32,22 @@ import {
   type Settings,
   UsageError,
 } from "./cli/flags.ts";
+import { standalone } from "./cli/handler.ts";
+import { Health } from "./cli/health.ts";
 import { exitUnheard, hostOf, isListenError, Port } from "./cli/port.ts";
 import { credentialsOf } from "./core/keys.ts";
 import { requireDeno } from "./core/runtime.ts";
-import { answerSubprotocol, chooseSubprotocol } from "./core/upgrade.ts";
-import { fallback } from "./ext/fallback.ts";
+import { delay, SYSTEM_CLOCK, withinMs } from "./core/time.ts";
 import { type Webhooks, webhooks } from "./ext/webhooks.ts";
 import { type AppOptions, type Credentials, Pusher } from "./mod.ts";
 
 // ---- Server -----------------------------------------------------------------
-// The server owns its port, so it also answers requests that no route takes.
-
-/** The handler of a server that owns its port. */
-function standalone(
-  pusher: Pusher,
-): (request: Request, info?: Deno.ServeHandlerInfo) => Promise<Response> {
-  // The fallback is last: for all other routes it answers a 404 in JSON.
-  const serve = pusher.cascade(pusher.handler, fallback(pusher));
-  return async (request, info) => {
-    const answer = await serve(request, info);
-    // The headers of a request that was upgraded cannot be read any more.
-    if (answer.status !== 404) return answer;
-    const upgrade = request.headers.get("upgrade")?.toLowerCase();
-    if (upgrade !== "websocket") return answer;
-    await answer.body?.cancel();
-    return refuseSocket(request);
-  };
-}
-
-/**
- * Closes a socket on an unknown path with 4005: a browser sees no HTTP status of a
- * failed upgrade, so a client would retry for ever.
- */
-function refuseSocket(request: Request): Response {
-  const subprotocol = chooseSubprotocol(request);
-  try {
-    const { socket, response } = Deno.upgradeWebSocket(request);
-    answerSubprotocol(response, subprotocol);
-    socket.addEventListener("open", () => {
-      const message = "There is no such path";
-      const data = { code: 4005, message };
-      socket.send(JSON.stringify({ event: "pusher:error", data }));
-      socket.close(data.code, message);
-    });
-    return response;
-  } catch {
-    const error = "The upgrade request is not valid";
-    return Response.json({ error }, { status: 400 });
-  }
-}
+// From the settings to a server that listens, and to the end of the process.
 
 /** Listens until a signal. */
 function listen(started: Standalone): void {
-  const { pusher, settings } = started;
-  const port = new Port(standalone(pusher), settings);
+  const { settings } = started;
+  const port = new Port(standalone(started), settings);
   try {
     port.open((address) => announce(address, settings));
   } catch (error) {
@@ -87,24 +55,50 @@ function listen(started: Standalone): void {
     setTimeout(() => exitUnheard(error, settings), 0);
     return;
   }
-  stopAtSignal(started);
+  // Windows has no SIGTERM, and no SIGQUIT.
+  const signals = Deno.build.os === "windows"
+    ? ["SIGINT"] as const
+    : ["SIGINT", "SIGTERM", "SIGQUIT"] as const;
+  stopAt(signals, started, () => port.close());
 }
 
 /** Closes and exits at a signal; a second signal exits at once. */
-function stopAtSignal({ pusher, settings, senders }: Standalone): void {
-  let isStopping = false;
+function stopAt(
+  signals: readonly Deno.Signal[],
+  started: Standalone,
+  end: () => Promise<void>,
+): void {
+  const { health, settings: { drainMs } } = started;
   const stop = async () => {
-    if (isStopping) Deno.exit(1);
-    isStopping = true;
-    await pusher.close({ over: settings.drainMs });
-    await Promise.all(senders.map((sender) => sender.close()));
+    if (health.isClosing) Deno.exit(1);
+    health.isClosing = true;
+    // Nobody who waits for the end of the process waits for longer.
+    const isDone = await withinMs(
+      SYSTEM_CLOCK,
+      drainMs + SETTLE_MS,
+      close(started, end).then(() => true, (error) => {
+        console.error(`Pusher: failed while closing: ${messageOf(error)}`);
+        return true;
+      }),
+    );
+    if (!isDone) {
+      console.error("Pusher: exits before everything has been closed");
+    }
     Deno.exit(0);
   };
-  // Windows has no SIGTERM.
-  const signals = Deno.build.os === "windows"
-    ? ["SIGINT"] as const
-    : ["SIGINT", "SIGTERM"] as const;
   for (const signal of signals) Deno.addSignalListener(signal, stop);
+}
+
+/** How long the process may take to end, once all connections are closed. */
+const SETTLE_MS = 10_000;
+
+async function close(
+  { pusher, settings, senders }: Standalone,
+  end: () => Promise<void>,
+): Promise<void> {
+  await pusher.close({ over: settings.drainMs });
+  await Promise.all(senders.map((sender) => sender.close()));
+  await end();
 }
 
 /**
@@ -112,6 +106,9 @@ function stopAtSignal({ pusher, settings, senders }: Standalone): void {
  * From then on the program listens, and stops, as under `deno run`.
  */
 function survive(started: Standalone, port: Port): void {
+  if (Deno.build.os !== "windows") {
+    stopAt(["SIGQUIT"], started, () => delay(SYSTEM_CLOCK, THREADS_MS));
+  }
   // The runtime panics if it adds its first listener without a descriptor left.
   const ignore = () => {};
   Deno.addSignalListener("SIGINT", ignore);
@@ -121,10 +118,15 @@ function survive(started: Standalone, port: Port): void {
     if (isOwn || !(event.reason instanceof Deno.errors.Http)) return;
     isOwn = true;
     event.preventDefault();
-    stopAtSignal(started);
+    const own = ["SIGINT", "SIGTERM"] as const;
+    const signals = Deno.build.os === "windows" ? own.slice(0, 1) : own;
+    stopAt(signals, started, () => port.close());
     port.reopen(event.reason);
   });
 }
+
+/** How long the other threads of `deno serve --parallel` may take to close, too. */
+const THREADS_MS = 2_000;
 
 /** Prints where to connect, and with which key. */
 function announce(address: Deno.NetAddr, { pusher }: Settings): void {
@@ -163,6 +165,7 @@ function newestOf(app: AppOptions): Credentials {
 /** A server with its settings and its webhooks, one per app. */
 interface Standalone {
   readonly pusher: Pusher;
+  readonly health: Health;
   readonly settings: Settings;
   readonly senders: readonly Webhooks[];
 }
@@ -176,7 +179,9 @@ function start(): Standalone {
       Deno.exit(0);
     }
     const pusher = new Pusher(settings.pusher);
-    return { pusher, settings, senders: startWebhooks(pusher, settings) };
+    const health = new Health(pusher);
+    const senders = startWebhooks(pusher, settings);
+    return { pusher, health, settings, senders };
   } catch (error) {
     const isMistake = error instanceof UsageError ||
       error instanceof TypeError || error instanceof RangeError;
@@ -227,13 +232,13 @@ function isDeno(): boolean {
  */
 function main(): Partial<Deno.ServeDefaultExport> {
   const started = start();
-  const { pusher, settings } = started;
+  const { settings } = started;
   if (settings.ownAddress) {
     listen(started);
     return {};
   }
   const timer = setTimeout(() => listen(started), 0);
-  const handler = standalone(pusher);
+  const handler = standalone(started);
   const unheard = ({ reason }: PromiseRejectionEvent) => {
     if (isListenError(reason)) exitUnheard(reason);
   };
@@ -244,7 +249,8 @@ function main(): Partial<Deno.ServeDefaultExport> {
       removeEventListener("unhandledrejection", unheard);
       clearTimeout(timer);
       announce(address as Deno.NetAddr, settings);
-      survive(started, new Port(handler, address as Deno.NetAddr));
+      const own = { ...address as Deno.NetAddr, reusePort: false };
+      survive(started, new Port(handler, own));
     },
   };
 }

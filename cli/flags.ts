@@ -38,6 +38,12 @@ export const FLAGS = {
     value: "address",
     help: "address to listen on (default 0.0.0.0)",
   },
+  "reuse-port": {
+    type: "boolean",
+    variable: "PUSHER_REUSE_PORT",
+    help: "let several processes listen on the port, on Linux: the kernel " +
+      "spreads connections over them; Deno needs --unstable-net",
+  },
   "app-id": {
     type: "string",
     variable: "PUSHER_APP_ID",
@@ -199,9 +205,8 @@ export const FLAGS = {
     type: "string",
     variable: "PUSHER_DRAIN",
     value: "seconds",
-    help:
-      "time over which SIGTERM and SIGINT close the connections; a second " +
-      "signal exits at once (default 5)",
+    help: "time over which SIGTERM, SIGINT and SIGQUIT close the " +
+      "connections; a second signal exits at once (default 5)",
   },
   "help": { type: "boolean", short: "h", help: "print this text" },
 } as const satisfies Record<string, Flag>;
@@ -253,6 +258,7 @@ const MAX_DRAIN_MS = 86_400_000;
 export interface Settings {
   readonly port: number;
   readonly hostname: string;
+  readonly reusePort: boolean;
   /** Whether the flags or the environment name a port or a hostname. */
   readonly ownAddress: boolean;
   readonly drainMs: number;
@@ -348,6 +354,13 @@ export function readSettings(args: string[]): Settings | null {
   if (port !== undefined && (!Number.isInteger(port) || port > 65_535)) {
     throw new UsageError(`--port is ${port}, and must be from 0 to 65535`);
   }
+  const reusePort = flags.boolean("reuse-port");
+  // Without its own flag Deno ends the process when the port is opened.
+  if (reusePort && !("listenDatagram" in Deno)) {
+    throw new UsageError(
+      "--reuse-port needs a flag of Deno's: deno run --unstable-net",
+    );
+  }
   const drainMs = flags.ms("drain") ?? 5_000;
   if (drainMs > MAX_DRAIN_MS) {
     const [given, most] = [drainMs / 1000, MAX_DRAIN_MS / 1000];
@@ -359,6 +372,7 @@ export function readSettings(args: string[]): Settings | null {
   return {
     port: port ?? 6001,
     hostname: hostname ?? "0.0.0.0",
+    reusePort,
     ownAddress: port !== undefined || hostname !== undefined,
     drainMs,
     webhooks: flags.list("webhook") ?? [],

@@ -4,6 +4,7 @@
  * @module
  */
 
+import { SYSTEM_CLOCK, withinMs } from "../core/time.ts";
 import { messageOf } from "./flags.ts";
 
 // ---- Port -------------------------------------------------------------------
@@ -16,31 +17,51 @@ const REOPEN_MS = 1_000;
 /** How long the port has to be open before another failure is news. */
 const STEADY_MS = 60_000;
 
+/** How long the last requests may take when the port is closed. */
+const LAST_MS = 1_000;
+
 /** The process, or the whole machine, has no file descriptor left. */
 const TOO_MANY_FILES = /\(os error 2[34]\)/;
+
+/** Where to listen. */
+export interface Address {
+  readonly hostname: string;
+  readonly port: number;
+  /** Whether other processes or threads may have the same port. */
+  readonly reusePort: boolean;
+}
 
 /** A port that is opened again when the runtime gives it up. */
 export class Port {
   readonly #handler: Deno.ServeHandler;
   readonly #hostname: string;
+  readonly #reusePort: boolean;
   #port: number;
+  #server: Deno.HttpServer | undefined;
+  #isClosed = false;
   /** The failure that was printed; null while the port is steady. */
   #failure: string | null = null;
   #steadyTimer: ReturnType<typeof setTimeout> | undefined;
 
   constructor(
     handler: Deno.ServeHandler,
-    { hostname, port }: { hostname: string; port: number },
+    { hostname, port, reusePort }: Address,
   ) {
     this.#handler = handler;
     this.#hostname = hostname;
     this.#port = port;
+    this.#reusePort = reusePort;
   }
 
   /** Opens the port; throws if that fails at the first attempt. */
   open(onListen: (address: Deno.NetAddr) => void): void {
-    const address = { hostname: this.#hostname, port: this.#port };
-    const server = Deno.serve({ ...address, onListen }, this.#handler);
+    const server = Deno.serve({
+      hostname: this.#hostname,
+      port: this.#port,
+      reusePort: this.#reusePort,
+      onListen,
+    }, this.#handler);
+    this.#server = server;
     // The port may have been 0, for any.
     this.#port = server.addr.port;
     const ended = new Error("The runtime has stopped listening");
@@ -50,11 +71,23 @@ export class Port {
     );
   }
 
+  /**
+   * Closes the port once the requests that are under way have been answered, and does
+   * not wait for clients that neither end theirs nor read the answer.
+   */
+  async close(): Promise<void> {
+    this.#isClosed = true;
+    const closed = this.#server?.shutdown();
+    if (closed !== undefined) await withinMs(SYSTEM_CLOCK, LAST_MS, closed);
+  }
+
   /** Opens the port a second after a failure, and again until it is open. */
   reopen(error: unknown): void {
+    if (this.#isClosed) return;
     clearTimeout(this.#steadyTimer);
     this.#print(error);
     setTimeout(() => {
+      if (this.#isClosed) return;
       try {
         this.open(() => {});
       } catch (failure) {

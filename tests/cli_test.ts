@@ -3,8 +3,9 @@
  * it prints, how it stops.
  */
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
-import { Webhook } from "@glitz/pusher";
+import { Pusher, Webhook } from "@glitz/pusher";
 import { within } from "./support/deadline.ts";
+import { RawClient } from "./support/wire.ts";
 
 const DEADLINE_MS = 20_000;
 const NET = ["run", "--no-prompt", "--allow-net"];
@@ -37,6 +38,8 @@ interface Cli extends AsyncDisposable {
   readonly url: string;
   /** What it prints as errors, until it ends. */
   readonly errors: Promise<string>;
+  /** Sends a signal. */
+  signal(signal: Deno.Signal): void;
   /** Sends a signal and returns the exit code. */
   stop(signal: Deno.Signal): Promise<number>;
 }
@@ -73,6 +76,7 @@ async function start(
     line: line.trim(),
     url: `http${url}`,
     errors,
+    signal: (signal) => child.kill(signal),
     stop: (signal) => within(DEADLINE_MS, "exit", stop(signal)),
     [Symbol.asyncDispose]: async () => void await stop("SIGKILL"),
   };
@@ -140,6 +144,7 @@ for (
     [["--path", "x"], `path is "x"`],
     [["--origin", "no origin"], `origins is "no origin"`],
     [["--drain", "-1"], `--drain is "-1"`],
+    [["--reuse-port"], "deno run --unstable-net"],
     [["--max-sockets", "few"], `--max-sockets is "few"`],
     [["--max-unauthorized", "few"], `--max-unauthorized is "few"`],
     [["--history-events", "few"], `--history-events is "few"`],
@@ -642,4 +647,126 @@ Deno.test("cli.ts drains on SIGTERM: every client gets 4200, and it exits 0", as
     assertEquals((await closed).code, 4200);
     assertEquals(frames.at(-1)?.event, "pusher:error");
   }
+});
+
+// ---- Health and the end -----------------------------------------------------
+
+/** Asks for a path; returns the status and the text of the answer. */
+async function ask(url: string, method = "GET"): Promise<[number, string]> {
+  const response = await fetch(url, { method });
+  return [response.status, await response.text()];
+}
+
+Deno.test("cli.ts answers health checks beside its path, to GET and HEAD only", async () => {
+  const path = ["--path", "/x", "--secret", "s"];
+  await using cli = await start([...NET, "cli.ts", ...LOCAL, ...path]);
+  assertEquals(await ask(`${cli.url}/healthz`), [200, "ok\n"]);
+  assertEquals(await ask(`${cli.url}/readyz`), [200, "ready\n"]);
+  for (const check of ["healthz", "readyz"]) {
+    assertEquals(await ask(`${cli.url}/${check}`, "HEAD"), [200, ""]);
+    assertEquals((await ask(`${cli.url}/${check}`, "POST"))[0], 404);
+    assertEquals((await ask(`${cli.url}/x/${check}`))[0], 404);
+  }
+});
+
+/** Asks the standalone server to publish on `news`. */
+async function publish(cli: Cli): Promise<Response> {
+  const pusher = new Pusher({ appId: "1", key: "app-key", secret: "s" });
+  const body = { name: "e", channel: "news", data: "1" };
+  const options = { method: "POST", path: "/apps/1/events" };
+  const query = pusher.createSignedQueryString({
+    ...options,
+    body: JSON.stringify(body),
+  });
+  return await fetch(`${cli.url}/apps/1/events?${query}`, {
+    method: "POST",
+    body: JSON.stringify(body),
+  });
+}
+
+Deno.test("cli.ts is alive, not ready and serves publishers while it closes", async () => {
+  await using cli = await start([
+    ...[...NET, "cli.ts", ...LOCAL, "--secret", "s", "--drain", "3600"],
+  ]);
+  const sockets = [1, 2].map(() => open(`${cli.url}/app/app-key`));
+  await Promise.all(sockets.map(({ established }) => established));
+  cli.signal("SIGTERM");
+  const isClosing = async () => {
+    while ((await ask(`${cli.url}/readyz`))[0] !== 503);
+  };
+  await within(DEADLINE_MS, "not ready", isClosing());
+  assertEquals(await ask(`${cli.url}/readyz`), [503, "closing\n"]);
+  assertEquals(await ask(`${cli.url}/healthz`), [200, "ok\n"]);
+  const published = await publish(cli);
+  assertEquals([published.status, await published.json()], [200, {}]);
+  // A proxy that keeps connections open has to open another one elsewhere.
+  assertEquals(published.headers.get("connection"), "close");
+  assertEquals((await open(`${cli.url}/app/app-key`).closed).code, 4100);
+  // The second signal.
+  assertEquals(await cli.stop("SIGTERM"), 1);
+  for (const { closed } of sockets) await closed;
+});
+
+Deno.test("cli.ts exits 0 although a client neither reads nor answers the close", async () => {
+  await using cli = await start([
+    ...[...NET, "cli.ts", ...LOCAL, "--secret", "s", "--drain", "0.1"],
+  ]);
+  using client = await RawClient.connect(Number(new URL(cli.url).port));
+  const head = await client.upgrade("/app/app-key?protocol=7");
+  assertStringIncludes(head, "101");
+  assertEquals(await cli.stop("SIGTERM"), 0);
+});
+
+Deno.test("cli.ts exits 0 although a request never ends", async () => {
+  await using cli = await start([
+    ...[...NET, "cli.ts", ...LOCAL, "--secret", "s", "--drain", "0.1"],
+  ]);
+  using client = await RawClient.connect(Number(new URL(cli.url).port));
+  await client.write(
+    "POST /pusher/app/app-key/1/abcdefgh/xhr_send HTTP/1.1\r\n",
+  );
+  assertEquals(await cli.stop("SIGTERM"), 0);
+});
+
+Deno.test({
+  name: "cli.ts under deno serve closes the connections bit by bit at SIGQUIT",
+  ignore: Deno.build.os === "windows",
+  async fn() {
+    await using cli = await start([
+      ...["serve", "--no-prompt", "--host", "127.0.0.1", "--port", "0"],
+      ...["cli.ts", "--secret", "s", "--drain", "0.3"],
+    ]);
+    const sockets = [1, 2, 3].map(() => open(`${cli.url}/app/app-key`));
+    await Promise.all(sockets.map(({ established }) => established));
+    assertEquals(await cli.stop("SIGQUIT"), 0);
+    for (const { closed } of sockets) assertEquals((await closed).code, 4200);
+  },
+});
+
+Deno.test({
+  name: "cli.ts --reuse-port shares its port with other processes",
+  ignore: Deno.build.os !== "linux",
+  async fn() {
+    const flags = ["--hostname", "127.0.0.1", "--secret", "s", "--reuse-port"];
+    const shared = [
+      ...NET,
+      "--unstable-net",
+      "cli.ts",
+      ...flags,
+      "--drain",
+      "0",
+    ];
+    await using one = await start([...shared, "--port", "0"]);
+    const { port } = new URL(one.url);
+    await using two = await start([...shared, "--port", port]);
+    assertEquals(two.line, one.line);
+    // The one that is left gets all connections.
+    assertEquals(await one.stop("SIGTERM"), 0);
+    for (let i = 0; i < 5; i++) {
+      const socket = open(`${two.url}/app/app-key`);
+      await socket.established;
+      assertEquals(socket.frames[0]?.event, "pusher:connection_established");
+    }
+    assertEquals(await two.stop("SIGTERM"), 0);
+  },
 });
