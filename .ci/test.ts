@@ -65,6 +65,8 @@ function permissions(): string[] {
     Deno.execPath(),
     ...EVERY_BROWSER.flatMap(findBrowser),
     ...["bash", "nginx", "node", "bun"].map((name) => findInstalled(name)),
+    ...["redis-server", "redis-cli", "valkey-server", "valkey-cli"]
+      .map((name) => findInstalled(name)),
   ].filter(Boolean);
   return [
     "--no-prompt",
@@ -78,7 +80,7 @@ function permissions(): string[] {
     "--allow-net=localhost,127.0.0.1,[::1],0.0.0.0",
     // The client, as a module that one of those servers has.
     "--allow-import=127.0.0.1",
-    // Servers as a user starts them, browsers, a proxy, and other runtimes.
+    // Servers as a user starts them, browsers, a proxy, Redis, and other runtimes.
     `--allow-run=${programs.join()}`,
   ];
 }
