@@ -27,6 +27,7 @@ const ALLOWED: Record<string, string[]> = {
 /** The only library that an extension may import. */
 const LIBRARIES: Record<string, string> = {
   "ext/encryption.ts": "npm:@noble/ciphers@",
+  "ext/redis/client.ts": "npm:@redis/client@",
 };
 
 /** The imports of each file, as paths in the repository. */

@@ -1,0 +1,160 @@
+/**
+ * What goes wrong with a connection to Redis, in words that say what to do. No
+ * message ever has a password.
+ *
+ * @module
+ */
+
+import { isReply } from "./client.ts";
+
+/** Redis is not there at the moment. */
+export class RedisUnavailable extends Error {
+  override readonly name = "RedisUnavailable";
+  /** Whether the command may have been executed: if false, it surely was not. */
+  readonly wasSent: boolean;
+
+  /** Made where a command fails. */
+  constructor(reason: string, options: ErrorOptions & { wasSent: boolean }) {
+    super(reason, options);
+    this.wasSent = options.wasSent;
+  }
+}
+
+/** A reason that stays until somebody changes a setting. */
+export class RedisRefused extends Error {
+  override readonly name = "RedisRefused";
+}
+
+/**
+ * Answers by which a server says that it cannot do its work at the moment. Each comes
+ * before anything is changed.
+ */
+const AWAY = new Set([
+  ...["READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "NOREPLICAS"],
+  ...["OOM", "MISCONF", "BUSY", "NOAUTH", "UNKILLABLE"],
+]);
+
+/** Answers that say something about the slot of a command, which was not executed. */
+const SLOT = new Set(["MOVED", "ASK", "TRYAGAIN"]);
+
+/** What an answer says about the connection on which it came. */
+export type Verdict =
+  /** The command's own affair. */
+  | "command"
+  /** The slot is on its way to another server. */
+  | "migrating"
+  /** The slot is on another server. */
+  | "moved"
+  /** The server is no good, and the command has changed nothing. */
+  | "away"
+  /** The server is no good, and the command may have changed something. */
+  | "broken";
+
+/** Judges an error of a command. */
+export function judge(error: unknown): Verdict {
+  if (!isReply(error)) return "broken";
+  const [code = ""] = error.message.split(" ", 1);
+  if (code === "MOVED") return "moved";
+  if (SLOT.has(code)) return "migrating";
+  // Calls have an order that a script must not lose, so a new connection loads it.
+  if (AWAY.has(code) || code === "NOSCRIPT") return "away";
+  // A script may have been stopped in the middle of its work.
+  return code === "NOPERM" || isForbidden(error) ? "broken" : "command";
+}
+
+/** The slot that a MOVED or ASK names, or NaN. */
+export function slotOf(error: Error): number {
+  return Number(error.message.split(" ")[1] ?? NaN);
+}
+
+/** Whether Redis has stopped a script for want of a right. */
+function isForbidden({ message }: Error): boolean {
+  return /ACL failure|user executing the script can't/i.test(message);
+}
+
+/** Why there is no connection, as a sentence that ends with what to do. */
+export function explain(error: unknown, isSecure: boolean): string {
+  const message = error instanceof Error ? error.message : String(error);
+  if (error instanceof RedisRefused) return message;
+  if (isReply(error)) return explainReply(message);
+  const code = codeOf(error);
+  return CAUSES[code] ??
+    (isSecure ? explainTls(message, code) : explainPlain(message));
+}
+
+function explainReply(message: string): string {
+  const [code = ""] = message.split(" ", 1);
+  return REPLIES[code] ??
+    (/unknown command|NOPROTO/i.test(message)
+      ? "its version is too old: use Redis 7 or later, or Valkey"
+      : `it answered "${message.slice(0, MAX_SHOWN)}"`);
+}
+
+/** Enough of a foreign message to recognise it. */
+const MAX_SHOWN = 120;
+
+const REPLIES: Readonly<Record<string, string>> = {
+  WRONGPASS: "it refuses the user or the password: correct them in the URL",
+  NOAUTH:
+    "it wants a password: add it to the URL, as in redis://:password@host",
+  NOPERM:
+    "the user lacks a right: give it what the ACL rule of the documentation says",
+  LOADING: "it is still loading its data: wait until it has",
+  READONLY: "it is a read-only replica: connect to its master",
+  MASTERDOWN: "it is a replica that has lost its master: connect to the master",
+  CLUSTERDOWN: "the cluster is down: see CLUSTER INFO",
+  OOM: "it has reached maxmemory: raise it, or free memory",
+  MISCONF: "it cannot save its data and so refuses to write: see its log",
+  NOREPLICAS:
+    "it has too few replicas to accept writes: see min-replicas-to-write",
+  BUSY: "a script keeps it busy: end the script with SCRIPT KILL",
+  NOSCRIPT: "its scripts were flushed",
+  DENIED:
+    "it is in protected mode: set a password, or bind it to the right interface",
+};
+
+const CAUSES: Readonly<Record<string, string>> = {
+  ECONNREFUSED: "nobody listens there: start Redis, or correct host and port",
+  ENOTFOUND: "no such host is known: correct the host in the URL",
+  EAI_AGAIN: "no such host is known: correct the host in the URL",
+  EHOSTUNREACH:
+    "there is no way to that host: correct the host, or the network",
+  ENETUNREACH: "there is no way to that host: correct the host, or the network",
+  ETIMEDOUT:
+    "it did not answer in time: correct host and port, or the firewall",
+};
+
+function explainTls(message: string, code: string): string {
+  if (
+    /certificate|cert_|issuer|not valid for name|altname/i.test(message + code)
+  ) {
+    return `its certificate is not accepted (${
+      message.slice(0, MAX_SHOWN)
+    }): ` +
+      "give the authority's certificate as tls.ca, or the certificate's name as " +
+      "tls.servername";
+  }
+  return `there is no connection with TLS (${
+    message.slice(0, MAX_SHOWN)
+  }): use ` +
+    "redis:// if the port is one without TLS";
+}
+
+function explainPlain(message: string): string {
+  if (/RESP type|unexpected|Unknown/i.test(message)) {
+    return "what answers there is not Redis: correct host and port";
+  }
+  if (/closed unexpectedly|ECONNRESET|has ended|EPIPE/i.test(message)) {
+    return "it closed the connection: use rediss:// if the port is one with TLS, " +
+      "and see maxclients";
+  }
+  return message.slice(0, MAX_SHOWN);
+}
+
+function codeOf(error: unknown): string {
+  if (typeof error !== "object" || error === null) return "";
+  if (error instanceof AggregateError && error.errors.length > 0) {
+    return codeOf(error.errors[0]);
+  }
+  return "code" in error && typeof error.code === "string" ? error.code : "";
+}

@@ -1,0 +1,89 @@
+/**
+ * What a server says about itself, and whether it will do.
+ *
+ * @module
+ */
+
+import { RedisRefused } from "./failures.ts";
+
+/** What a server has to be. */
+export type ServerKind = "master" | "node" | "sentinel";
+
+/** The first version with sharded pub/sub. Valkey counts on from there. */
+const MIN_VERSION = 7;
+
+/** The fields that `INFO` lists. */
+export function parseInfo(answer: unknown): Map<string, string> {
+  const fields = new Map<string, string>();
+  for (const line of String(answer).split("\r\n")) {
+    const colon = line.indexOf(":");
+    if (colon > 0) fields.set(line.slice(0, colon), line.slice(colon + 1));
+  }
+  return fields;
+}
+
+/**
+ * Throws if a server will not do.
+ *
+ * @param isStrict Whether settings that would lose data later are refused. They are
+ * when a program starts, and its operator looks; later it is better to go on.
+ */
+export function checkServer(
+  info: ReadonlyMap<string, string>,
+  kind: ServerKind,
+  isStrict: boolean,
+): void {
+  const version = info.get("redis_version") ?? "";
+  if (!(Number.parseInt(version) >= MIN_VERSION)) {
+    throw new RedisRefused(
+      version === ""
+        ? "what answers there is not Redis: correct host and port"
+        : `its version is ${version}: use Redis ${MIN_VERSION} or later, or Valkey`,
+    );
+  }
+  checkMode(info.get("redis_mode") ?? "standalone", kind);
+  if (kind === "sentinel") return;
+  if (info.get("loading") === "1") {
+    throw new RedisRefused("it is still loading its data: wait until it has");
+  }
+  // Which nodes are masters is what the cluster itself says.
+  if (kind === "master" && (info.get("role") ?? "master") !== "master") {
+    throw new RedisRefused("it is a read-only replica: connect to its master");
+  }
+  if (isStrict) checkEviction(info);
+}
+
+function checkMode(mode: string, kind: ServerKind): void {
+  if (mode === MODES[kind]) return;
+  throw new RedisRefused(
+    mode === "cluster"
+      ? "it is a node of a cluster: begin the URL with redis+cluster://"
+      : mode === "sentinel"
+      ? "it is a Sentinel: begin the URL with redis+sentinel://, and end it with the " +
+        "master's name"
+      : kind === "node"
+      ? "it is no node of a cluster: begin the URL with redis://"
+      : "it is no Sentinel: begin the URL with redis://",
+  );
+}
+
+const MODES: Readonly<Record<ServerKind, string>> = {
+  master: "standalone",
+  node: "cluster",
+  sentinel: "sentinel",
+};
+
+/**
+ * Every other policy throws keys away when memory is short, one by one: then members
+ * stay for ever, or the history of a channel does not fit its counter. With
+ * `noeviction` Redis refuses to write instead, which everybody notices.
+ */
+function checkEviction(info: ReadonlyMap<string, string>): void {
+  const policy = info.get("maxmemory_policy") ?? "noeviction";
+  const limit = info.get("maxmemory") ?? "0";
+  if (limit === "0" || policy === "noeviction") return;
+  throw new RedisRefused(
+    `its maxmemory-policy is ${policy}, which would throw away parts of what belongs ` +
+      "together: set it to noeviction",
+  );
+}
