@@ -185,6 +185,7 @@ import {
   isOwnChannel,
   joiningMember,
   kindOf,
+  memberAddedMessage,
   memberRemovedMessage,
   type NamedChannel,
   OUTBOUND,
@@ -1599,6 +1600,11 @@ class Server
     };
   }
 
+  /** See {@linkcode BackplaneNode.arrival}. */
+  arrival(_channel: string, member: KnownMember): Message {
+    return memberAddedMessage(member, "");
+  }
+
   /** See {@linkcode BackplaneNode.health}. */
   health(isUp: boolean, error?: unknown): void {
     if (isUp === this.#isBackplaneUp) return;
@@ -1606,6 +1612,11 @@ class Server
     if (!isUp) this.hooks.fail(error, "reaching the backplane");
     const cause = error === undefined ? {} : { error };
     this.hooks.emit("backplane", { up: isUp, ...cause });
+  }
+
+  /** See {@linkcode BackplaneNode.failed}. */
+  failed(error: unknown, during: string): void {
+    this.hooks.fail(error, during);
   }
 
   // ---- Calls and shutdown

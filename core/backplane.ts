@@ -332,11 +332,15 @@ export interface BackplaneNode {
    * It is the same on each server, so that one can speak for another that died.
    */
   departure(channel: string, userId: string | undefined): Departure;
+  /** What to publish of a member that this server has missed the coming of. */
+  arrival(channel: string, member: KnownMember): Message;
   /**
    * Says whether the backplane can be reached: once at each change, after
    * {@linkcode Backplane.start} has succeeded, when it is up.
    */
   health(isUp: boolean, cause?: unknown): void;
+  /** Reports a failure that no call rejects with. */
+  failed(error: unknown, during: string): void;
 }
 
 /**
@@ -361,14 +365,17 @@ export interface BackplaneNode {
  *   that can recover, within the bounds of {@linkcode BackplaneNode.history}. It
  *   is read in pages: nobody holds a copy of what a slow client has not read.
  * - *Loss.* A gap that cannot be filled is told with
- *   {@linkcode BackplaneNode.lost}, never passed over. Where everything was
+ *   {@linkcode BackplaneNode.lost}, never passed over. Who has come and gone in a gap
+ *   is delivered afterwards, see {@linkcode BackplaneNode.arrival} and
+ *   {@linkcode BackplaneNode.departure}. Where everything was
  *   forgotten, a new epoch begins, and what the servers hold is registered again,
  *   see {@linkcode BackplaneNode.held}.
  *   That is no transition: nobody has come or gone.
  * - *Death.* What a dead server held is let go as if it had left, after some
  *   time, with its transitions, which a living server is told.
  * - *Names.* Channels whose name starts with `#` are the servers' own: who is
- *   signed in, and who watches whom. They end with a user id, and user ids may have
+ *   signed in, `#server-to-user-ID`, and who watches whom, `#watchers-of-ID`. A
+ *   join of the one may announce to the other. User ids may have
  *   every character. Other channels have none but `A-Z a-z 0-9 _ - = @ , . ;`, and
  *   ids of apps have no white space.
  *

@@ -25,6 +25,8 @@ function startServer(
     taken() {},
     held: () => [],
     departure: () => ({}),
+    arrival: () => ({ event: "added" }),
+    failed: () => {},
     health() {},
   };
   backplane.start(node);

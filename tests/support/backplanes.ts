@@ -137,6 +137,8 @@ export class LaggingBackplane implements Backplane {
       taken: (...given) => lag(() => node.taken(...given)),
       held: () => node.held(),
       departure: (...given) => node.departure(...given),
+      arrival: (...given) => node.arrival(...given),
+      failed: (...given) => node.failed(...given),
       health: (...given) => node.health(...given),
     });
   }

@@ -100,6 +100,8 @@ export class FaultyBackplane implements Backplane {
       taken: (...given) => tell(() => node.taken(...given)),
       held: () => node.held(),
       departure: (...given) => node.departure(...given),
+      arrival: (...given) => node.arrival(...given),
+      failed: (...given) => node.failed(...given),
       health: (...given) => tell(() => node.health(...given)),
     });
   }

@@ -15,6 +15,7 @@ import type {
   JoiningMember,
   JoinOptions,
   JoinResult,
+  KnownMember,
   LoggedMessage,
   Message,
   PageRequest,
@@ -167,9 +168,17 @@ export class FakeServer implements BackplaneNode {
     };
   }
 
+  arrival(_channel: string, { userId }: KnownMember): Message {
+    return { event: "added", data: userId };
+  }
+
   health(isUp: boolean): void {
     this.healths.push(isUp);
     this.#bell.ring();
+  }
+
+  failed(error: unknown, during: string): void {
+    throw new Error(`Failed while ${during}`, { cause: error });
   }
 
   // ---- Calls to the backplane
@@ -345,8 +354,8 @@ function recovers({ recovers, since, rewind }: JoinInit): boolean {
 }
 
 /** Prefixes of channels of the servers' own, in these tests. */
-export const USER = "#user-";
-export const WATCHERS = "#watchers-";
+export const USER = "#server-to-user-";
+export const WATCHERS = "#watchers-of-";
 
 /** What goes with the first and the last connection of a user's channel. */
 function announce(
