@@ -9,6 +9,7 @@ import { isReply } from "./client.ts";
 
 /** Redis is not there at the moment. */
 export class RedisUnavailable extends Error {
+  /** Always `RedisUnavailable`. */
   override readonly name = "RedisUnavailable";
   /** Whether the command may have been executed: if false, it surely was not. */
   readonly wasSent: boolean;

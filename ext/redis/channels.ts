@@ -1,0 +1,196 @@
+/**
+ * What a server knows of the channels that it holds: where it stands in the messages
+ * of each, and who is a member. It finds gaps and fills them.
+ *
+ * @module
+ */
+
+import type {
+  BackplaneNode,
+  LoggedMessage,
+  Message,
+  Position,
+} from "../../core/backplane.ts";
+import type { ChannelKeys } from "./keys.ts";
+import type { Placed } from "./messages.ts";
+
+/** What servers tell each other, see {@linkcode Message.control}. */
+export type Control = NonNullable<Message["control"]>;
+
+/** A part of a channel's history, or null where that does not reach back. */
+export type Gap = readonly LoggedMessage[] | null;
+
+// Messages of one channel that may wait while earlier ones are read. Above it the gap
+// counts as lost.
+const MAX_WAITING = 10_000;
+
+/** A channel that this server holds, or may hold after a call without an answer. */
+export class HeldChannel {
+  readonly keys: ChannelKeys;
+  /**
+   * For each user, the connections that Redis may know of this server; under "" those
+   * of no user.
+   */
+  readonly stated = new Map<string, number>();
+  /** The same for connections that can recover. */
+  recovering = 0;
+  /** Calls that have not been answered. */
+  calls = 0;
+  /** Where it stands; null before the first answer or message. */
+  position: Position | null = null;
+  /** The members that its subscribers know, on a presence channel. */
+  members: Set<string> | null = null;
+  readonly #node: BackplaneNode;
+  /** Messages that wait until earlier ones have been read. */
+  #waiting: Placed[] | null = null;
+  #hasOverflowed = false;
+
+  constructor(keys: ChannelKeys, node: BackplaneNode) {
+    this.keys = keys;
+    this.#node = node;
+  }
+
+  /** Whether Redis knows nothing of it, and no call can change that. */
+  get isDone(): boolean {
+    return this.calls === 0 && this.stated.size === 0;
+  }
+
+  /** Whether messages wait for earlier ones. */
+  get isWaiting(): boolean {
+    return this.#waiting !== null;
+  }
+
+  /** Notes where a join begins. What is on its way to earlier ones is not skipped. */
+  begin(position: Position, members: Iterable<string> | null): void {
+    this.position ??= position;
+    if (members !== null) this.members ??= new Set(members);
+  }
+
+  /** Lets messages wait from now on. */
+  wait(): void {
+    this.#waiting ??= [];
+  }
+
+  /**
+   * Takes a message from its topic.
+   *
+   * @returns Whether messages before it are missing. It waits then.
+   */
+  take(placed: Placed): boolean {
+    if (this.#waiting !== null) {
+      this.#keep(this.#waiting, placed);
+      return false;
+    }
+    const { position } = this;
+    const { epoch, offset } = placed.position;
+    if (position !== null && epoch === position.epoch) {
+      if (offset <= position.offset) return false;
+      if (offset > position.offset + 1) {
+        this.#waiting = [placed];
+        return true;
+      }
+    }
+    this.#deliver(placed);
+    return false;
+  }
+
+  #keep(waiting: Placed[], placed: Placed): void {
+    if (waiting.length < MAX_WAITING) {
+      waiting.push(placed);
+      return;
+    }
+    this.#hasOverflowed = true;
+    waiting.splice(0, waiting.length, placed);
+  }
+
+  #deliver({ message, position, added, removed }: Placed): void {
+    const { app, channel } = this.keys;
+    this.position = position;
+    if (added !== undefined) this.members?.add(added);
+    if (removed !== undefined) this.members?.delete(removed);
+    this.#node.deliver(app, channel, message, position);
+  }
+
+  /** Whether something before a position has not reached this server. */
+  isBehind({ epoch, offset }: Position): boolean {
+    const { position } = this;
+    return position !== null &&
+      (epoch !== position.epoch || offset > position.offset);
+  }
+
+  /**
+   * Goes on from a position, and with the messages that have waited.
+   *
+   * @param gap What was missed before it.
+   * @param members The members at that position.
+   * @param controls What its subscribers are to hear besides.
+   */
+  goOn(
+    now: Position,
+    gap: Gap,
+    members: ReadonlyMap<string, string> | null,
+    controls: readonly Control[],
+  ): void {
+    const waiting = this.#waiting ?? [];
+    this.#waiting = null;
+    if (this.isBehind(now)) {
+      this.#fill(now, this.#hasOverflowed ? null : gap);
+    }
+    this.#hasOverflowed = false;
+    // Who has come or gone is not in the history.
+    if (members !== null) this.#correct(members);
+    for (const control of controls) this.tell(control);
+    for (const placed of waiting) {
+      if (this.isBehind(placed.position)) this.#deliver(placed);
+    }
+  }
+
+  #fill(now: Position, gap: Gap): void {
+    const { app, channel } = this.keys;
+    const { epoch } = now;
+    if (gap === null) {
+      // At the last offset its subscribers hear yet who has come and gone.
+      const isPlain = this.members === null && !channel.startsWith("#");
+      const offset = isPlain ? now.offset : now.offset - 1;
+      this.#node.lost(app, channel, { epoch, offset });
+    } else {
+      for (const { message, offset } of gap) {
+        this.#node.deliver(app, channel, message, { epoch, offset });
+      }
+    }
+    this.position = now;
+  }
+
+  /** Tells the subscribers who else has come and gone. */
+  #correct(members: ReadonlyMap<string, string>): void {
+    const { members: known, position } = this;
+    if (known === null || position === null) return;
+    for (const userId of known) {
+      if (members.has(userId)) continue;
+      known.delete(userId);
+      this.#tell(this.#node.departure(this.keys.channel, userId).removed);
+    }
+    this.welcome(members);
+  }
+
+  /** Tells the subscribers who else has come. */
+  welcome(members: ReadonlyMap<string, string>): void {
+    for (const [userId, userInfo] of members) {
+      if (this.members === null || this.members.has(userId)) continue;
+      this.members.add(userId);
+      const { channel } = this.keys;
+      this.#tell(this.#node.arrival(channel, { userId, userInfo }));
+    }
+  }
+
+  /** Tells the subscribers what the servers tell each other. */
+  tell(control: Control | undefined): void {
+    if (control !== undefined) this.#tell({ event: control, control });
+  }
+
+  #tell(message: Message | undefined): void {
+    if (message === undefined || this.position === null) return;
+    const { app, channel } = this.keys;
+    this.#node.deliver(app, channel, message, this.position);
+  }
+}

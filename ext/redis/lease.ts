@@ -1,0 +1,169 @@
+/**
+ * The lease of a server, and the release of what dead servers held.
+ *
+ * @module
+ */
+
+import type { Clock } from "../../core/time.ts";
+import { BUCKETS, type Keys, LEASE_BUCKET } from "./keys.ts";
+import type { Connection, Network } from "./network.ts";
+import { BEAT, FENCE_OFF, QUIT } from "./scripts.ts";
+
+// How often a lease is renewed, as a share of it.
+const BEATS = 4;
+/** How long it is remembered that an incarnation is dead. */
+const TOMBSTONE_MS = 600_000;
+// Holdings that are released at a time.
+const PAGE = 256;
+
+/** A server of which nothing is known any more. */
+export interface LeaseOwner {
+  /** Releases what an incarnation held, by the fields of its holdings. */
+  release(
+    connection: Connection,
+    incarnation: string,
+    fields: readonly string[],
+  ): Promise<void>;
+  /** The lease has ended, and others have released what was held under it. */
+  expired(incarnation: string): void;
+  /** Reports a failure that is tried again by itself. */
+  failed(error: unknown): void;
+}
+
+/** One server's lease, renewed for as long as the server lives. */
+export class Lease {
+  /** Names what this server holds. A server that was taken for dead gets a new one. */
+  incarnation: string = crypto.randomUUID();
+  readonly leaseMs: number;
+  readonly #keys: Keys;
+  readonly #clock: Clock;
+  readonly #owner: LeaseOwner;
+  readonly #lifeMs: number;
+  /** Whether Redis has been told of the incarnation. */
+  #isBegun = false;
+  /** Redis' clock minus this server's. */
+  #aheadMs = NaN;
+  #cancel = () => {};
+  #isClosed = false;
+  readonly #releasing = new Set<string>();
+  #work: Promise<unknown> = Promise.resolve();
+
+  constructor(
+    options: { keys: Keys; clock: Clock; leaseMs: number; lifeMs: number },
+    owner: LeaseOwner,
+  ) {
+    this.#keys = options.keys;
+    this.#clock = options.clock;
+    this.leaseMs = options.leaseMs;
+    this.#lifeMs = options.lifeMs;
+    this.#owner = owner;
+  }
+
+  /** What Redis' clock says `delayMs` from now; never reached before it is known. */
+  after(delayMs: number): number {
+    const ms = this.#clock.elapsed() + this.#aheadMs + delayMs;
+    return Number.isNaN(ms) ? Number.MAX_SAFE_INTEGER : Math.ceil(ms);
+  }
+
+  /** Takes a new name, under which nothing is held. */
+  renew(): void {
+    this.incarnation = crypto.randomUUID();
+    this.#isBegun = false;
+  }
+
+  /**
+   * Begins or goes on over a new connection.
+   *
+   * @returns Whether the incarnation lives.
+   */
+  async begin(connection: Connection): Promise<boolean> {
+    const isFirst = !this.#isBegun;
+    this.#isBegun = true;
+    return await this.#beat(connection, isFirst);
+  }
+
+  /** Renews the lease from now on. */
+  keep(network: Network): void {
+    const beat = async () => {
+      try {
+        const connection = network.connection(LEASE_BUCKET);
+        const { incarnation } = this;
+        const isAlive = await this.#beat(connection, false, network);
+        if (!isAlive) this.#owner.expired(incarnation);
+      } catch {
+        // The connection is made again, and begins with the lease.
+      }
+    };
+    const next = () => {
+      this.#cancel = this.#clock.after(this.leaseMs / BEATS, () => {
+        this.#work = beat().finally(() => {
+          if (!this.#isClosed) next();
+        });
+      });
+    };
+    next();
+  }
+
+  async #beat(
+    connection: Connection,
+    isFirst: boolean,
+    network?: Network,
+  ): Promise<boolean> {
+    const sentAt = this.#clock.elapsed();
+    const answer = await connection.call(
+      BEAT,
+      [this.#keys.leases, this.#keys.lapsed],
+      [this.incarnation, this.leaseMs, Number(isFirst), this.#lifeMs],
+    );
+    const [isAlive, now, ...lapsed] = answer as [number, string, ...string[]];
+    // Too early rather than too late: the answer was made after it was asked for.
+    this.#aheadMs = Number(now) - (sentAt + this.#clock.elapsed()) / 2;
+    if (network !== undefined) {
+      for (const one of lapsed) this.#release(network, one);
+    }
+    return isAlive === 1;
+  }
+
+  #release(network: Network, incarnation: string): void {
+    if (this.#releasing.has(incarnation)) return;
+    this.#releasing.add(incarnation);
+    this.#releaseAll(network, incarnation)
+      .catch((error) => this.#owner.failed(error))
+      .finally(() => this.#releasing.delete(incarnation));
+  }
+
+  /** Each step can be repeated, so any number of servers may do it, and stop. */
+  async #releaseAll(network: Network, incarnation: string): Promise<void> {
+    for (let bucket = 0; bucket < BUCKETS; bucket++) {
+      for (;;) {
+        if (this.#isClosed) return;
+        const connection = network.connection(bucket);
+        const fields = await connection.call(
+          FENCE_OFF,
+          [this.#keys.holdings(bucket, incarnation)],
+          [TOMBSTONE_MS, PAGE],
+        ) as string[];
+        if (fields.length === 0) break;
+        await this.#owner.release(connection, incarnation, fields);
+      }
+    }
+    await this.#quit(network.connection(LEASE_BUCKET), incarnation);
+  }
+
+  async #quit(connection: Connection, incarnation: string): Promise<void> {
+    const keys = [this.#keys.leases, this.#keys.lapsed];
+    await connection.call(QUIT, keys, [incarnation]);
+  }
+
+  /** Stops renewing. */
+  stop(): void {
+    this.#isClosed = true;
+    this.#cancel();
+  }
+
+  /** Ends the lease of a server that holds nothing any more. */
+  async end(network: Network): Promise<void> {
+    await this.#work;
+    await this.#quit(network.connection(LEASE_BUCKET), this.incarnation);
+  }
+}

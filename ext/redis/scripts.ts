@@ -1,0 +1,675 @@
+/**
+ * Everything that happens in Redis, as scripts: each is one atomic step, and all keys
+ * of a step are of one bucket. Times are milliseconds of Redis' own clock, so servers
+ * need not agree about the time.
+ *
+ * A script that fails half-way is not rolled back: so what can fail comes first.
+ *
+ * @module
+ */
+
+import { createHash } from "node:crypto";
+
+/** A script of Redis. */
+export interface Script {
+  /** What it is called in errors. */
+  readonly name: string;
+  readonly text: string;
+  /** SHA-1 of the text, by which Redis knows it. */
+  readonly digest: string;
+}
+
+function script(name: string, ...parts: string[]): Script {
+  const text = parts.map((part) => part.trim()).join("\n");
+  const digest = createHash("sha1").update(text).digest("hex");
+  return { name, text, digest };
+}
+
+// ---- Shared parts -----------------------------------------------------------
+
+const TIME = `
+local function now()
+  local t = redis.call('TIME')
+  return t[1] * 1000 + math.floor(t[2] / 1000)
+end
+-- Lua writes large numbers with an exponent.
+local function text(n) return string.format('%.0f', n) end
+`;
+
+const CHANNEL = `
+-- How far a channel's offsets jump when another Redis goes on with them: that one may
+-- not know the last of them, and must not give them out again.
+local GAP = 1000000000
+local MAX_GAPS = 8
+
+-- A channel's state; nil if nobody is there and nothing is kept.
+local function channel(h, token)
+  if not token then return nil end
+  local v = redis.call('HMGET', h, 'e', 'k', 'o', 'n', 'u', 'r', 'a', 'l', 'g', 'm', 'z')
+  if not v[1] then return nil end
+  local ch = {
+    e = v[1], o = tonumber(v[3]), n = tonumber(v[4]) or 0, u = tonumber(v[5]) or 0,
+    r = tonumber(v[6]) or 0, a = tonumber(v[7]), l = tonumber(v[8]) or 0,
+    g = v[9] or '', m = tonumber(v[10]) or 0, z = v[11] or '0',
+  }
+  if v[2] ~= token then
+    local to = ch.o + GAP
+    ch.g = ch.g .. text(ch.o) .. '-' .. text(to) .. ','
+    local _, gaps = ch.g:gsub(',', '')
+    if gaps > MAX_GAPS then
+      ch.m = tonumber(ch.g:match('%-(%d+),'))
+      ch.g = ch.g:gsub('^[^,]*,', '')
+    end
+    ch.o = to
+    redis.call('HSET', h, 'k', token, 'o', text(to), 'g', ch.g, 'm', text(ch.m))
+  end
+  return ch
+end
+
+-- Publishes a message under the next offset.
+local function say(h, topic, ch, message)
+  ch.o = ch.o + 1
+  redis.call('HSET', h, 'o', text(ch.o))
+  redis.call('SPUBLISH', topic, ch.e .. ' ' .. text(ch.o) .. ' ' .. message)
+end
+
+-- Whether a client may come back for what is published now.
+local function isKept(ch, t, age)
+  return age > 0 and (ch.r > 0 or (ch.a ~= nil and t - ch.a <= age))
+end
+
+-- The offset after which the history has everything, of entries not older than age.
+local function reachesBackTo(s, ch, t, age)
+  if not isKept(ch, t, age) then return ch.l end
+  local last = redis.call('XREVRANGE', s, '+', '-', 'COUNT', 1)[1]
+  if not last or t - tonumber(last[2][4]) > age then return ch.l end
+  local function first(from)
+    local entry = redis.call('XRANGE', s, from, '+', 'COUNT', 1)[1]
+    return tonumber(entry[1]:match('^%d+')), entry[2]
+  end
+  local low, entry = first('-')
+  if t - tonumber(entry[4]) <= age then return tonumber(entry[2]) end
+  -- The entry at low is too old, and one at or before high is not.
+  local high = tonumber(last[1]:match('^%d+'))
+  while high - low > 1 do
+    local middle = math.floor((low + high) / 2)
+    local id, fields = first(text(middle))
+    if t - tonumber(fields[4]) > age then low = id else high = middle end
+  end
+  local id, oldest = first(text(high))
+  redis.call('XTRIM', s, 'MINID', text(id))
+  return tonumber(oldest[2])
+end
+
+-- Whether a position is one that this Redis has given out, and not forgotten.
+local function isKnown(ch, epoch, offset)
+  if epoch ~= ch.e or offset > ch.o or offset < ch.m then return false end
+  for from, to in ch.g:gmatch('(%d+)-(%d+),') do
+    if offset > tonumber(from) and offset < tonumber(to) then return false end
+  end
+  return true
+end
+
+-- Notes a transition for webhooks, while somebody wants them.
+local JOURNAL_ENTRIES = 10000
+local function note(meta, w, t, life, ...)
+  if (tonumber(redis.call('HGET', meta, 'w')) or 0) <= t then return end
+  redis.call('XADD', w, 'MAXLEN', '~', JOURNAL_ENTRIES, '*', 't', text(t), ...)
+  redis.call('PEXPIRE', w, life)
+end
+`;
+
+const FENCE = `
+-- Why a connection may not change anything; nil if it may.
+local function refusal(n, token, generation)
+  local own = redis.call('HGET', n, '')
+  if not token or not own or own == 'dead' then return 'DEAD' end
+  if own ~= generation then return 'STALE' end
+end
+`;
+
+// ---- Incarnations -----------------------------------------------------------
+
+/**
+ * The first call of a connection in a bucket. Older connections are stale from then
+ * on, so that what waits in them cannot happen later.
+ *
+ * KEYS meta, holdings. ARGV generation, run id, fresh token, deadline, whether the
+ * server was here before, life.
+ * Returns OK, DEAD, LATE or STALE, and for how long Redis has known nothing of what
+ * was there before; -1 if it knows.
+ */
+export const HELLO: Script = script(
+  "hello",
+  TIME,
+  `
+local meta, n = KEYS[1], KEYS[2]
+local t = now()
+if t > tonumber(ARGV[4]) then return { 'LATE' } end
+local own = redis.call('HGET', n, '')
+if own == 'dead' then return { 'DEAD' } end
+if own and tonumber(own) > tonumber(ARGV[1]) then return { 'STALE' } end
+local v = redis.call('HMGET', meta, 'run', 'tok', 'flushed')
+local flushed = tonumber(v[3])
+if not v[2] then
+  flushed = ARGV[5] == '1' and t or nil
+  redis.call('HSET', meta, 'run', ARGV[2], 'tok', ARGV[3])
+  if flushed then redis.call('HSET', meta, 'flushed', text(t)) end
+elseif v[1] ~= ARGV[2] then
+  redis.call('HSET', meta, 'run', ARGV[2], 'tok', ARGV[3])
+end
+redis.call('HSET', n, '', ARGV[1])
+redis.call('PEXPIRE', meta, ARGV[6])
+redis.call('PEXPIRE', n, ARGV[6])
+return { 'OK', flushed and t - flushed or -1 }
+`,
+);
+
+/**
+ * Renews a lease, and finds the leases that have ended.
+ *
+ * KEYS leases, lapsed. ARGV incarnation, lease, whether it is the first time, life.
+ * Returns whether the incarnation lives, the time, and the incarnations whose
+ * holdings are to be released.
+ */
+export const BEAT: Script = script(
+  "beat",
+  TIME,
+  `
+local nodes, dead = KEYS[1], KEYS[2]
+local t = now()
+for _, one in ipairs(redis.call('ZRANGEBYSCORE', nodes, '-inf', text(t), 'LIMIT', 0, 100)) do
+  redis.call('ZREM', nodes, one)
+  redis.call('ZADD', dead, text(t), one)
+  redis.call('PEXPIRE', dead, ARGV[4])
+end
+local alive = 0
+if ARGV[3] == '1' or redis.call('ZSCORE', nodes, ARGV[1]) then
+  alive = 1
+  redis.call('ZADD', nodes, text(t + tonumber(ARGV[2])), ARGV[1])
+  redis.call('PEXPIRE', nodes, ARGV[4])
+end
+return { alive, text(t), unpack(redis.call('ZRANGE', dead, 0, 99)) }
+`,
+);
+
+/** Ends a lease that is needed no more. KEYS leases, lapsed. ARGV incarnation. */
+export const QUIT: Script = script(
+  "quit",
+  `
+redis.call('ZREM', KEYS[1], ARGV[1])
+redis.call('ZREM', KEYS[2], ARGV[1])
+return 1
+`,
+);
+
+/**
+ * Forbids an incarnation to change a bucket from now on, and reads some of what it
+ * holds.
+ *
+ * KEYS holdings. ARGV how long that is remembered, how many to read.
+ * Returns fields; none when nothing is held any more.
+ */
+export const FENCE_OFF: Script = script(
+  "fence",
+  `
+local n = KEYS[1]
+local found = {}
+if redis.call('EXISTS', n) == 1 then
+  for _, field in ipairs(redis.call('HSCAN', n, 0, 'COUNT', ARGV[2])[2]) do
+    found[#found + 1] = field
+  end
+end
+redis.call('HSET', n, '', 'dead')
+redis.call('PEXPIRE', n, ARGV[1])
+local fields = {}
+for i = 1, #found, 2 do
+  if found[i] ~= '' then fields[#fields + 1] = found[i] end
+end
+return fields
+`,
+);
+
+// ---- Membership -------------------------------------------------------------
+
+/**
+ * States what an incarnation holds on a channel: connections of one user, or of
+ * nobody in particular, and how many connections of all users can recover. The
+ * figures are absolute, so join, leave, registration and release are this one step,
+ * and a repeat changes nothing.
+ *
+ * KEYS meta, holdings, state, users, members, history, last, occupied, journal,
+ * topic, and of the channel to which the first and last connection are announced:
+ * state, topic.
+ * ARGV 1 generation or `reap`; 2 channel; 3 user or nothing; 4 connections;
+ * 5 recovering; 6 `join`, `leave`, `state`, or `quiet` to state without a word;
+ * 7 user_info; 8 most users; 9 announcement of the member; 10 announcement of the
+ * first or last connection; 11 age of the history, 0 for none; 12 `since`, `rewind`
+ * or nothing for `join`, else perhaps `members`; 13 epoch; 14 offset; 15 rewind; 16 life.
+ * Returns OK, DEAD, STALE or FULL; epoch, offset; subscriptions, users; `+`, `-` or
+ * nothing; `o`, `v` or nothing; whether connections have changed; the last loggable
+ * offset; that of the last order to terminate; and for `join`: members, last event, how long it is kept, whether the
+ * client recovers, and from where.
+ */
+export const HOLD: Script = script(
+  "hold",
+  TIME,
+  CHANNEL,
+  FENCE,
+  `
+local meta, n, h, c, m, s, l, index, w, topic = unpack(KEYS, 1, 10)
+local name, user, kind, age, life = ARGV[2], ARGV[3], ARGV[6], tonumber(ARGV[11]), ARGV[16]
+local token = redis.call('HGET', meta, 'tok')
+if ARGV[1] ~= 'reap' then
+  local code = refusal(n, token, ARGV[1])
+  if code then return { code } end
+elseif not token then
+  return { 'DEAD' }
+end
+local t = now()
+local field, recoveringField = 'c' .. name .. '\\n' .. user, 'r' .. name
+local held = redis.call('HMGET', n, field, recoveringField)
+local old, oldRecovering = tonumber(held[1]) or 0, tonumber(held[2]) or 0
+local count, recovering = tonumber(ARGV[4]), tonumber(ARGV[5])
+if kind == 'leave' then
+  -- It may follow a join that was not carried out.
+  count, recovering = math.min(count, old), math.min(recovering, oldRecovering)
+end
+local ch = channel(h, token)
+if not ch then
+  old, oldRecovering = 0, 0
+  redis.call('HDEL', n, field, recoveringField)
+  if count == 0 and recovering == 0 then
+    return { 'OK', '', '0', 0, 0, '', '', 0, '0', '0' }
+  end
+end
+local was, users = 0, ch and ch.u or 0
+if user ~= '' and ch then was = tonumber(redis.call('HGET', c, user)) or 0 end
+local more, moreRecovering = count - old, recovering - oldRecovering
+if kind == 'join' and user ~= '' and was == 0 and more > 0 and users >= tonumber(ARGV[8]) then
+  return { 'FULL' }
+end
+if not ch then
+  local micros = redis.call('TIME')
+  ch = { e = token .. '-' .. micros[1] .. '-' .. micros[2], o = 1, n = 0, u = 0, r = 0, l = 0, g = '', m = 0, z = '0' }
+  redis.call('DEL', h, c, m, s)
+  redis.call('HSET', h, 'e', ch.e, 'k', token, 'o', 1, 'l', 0)
+end
+
+if more ~= 0 then
+  if count > 0 then redis.call('HSET', n, field, count) else redis.call('HDEL', n, field) end
+  ch.n = redis.call('HINCRBY', h, 'n', more)
+end
+if moreRecovering ~= 0 then
+  if recovering > 0 then redis.call('HSET', n, recoveringField, recovering)
+  else redis.call('HDEL', n, recoveringField) end
+  if not isKept(ch, t, age) then redis.call('DEL', s) end
+  ch.r = redis.call('HINCRBY', h, 'r', moreRecovering)
+  if ch.r <= 0 then
+    ch.a = t
+    redis.call('HSET', h, 'a', text(t))
+  end
+end
+
+local member, occupancy = '', ''
+if user ~= '' and more ~= 0 then
+  local is = was + more
+  if is > 0 then redis.call('HSET', c, user, is) else redis.call('HDEL', c, user) end
+  if was == 0 and is > 0 then
+    member = '+'
+    ch.u = redis.call('HINCRBY', h, 'u', 1)
+  elseif is <= 0 then
+    member = '-'
+    ch.u = redis.call('HINCRBY', h, 'u', -1)
+    redis.call('HDEL', m, user)
+  end
+end
+if user ~= '' and count > 0 and (member == '+' or kind == 'quiet') then
+  redis.call('HSET', m, user, ARGV[7])
+end
+if more > 0 and ch.n == more then
+  occupancy = 'o'
+  redis.call('ZADD', index, 0, name)
+elseif more < 0 and ch.n <= 0 then
+  occupancy = 'v'
+  redis.call('ZREM', index, name)
+end
+if kind ~= 'quiet' then
+  local function tell(event)
+    note(meta, w, t, life, 'c', name, 'e', event, 'u', user, 'n', ch.n)
+  end
+  if occupancy == 'o' then tell('o') end
+  if member ~= '' then
+    say(h, topic, ch, ARGV[9])
+    tell(member)
+  end
+  if occupancy == 'v' then tell('v') end
+  if occupancy ~= '' and KEYS[11] and ARGV[10] ~= '' then
+    local other = channel(KEYS[11], token)
+    if other then say(KEYS[11], KEYS[12], other, ARGV[10]) end
+  end
+end
+
+if ch.n <= 0 and ch.r <= 0 then
+  redis.call('DEL', c, m)
+  if isKept(ch, t, age) then
+    -- Nobody is there, but a client may come back.
+    redis.call('HSET', h, 'n', 0, 'u', 0, 'r', 0)
+    redis.call('PEXPIRE', h, age)
+    redis.call('PEXPIRE', s, age)
+  else
+    redis.call('DEL', h, s)
+  end
+else
+  redis.call('PEXPIRE', h, life)
+  redis.call('PEXPIRE', n, life)
+  if user ~= '' then
+    redis.call('PEXPIRE', c, life)
+    redis.call('PEXPIRE', m, life)
+  end
+  if ch.n > 0 then
+    if kind ~= 'join' and kind ~= 'leave' then redis.call('ZADD', index, 0, name) end
+    redis.call('PEXPIRE', index, life)
+  end
+end
+
+local answer = {
+  'OK', ch.e, text(ch.o), ch.n, ch.u, member, occupancy, more ~= 0 and 1 or 0, text(ch.l), ch.z,
+}
+if kind == 'join' or ARGV[12] == 'members' then
+  answer[11] = user ~= '' and redis.call('HGETALL', m) or {}
+end
+if kind ~= 'join' then return answer end
+answer[12] = redis.call('GET', l) or ''
+answer[13] = redis.call('PTTL', l)
+answer[14], answer[15] = '', ''
+if ARGV[12] ~= '' and age > 0 then
+  local from, recovers = ch.o, '0'
+  local reach = reachesBackTo(s, ch, t, age)
+  local since = tonumber(ARGV[14])
+  if ARGV[12] == 'since' and since >= reach and isKnown(ch, ARGV[13], since) then
+    from, recovers = since, '1'
+  elseif tonumber(ARGV[15]) > 0 and isKept(ch, t, age) then
+    local entries = redis.call('XREVRANGE', s, '+', text(reach + 1), 'COUNT', ARGV[15])
+    if #entries > 0 then from = tonumber(entries[#entries][2][2]) end
+  end
+  answer[14], answer[15] = recovers, text(from)
+end
+return answer
+`,
+);
+
+/**
+ * Announces a departure that a flushed Redis knows nothing of: once, whichever
+ * server says so first, and only if it is true.
+ *
+ * KEYS meta, state, users, journal, announced, topic, and state and topic of the
+ * other channel. ARGV channel, user or nothing, announcements, how long that is
+ * remembered, life. Returns how many are still subscribed if it was announced, else -1.
+ */
+export const DEPART: Script = script(
+  "depart",
+  TIME,
+  CHANNEL,
+  `
+local meta, h, c, w, announced, topic = unpack(KEYS, 1, 6)
+local name, user, life = ARGV[1], ARGV[2], ARGV[6]
+local token = redis.call('HGET', meta, 'tok')
+if not token then return -1 end
+local ch = channel(h, token)
+if user ~= '' then
+  if redis.call('HEXISTS', c, user) == 1 then return -1 end
+elseif ch and ch.n > 0 then
+  return -1
+end
+if redis.call('HSETNX', announced, name .. '\\n' .. user, 1) == 0 then return -1 end
+redis.call('PEXPIRE', announced, ARGV[5])
+local t = now()
+if user ~= '' then
+  if ch then say(h, topic, ch, ARGV[3]) end
+  note(meta, w, t, life, 'c', name, 'e', '-', 'u', user, 'n', ch and ch.n or 0)
+else
+  note(meta, w, t, life, 'c', name, 'e', 'v', 'u', '', 'n', 0)
+  if KEYS[7] and ARGV[4] ~= '' then
+    local other = channel(KEYS[7], token)
+    if other then say(KEYS[7], KEYS[8], other, ARGV[4]) end
+  end
+end
+return ch and ch.n or 0
+`,
+);
+
+// ---- Messages ---------------------------------------------------------------
+
+/**
+ * Publishes a message: its offset, the history, the topic, the last event.
+ *
+ * KEYS meta, holdings, state, history, last, topic, journal. ARGV 1 generation;
+ * 2 channel; 3 message; 4 whether it is logged, or `terminate`; 5 most entries; 6 age of the
+ * history, 0 for none; 7 how long it is the last event, or nothing; 8 deadline;
+ * 9 what webhooks get of it, or nothing; 10 life.
+ * Returns OK, DEAD, STALE or LATE.
+ */
+export const PUBLISH: Script = script(
+  "publish",
+  TIME,
+  CHANNEL,
+  FENCE,
+  `
+local meta, n, h, s, l, topic, w = unpack(KEYS)
+local message, age, life = ARGV[3], tonumber(ARGV[6]), ARGV[10]
+local token = redis.call('HGET', meta, 'tok')
+local code = refusal(n, token, ARGV[1])
+if code then return code end
+local t = now()
+if t > tonumber(ARGV[8]) then return 'LATE' end
+local ch = channel(h, token)
+local place = ' 0 '
+if ch then
+  if ARGV[4] == '1' then
+    local id = text(ch.o + 1)
+    if isKept(ch, t, age) then
+      redis.call('XADD', s, 'MAXLEN', '~', ARGV[5], id .. '-0', 'p', text(ch.l), 't', text(t), 'm', message)
+      redis.call('PEXPIRE', s, age)
+    end
+    redis.call('HSET', h, 'l', id)
+  end
+  say(h, topic, ch, message)
+  if ARGV[4] == 'terminate' then redis.call('HSET', h, 'z', text(ch.o)) end
+  place = ch.e .. ' ' .. text(ch.o) .. ' '
+end
+if ARGV[7] ~= '' then redis.call('SET', l, place .. message, 'PX', ARGV[7]) end
+if ARGV[9] ~= '' then
+  note(meta, w, t, life, 'c', ARGV[2], 'e', 'c', 'n', ch and ch.n or 0, 'd', ARGV[9])
+end
+return 'OK'
+`,
+);
+
+/**
+ * Reads a page of the history.
+ *
+ * KEYS meta, state, history. ARGV epoch, after, until, most entries, most bytes, age.
+ * Returns nothing if the history does not reach back; else how far the page reaches,
+ * and offset and message of each entry.
+ */
+export const READ: Script = script(
+  "read",
+  TIME,
+  CHANNEL,
+  `
+local meta, h, s = KEYS[1], KEYS[2], KEYS[3]
+local after, limit, age = tonumber(ARGV[2]), tonumber(ARGV[4]), tonumber(ARGV[6])
+local ch = channel(h, redis.call('HGET', meta, 'tok'))
+if not ch then return {} end
+local t = now()
+local reach = reachesBackTo(s, ch, t, age)
+if after < reach or not isKnown(ch, ARGV[1], after) then return {} end
+local page = { ARGV[3] }
+if not isKept(ch, t, age) then return page end
+local entries = redis.call('XRANGE', s, '(' .. text(after), ARGV[3], 'COUNT', limit)
+local bytes = 0
+for i, entry in ipairs(entries) do
+  local offset = entry[1]:match('^%d+')
+  page[#page + 1] = offset
+  page[#page + 1] = entry[2][6]
+  bytes = bytes + #entry[2][6]
+  if bytes > tonumber(ARGV[5]) or i == limit then
+    page[1] = offset
+    break
+  end
+end
+return page
+`,
+);
+
+// ---- Queries ----------------------------------------------------------------
+
+/** KEYS members. Returns users and their `user_info`. */
+export const MEMBERS: Script = script(
+  "members",
+  "return redis.call('HGETALL', KEYS[1])",
+);
+
+/** KEYS last. Returns the last event, or nothing, and how long it is kept. */
+export const LAST: Script = script(
+  "last",
+  "return { redis.call('GET', KEYS[1]) or '', redis.call('PTTL', KEYS[1]) }",
+);
+
+/** KEYS states. Returns subscriptions and users of each. */
+export const COUNTS: Script = script(
+  "counts",
+  `
+local counts = {}
+for _, h in ipairs(KEYS) do
+  local v = redis.call('HMGET', h, 'n', 'u')
+  counts[#counts + 1] = tonumber(v[1]) or 0
+  counts[#counts + 1] = tonumber(v[2]) or 0
+end
+return counts
+`,
+);
+
+/**
+ * A page of the occupied channels. KEYS occupied. ARGV prefix, the last name of the
+ * page before or nothing, most names.
+ */
+export const OCCUPIED: Script = script(
+  "occupied",
+  `
+local from = ARGV[2] ~= '' and '(' .. ARGV[2] or '[' .. ARGV[1]
+-- No name has this byte.
+local to = '[' .. ARGV[1] .. string.char(255)
+return redis.call('ZRANGE', KEYS[1], from, to, 'BYLEX', 'LIMIT', 0, ARGV[3])
+`,
+);
+
+// ---- Sessions ---------------------------------------------------------------
+
+/**
+ * Makes a server the owner of a session.
+ *
+ * KEYS state, tombstone, meta. ARGV server, start of the topics of servers, name of
+ * the session, life of a session with an owner, how long after a flush an unknown
+ * session counts as forgotten.
+ * Returns 1 and the state, 2 if it was forgotten, 0 if it is new.
+ */
+export const TAKE: Script = script(
+  "take",
+  TIME,
+  `
+local x = KEYS[1]
+local v = redis.call('HMGET', x, 's', 'o')
+if v[2] and v[2] ~= ARGV[1] then
+  redis.call('SPUBLISH', ARGV[2] .. v[2], ARGV[3])
+end
+redis.call('HSET', x, 'o', ARGV[1])
+redis.call('PEXPIRE', x, ARGV[4])
+if v[1] then return { 1, v[1] } end
+local flushed = not v[2] and tonumber(redis.call('HGET', KEYS[3], 'flushed'))
+local isRecent = flushed and now() - flushed < tonumber(ARGV[5])
+if isRecent or redis.call('EXISTS', KEYS[2]) == 1 then return { 2 } end
+return { 0 }
+`,
+);
+
+/**
+ * Keeps the state of a session.
+ *
+ * KEYS state, tombstone. ARGV server, state, whether its client is away, age, life of
+ * a session with an owner, life of the tombstone.
+ */
+export const KEEP: Script = script(
+  "keep",
+  `
+local x = KEYS[1]
+if redis.call('EXISTS', x) == 1 and redis.call('HGET', x, 'o') ~= ARGV[1] then return 0 end
+redis.call('HSET', x, 's', ARGV[2])
+redis.call('SET', KEYS[2], 1, 'PX', ARGV[6])
+if ARGV[3] == '1' then
+  redis.call('HDEL', x, 'o')
+  redis.call('PEXPIRE', x, ARGV[4])
+else
+  redis.call('HSET', x, 'o', ARGV[1])
+  redis.call('PEXPIRE', x, ARGV[5])
+end
+return 1
+`,
+);
+
+/** Drops what an incarnation held of a bucket, if that is nothing. KEYS holdings. */
+export const RELEASE: Script = script(
+  "release",
+  `
+if redis.call('HLEN', KEYS[1]) <= 1 then redis.call('DEL', KEYS[1]) end
+return 1
+`,
+);
+
+/** Drops a session. KEYS state, tombstone. ARGV server. */
+export const FORGET: Script = script(
+  "forget",
+  `
+if redis.call('HGET', KEYS[1], 'o') ~= ARGV[1] then return 0 end
+return redis.call('DEL', KEYS[1], KEYS[2])
+`,
+);
+
+/**
+ * Has sessions live on that a server owns. KEYS states. ARGV server, life, and
+ * whether their clients are away from now on, for the age in the last argument.
+ */
+export const TOUCH: Script = script(
+  "touch",
+  `
+for _, x in ipairs(KEYS) do
+  if redis.call('HGET', x, 'o') == ARGV[1] then
+    redis.call('PEXPIRE', x, ARGV[2])
+    if ARGV[3] == '1' then redis.call('HDEL', x, 'o') end
+  end
+end
+return 1
+`,
+);
+
+/** All scripts, for a connection to load. */
+export const SCRIPTS: readonly Script[] = [
+  HELLO,
+  BEAT,
+  QUIT,
+  FENCE_OFF,
+  RELEASE,
+  HOLD,
+  DEPART,
+  PUBLISH,
+  READ,
+  MEMBERS,
+  LAST,
+  COUNTS,
+  OCCUPIED,
+  TAKE,
+  KEEP,
+  FORGET,
+  TOUCH,
+];
