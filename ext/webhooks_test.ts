@@ -1,11 +1,9 @@
 /**
- * Webhooks against receivers on real sockets. Every webhook that a receiver gets
- * is checked with the official SDK and with our own reader. Clients are in memory,
- * so that what they do has happened when the call returns.
+ * Webhooks against receivers on real sockets. Clients are in memory, so that what
+ * they do has happened when the call returns.
  */
 import { Pusher, type PusherOptions, type Transport } from "@glitz/pusher";
 import {
-  type OutgoingEvent,
   WebhookError,
   type WebhookFailure,
   type WebhookName,
@@ -27,18 +25,7 @@ import StockServerSdk from "pusher";
 import { clockOption, ManualClock } from "../tests/support/clock.ts";
 import { DEADLINE_MS, within } from "../tests/support/deadline.ts";
 import { Queue } from "../tests/support/queue.ts";
-
-/** The credentials that the published examples of signatures are made with. */
-const APP = {
-  appId: "3",
-  key: "278d425bdf160c739803",
-  secret: "7ad3773142a6692b25b8",
-};
-
-const sdk = new StockServerSdk({ ...APP, cluster: "none" });
-
-/** Reads what came in; it serves nothing. */
-const reader = new Pusher(APP);
+import { APP, inShort, Receiver } from "../tests/support/receiver.ts";
 
 // Turns of the event loop are real where a test fakes time.
 const { setTimeout: startTimer } = globalThis;
@@ -46,115 +33,6 @@ const { setTimeout: startTimer } = globalThis;
 /** Lets everything run that is due in this turn of the event loop: hooks, say. */
 function turn(): Promise<void> {
   return new Promise((next) => startTimer(next, 0));
-}
-
-/** A webhook as a receiver got it. */
-interface Delivery {
-  rawBody: string;
-  headers: Headers;
-  id: string;
-  timeMs: number;
-  events: OutgoingEvent[];
-}
-
-/** Reads a request, which has to be a webhook that every verifier accepts. */
-async function readDelivery(request: Request): Promise<Delivery> {
-  const { headers } = request;
-  const rawBody = await request.text();
-  assertEquals(request.method, "POST");
-  assertEquals(headers.get("content-type"), "application/json");
-  const stock = sdk.webhook({ headers: Object.fromEntries(headers), rawBody });
-  assert(stock.isValid(), rawBody);
-  const own = reader.webhook({ headers, rawBody });
-  assert(own.isValid(), rawBody);
-  assertEquals(own.getEvents(), stock.getEvents() as unknown[]);
-  return {
-    rawBody,
-    headers,
-    id: headers.get("x-pusher-webhook-id") ?? "",
-    timeMs: own.getData().time_ms,
-    events: own.getEvents() as OutgoingEvent[],
-  };
-}
-
-/** A program that receives webhooks, and can be killed and started again. */
-class Receiver implements AsyncDisposable {
-  readonly deliveries = new Queue<Delivery>();
-  /** How the requests are answered. */
-  answer: (delivery: Delivery) => Response | Promise<Response>;
-  /** Most requests there have been at one time. */
-  mostAtOnce = 0;
-  #atOnce = 0;
-  #server!: Deno.HttpServer<Deno.NetAddr>;
-  #killer!: AbortController;
-  #fault: unknown;
-
-  constructor(answer: Receiver["answer"] = () => new Response()) {
-    this.answer = answer;
-    this.start(0);
-  }
-
-  get port(): number {
-    return this.#server.addr.port;
-  }
-
-  get url(): string {
-    return `http://127.0.0.1:${this.port}/hook`;
-  }
-
-  start(port = this.port): void {
-    this.#killer = new AbortController();
-    const { signal } = this.#killer;
-    this.#server = Deno.serve(
-      { hostname: "127.0.0.1", port, signal, onListen() {} },
-      async (request) => {
-        this.mostAtOnce = Math.max(this.mostAtOnce, ++this.#atOnce);
-        try {
-          const delivery = await readDelivery(request);
-          this.deliveries.push(delivery);
-          return await this.answer(delivery);
-        } catch (fault) {
-          this.#fault ??= fault;
-          return new Response(null, { status: 500 });
-        } finally {
-          this.#atOnce--;
-        }
-      },
-    );
-  }
-
-  /** Ends at once: what is under way gets no answer. */
-  async kill(): Promise<void> {
-    this.#killer.abort();
-    await within(DEADLINE_MS, "end of the receiver", this.#server.finished);
-  }
-
-  /** Takes the next webhook. */
-  take(): Promise<Delivery> {
-    return this.deliveries.next("webhook");
-  }
-
-  /** Takes the next webhook, of one event, as `name channel user`. */
-  async told(): Promise<string> {
-    const { events } = await this.take();
-    assertEquals(events.length, 1);
-    return inShort(events[0]!);
-  }
-
-  async toldAll(count: number): Promise<string[]> {
-    const all = [];
-    for (let i = 0; i < count; i++) all.push(await this.told());
-    return all;
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.kill();
-    if (this.#fault !== undefined) throw this.#fault;
-  }
-}
-
-function inShort({ name, channel, user_id }: OutgoingEvent): string {
-  return [name, channel, user_id].filter(Boolean).join(" ");
 }
 
 /** A client in memory. */
