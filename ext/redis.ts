@@ -48,7 +48,9 @@
  * | `T:gone` | hash | departures that were announced after a flush | 10 min | `depart` |
  * | `T:x:A S` | hash | state and owner of session `S` of app `A` | 3 h, renewed; `history.ageMs` while away | `take`, `keep` |
  * | `T:y:A S` | string | that there was such a session | 27 h | `keep` |
- * | `T:w` | stream | transitions for webhooks, about 10,000 | 24 h, while they are wanted | `hold`, `publish` |
+ * | `T:w` | stream | transitions for webhooks, about 10,000 | 24 h, while they are wanted | `hold`, `publish`, `append` |
+ * | `T:r:N` | hash | lease and notes of reader `N` of them, such as an endpoint | 24 h, renewed | `claim`, `commit` |
+ * | `T:k:C` | string | that webhooks report a cache miss | until the next event, 24 h | `append`, `publish` |
  * | `{prefix:0}:nodes` | sorted set | leases by their end | 24 h, renewed | `beat` |
  * | `{prefix:0}:dead` | sorted set | incarnations to release | 24 h | `beat` |
  *
@@ -88,6 +90,8 @@ import {
   objectOf,
 } from "../core/checks.ts";
 import { DEFAULT_HISTORY } from "../core/options.ts";
+import { encodeClientEvent, RedisJournal } from "./redis/journal.ts";
+import { JOURNAL_SCRIPTS } from "./redis/journal_scripts.ts";
 import { Keys } from "./redis/keys.ts";
 import { Lease } from "./redis/lease.ts";
 import {
@@ -182,6 +186,8 @@ const INDEX_WORKERS = 4;
 class RedisBackplane implements Backplane {
   /** See {@linkcode Backplane.sessions}. */
   readonly sessions: SessionStore;
+  /** See {@linkcode Backplane.journal}. */
+  readonly journal: RedisJournal;
   readonly #sessions: RedisSessions;
   readonly #url: string;
   readonly #keys: Keys;
@@ -196,6 +202,10 @@ class RedisBackplane implements Backplane {
     this.#keys = new Keys(options.prefix ?? "pusher");
     this.#leaseMs = options.leaseMs ?? 10_000;
     this.#answerTimeoutMs = options.answerTimeoutMs ?? 3_000;
+    this.journal = new RedisJournal(this.#keys, () => {
+      const { network, node: { clock } } = this.#own;
+      return { network, clock };
+    }, this.#leaseMs);
     this.sessions = this.#sessions = new RedisSessions(() => {
       const { network, node } = this.#own;
       return {
@@ -229,10 +239,13 @@ class RedisBackplane implements Backplane {
     const network: Network = new Network({
       url: this.#url,
       tags: keys.tags,
-      scripts: SCRIPTS,
+      scripts: [...SCRIPTS, ...JOURNAL_SCRIPTS],
       answerMs: this.#answerTimeoutMs,
     }, {
-      restore: (buckets, connection) => membership.restore(buckets, connection),
+      restore: async (buckets, connection) => {
+        await membership.restore(buckets, connection);
+        await this.journal.restore(buckets, connection);
+      },
       message: (topic, text) => {
         if (!membership.take(topic, text)) this.#take(topic, text);
       },
@@ -265,7 +278,7 @@ class RedisBackplane implements Backplane {
   async publish(app: string, channel: string, message: Message): Promise<void> {
     const { node, lease, membership } = this.#own;
     const keys = this.#keys.channel(app, channel);
-    const { bucket, state, history, last, topic } = keys;
+    const { bucket, state, history, last, missed, topic } = keys;
     const { events = 0, ageMs = 0 } = node.history ?? {};
     const text = encodeSent({ message });
     await membership.call(bucket, async (connection) => {
@@ -276,13 +289,13 @@ class RedisBackplane implements Backplane {
           this.#keys.meta(bucket),
           this.#keys.holdings(bucket, incarnation),
           ...[state, history, last, topic],
-          this.#keys.journal(bucket),
+          ...[this.#keys.journal(bucket), missed],
         ],
         [
           ...[connection.generation, keys.name, text],
           ...[kindOf(message), events, ageMs],
           ...[message.cacheMs ?? "", lease.after(this.#answerTimeoutMs)],
-          ...[clientEventOf(message), LIFE_MS],
+          ...[encodeClientEvent(message), LIFE_MS],
         ],
       ) as string;
       if (code !== "OK") throw membership.refused(code, incarnation);
@@ -396,7 +409,7 @@ class RedisBackplane implements Backplane {
     const { network, lease, membership } = this.#running;
     lease.stop();
     try {
-      await membership.close();
+      await Promise.all([this.journal.close(), membership.close()]);
       await this.#sessions.touch(true);
       await lease.end(network);
     } catch {
@@ -409,13 +422,6 @@ class RedisBackplane implements Backplane {
 /** What becomes of a message besides its publication. */
 function kindOf({ logged, control }: Message): string | number {
   return control === "terminate" ? control : Number(logged ?? false);
-}
-
-/** What the journal has of a message: JSON of the event, if a client has sent it. */
-function clientEventOf(message: Message): string {
-  const { fromClient, event, data, exceptSocketId: socketId, userId } = message;
-  if (!fromClient) return "";
-  return JSON.stringify({ event, data, socketId, userId });
 }
 
 /** What a started backplane has. */

@@ -34,6 +34,8 @@ export interface ChannelKeys {
   readonly history: string;
   /** The last event of a cache channel. */
   readonly last: string;
+  /** Whether the journal has a cache miss since the last event. */
+  readonly missed: string;
   /** The topic on which messages come. */
   readonly topic: string;
 }
@@ -71,6 +73,12 @@ export class Keys {
   /** Transitions for webhooks. */
   journal(bucket: number): string {
     return `${this.tag(bucket)}:w`;
+  }
+
+  /** The lease and the notes of a reader of the journal. */
+  reader(digest: string): { bucket: number; key: string } {
+    const bucket = bucketOf(digest);
+    return { bucket, key: `${this.tag(bucket)}:r:${digest}` };
   }
 
   /** Departures of a flushed Redis that were announced. */
@@ -139,6 +147,7 @@ export class Keys {
       members: `${tag}:m:${name}`,
       history: `${tag}:s:${name}`,
       last: `${tag}:l:${name}`,
+      missed: `${tag}:k:${name}`,
       topic: `${tag}:t:${name}`,
     };
   }

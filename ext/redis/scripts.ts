@@ -19,7 +19,7 @@ export interface Script {
   readonly digest: string;
 }
 
-function script(name: string, ...parts: string[]): Script {
+export function script(name: string, ...parts: string[]): Script {
   const text = parts.map((part) => part.trim()).join("\n");
   const digest = createHash("sha1").update(text).digest("hex");
   return { name, text, digest };
@@ -27,7 +27,7 @@ function script(name: string, ...parts: string[]): Script {
 
 // ---- Shared parts -----------------------------------------------------------
 
-const TIME = `
+export const TIME = `
 local function now()
   local t = redis.call('TIME')
   return t[1] * 1000 + math.floor(t[2] / 1000)
@@ -110,11 +110,13 @@ local function isKnown(ch, epoch, offset)
   return true
 end
 
--- Notes a transition for webhooks, while somebody wants them.
+-- Notes a transition for webhooks, while somebody wants them; channels that begin with
+-- # are the servers' own.
 local JOURNAL_ENTRIES = 10000
-local function note(meta, w, t, life, ...)
+local function note(meta, w, t, life, name, ...)
+  if name:find(' #', 1, true) then return end
   if (tonumber(redis.call('HGET', meta, 'w')) or 0) <= t then return end
-  redis.call('XADD', w, 'MAXLEN', '~', JOURNAL_ENTRIES, '*', 't', text(t), ...)
+  redis.call('XADD', w, 'MAXLEN', '~', JOURNAL_ENTRIES, '*', 't', text(t), 'c', name, ...)
   redis.call('PEXPIRE', w, life)
 end
 `;
@@ -336,7 +338,7 @@ elseif more < 0 and ch.n <= 0 then
 end
 if kind ~= 'quiet' then
   local function tell(event)
-    note(meta, w, t, life, 'c', name, 'e', event, 'u', user, 'n', ch.n)
+    note(meta, w, t, life, name, 'e', event, 'u', user, 'n', ch.n)
   end
   if occupancy == 'o' then tell('o') end
   if member ~= '' then
@@ -427,9 +429,9 @@ redis.call('PEXPIRE', announced, ARGV[5])
 local t = now()
 if user ~= '' then
   if ch then say(h, topic, ch, ARGV[3]) end
-  note(meta, w, t, life, 'c', name, 'e', '-', 'u', user, 'n', ch and ch.n or 0)
+  note(meta, w, t, life, name, 'e', '-', 'u', user, 'n', ch and ch.n or 0)
 else
-  note(meta, w, t, life, 'c', name, 'e', 'v', 'u', '', 'n', 0)
+  note(meta, w, t, life, name, 'e', 'v', 'u', '', 'n', 0)
   if KEYS[7] and ARGV[4] ~= '' then
     local other = channel(KEYS[7], token)
     if other then say(KEYS[7], KEYS[8], other, ARGV[4]) end
@@ -444,7 +446,7 @@ return ch and ch.n or 0
 /**
  * Publishes a message: its offset, the history, the topic, the last event.
  *
- * KEYS meta, holdings, state, history, last, topic, journal. ARGV 1 generation;
+ * KEYS meta, holdings, state, history, last, topic, journal, missed. ARGV 1 generation;
  * 2 channel; 3 message; 4 whether it is logged, or `terminate`; 5 most entries; 6 age of the
  * history, 0 for none; 7 how long it is the last event, or nothing; 8 deadline;
  * 9 what webhooks get of it, or nothing; 10 life.
@@ -456,7 +458,7 @@ export const PUBLISH: Script = script(
   CHANNEL,
   FENCE,
   `
-local meta, n, h, s, l, topic, w = unpack(KEYS)
+local meta, n, h, s, l, topic, w, missed = unpack(KEYS)
 local message, age, life = ARGV[3], tonumber(ARGV[6]), ARGV[10]
 local token = redis.call('HGET', meta, 'tok')
 local code = refusal(n, token, ARGV[1])
@@ -478,9 +480,15 @@ if ch then
   if ARGV[4] == 'terminate' then redis.call('HSET', h, 'z', text(ch.o)) end
   place = ch.e .. ' ' .. text(ch.o) .. ' '
 end
-if ARGV[7] ~= '' then redis.call('SET', l, place .. message, 'PX', ARGV[7]) end
+if ARGV[7] ~= '' then
+  redis.call('SET', l, place .. message, 'PX', ARGV[7])
+  -- Webhooks may report again that the cache has nothing.
+  if redis.call('DEL', missed) == 1 then
+    note(meta, w, t, life, ARGV[2], 'e', 'p', 'n', 0)
+  end
+end
 if ARGV[9] ~= '' then
-  note(meta, w, t, life, 'c', ARGV[2], 'e', 'c', 'n', ch and ch.n or 0, 'd', ARGV[9])
+  note(meta, w, t, life, ARGV[2], 'e', 'c', 'n', ch and ch.n or 0, 'd', ARGV[9])
 end
 return 'OK'
 `,
