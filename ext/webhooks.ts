@@ -58,9 +58,16 @@
  * @module
  */
 
+import { optionOf } from "../core/checks.ts";
 import type { Pusher } from "../mod.ts";
-import { Dispatcher, type Webhooks } from "./webhooks/dispatcher.ts";
-import type { WebhookOptions } from "./webhooks/options.ts";
+import { Dispatcher, prove, type Webhooks } from "./webhooks/dispatcher.ts";
+import {
+  checkPusher,
+  OPTIONS,
+  parseOptions,
+  type WebhookOptions,
+} from "./webhooks/options.ts";
+import { Relays } from "./webhooks/relay.ts";
 
 export type { Webhooks } from "./webhooks/dispatcher.ts";
 export type { WebhookStatus } from "./webhooks/endpoint.ts";
@@ -119,5 +126,10 @@ export function webhooks<Events extends object>(
   pusher: Pusher<Events>,
   options: WebhookOptions,
 ): Webhooks {
-  return new Dispatcher(pusher, options);
+  checkPusher(pusher, optionOf(OPTIONS, "pusher"));
+  const settings = parseOptions(options);
+  const { journal } = pusher;
+  if (journal === null) return new Dispatcher(pusher, settings);
+  prove(pusher, settings);
+  return new Relays(journal, settings, pusher.clock);
 }

@@ -6,7 +6,6 @@
  */
 
 import { Buffer } from "node:buffer";
-import { optionOf } from "../../core/checks.ts";
 import type { Place } from "../../core/fair_queue.ts";
 import { kindOf } from "../../core/protocol.ts";
 import { channelText, hmac } from "../../core/signatures.ts";
@@ -21,11 +20,10 @@ import {
 } from "./events.ts";
 import {
   checkClose,
-  checkPusher,
   CLOSE_TIMEOUT_MS,
+  heardFor,
   OPTIONS,
-  parseOptions,
-  type WebhookOptions,
+  type Settings,
 } from "./options.ts";
 import type { Item } from "./queue.ts";
 import { Settler } from "./settler.ts";
@@ -46,9 +44,6 @@ export interface Webhooks extends AsyncDisposable {
    */
   close(options?: { timeoutMs?: number }): Promise<void>;
 }
-
-/** Signed to compare credentials; no client has this socket id. */
-const PROBE = { socketId: "0.0", channel: "private-webhooks" };
 
 /** An event on its way into the queues. */
 interface Report {
@@ -76,9 +71,7 @@ export class Dispatcher<Events extends object> implements Webhooks {
   readonly #reports: Report[] = [];
   #closing: Promise<void> | null = null;
 
-  constructor(pusher: Pusher<Events>, options: WebhookOptions) {
-    checkPusher(pusher, optionOf(OPTIONS, "pusher"));
-    const settings = parseOptions(options);
+  constructor(pusher: Pusher<Events>, settings: Settings) {
     this.#pusher = pusher;
     this.#endpoints = settings.endpoints.map((endpoint) =>
       new Endpoint(endpoint, settings, pusher.clock)
@@ -86,19 +79,7 @@ export class Dispatcher<Events extends object> implements Webhooks {
     this.#settler = new Settler(this.#endpoints, settings.settleMs, {
       report: (event, key, told) => this.#enqueue(event, key, told),
     });
-    const { auth } = pusher.authorizeChannel(PROBE.socketId, PROBE.channel);
-    const signature = hmac(
-      settings.secret,
-      channelText(PROBE.socketId, PROBE.channel, undefined),
-    );
-    this.#proof = `${settings.key}:${signature}`;
-    if (auth !== this.#proof) {
-      throw new TypeError(
-        `${OPTIONS.subject}: key and secret are not those of the app, or not ` +
-          "its newest; where a server has several apps, pass the view that its " +
-          "app method returns",
-      );
-    }
+    this.#proof = prove(pusher, settings);
     this.#listen();
   }
 
@@ -125,24 +106,9 @@ export class Dispatcher<Events extends object> implements Webhooks {
         if (this.#isOurs(event)) this.#claim(event);
       }));
     }
-    const wants = (...names: WebhookName[]) =>
-      this.#endpoints.some((endpoint) =>
-        names.some((name) => endpoint.names.has(name))
-      );
-    // Each event of a pair can undo the other, so both are needed. And a vacated
-    // channel may report a cache miss again.
-    if (wants("channel_occupied", "channel_vacated", "cache_miss")) {
-      this.#on("channel_occupied");
-      this.#on("channel_vacated");
-    }
-    if (wants("member_added", "member_removed")) {
-      this.#on("member_added");
-      this.#on("member_removed");
-    }
-    if (wants("client_event")) this.#on("client_event");
-    if (wants("subscription_count")) this.#on("subscription_count");
-    if (wants("cache_miss")) {
-      this.#on("cache_miss");
+    const heard = heardFor(this.#endpoints);
+    for (const name of heard) this.#on(name);
+    if (heard.has("cache_miss")) {
       this.#unlisten.push(this.#pusher.on("published", ({ app, channel }) => {
         // Most publishes are to other channels, so that check comes first.
         if (this.#settler.hasMissed(channel) && this.#isOurs({ app })) {
@@ -258,6 +224,32 @@ export class Dispatcher<Events extends object> implements Webhooks {
       this.#endpoints.map((endpoint) => endpoint.close(timeoutMs)),
     );
   }
+}
+
+// ---- Credentials ------------------------------------------------------------
+
+/** Signed to compare credentials; no client has this socket id. */
+const PROBE = { socketId: "0.0", channel: "private-webhooks" };
+
+/**
+ * What proves that key and secret are those of an app: a signature that the app would
+ * make.
+ *
+ * @throws {TypeError} If they are not.
+ */
+export function prove<Events extends object>(
+  pusher: Pusher<Events>,
+  { key, secret }: Settings,
+): string {
+  const text = channelText(PROBE.socketId, PROBE.channel, undefined);
+  const proof = `${key}:${hmac(secret, text)}`;
+  const { auth } = pusher.authorizeChannel(PROBE.socketId, PROBE.channel);
+  if (auth === proof) return proof;
+  throw new TypeError(
+    `${OPTIONS.subject}: key and secret are not those of the app, or not ` +
+      "its newest; where a server has several apps, pass the view that its " +
+      "app method returns",
+  );
 }
 
 /** Channels whose last connection is remembered; each takes about 200 bytes. */

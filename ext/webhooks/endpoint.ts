@@ -7,7 +7,7 @@
 
 import type { Place } from "../../core/fair_queue.ts";
 import type { Clock } from "../../mod.ts";
-import type { OutgoingEvent } from "./events.ts";
+import type { OutgoingEvent, WebhookName } from "./events.ts";
 import { type EndpointSettings, type Settings, wants } from "./options.ts";
 import { EndpointQueue, type Item } from "./queue.ts";
 import { Reporter, type WebhookFailure } from "./reports.ts";
@@ -32,7 +32,7 @@ export const BATCH_MS = 250;
 
 /** The queue of an endpoint, and what empties it. */
 export class Endpoint {
-  readonly names: ReadonlySet<string>;
+  readonly names: ReadonlySet<WebhookName>;
   readonly #endpoint: EndpointSettings;
   readonly #settings: Settings;
   readonly #clock: Clock;

@@ -114,7 +114,7 @@ export interface Settings {
 
 export interface EndpointSettings {
   readonly url: string;
-  readonly names: ReadonlySet<string>;
+  readonly names: ReadonlySet<WebhookName>;
   readonly prefix: string;
   /** The headers that all webhooks to the endpoint share. */
   readonly headers: Headers;
@@ -126,6 +126,26 @@ export function wants(
   { name, channel }: OutgoingEvent,
 ): boolean {
   return names.has(name) && channel.startsWith(prefix);
+}
+
+/**
+ * The events that a server has to hear of for its endpoints. Each event of a pair can
+ * undo the other, so both are needed. And a vacated channel may report a cache miss
+ * again.
+ */
+export function heardFor(
+  endpoints: readonly Pick<EndpointSettings, "names">[],
+): ReadonlySet<WebhookName> {
+  const heard = new Set(endpoints.flatMap(({ names }) => [...names]));
+  const add = (pair: readonly WebhookName[], because = pair) => {
+    if (because.some((name) => heard.has(name))) {
+      for (const name of pair) heard.add(name);
+    }
+  };
+  const occupancy = ["channel_occupied", "channel_vacated"] as const;
+  add(occupancy, [...occupancy, "cache_miss"]);
+  add(["member_added", "member_removed"]);
+  return heard;
 }
 
 /** Five minutes in all, as with the hosted service. */

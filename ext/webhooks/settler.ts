@@ -56,6 +56,7 @@ export class Settler<To extends Target> {
   readonly #targets: readonly To[];
   readonly #settleMs: number;
   readonly #owner: SettlerOwner<To>;
+  readonly #maxMissed: number;
   /**
    * Departures by channel, or by channel and user, in their order. There are at
    * most as many as there were channels and members.
@@ -64,11 +65,17 @@ export class Settler<To extends Target> {
   /** Channels whose cache miss was reported. */
   readonly #missed = new Set<string>();
 
+  /**
+   * @param maxMissed Of so many channels it remembers that their cache miss was
+   * reported. Each is forgotten when the channel is vacated.
+   */
   constructor(
     targets: readonly To[],
     settleMs: number,
     owner: SettlerOwner<To>,
+    maxMissed = Infinity,
   ) {
+    this.#maxMissed = maxMissed;
     this.#targets = targets;
     this.#settleMs = settleMs;
     this.#owner = owner;
@@ -198,6 +205,10 @@ export class Settler<To extends Target> {
   #miss(event: OutgoingEvent, timeMs: number): void {
     const { channel } = event;
     if (this.#missed.has(channel)) return;
+    const [oldest] = this.#missed;
+    if (oldest !== undefined && this.#missed.size >= this.#maxMissed) {
+      this.published(oldest);
+    }
     this.#missed.add(channel);
     this.#owner.missed?.(channel, true);
     this.#owner.report(event, null, this.#targets, timeMs);
