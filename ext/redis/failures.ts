@@ -21,9 +21,9 @@ export class RedisUnavailable extends Error {
   }
 }
 
-/** A reason that stays until somebody changes a setting. */
-export class RedisRefused extends Error {
-  override readonly name = "RedisRefused";
+/** A reason in our own words, which ends with what to do where that helps. */
+export class Fault extends Error {
+  override readonly name = "Fault";
 }
 
 /**
@@ -73,14 +73,36 @@ function isForbidden({ message }: Error): boolean {
   return /ACL failure|user executing the script can't/i.test(message);
 }
 
-/** Why there is no connection, as a sentence that ends with what to do. */
-export function explain(error: unknown, isSecure: boolean): string {
+/**
+ * Why there is no connection, in words that follow a colon.
+ *
+ * @param phase Whether there was a connection before.
+ */
+export function explain(
+  error: unknown,
+  phase: "connecting" | "connected",
+  isSecure: boolean,
+): string {
   const message = error instanceof Error ? error.message : String(error);
-  if (error instanceof RedisRefused) return message;
+  if (error instanceof Fault) return message;
+  if (error instanceof RedisUnavailable) {
+    return error.cause === undefined
+      ? message
+      : explain(error.cause, phase, isSecure);
+  }
   if (isReply(error)) return explainReply(message);
   const code = codeOf(error);
-  return CAUSES[code] ??
-    (isSecure ? explainTls(message, code) : explainPlain(message));
+  const known = CAUSES[code];
+  if (known !== undefined) return known;
+  if (/EPERM|NotCapable|Requires net access/.test(`${code} ${message}`)) {
+    return "Deno does not let this program connect: add the host to --allow-net";
+  }
+  const isEnd = /closed unexpectedly|has ended/.test(message) ||
+    ["ECONNRESET", "EPIPE", "ECONNABORTED"].includes(code);
+  if (phase === "connected") {
+    return isEnd ? "the connection has ended" : message.slice(0, MAX_SHOWN);
+  }
+  return isSecure ? explainTls(message, code) : explainPlain(message, isEnd);
 }
 
 function explainReply(message: string): string {
@@ -110,6 +132,9 @@ const REPLIES: Readonly<Record<string, string>> = {
     "it has too few replicas to accept writes: see min-replicas-to-write",
   BUSY: "a script keeps it busy: end the script with SCRIPT KILL",
   NOSCRIPT: "its scripts were flushed",
+  MOVED: "a slot has moved to another node",
+  ASK: "a slot is on its way to another node",
+  TRYAGAIN: "a slot is on its way to another node",
   DENIED:
     "it is in protected mode: set a password, or bind it to the right interface",
 };
@@ -141,15 +166,14 @@ function explainTls(message: string, code: string): string {
     "redis:// if the port is one without TLS";
 }
 
-function explainPlain(message: string): string {
-  if (/RESP type|unexpected|Unknown/i.test(message)) {
+function explainPlain(message: string, isEnd: boolean): string {
+  if (/RESP type|unexpected/i.test(message)) {
     return "what answers there is not Redis: correct host and port";
   }
-  if (/closed unexpectedly|ECONNRESET|has ended|EPIPE/i.test(message)) {
-    return "it closed the connection: use rediss:// if the port is one with TLS, " +
-      "and see maxclients";
-  }
-  return message.slice(0, MAX_SHOWN);
+  return isEnd
+    ? "it closed the connection: use rediss:// if the port is one with TLS, and " +
+      "compare CLIENT LIST with maxclients"
+    : message.slice(0, MAX_SHOWN);
 }
 
 function codeOf(error: unknown): string {

@@ -9,7 +9,7 @@
 
 import { showAddress } from "./address.ts";
 import { Client, type ClientOptions } from "./client.ts";
-import { judge, RedisRefused, RedisUnavailable, slotOf } from "./failures.ts";
+import { Fault, judge, RedisUnavailable, slotOf } from "./failures.ts";
 import { checkServer, parseInfo, type ServerKind } from "./server.ts";
 
 /** A script of Redis. */
@@ -91,6 +91,11 @@ interface Pending {
   reject(reason: Error): void;
 }
 
+/** The part of a key or topic that decides on its slot, braces included. */
+export function tagOf(key: string): string {
+  return key.slice(0, key.indexOf("}") + 1);
+}
+
 /** A connection; it is used after {@linkcode open} has resolved. */
 export class Link implements Connection {
   readonly generation: number = ++lastGeneration;
@@ -119,7 +124,7 @@ export class Link implements Connection {
         // The rest of what was read before the end.
         if (!this.#isOver) events.message(topic, text);
       },
-      moved: () => this.end(new Error("The slots of some topics have moved")),
+      moved: () => this.end(new Fault("the slots of some topics have moved")),
       failed: (cause) => this.end(cause),
     });
   }
@@ -138,9 +143,10 @@ export class Link implements Connection {
     const { connectMs } = this.#options;
     const { promise, reject } = Promise.withResolvers<never>();
     this.#endOpening = reject;
-    const timer = setTimeout(() => {
-      this.end(new RedisRefused(`it did not answer in ${connectMs} ms`));
-    }, connectMs);
+    const timer = setTimeout(
+      () => this.end(silence(connectMs, this.#options)),
+      connectMs,
+    );
     try {
       await Promise.race([this.#greet(), promise]);
       this.#isOpen = true;
@@ -209,9 +215,10 @@ export class Link implements Connection {
     );
   }
 
-  /** The topics that have a prefix and are subscribed to. */
-  topicsOf(prefix: string): string[] {
-    return [...this.#topics].filter((topic) => topic.startsWith(prefix));
+  /** The topics of some tags that are subscribed to. */
+  topicsOf(tags: readonly string[]): string[] {
+    const wanted = new Set(tags);
+    return [...this.#topics].filter((topic) => wanted.has(tagOf(topic)));
   }
 
   /** Ends it. Whatever waits for an answer may have been executed. */
@@ -274,7 +281,7 @@ export class Link implements Connection {
       this.#pending.add(pending);
       send().then((answer) => {
         if (isScript && answer === undefined) {
-          this.end(new Error("An answer of Redis belongs to no command"));
+          this.end(new Fault("one of its answers belongs to no command"));
         }
         if (this.#pending.delete(pending)) resolve(answer);
       }, (error) => {
@@ -323,11 +330,11 @@ export class Link implements Connection {
       // If this process has slept, the answer may be here and not be read yet.
       if (wasAsleep) return;
       this.end(
-        new RedisRefused(`it did not answer in ${this.#options.answerMs} ms`),
+        new Fault(`it did not answer in ${this.#options.answerMs} ms`),
       );
       return;
     }
-    if (!this.#isBeating) this.#beat();
+    if (!this.#isBeating && this.#pending.size < MAX_PENDING) this.#beat();
   }
 
   async #beat(): Promise<void> {
@@ -340,7 +347,7 @@ export class Link implements Connection {
       const count = / ssub=(\d+)/.exec(info)?.[1];
       if (count === undefined || Number(count) === topics) return;
       this.end(
-        new Error(`${topics} topics are subscribed to, and ${count} are heard`),
+        new Fault(`it serves ${count} of ${topics} subscriptions`),
       );
     } catch (error) {
       this.end(error);
@@ -348,4 +355,12 @@ export class Link implements Connection {
       this.#isBeating = false;
     }
   }
+}
+
+/** Why a connection was given up that was never made. */
+function silence(ms: number, { tls }: ClientOptions): Fault {
+  return new Fault(
+    `it did not answer in ${ms} ms: correct host and port` +
+      (tls === null ? "" : ", or use redis:// if the port is one without TLS"),
+  );
 }

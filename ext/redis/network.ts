@@ -7,8 +7,8 @@
 
 import { parseLocation, showAddress } from "./address.ts";
 import type { Address, Credentials, RedisTls } from "./client.ts";
-import { explain, RedisRefused, RedisUnavailable } from "./failures.ts";
-import { type Connection, Link, type Script } from "./link.ts";
+import { explain, Fault, RedisUnavailable } from "./failures.ts";
+import { type Connection, Link, type Script, tagOf } from "./link.ts";
 import { Topology } from "./topology.ts";
 
 export { type Connection, RedisUnavailable, type Script };
@@ -75,9 +75,12 @@ export class Network {
   readonly #routes: (Link | null)[];
   /** Buckets that are being restored, with the connection over which they are. */
   readonly #restoring = new Map<number, Link>();
+  /** Buckets whose slot was on its way to another server when a script came. */
+  readonly #migrating = new Set<number>();
   #state: "new" | "starting" | "up" | "down" | "closed" = "new";
   #started: PromiseWithResolvers<void> | null = null;
   #isLooking = false;
+  #looking: Promise<void> = Promise.resolve();
   #tries = 0;
   /** When every bucket became reachable. */
   #roseMs = 0;
@@ -96,7 +99,6 @@ export class Network {
       tags: options.tags,
       tls: options.tls ?? {},
       sentinel: options.sentinel ?? {},
-      answerMs: this.#answerMs,
     });
     this.#homes = options.tags.map(() => "");
     this.#routes = options.tags.map(() => null);
@@ -114,10 +116,10 @@ export class Network {
     const timer = setTimeout(() => {
       this.#fail(
         this.#topology.where,
-        new RedisRefused("it is not ready in time"),
+        new Fault(`it was not ready in ${START_MS} ms`),
       );
     }, START_MS);
-    this.#look();
+    this.#looking = this.#look();
     try {
       await started.promise;
     } finally {
@@ -145,16 +147,15 @@ export class Network {
   /** Ends every connection but that one, and makes others, which are restored. */
   reset(reason: string, except?: Connection): void {
     for (const { link } of [...this.#masters.values()]) {
-      if (link !== except) link.end(new Error(reason));
+      if (link !== except) link.end(new Fault(reason));
     }
   }
 
   /** Ends everything. What waits for an answer may have been executed. */
-  // deno-lint-ignore require-await -- it is asynchronous for its callers
   async close(): Promise<void> {
     if (this.#state === "closed") return;
     this.#state = "closed";
-    clearTimeout(this.#timer);
+    this.#stopTimer();
     this.#topology.close();
     const reason = "The connection to Redis was closed";
     for (const { link } of [...this.#masters.values()]) {
@@ -163,6 +164,7 @@ export class Network {
     this.#masters.clear();
     this.#routes.fill(null);
     this.#started?.reject(new RedisUnavailable(reason, { wasSent: false }));
+    await this.#looking;
   }
 
   // ---- Looking ----------------------------------------------------------------
@@ -171,25 +173,48 @@ export class Network {
   async #look(): Promise<void> {
     if (this.#isLooking || this.#isClosed()) return;
     this.#isLooking = true;
-    clearTimeout(this.#timer);
+    this.#stopTimer();
     try {
       const homes = await this.#topology.locate();
       if (!this.#isClosed()) this.#settle(homes);
     } catch (error) {
-      this.#fail(this.#topology.where, error);
+      // Connections that work go on working without those who know of others.
+      if (!this.#isComplete()) this.#fail(this.#topology.where, error);
     } finally {
       this.#isLooking = false;
     }
-    if (!this.#isClosed() && !this.#isComplete()) this.#lookLater();
+    if (this.#isComplete()) this.#watch();
+    else this.#lookLater();
   }
 
   #lookLater(): void {
-    clearTimeout(this.#timer);
+    // A look that is under way, or a timer, does it.
+    if (this.#timer !== undefined || this.#isLooking || this.#isClosed()) {
+      return;
+    }
     const limitMs = Math.min(FIRST_RETRY_MS * 2 ** this.#tries, MAX_RETRY_MS);
     if (limitMs < MAX_RETRY_MS) this.#tries++;
-    // Servers that have lost Redis at once do not return at once.
-    const delayMs = limitMs * (0.75 + Math.random() / 2);
-    this.#timer = setTimeout(() => this.#look(), delayMs);
+    // Servers that have lost Redis together do not return together.
+    this.#startTimer(limitMs * (0.75 + Math.random() / 2));
+  }
+
+  /** Looks again though all is well, where that is needed. */
+  #watch(): void {
+    this.#stopTimer();
+    const { watchMs } = this.#topology;
+    if (watchMs !== null && !this.#isClosed()) this.#startTimer(watchMs);
+  }
+
+  #startTimer(delayMs: number): void {
+    this.#timer = setTimeout(() => {
+      this.#timer = undefined;
+      this.#looking = this.#look();
+    }, delayMs);
+  }
+
+  #stopTimer(): void {
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
   }
 
   /** Keeps, ends and makes connections, so that each master has one. */
@@ -199,7 +224,7 @@ export class Network {
     });
     for (const { where, link } of [...this.#masters.values()]) {
       if (!this.#homes.includes(where)) {
-        link.end(new Error("Its buckets are elsewhere"));
+        link.end(new Fault("another server has its slots"));
         this.#masters.delete(where);
       }
     }
@@ -213,7 +238,7 @@ export class Network {
 
   async #connect(where: string, address: Address): Promise<void> {
     const link = new Link({
-      ...this.#topology.clientOptions(address),
+      ...this.#topology.linkOptions(address),
       scripts: this.#options.scripts,
       answerMs: this.#answerMs,
       connectMs: CONNECT_MS,
@@ -239,45 +264,62 @@ export class Network {
   // ---- Buckets ----------------------------------------------------------------
 
   /** Makes the buckets of a master reachable that are not yet. */
-  async #restore({ where, link }: Master): Promise<void> {
+  #restore({ where, link }: Master): void {
     const buckets = this.#homes.flatMap((home, bucket) =>
       home === where && this.#routes[bucket] !== link &&
         this.#restoring.get(bucket) !== link
         ? [bucket]
         : []
     );
-    if (buckets.length === 0 || link.isOver) return;
+    // A bucket that is still on its way does not keep the others away.
+    const settled = buckets.filter((bucket) => !this.#migrating.has(bucket));
+    const alone = buckets.filter((bucket) => this.#migrating.has(bucket));
+    for (const group of [settled, ...alone.map((bucket) => [bucket])]) {
+      if (group.length > 0 && !link.isOver) {
+        this.#restoreTogether(group, where, link);
+      }
+    }
+  }
+
+  async #restoreTogether(
+    buckets: readonly number[],
+    where: string,
+    link: Link,
+  ): Promise<void> {
     for (const bucket of buckets) {
       this.#routes[bucket] = null;
+      this.#migrating.delete(bucket);
       this.#restoring.set(bucket, link);
     }
+    let isRestored = false;
     try {
-      await this.#forget(buckets, link);
+      // Nothing of a bucket may be subscribed to when it is restored.
+      const tags = buckets.flatMap((bucket) =>
+        this.#options.tags[bucket] ?? []
+      );
+      await link.unsubscribe(link.topicsOf(tags));
       await this.#owner.restore(buckets, link);
+      isRestored = true;
     } catch (error) {
-      link.end(error);
+      // A bucket that is on its way is no fault of the connection.
+      if (!buckets.some((bucket) => this.#migrating.has(bucket))) {
+        link.end(error);
+      }
     }
     for (const bucket of buckets) {
       if (this.#restoring.get(bucket) !== link) continue;
       this.#restoring.delete(bucket);
-      if (!link.isOver && this.#homes[bucket] === where) {
-        this.#routes[bucket] = link;
-      }
+      if (!isRestored || link.isOver || this.#homes[bucket] !== where) continue;
+      if (!this.#migrating.has(bucket)) this.#routes[bucket] = link;
     }
     if (this.#isComplete()) this.#rise();
+    else this.#lookLater();
   }
 
-  /** Nothing of a bucket may be subscribed to when it is restored. */
-  async #forget(buckets: readonly number[], link: Link): Promise<void> {
-    const topics = buckets.flatMap((bucket) =>
-      link.topicsOf(this.#options.tags[bucket] ?? "")
-    );
-    if (topics.length > 0) await link.unsubscribe(topics);
-  }
-
-  /** The slot of a bucket is moving: it is away until it has arrived. */
+  /** The slot of a bucket is moving: the bucket is away until it has arrived. */
   #migrate(link: Link, key: string, cause: unknown): void {
-    const bucket = this.#options.tags.findIndex((tag) => key.startsWith(tag));
+    const bucket = this.#options.tags.indexOf(tagOf(key));
+    this.#migrating.add(bucket);
     if (this.#routes[bucket] === link) this.#routes[bucket] = null;
     this.#sink(link.where, cause);
     this.#lookLater();
@@ -309,9 +351,10 @@ export class Network {
   }
 
   #rise(): void {
-    clearTimeout(this.#timer);
     const before = this.#state;
-    if (before === "up" || before === "closed") return;
+    if (before === "closed") return;
+    this.#watch();
+    if (before === "up") return;
     this.#state = "up";
     this.#roseMs = performance.now();
     if (before === "starting") this.#started?.resolve();
@@ -329,12 +372,19 @@ export class Network {
   #sink(where: string, error: unknown): void {
     if (this.#state !== "up") return;
     this.#state = "down";
-    this.#owner.health(false, this.#describe(where, error));
+    this.#owner.health(false, this.#describe(where, error, "connected"));
   }
 
-  #describe(where: string, error: unknown): RedisUnavailable {
-    const why = explain(error, this.#topology.isSecure);
-    return new RedisUnavailable(`Cannot connect to Redis at ${where}: ${why}`, {
+  #describe(
+    where: string,
+    error: unknown,
+    phase: "connecting" | "connected" = "connecting",
+  ): RedisUnavailable {
+    const why = explain(error, phase, this.#topology.isSecure);
+    const what = phase === "connected"
+      ? `Redis at ${where} is away`
+      : `Cannot connect to Redis at ${where}`;
+    return new RedisUnavailable(`${what}: ${why}`, {
       wasSent: false,
       cause: error,
     });

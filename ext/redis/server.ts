@@ -4,10 +4,10 @@
  * @module
  */
 
-import { RedisRefused } from "./failures.ts";
+import { Fault } from "./failures.ts";
 
-/** What a server has to be. */
-export type ServerKind = "master" | "node" | "sentinel";
+/** What a server has to be: a master that stands alone, or a node of a cluster. */
+export type ServerKind = "master" | "node";
 
 /** The first version with sharded pub/sub. Valkey counts on from there. */
 const MIN_VERSION = 7;
@@ -35,43 +35,34 @@ export function checkServer(
 ): void {
   const version = info.get("redis_version") ?? "";
   if (!(Number.parseInt(version) >= MIN_VERSION)) {
-    throw new RedisRefused(
+    throw new Fault(
       version === ""
         ? "what answers there is not Redis: correct host and port"
         : `its version is ${version}: use Redis ${MIN_VERSION} or later, or Valkey`,
     );
   }
   checkMode(info.get("redis_mode") ?? "standalone", kind);
-  if (kind === "sentinel") return;
   if (info.get("loading") === "1") {
-    throw new RedisRefused("it is still loading its data: wait until it has");
+    throw new Fault("it is still loading its data: wait until it has");
   }
   // Which nodes are masters is what the cluster itself says.
   if (kind === "master" && (info.get("role") ?? "master") !== "master") {
-    throw new RedisRefused("it is a read-only replica: connect to its master");
+    throw new Fault("it is a read-only replica: connect to its master");
   }
   if (isStrict) checkEviction(info);
 }
 
 function checkMode(mode: string, kind: ServerKind): void {
-  if (mode === MODES[kind]) return;
-  throw new RedisRefused(
+  if (mode === (kind === "node" ? "cluster" : "standalone")) return;
+  throw new Fault(
     mode === "cluster"
       ? "it is a node of a cluster: begin the URL with redis+cluster://"
       : mode === "sentinel"
       ? "it is a Sentinel: begin the URL with redis+sentinel://, and end it with the " +
-        "master's name"
-      : kind === "node"
-      ? "it is no node of a cluster: begin the URL with redis://"
-      : "it is no Sentinel: begin the URL with redis://",
+        "name of the master"
+      : "it is no node of a cluster: begin the URL with redis://",
   );
 }
-
-const MODES: Readonly<Record<ServerKind, string>> = {
-  master: "standalone",
-  node: "cluster",
-  sentinel: "sentinel",
-};
 
 /**
  * Every other policy throws keys away when memory is short, one by one: then members
@@ -82,7 +73,7 @@ function checkEviction(info: ReadonlyMap<string, string>): void {
   const policy = info.get("maxmemory_policy") ?? "noeviction";
   const limit = info.get("maxmemory") ?? "0";
   if (limit === "0" || policy === "noeviction") return;
-  throw new RedisRefused(
+  throw new Fault(
     `its maxmemory-policy is ${policy}, which would throw away parts of what belongs ` +
       "together: set it to noeviction",
   );

@@ -28,12 +28,16 @@ export function testWithRedis(name: string, run: () => Promise<void>): void {
 
 /** What {@linkcode RedisServer.start} takes. */
 export interface RedisOptions {
-  /** More of what `redis-server` takes on its command line. */
-  readonly args?: readonly string[];
+  /** More of what `redis-server` takes on its command line. A function chooses ports. */
+  readonly args?: readonly string[] | (() => readonly string[]);
   /** Logs in with it, and makes it the password of the default user. */
   readonly password?: string;
   /** Files in PEM; there is no port without TLS then. */
   readonly tls?: { readonly cert: string; readonly key: string };
+  /**
+   * Makes the file with all of its settings; there are no others then than `args`.
+   */
+  readonly config?: (port: number, directory: string) => string;
   /** What it prints when it can be used. */
   readonly ready?: RegExp;
 }
@@ -44,11 +48,16 @@ export class RedisServer implements AsyncDisposable {
   readonly #directory: string;
   #child: Deno.ChildProcess | null = null;
   #output: Promise<unknown> = Promise.resolve();
+  /** What `url` and `command` log in with, where that is needed. */
+  password: string | undefined;
   #isPaused = false;
+  #hasConfig = false;
+  #extra: readonly string[] = [];
   #port = 0;
 
   private constructor(options: RedisOptions, directory: string) {
     this.#options = options;
+    this.password = options.password;
     this.#directory = directory;
   }
 
@@ -58,12 +67,15 @@ export class RedisServer implements AsyncDisposable {
     const server = new RedisServer(options, directory);
     for (let tries = 1;; tries++) {
       server.#port = freePort();
+      const { args = [] } = options;
+      server.#extra = typeof args === "function" ? args() : args;
       try {
         await server.#run();
         return server;
       } catch (error) {
         await server[Symbol.asyncDispose]();
         if (tries === MAX_STARTS || !IN_USE.test(String(error))) throw error;
+        server.#hasConfig = false;
         await Deno.mkdir(directory, { recursive: true });
       }
     }
@@ -76,7 +88,8 @@ export class RedisServer implements AsyncDisposable {
 
   /** Its URL, with the password if it has one. */
   get url(): string {
-    const { password, tls } = this.#options;
+    const { password } = this;
+    const { tls } = this.#options;
     const login = password === undefined
       ? ""
       : `:${encodeURIComponent(password)}@`;
@@ -95,7 +108,8 @@ export class RedisServer implements AsyncDisposable {
    * @throws {Error} If the answer is an error.
    */
   async command(...words: (string | number)[]): Promise<unknown> {
-    const { password, tls } = this.#options;
+    const { password } = this;
+    const { tls } = this.#options;
     const output = await new Deno.Command(CLIENT ?? "", {
       args: [
         ...["-h", "127.0.0.1", "-p", String(this.#port), "--json", "-e"],
@@ -141,6 +155,7 @@ export class RedisServer implements AsyncDisposable {
   async restart({ keepsData = true } = {}): Promise<void> {
     await this.stop();
     if (!keepsData) {
+      this.#hasConfig = false;
       await Deno.remove(this.#directory, { recursive: true });
       await Deno.mkdir(this.#directory);
     }
@@ -153,31 +168,45 @@ export class RedisServer implements AsyncDisposable {
   }
 
   async #run(): Promise<void> {
-    const { args = [], password, tls, ready = READY } = this.#options;
-    const port = String(this.#port);
     const child = new Deno.Command(SERVER ?? "", {
-      args: [
-        ...["--bind", "127.0.0.1", "--dir", this.#directory, "--save", ""],
-        ...["--appendonly", "yes"],
-        ...tls ? ["--port", "0", "--tls-port", port] : ["--port", port],
-        ...tls
-          ? [
-            ...["--tls-cert-file", tls.cert, "--tls-key-file", tls.key],
-            ...["--tls-ca-cert-file", tls.cert, "--tls-auth-clients", "no"],
-          ]
-          : [],
-        ...password === undefined ? [] : ["--requirepass", password],
-        ...args,
-      ],
+      args: await this.#args(),
       stdin: "null",
       stdout: "piped",
       stderr: "null",
     }).spawn();
     this.#child = child;
     this.#isPaused = false;
+    const ready = this.#options.ready ?? READY;
     const { found, ended } = watch(child.stdout, ready);
     this.#output = ended;
     await within(DEADLINE_MS, `${ready}`, found);
+  }
+
+  async #args(): Promise<string[]> {
+    const { config, password, tls } = this.#options;
+    const port = String(this.#port);
+    if (config) {
+      const file = `${this.#directory}/redis.conf`;
+      // It belongs to the server from then on, which writes to it.
+      if (!this.#hasConfig) {
+        await Deno.writeTextFile(file, config(this.#port, this.#directory));
+      }
+      this.#hasConfig = true;
+      return [file, ...this.#extra];
+    }
+    return [
+      ...["--bind", "127.0.0.1", "--dir", this.#directory, "--save", ""],
+      ...["--appendonly", "yes"],
+      ...tls ? ["--port", "0", "--tls-port", port] : ["--port", port],
+      ...tls
+        ? [
+          ...["--tls-cert-file", tls.cert, "--tls-key-file", tls.key],
+          ...["--tls-ca-cert-file", tls.cert, "--tls-auth-clients", "no"],
+        ]
+        : [],
+      ...password === undefined ? [] : ["--requirepass", password],
+      ...this.#extra,
+    ];
   }
 
   async #end(signal: Deno.Signal): Promise<void> {
