@@ -94,13 +94,7 @@ import { encodeClientEvent, RedisJournal } from "./redis/journal.ts";
 import { JOURNAL_SCRIPTS } from "./redis/journal_scripts.ts";
 import { Keys } from "./redis/keys.ts";
 import { Lease } from "./redis/lease.ts";
-import {
-  cachedOf,
-  LIFE_MS,
-  Membership,
-  pairs,
-  readPage,
-} from "./redis/membership.ts";
+import { Membership } from "./redis/membership.ts";
 import { encodeSent } from "./redis/messages.ts";
 import { Network, RedisUnavailable } from "./redis/network.ts";
 
@@ -113,6 +107,7 @@ import {
   SCRIPTS,
 } from "./redis/scripts.ts";
 import { RedisSessions } from "./redis/sessions.ts";
+import { cachedOf, LIFE_MS, pairs, readPage } from "./redis/statements.ts";
 
 export { RedisUnavailable };
 
@@ -242,10 +237,7 @@ class RedisBackplane implements Backplane {
       scripts: [...SCRIPTS, ...JOURNAL_SCRIPTS],
       answerMs: this.#answerTimeoutMs,
     }, {
-      restore: async (buckets, connection) => {
-        await membership.restore(buckets, connection);
-        await this.journal.restore(buckets, connection);
-      },
+      restore: (...given) => membership.registration.restore(...given),
       message: (topic, text) => {
         if (!membership.take(topic, text)) this.#take(topic, text);
       },
@@ -254,17 +246,18 @@ class RedisBackplane implements Backplane {
     const lease: Lease = new Lease({
       ...{ keys, clock: node.clock, leaseMs: this.#leaseMs, lifeMs: LIFE_MS },
     }, {
-      release: (...given) => membership.release(...given),
+      release: (...given) => membership.statements.release(...given),
       expired: (incarnation) => membership.expired(incarnation),
       failed,
     });
-    const services = { node, keys, network, lease, failed };
+    const { journal } = this;
+    const services = { node, keys, network, lease, journal, failed };
     const membership: Membership = new Membership(services);
     this.#running = { node, network, lease, membership };
     await network.start();
     if (this.#isClosed) throw new Error("Cannot start: it has been closed");
     lease.keep(network);
-    membership.keepUp(() => this.#sessions.touch());
+    membership.registration.keepUp(() => this.#sessions.touch());
   }
 
   /** Takes what is for this server alone. */
@@ -298,7 +291,7 @@ class RedisBackplane implements Backplane {
           ...[encodeClientEvent(message), LIFE_MS],
         ],
       ) as string;
-      if (code !== "OK") throw membership.refused(code, incarnation);
+      if (code !== "OK") throw membership.statements.refused(code, incarnation);
     });
   }
 

@@ -13,6 +13,7 @@ import type {
 } from "../../core/backplane.ts";
 import type { ChannelKeys } from "./keys.ts";
 import type { Placed } from "./messages.ts";
+import type { Connection, Network } from "./network.ts";
 
 /** What servers tell each other, see {@linkcode Message.control}. */
 export type Control = NonNullable<Message["control"]>;
@@ -44,6 +45,8 @@ export class HeldChannel {
   /** Messages that wait until earlier ones have been read. */
   #waiting: Placed[] | null = null;
   #hasOverflowed = false;
+  /** Who came and went before the first join was answered. */
+  readonly #early: Placed[] = [];
 
   constructor(keys: ChannelKeys, node: BackplaneNode) {
     this.keys = keys;
@@ -63,7 +66,11 @@ export class HeldChannel {
   /** Notes where a join begins. What is on its way to earlier ones is not skipped. */
   begin(position: Position, members: Iterable<string> | null): void {
     this.position ??= position;
-    if (members !== null) this.members ??= new Set(members);
+    if (members === null || this.members !== null) return;
+    this.members = new Set(members);
+    for (const placed of this.#early.splice(0)) {
+      if (placed.position.offset > position.offset) this.#count(placed);
+    }
   }
 
   /** Lets messages wait from now on. */
@@ -103,12 +110,21 @@ export class HeldChannel {
     waiting.splice(0, waiting.length, placed);
   }
 
-  #deliver({ message, position, added, removed }: Placed): void {
+  #deliver(placed: Placed): void {
     const { app, channel } = this.keys;
+    const { message, position } = placed;
     this.position = position;
-    if (added !== undefined) this.members?.add(added);
-    if (removed !== undefined) this.members?.delete(removed);
+    this.#count(placed);
     this.#node.deliver(app, channel, message, position);
+  }
+
+  /** Notes who comes and goes with a message. */
+  #count(placed: Placed): void {
+    const { added, removed } = placed;
+    if (added === undefined && removed === undefined) return;
+    if (this.members === null) this.#early.push(placed);
+    else if (added !== undefined) this.members.add(added);
+    else if (removed !== undefined) this.members.delete(removed);
   }
 
   /** Whether something before a position has not reached this server. */
@@ -116,6 +132,18 @@ export class HeldChannel {
     const { position } = this;
     return position !== null &&
       (epoch !== position.epoch || offset > position.offset);
+  }
+
+  /** Goes on where it stands, with the messages that have waited. */
+  goOnHere(): void {
+    const waiting = this.#waiting ?? [];
+    this.#waiting = null;
+    this.#hasOverflowed = false;
+    for (const placed of waiting) {
+      if (this.position === null || this.isBehind(placed.position)) {
+        this.#deliver(placed);
+      }
+    }
   }
 
   /**
@@ -131,18 +159,13 @@ export class HeldChannel {
     members: ReadonlyMap<string, string> | null,
     controls: readonly Control[],
   ): void {
-    const waiting = this.#waiting ?? [];
-    this.#waiting = null;
     if (this.isBehind(now)) {
       this.#fill(now, this.#hasOverflowed ? null : gap);
     }
-    this.#hasOverflowed = false;
     // Who has come or gone is not in the history.
     if (members !== null) this.#correct(members);
     for (const control of controls) this.tell(control);
-    for (const placed of waiting) {
-      if (this.isBehind(placed.position)) this.#deliver(placed);
-    }
+    this.goOnHere();
   }
 
   #fill(now: Position, gap: Gap): void {
@@ -192,5 +215,70 @@ export class HeldChannel {
     if (message === undefined || this.position === null) return;
     const { app, channel } = this.keys;
     this.#node.deliver(app, channel, message, this.position);
+  }
+}
+
+/** All channels that Redis may know of this server. */
+export class HeldChannels implements Iterable<HeldChannel> {
+  readonly #node: BackplaneNode;
+  readonly #network: Network;
+  readonly #byName = new Map<string, HeldChannel>();
+  readonly #byTopic = new Map<string, HeldChannel>();
+  /** Subscriptions to topics that are being ended. */
+  readonly #ending = new Map<string, Promise<void>>();
+
+  constructor(node: BackplaneNode, network: Network) {
+    this.#node = node;
+    this.#network = network;
+  }
+
+  [Symbol.iterator](): Iterator<HeldChannel> {
+    return this.#byName.values();
+  }
+
+  get({ name }: ChannelKeys): HeldChannel | undefined {
+    return this.#byName.get(name);
+  }
+
+  /** The channel of a topic. */
+  of(topic: string): HeldChannel | undefined {
+    return this.#byTopic.get(topic);
+  }
+
+  /** A channel, whose topic is subscribed to before anything is stated of it. */
+  hold(keys: ChannelKeys, connection: Connection | null): HeldChannel {
+    const known = this.#byName.get(keys.name);
+    if (known !== undefined) return known;
+    const held = new HeldChannel(keys, this.#node);
+    this.#byName.set(keys.name, held);
+    this.#byTopic.set(keys.topic, held);
+    // If it fails, the connection has ended, and what follows fails, too.
+    connection?.subscribe([keys.topic]).catch(() => {});
+    return held;
+  }
+
+  /**
+   * Settles when a subscription to the channel's topic has ended, null if none is
+   * being ended: the library would count a new one as ended, too.
+   */
+  ending({ topic }: ChannelKeys): Promise<void> | null {
+    return this.#ending.get(topic) ?? null;
+  }
+
+  /** Forgets a channel that Redis knows nothing of. */
+  dropIfDone(held: HeldChannel): void {
+    const { name, topic, bucket } = held.keys;
+    if (!held.isDone || this.#byName.get(name) !== held) return;
+    this.#byName.delete(name);
+    this.#byTopic.delete(topic);
+    try {
+      const connection = this.#network.connection(bucket);
+      // If it fails, the connection has ended, and with it the subscription.
+      const ending = connection.unsubscribe([topic]).catch(() => {})
+        .then(() => void this.#ending.delete(topic));
+      this.#ending.set(topic, ending);
+    } catch {
+      // A new connection subscribes to what is held by then.
+    }
   }
 }

@@ -424,7 +424,7 @@ if user ~= '' then
 elseif ch and ch.n > 0 then
   return -1
 end
-if redis.call('HSETNX', announced, name .. '\\n' .. user, 1) == 0 then return -1 end
+if redis.call('HSETNX', announced, token .. name .. '\\n' .. user, 1) == 0 then return -1 end
 redis.call('PEXPIRE', announced, ARGV[5])
 local t = now()
 if user ~= '' then
