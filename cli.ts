@@ -9,8 +9,9 @@
  *
  * `--help` lists the flags. Each has an environment variable of the same meaning;
  * a flag wins over its variable. Under `deno serve`, Deno's own flags set the port
- * and the hostname, and flags after the file or the environment set the rest. Do not
- * add `--parallel`: each thread would be a server of its own.
+ * and the hostname, and flags after the file or the environment set the rest. Add
+ * `--parallel` only with `--redis`, without which each thread is a server of its own,
+ * and with `--no-listen`.
  *
  * SIGTERM, SIGINT and SIGQUIT close the connections over `--drain` seconds, and the
  * program exits. Under `deno serve` only SIGQUIT does: at the others Deno closes all
@@ -35,18 +36,25 @@ import {
 import { standalone } from "./cli/handler.ts";
 import { Health } from "./cli/health.ts";
 import { exitUnheard, hostOf, isListenError, Port } from "./cli/port.ts";
+import { STARTING } from "./core/hooks.ts";
 import { credentialsOf } from "./core/keys.ts";
 import { requireDeno } from "./core/runtime.ts";
 import { delay, SYSTEM_CLOCK, withinMs } from "./core/time.ts";
 import { type Webhooks, webhooks } from "./ext/webhooks.ts";
-import { type AppOptions, type Credentials, Pusher } from "./mod.ts";
+import {
+  type AppOptions,
+  type Backplane,
+  type Credentials,
+  Pusher,
+} from "./mod.ts";
 
 // ---- Server -----------------------------------------------------------------
 // From the settings to a server that listens, and to the end of the process.
 
 /** Listens until a signal. */
-function listen(started: Standalone): void {
-  const { settings } = started;
+async function listen(started: Standalone): Promise<void> {
+  const { settings, up } = started;
+  if (up !== null) await up;
   const port = new Port(standalone(started), settings);
   try {
     port.open((address) => announce(address, settings));
@@ -106,9 +114,6 @@ async function close(
  * From then on the program listens, and stops, as under `deno run`.
  */
 function survive(started: Standalone, port: Port): void {
-  if (Deno.build.os !== "windows") {
-    stopAt(["SIGQUIT"], started, () => delay(SYSTEM_CLOCK, THREADS_MS));
-  }
   // The runtime panics if it adds its first listener without a descriptor left.
   const ignore = () => {};
   Deno.addSignalListener("SIGINT", ignore);
@@ -165,23 +170,30 @@ function newestOf(app: AppOptions): Credentials {
 /** A server with its settings and its webhooks, one per app. */
 interface Standalone {
   readonly pusher: Pusher;
+  /** Resolves when the backplane can be used; null if it can already. */
+  readonly up: Promise<void> | null;
   readonly health: Health;
   readonly settings: Settings;
   readonly senders: readonly Webhooks[];
 }
 
 /** Makes the server of the settings; exits if they are wrong. */
-function start(): Standalone {
+async function start(): Promise<Standalone> {
   try {
     const settings = readSettings(Deno.args);
     if (settings === null) {
       console.log(helpText());
       Deno.exit(0);
     }
-    const pusher = new Pusher(settings.pusher);
+    const backplane = settings.redis && await connect(settings.redis);
+    const pusher = new Pusher({
+      ...settings.pusher,
+      ...(backplane && { backplane }),
+    });
+    const up = backplane && whenUp(pusher);
     const health = new Health(pusher);
     const senders = startWebhooks(pusher, settings);
-    return { pusher, health, settings, senders };
+    return { pusher, up, health, settings, senders };
   } catch (error) {
     const isMistake = error instanceof UsageError ||
       error instanceof TypeError || error instanceof RangeError;
@@ -189,6 +201,31 @@ function start(): Standalone {
     console.error(`${error.message}\nTry --help`);
     Deno.exit(2);
   }
+}
+
+/** The backplane on Redis. Its library is large, so only who wants it loads it. */
+async function connect(
+  { url, ...options }: NonNullable<Settings["redis"]>,
+): Promise<Backplane> {
+  const { redis } = await import("./ext/redis.ts");
+  return redis(url, options);
+}
+
+/** Resolves when the backplane has started. If it cannot, says why and exits. */
+function whenUp(pusher: Pusher): Promise<void> {
+  const { promise, resolve } = Promise.withResolvers<void>();
+  // From then on errors are printed as without a listener.
+  const stop = [
+    pusher.on("backplane", () => resolve()),
+    pusher.on("error", ({ during, error }) => {
+      const what = during === STARTING
+        ? "cannot start"
+        : `failed while ${during}`;
+      console.error(`Pusher: ${what}: ${messageOf(error)}`);
+      if (during === STARTING) Deno.exit(1);
+    }),
+  ];
+  return promise.then(() => stop.forEach((unlisten) => unlisten()));
 }
 
 /** Reports each app to the URLs of `--webhook`. */
@@ -230,25 +267,33 @@ function isDeno(): boolean {
  * `onListen` before the next turn of the event loop; if that has not happened by
  * then, the program listens on its own.
  */
-function main(): Partial<Deno.ServeDefaultExport> {
-  const started = start();
+async function main(): Promise<Partial<Deno.ServeDefaultExport>> {
+  const started = await start();
   const { settings } = started;
-  if (settings.ownAddress) {
+  if (settings.ownAddress && !settings.isServed) {
     listen(started);
     return {};
   }
-  const timer = setTimeout(() => listen(started), 0);
+  const timer = settings.isServed
+    ? undefined
+    : setTimeout(() => listen(started), 0);
   const handler = standalone(started);
   const unheard = ({ reason }: PromiseRejectionEvent) => {
     if (isListenError(reason)) exitUnheard(reason);
   };
   addEventListener("unhandledrejection", unheard);
+  const drain = () => {
+    if (Deno.build.os === "windows") return;
+    stopAt(["SIGQUIT"], started, () => delay(SYSTEM_CLOCK, THREADS_MS));
+  };
+  if (settings.isServed) drain();
   return {
     fetch: handler,
     onListen: (address) => {
       removeEventListener("unhandledrejection", unheard);
       clearTimeout(timer);
       announce(address as Deno.NetAddr, settings);
+      if (!settings.isServed) drain();
       const own = { ...address as Deno.NetAddr, reusePort: false };
       survive(started, new Port(handler, own));
     },
@@ -257,7 +302,7 @@ function main(): Partial<Deno.ServeDefaultExport> {
 
 /** For `deno serve`; empty under `deno run`, and when the file is imported. */
 const server: Partial<Deno.ServeDefaultExport> = isDeno()
-  ? import.meta.main ? main() : {}
+  ? import.meta.main ? await main() : {}
   : {};
 
 export default server;

@@ -108,7 +108,7 @@ import {
 } from "./core/client_events.ts";
 import { Delivery } from "./core/deliveries.ts";
 import { Drain, DRAIN_TICK_MS } from "./core/drain.ts";
-import { HookQueue } from "./core/hooks.ts";
+import { HookQueue, STARTING } from "./core/hooks.ts";
 import type { AppJournal, NotedKind } from "./core/journal.ts";
 import {
   checkRequest,
@@ -1307,7 +1307,7 @@ class Server
       this.health(true);
     }, () => {});
     started.then(resolve, (error) => {
-      this.hooks.fail(error, "starting the backplane");
+      this.hooks.fail(error, STARTING);
       reject(error);
     });
   }
@@ -1609,9 +1609,7 @@ class Server
   health(isUp: boolean, error?: unknown): void {
     if (isUp === this.#isBackplaneUp) return;
     this.#isBackplaneUp = isUp;
-    if (!isUp) this.hooks.fail(error, "reaching the backplane");
-    const cause = error === undefined ? {} : { error };
-    this.hooks.emit("backplane", { up: isUp, ...cause });
+    this.hooks.backplane(isUp, error);
   }
 
   /** See {@linkcode BackplaneNode.failed}. */

@@ -44,6 +44,13 @@ export const FLAGS = {
     help: "let several processes listen on the port, on Linux: the kernel " +
       "spreads connections over them; Deno needs --unstable-net",
   },
+  "no-listen": {
+    type: "boolean",
+    variable: "PUSHER_NO_LISTEN",
+    help:
+      "open no port, for deno serve --parallel: only its first thread can " +
+      "see that Deno opens it",
+  },
   "app-id": {
     type: "string",
     variable: "PUSHER_APP_ID",
@@ -135,6 +142,21 @@ export const FLAGS = {
     multiple: true,
     help: "URL that gets the events of channels, members and clients, signed " +
       "by the app; may be repeated, and the variable takes a comma list",
+  },
+  "redis": {
+    type: "string",
+    variable: "PUSHER_REDIS_URL",
+    value: "url",
+    help: "Redis by which several servers are one, such as " +
+      "redis://:password@localhost:6379; the variable is the better place for a " +
+      "password, since other users of the machine can see flags",
+  },
+  "redis-prefix": {
+    type: "string",
+    variable: "PUSHER_REDIS_PREFIX",
+    value: "prefix",
+    help:
+      "begins all keys in Redis, so that systems can share it (default pusher)",
   },
   "path": {
     type: "string",
@@ -259,10 +281,14 @@ export interface Settings {
   readonly port: number;
   readonly hostname: string;
   readonly reusePort: boolean;
+  /** Whether it is known that Deno opens the port. */
+  readonly isServed: boolean;
   /** Whether the flags or the environment name a port or a hostname. */
   readonly ownAddress: boolean;
   readonly drainMs: number;
   readonly webhooks: readonly string[];
+  /** Where Redis is, password included. */
+  readonly redis: { readonly url: string; readonly prefix?: string } | null;
   readonly pusher: PusherOptions;
 }
 
@@ -280,7 +306,8 @@ class Flags {
       this.#values = parseArgs({ args, options: FLAGS, strict: true }).values;
     } catch (error) {
       // It goes on about arguments that start with "-", which there are none of.
-      throw new UsageError(messageOf(error).replace(/\. To specify .*/s, ""));
+      const message = messageOf(error).replace(/\. To specify .*/s, "");
+      throw new UsageError(withoutLogin(message));
     }
   }
 
@@ -329,6 +356,11 @@ class Flags {
   }
 }
 
+/** The same text without users and passwords of URLs in it. */
+function withoutLogin(text: string): string {
+  return text.replace(/\/\/\S*@/g, "//…@");
+}
+
 /** Reads a flag's environment variable, if that is permitted. */
 function readVariable(name: FlagName): string | undefined {
   const { variable }: Flag = FLAGS[name];
@@ -373,9 +405,11 @@ export function readSettings(args: string[]): Settings | null {
     port: port ?? 6001,
     hostname: hostname ?? "0.0.0.0",
     reusePort,
+    isServed: flags.boolean("no-listen"),
     ownAddress: port !== undefined || hostname !== undefined,
     drainMs,
     webhooks: flags.list("webhook") ?? [],
+    redis: readRedis(flags),
     pusher: {
       ...readApps(flags),
       forceTLS: flags.boolean("force-tls"),
@@ -398,6 +432,16 @@ export function readSettings(args: string[]): Settings | null {
       origins: flags.list("origin"),
     },
   };
+}
+
+function readRedis(flags: Flags): Settings["redis"] {
+  const url = flags.text("redis");
+  const prefix = flags.text("redis-prefix");
+  if (url !== undefined) {
+    return { url, ...(prefix !== undefined && { prefix }) };
+  }
+  if (prefix === undefined) return null;
+  throw new UsageError("--redis-prefix needs --redis, whose keys it begins");
 }
 
 /** The one app of the flags, or the several apps of a file. */

@@ -371,6 +371,10 @@ export interface BackplaneNode {
  *   forgotten, a new epoch begins, and what the servers hold is registered again,
  *   see {@linkcode BackplaneNode.held}.
  *   That is no transition: nobody has come or gone.
+ * - *Away.* While it cannot be reached, calls reject at once, and do not wait. Their
+ *   error has a field `wasSent`: true if the call may have been carried out. Of such
+ *   errors the server prints none where nobody listens, as
+ *   {@linkcode BackplaneNode.health} has said it already.
  * - *Death.* What a dead server held is let go as if it had left, after some
  *   time, with its transitions, which a living server is told.
  * - *Names.* Channels whose name starts with `#` are the servers' own: who is

@@ -11,6 +11,8 @@ import { quote } from "./limits.ts";
 export class HookQueue {
   readonly #listeners = new Map<keyof Hooks, Set<HookListener>>();
   #queue: (() => void)[] = [];
+  /** Whether the backplane was there, and is not. */
+  #isAway = false;
 
   /**
    * Adds a listener.
@@ -61,6 +63,17 @@ export class HookQueue {
   fail(error: unknown, during: string, app?: string): void {
     if (!this.has("error")) return printError(error, during);
     this.emit("error", { error, during, ...(app !== undefined && { app }) });
+  }
+
+  /** Tells that the backplane went down or came up, or prints it as an error. */
+  backplane(isUp: boolean, error?: unknown): void {
+    if (!isUp) this.fail(error, REACHING);
+    else if (this.#isAway && !this.has("error")) {
+      console.error("Pusher: the backplane is back");
+    }
+    this.#isAway = !isUp;
+    const cause = error === undefined ? {} : { error };
+    this.emit("backplane", { up: isUp, ...cause });
   }
 
   #flush(): void {
@@ -123,7 +136,23 @@ interface HookListener {
   readonly appId: string | null;
 }
 
+/** What has failed when the backplane is away. */
+const REACHING = "reaching the backplane";
+
 /** Prints an error that no listener hears. */
 function printError(error: unknown, during: string): void {
-  console.error(`Pusher: failed while ${during}:`, error);
+  if (!isAway(error)) {
+    console.error(`Pusher: failed while ${during}:`, error);
+  } else if (during === REACHING || during === STARTING) {
+    console.error(`Pusher: failed while ${during}: ${error.message}`);
+  }
+  // Other calls fail because it is away, which has been printed already.
+}
+
+/** What fails when the backplane is away from the beginning. */
+export const STARTING = "starting the backplane";
+
+/** Whether a call has failed because the backplane is away. */
+function isAway(error: unknown): error is Error {
+  return error instanceof Error && "wasSent" in error;
 }

@@ -243,3 +243,52 @@ Deno.test("a listener that an earlier one removes does not hear the event", asyn
   hooks.emit("connected", CONNECTED);
   assertEquals(await heard(), []);
 });
+
+Deno.test("without listeners, a backplane that goes and comes back is printed, and not each call that fails for it", async () => {
+  const away = Object.assign(new Error("Nobody answers"), { wasSent: false });
+  const printed = await withConsole(async () => {
+    const hooks = new HookQueue();
+    hooks.fail(away, "starting the backplane");
+    hooks.backplane(true);
+    for (let i = 0; i < 2; i++) {
+      hooks.backplane(false, away);
+      for (let call = 0; call < 3; call++) {
+        hooks.fail(away, "publishing an event", "app-id");
+      }
+      hooks.backplane(true);
+    }
+    await Promise.resolve();
+  });
+  const change = [
+    ["Pusher: failed while reaching the backplane: Nobody answers"],
+    ["Pusher: the backplane is back"],
+  ];
+  assertEquals(printed, [
+    ["Pusher: failed while starting the backplane: Nobody answers"],
+    ...change,
+    ...change,
+  ]);
+});
+
+Deno.test("error listeners hear each call that fails because the backplane is away", async () => {
+  const away = Object.assign(new Error("Nobody answers"), { wasSent: true });
+  const told: string[] = [];
+  const printed = await withConsole(async () => {
+    const hooks = new HookQueue();
+    hooks.add("error", ({ during }) => told.push(during), null);
+    hooks.add("backplane", ({ up }) => told.push(`${up}`), null);
+    hooks.backplane(false, away);
+    hooks.fail(away, "publishing an event");
+    hooks.fail(away, "publishing an event");
+    hooks.backplane(true);
+    await Promise.resolve();
+  });
+  assertEquals(told, [
+    "reaching the backplane",
+    "false",
+    "publishing an event",
+    "publishing an event",
+    "true",
+  ]);
+  assertEquals(printed, []);
+});

@@ -90,6 +90,7 @@ import {
   objectOf,
 } from "../core/checks.ts";
 import { DEFAULT_HISTORY } from "../core/options.ts";
+import { parseLocation } from "./redis/address.ts";
 import { encodeClientEvent, RedisJournal } from "./redis/journal.ts";
 import { JOURNAL_SCRIPTS } from "./redis/journal_scripts.ts";
 import { Keys } from "./redis/keys.ts";
@@ -168,6 +169,7 @@ export function redis(
 ): Backplane {
   const own = copyOptions(options, OPTION_NAMES);
   checkOptions(own, OPTIONS);
+  parseLocation(String(url));
   return new RedisBackplane(String(url), own);
 }
 
