@@ -56,18 +56,18 @@ async function listen(started: Standalone): Promise<void> {
   const { settings, up } = started;
   if (up !== null) await up;
   const port = new Port(standalone(started), settings);
+  // Windows has no SIGTERM, and no SIGQUIT.
+  const signals = Deno.build.os === "windows"
+    ? ["SIGINT"] as const
+    : ["SIGINT", "SIGTERM", "SIGQUIT"] as const;
+  // Before anybody can see that the server is there.
+  stopAt(signals, started, () => port.close());
   try {
     port.open((address) => announce(address, settings));
   } catch (error) {
     // If this is `deno serve` whose port failed, it reports that in this turn.
     setTimeout(() => exitUnheard(error, settings), 0);
-    return;
   }
-  // Windows has no SIGTERM, and no SIGQUIT.
-  const signals = Deno.build.os === "windows"
-    ? ["SIGINT"] as const
-    : ["SIGINT", "SIGTERM", "SIGQUIT"] as const;
-  stopAt(signals, started, () => port.close());
 }
 
 /** Closes and exits at a signal; a second signal exits at once. */
@@ -190,8 +190,8 @@ async function start(): Promise<Standalone> {
       ...settings.pusher,
       ...(backplane && { backplane }),
     });
-    const up = backplane && whenUp(pusher);
     const health = new Health(pusher);
+    const up = backplane && whenUp(pusher, health);
     const senders = startWebhooks(pusher, settings);
     return { pusher, up, health, settings, senders };
   } catch (error) {
@@ -212,12 +212,14 @@ async function connect(
 }
 
 /** Resolves when the backplane has started. If it cannot, says why and exits. */
-function whenUp(pusher: Pusher): Promise<void> {
+function whenUp(pusher: Pusher, health: Health): Promise<void> {
   const { promise, resolve } = Promise.withResolvers<void>();
   // From then on errors are printed as without a listener.
   const stop = [
     pusher.on("backplane", () => resolve()),
     pusher.on("error", ({ during, error }) => {
+      // It has been told to stop, and so does not start any more.
+      if (during === STARTING && health.isClosing) return;
       const what = during === STARTING
         ? "cannot start"
         : `failed while ${during}`;

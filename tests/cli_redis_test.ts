@@ -204,7 +204,7 @@ testWithRedis(
     const response = await publish(cli);
     assertEquals([response.status, await response.json()], [200, {}]);
     for (const client of clients) await client.next("e");
-    assertEquals(await cli.stop("SIGQUIT"), 0);
+    assertEquals(await cli.stop("SIGQUIT"), 0, await cli.errors);
     for (const { closed } of clients) assertEquals(await closed, 4200);
   },
 );
