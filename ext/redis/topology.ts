@@ -27,7 +27,7 @@ export interface TopologyOptions {
 }
 
 /** How long a Sentinel or a node may take to say where the masters are. */
-const ANSWER_MS = 1_000;
+const ANSWER_MS = 2_500;
 
 /**
  * How often Sentinels are asked though all is well. A master that only they have lost
@@ -126,7 +126,7 @@ export class Topology {
    * Asks several servers for the same. What most of them say is true; where only one
    * answers, it is believed.
    */
-  #vote<T>(
+  async #vote<T>(
     addresses: readonly Address[],
     credentials: Credentials,
     ask: (client: Client, address: Address) => Promise<T>,
@@ -152,7 +152,12 @@ export class Topology {
           else reject(failure);
         });
     }
-    return promise;
+    try {
+      return await promise;
+    } finally {
+      // Who has not answered yet need not any more.
+      this.close();
+    }
   }
 
   async #ask<T>(
