@@ -17,7 +17,7 @@
  * - Every join, leave and publish is one atomic step in Redis, and takes one call,
  *   however many servers and subscribers there are. A server hears only the channels
  *   that it has subscribers on.
- * - If a server dies, the others release what it held within the lease and a quarter of
+ * - If a server dies, the others release what it held within the lease and an eighth of
  *   it: each member leaves once. A server that was only frozen registers what it holds
  *   again, and reads what it missed.
  * - While Redis is away, connections stay. A publish fails at once, with a

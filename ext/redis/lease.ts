@@ -10,7 +10,7 @@ import type { Connection, Network } from "./network.ts";
 import { BEAT, FENCE_OFF, QUIT } from "./scripts.ts";
 
 // How often a lease is renewed, as a share of it.
-const BEATS = 4;
+const BEATS = 8;
 /** How long it is remembered that an incarnation is dead. */
 const TOMBSTONE_MS = 600_000;
 // Holdings that are released at a time.
