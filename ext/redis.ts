@@ -91,7 +91,7 @@ import {
 } from "../core/checks.ts";
 import { DEFAULT_HISTORY } from "../core/options.ts";
 import { parseLocation } from "./redis/address.ts";
-import { encodeClientEvent, RedisJournal } from "./redis/journal.ts";
+import { RedisJournal } from "./redis/journal.ts";
 import { JOURNAL_SCRIPTS } from "./redis/journal_scripts.ts";
 import { Keys } from "./redis/keys.ts";
 import { Lease } from "./redis/lease.ts";
@@ -207,7 +207,7 @@ class RedisBackplane implements Backplane {
       const { network, node } = this.#own;
       return {
         ...{ keys: this.#keys, network, server: node.id },
-        ageMs: (node.history ?? DEFAULT_HISTORY).ageMs,
+        ageMs: Math.ceil((node.history ?? DEFAULT_HISTORY).ageMs),
       };
     });
   }
@@ -271,10 +271,10 @@ class RedisBackplane implements Backplane {
 
   /** See {@linkcode Backplane.publish}. */
   async publish(app: string, channel: string, message: Message): Promise<void> {
-    const { node, lease, membership } = this.#own;
+    const { lease, membership } = this.#own;
     const keys = this.#keys.channel(app, channel);
     const { bucket, state, history, last, missed, topic } = keys;
-    const { events = 0, ageMs = 0 } = node.history ?? {};
+    const { cacheMs, fromClient = false } = message;
     const text = encodeSent({ message });
     await membership.call(bucket, async (connection) => {
       const { incarnation } = lease;
@@ -288,9 +288,8 @@ class RedisBackplane implements Backplane {
         ],
         [
           ...[connection.generation, keys.name, text],
-          ...[kindOf(message), events, ageMs],
-          ...[message.cacheMs ?? "", lease.after(this.#answerTimeoutMs)],
-          ...[encodeClientEvent(message), LIFE_MS],
+          ...[kindOf(message), cacheMs === undefined ? "" : Math.ceil(cacheMs)],
+          ...[lease.after(this.#answerTimeoutMs), Number(fromClient), LIFE_MS],
         ],
       ) as string;
       if (code !== "OK") throw membership.statements.refused(code, incarnation);
@@ -323,11 +322,9 @@ class RedisBackplane implements Backplane {
     channel: string,
     request: PageRequest,
   ): Promise<Page | null> {
-    const { network, node } = this.#own;
     const keys = this.#keys.channel(app, channel);
-    const connection = network.connection(keys.bucket);
-    const ageMs = node.history?.ageMs ?? 0;
-    return await readPage(connection, this.#keys, keys, request, ageMs);
+    const connection = this.#own.network.connection(keys.bucket);
+    return await readPage(connection, this.#keys, keys, request);
   }
 
   /** See {@linkcode Backplane.members}. */

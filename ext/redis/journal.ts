@@ -19,8 +19,6 @@ import type {
   JournalReader,
   ReadEntry,
 } from "../../core/journal.ts";
-import type { Message } from "../../core/backplane.ts";
-import { parseJson } from "../../core/protocol.ts";
 import { type Clock, withinMs } from "../../core/time.ts";
 import {
   APPEND,
@@ -32,6 +30,7 @@ import {
   WANT,
 } from "./journal_scripts.ts";
 import type { Keys } from "./keys.ts";
+import { decodeSent } from "./messages.ts";
 import type { Script } from "./scripts.ts";
 
 /** Entries of one stream, about; above it the oldest are dropped. */
@@ -334,18 +333,22 @@ function decodeEntry(fields: readonly string[]): ReadEntry[] {
   }];
 }
 
-/** What the journal gets of a message: text only for an event of a client. */
-export function encodeClientEvent(message: Message): string {
-  if (message.fromClient !== true) return "";
-  const { event, data, exceptSocketId: socketId, userId } = message;
-  return JSON.stringify({ event, data, socketId, userId });
-}
-
+/** The event of a client, from the message that it was published with. */
 function decodeClientEvent(
   text: string | undefined,
 ): JournalEntry["clientEvent"] {
-  const fields = parseJson(text ?? "");
-  const { event, socketId } = Object(fields);
-  if (typeof event !== "string" || typeof socketId !== "string") return;
-  return fields as JournalEntry["clientEvent"];
+  if (text === undefined) return undefined;
+  try {
+    const { message } = decodeSent(text);
+    const { event, data, exceptSocketId: socketId, userId } = message;
+    if (typeof event !== "string" || typeof socketId !== "string") return;
+    return {
+      ...{ event, socketId },
+      ...(data !== undefined && { data }),
+      ...(userId !== undefined && { userId }),
+    };
+  } catch {
+    // It is no message of this version.
+    return undefined;
+  }
 }

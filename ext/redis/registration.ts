@@ -291,7 +291,6 @@ export class Registration {
         this.#services.keys,
         keys,
         { ...request, until: now.offset },
-        this.#services.statements.ageMs,
       );
       if (page === null || messages.length > GAP_EVENTS) return null;
       messages.push(...page.messages);

@@ -30,7 +30,7 @@ export function script(name: string, ...parts: string[]): Script {
 export const TIME = `
 local function now()
   local t = redis.call('TIME')
-  return t[1] * 1000 + math.floor(t[2] / 1000)
+  return t[1] * 1000 + math.floor(t[2] / 1000), t[1] .. '-' .. t[2]
 end
 -- Lua writes large numbers with an exponent.
 local function text(n) return string.format('%.0f', n) end
@@ -45,12 +45,13 @@ local MAX_GAPS = 8
 -- A channel's state; nil if nobody is there and nothing is kept.
 local function channel(h, token)
   if not token then return nil end
-  local v = redis.call('HMGET', h, 'e', 'k', 'o', 'n', 'u', 'r', 'a', 'l', 'g', 'm', 'z')
+  local v = redis.call('HMGET', h, 'e', 'k', 'o', 'n', 'u', 'r', 'a', 'l', 'g', 'm', 'z', 'x', 'y')
   if not v[1] then return nil end
   local ch = {
     e = v[1], o = tonumber(v[3]), n = tonumber(v[4]) or 0, u = tonumber(v[5]) or 0,
     r = tonumber(v[6]) or 0, a = tonumber(v[7]), l = tonumber(v[8]) or 0,
     g = v[9] or '', m = tonumber(v[10]) or 0, z = v[11] or '0',
+    x = tonumber(v[12]) or 0, y = tonumber(v[13]) or 0,
   }
   if v[2] ~= token then
     local to = ch.o + GAP
@@ -66,21 +67,28 @@ local function channel(h, token)
   return ch
 end
 
--- Publishes a message under the next offset.
-local function say(h, topic, ch, message)
-  ch.o = ch.o + 1
-  redis.call('HSET', h, 'o', text(ch.o))
+-- Publishes a message under the last offset.
+local function say(topic, ch, message)
   redis.call('SPUBLISH', topic, ch.e .. ' ' .. text(ch.o) .. ' ' .. message)
 end
 
--- Whether a client may come back for what is published now.
-local function isKept(ch, t, age)
-  return age > 0 and (ch.r > 0 or (ch.a ~= nil and t - ch.a <= age))
+-- Publishes a message under the next offset, to a channel of which nothing else changes.
+local function announce(h, topic, ch, message)
+  ch.o = ch.o + 1
+  redis.call('HSET', h, 'o', text(ch.o))
+  say(topic, ch, message)
 end
 
--- The offset after which the history has everything, of entries not older than age.
-local function reachesBackTo(s, ch, t, age)
-  if not isKept(ch, t, age) then return ch.l end
+-- Whether a client may come back for what is published now. Servers may differ in how
+-- long they let a client be away: the longest time holds, and for all of them.
+local function isKept(ch, t)
+  return ch.x > 0 and (ch.r > 0 or (ch.a ~= nil and t - ch.a <= ch.x))
+end
+
+-- The offset after which the history has everything that is not too old.
+local function reachesBackTo(s, ch, t)
+  if not isKept(ch, t) then return ch.l end
+  local age = ch.x
   local last = redis.call('XREVRANGE', s, '+', '-', 'COUNT', 1)[1]
   if not last or t - tonumber(last[2][4]) > age then return ch.l end
   local function first(from)
@@ -123,8 +131,7 @@ end
 
 const FENCE = `
 -- Why a connection may not change anything; nil if it may.
-local function refusal(n, token, generation)
-  local own = redis.call('HGET', n, '')
+local function refusal(own, token, generation)
   if not token or not own or own == 'dead' then return 'DEAD' end
   if own ~= generation then return 'STALE' end
 end
@@ -216,18 +223,17 @@ export const FENCE_OFF: Script = script(
   "fence",
   `
 local n = KEYS[1]
-local found = {}
-if redis.call('EXISTS', n) == 1 then
-  for _, field in ipairs(redis.call('HSCAN', n, 0, 'COUNT', ARGV[2])[2]) do
-    found[#found + 1] = field
+local fields, cursor = {}, '0'
+-- What was released leaves a long way without fields at the beginning.
+repeat
+  local page = redis.call('HSCAN', n, cursor, 'COUNT', ARGV[2])
+  cursor = page[1]
+  for i = 1, #page[2], 2 do
+    if page[2][i] ~= '' then fields[#fields + 1] = page[2][i] end
   end
-end
+until #fields > 0 or cursor == '0'
 redis.call('HSET', n, '', 'dead')
 redis.call('PEXPIRE', n, ARGV[1])
-local fields = {}
-for i = 1, #found, 2 do
-  if found[i] ~= '' then fields[#fields + 1] = found[i] end
-end
 return fields
 `,
 );
@@ -247,7 +253,8 @@ return fields
  * 5 recovering; 6 `join`, `leave`, `state`, or `quiet` to state without a word;
  * 7 user_info; 8 most users; 9 announcement of the member; 10 announcement of the
  * first or last connection; 11 age of the history, 0 for none; 12 `since`, `rewind`
- * or nothing for `join`, else perhaps `members`; 13 epoch; 14 offset; 15 rewind; 16 life.
+ * or nothing for `join`, else perhaps `members`; 13 epoch; 14 offset; 15 rewind; 16 life;
+ * 17 most entries of the history.
  * Returns OK, DEAD, STALE or FULL; epoch, offset; subscriptions, users; `+`, `-` or
  * nothing; `o`, `v` or nothing; whether connections have changed; the last loggable
  * offset; that of the last order to terminate; and for `join`: members, last event, how long it is kept, whether the
@@ -262,16 +269,16 @@ export const HOLD: Script = script(
 local meta, n, h, c, m, s, l, index, w, topic = unpack(KEYS, 1, 10)
 local name, user, kind, age, life = ARGV[2], ARGV[3], ARGV[6], tonumber(ARGV[11]), ARGV[16]
 local token = redis.call('HGET', meta, 'tok')
+local field, recoveringField = 'c' .. name .. '\\n' .. user, 'r' .. name
+local held = redis.call('HMGET', n, '', field, recoveringField)
 if ARGV[1] ~= 'reap' then
-  local code = refusal(n, token, ARGV[1])
+  local code = refusal(held[1], token, ARGV[1])
   if code then return { code } end
 elseif not token then
   return { 'DEAD' }
 end
-local t = now()
-local field, recoveringField = 'c' .. name .. '\\n' .. user, 'r' .. name
-local held = redis.call('HMGET', n, field, recoveringField)
-local old, oldRecovering = tonumber(held[1]) or 0, tonumber(held[2]) or 0
+local t, stamp = now()
+local old, oldRecovering = tonumber(held[2]) or 0, tonumber(held[3]) or 0
 local count, recovering = tonumber(ARGV[4]), tonumber(ARGV[5])
 if kind == 'leave' then
   -- It may follow a join that was not carried out.
@@ -279,8 +286,8 @@ if kind == 'leave' then
 end
 local ch = channel(h, token)
 if not ch then
+  if old > 0 or oldRecovering > 0 then redis.call('HDEL', n, field, recoveringField) end
   old, oldRecovering = 0, 0
-  redis.call('HDEL', n, field, recoveringField)
   if count == 0 and recovering == 0 then
     return { 'OK', '', '0', 0, 0, '', '', 0, '0', '0' }
   end
@@ -291,44 +298,42 @@ local more, moreRecovering = count - old, recovering - oldRecovering
 if kind == 'join' and user ~= '' and was == 0 and more > 0 and users >= tonumber(ARGV[8]) then
   return { 'FULL' }
 end
+-- What is made now has no expiry yet, and neither has what was kept for its age.
+local isNew = not ch or (ch.n <= 0 and ch.r <= 0)
+local changes = {}
 if not ch then
-  local micros = redis.call('TIME')
-  ch = { e = token .. '-' .. micros[1] .. '-' .. micros[2], o = 1, n = 0, u = 0, r = 0, l = 0, g = '', m = 0, z = '0' }
-  redis.call('DEL', h, c, m, s)
-  redis.call('HSET', h, 'e', ch.e, 'k', token, 'o', 1, 'l', 0)
+  ch = { e = token .. '-' .. stamp, o = 1, n = 0, u = 0, r = 0, l = 0, g = '', m = 0, z = '0', x = 0, y = 0 }
+  redis.call('DEL', c, m, s)
+  changes = { 'e', ch.e, 'k', token, 'l', 0 }
+elseif moreRecovering ~= 0 and not isKept(ch, t) then
+  redis.call('DEL', s)
 end
 
-if more ~= 0 then
-  if count > 0 then redis.call('HSET', n, field, count) else redis.call('HDEL', n, field) end
-  ch.n = redis.call('HINCRBY', h, 'n', more)
+local stated, gone = {}, {}
+local function hold(name, count)
+  if count > 0 then stated[#stated + 1], stated[#stated + 2] = name, count
+  else gone[#gone + 1] = name end
 end
-if moreRecovering ~= 0 then
-  if recovering > 0 then redis.call('HSET', n, recoveringField, recovering)
-  else redis.call('HDEL', n, recoveringField) end
-  if not isKept(ch, t, age) then redis.call('DEL', s) end
-  ch.r = redis.call('HINCRBY', h, 'r', moreRecovering)
-  if ch.r <= 0 then
-    ch.a = t
-    redis.call('HSET', h, 'a', text(t))
-  end
-end
+if more ~= 0 then hold(field, count) end
+if moreRecovering ~= 0 then hold(recoveringField, recovering) end
+if #stated > 0 then redis.call('HSET', n, unpack(stated)) end
+if #gone > 0 then redis.call('HDEL', n, unpack(gone)) end
 
 local member, occupancy = '', ''
 if user ~= '' and more ~= 0 then
   local is = was + more
   if is > 0 then redis.call('HSET', c, user, is) else redis.call('HDEL', c, user) end
   if was == 0 and is > 0 then
-    member = '+'
-    ch.u = redis.call('HINCRBY', h, 'u', 1)
+    member, ch.u = '+', ch.u + 1
   elseif is <= 0 then
-    member = '-'
-    ch.u = redis.call('HINCRBY', h, 'u', -1)
+    member, ch.u = '-', ch.u - 1
     redis.call('HDEL', m, user)
   end
 end
 if user ~= '' and count > 0 and (member == '+' or kind == 'quiet') then
   redis.call('HSET', m, user, ARGV[7])
 end
+ch.n = ch.n + more
 if more > 0 and ch.n == more then
   occupancy = 'o'
   redis.call('ZADD', index, 0, name)
@@ -336,42 +341,58 @@ elseif more < 0 and ch.n <= 0 then
   occupancy = 'v'
   redis.call('ZREM', index, name)
 end
+ch.r = ch.r + moreRecovering
+if moreRecovering ~= 0 then
+  if ch.r <= 0 then ch.a = t end
+  if recovering > 0 then
+    ch.x, ch.y = math.max(ch.x, age), math.max(ch.y, tonumber(ARGV[17]))
+  end
+end
+
+local isEmpty = ch.n <= 0 and ch.r <= 0
+local isOver = isEmpty and not isKept(ch, t)
+local isTold = kind ~= 'quiet' and member ~= ''
+if isTold then ch.o = ch.o + 1 end
+if isOver then
+  redis.call('DEL', h, c, m, s)
+else
+  if isEmpty then
+    -- Nobody is there, but a client may come back.
+    ch.n, ch.u, ch.r = 0, 0, 0
+    redis.call('DEL', c, m)
+  end
+  for _, name in ipairs({ 'o', 'n', 'u', 'r', 'a', 'x', 'y' }) do
+    if ch[name] then changes[#changes + 1], changes[#changes + 2] = name, text(ch[name]) end
+  end
+  redis.call('HSET', h, unpack(changes))
+  -- Whoever holds something states it again long before its life ends.
+  local isAudit = kind ~= 'join' and kind ~= 'leave'
+  if isEmpty then
+    redis.call('PEXPIRE', h, text(ch.x))
+    redis.call('PEXPIRE', s, text(ch.x))
+  elseif isNew or isAudit then
+    redis.call('PEXPIRE', h, life)
+  end
+  if user ~= '' and (isAudit or (member == '+' and ch.u == 1)) then
+    redis.call('PEXPIRE', c, life)
+    redis.call('PEXPIRE', m, life)
+  end
+  if ch.n > 0 and isAudit then redis.call('ZADD', index, 0, name) end
+  if ch.n > 0 and (isAudit or occupancy == 'o') then redis.call('PEXPIRE', index, life) end
+end
 if kind ~= 'quiet' then
   local function tell(event)
     note(meta, w, t, life, name, 'e', event, 'u', user, 'n', ch.n)
   end
   if occupancy == 'o' then tell('o') end
-  if member ~= '' then
-    say(h, topic, ch, ARGV[9])
+  if isTold then
+    say(topic, ch, ARGV[9])
     tell(member)
   end
   if occupancy == 'v' then tell('v') end
   if occupancy ~= '' and KEYS[11] and ARGV[10] ~= '' then
     local other = channel(KEYS[11], token)
-    if other then say(KEYS[11], KEYS[12], other, ARGV[10]) end
-  end
-end
-
-if ch.n <= 0 and ch.r <= 0 then
-  redis.call('DEL', c, m)
-  if isKept(ch, t, age) then
-    -- Nobody is there, but a client may come back.
-    redis.call('HSET', h, 'n', 0, 'u', 0, 'r', 0)
-    redis.call('PEXPIRE', h, age)
-    redis.call('PEXPIRE', s, age)
-  else
-    redis.call('DEL', h, s)
-  end
-else
-  redis.call('PEXPIRE', h, life)
-  redis.call('PEXPIRE', n, life)
-  if user ~= '' then
-    redis.call('PEXPIRE', c, life)
-    redis.call('PEXPIRE', m, life)
-  end
-  if ch.n > 0 then
-    if kind ~= 'join' and kind ~= 'leave' then redis.call('ZADD', index, 0, name) end
-    redis.call('PEXPIRE', index, life)
+    if other then announce(KEYS[11], KEYS[12], other, ARGV[10]) end
   end
 end
 
@@ -383,16 +404,17 @@ if kind == 'join' or ARGV[12] == 'members' then
 end
 if kind ~= 'join' then return answer end
 answer[12] = redis.call('GET', l) or ''
-answer[13] = redis.call('PTTL', l)
+answer[13] = answer[12] ~= '' and redis.call('PTTL', l) or 0
 answer[14], answer[15] = '', ''
 if ARGV[12] ~= '' and age > 0 then
   local from, recovers = ch.o, '0'
-  local reach = reachesBackTo(s, ch, t, age)
-  local since = tonumber(ARGV[14])
+  local since, rewind = tonumber(ARGV[14]), tonumber(ARGV[15])
+  local isWanted = ARGV[12] == 'since' or rewind > 0
+  local reach = isWanted and reachesBackTo(s, ch, t)
   if ARGV[12] == 'since' and since >= reach and isKnown(ch, ARGV[13], since) then
     from, recovers = since, '1'
-  elseif tonumber(ARGV[15]) > 0 and isKept(ch, t, age) then
-    local entries = redis.call('XREVRANGE', s, '+', text(reach + 1), 'COUNT', ARGV[15])
+  elseif rewind > 0 and isKept(ch, t) then
+    local entries = redis.call('XREVRANGE', s, '+', text(reach + 1), 'COUNT', rewind)
     if #entries > 0 then from = tonumber(entries[#entries][2][2]) end
   end
   answer[14], answer[15] = recovers, text(from)
@@ -428,13 +450,13 @@ if redis.call('HSETNX', announced, token .. name .. '\\n' .. user, 1) == 0 then 
 redis.call('PEXPIRE', announced, ARGV[5])
 local t = now()
 if user ~= '' then
-  if ch then say(h, topic, ch, ARGV[3]) end
+  if ch then announce(h, topic, ch, ARGV[3]) end
   note(meta, w, t, life, name, 'e', '-', 'u', user, 'n', ch and ch.n or 0)
 else
   note(meta, w, t, life, name, 'e', 'v', 'u', '', 'n', 0)
   if KEYS[7] and ARGV[4] ~= '' then
     local other = channel(KEYS[7], token)
-    if other then say(KEYS[7], KEYS[8], other, ARGV[4]) end
+    if other then announce(KEYS[7], KEYS[8], other, ARGV[4]) end
   end
 end
 return ch and ch.n or 0
@@ -447,9 +469,8 @@ return ch and ch.n or 0
  * Publishes a message: its offset, the history, the topic, the last event.
  *
  * KEYS meta, holdings, state, history, last, topic, journal, missed. ARGV 1 generation;
- * 2 channel; 3 message; 4 whether it is logged, or `terminate`; 5 most entries; 6 age of the
- * history, 0 for none; 7 how long it is the last event, or nothing; 8 deadline;
- * 9 what webhooks get of it, or nothing; 10 life.
+ * 2 channel; 3 message; 4 whether it is logged, or `terminate`; 5 how long it is the
+ * last event, or nothing; 6 deadline; 7 whether webhooks get it; 8 life.
  * Returns OK, DEAD, STALE or LATE.
  */
 export const PUBLISH: Script = script(
@@ -459,36 +480,40 @@ export const PUBLISH: Script = script(
   FENCE,
   `
 local meta, n, h, s, l, topic, w, missed = unpack(KEYS)
-local message, age, life = ARGV[3], tonumber(ARGV[6]), ARGV[10]
+local message, life = ARGV[3], ARGV[8]
 local token = redis.call('HGET', meta, 'tok')
-local code = refusal(n, token, ARGV[1])
+local code = refusal(redis.call('HGET', n, ''), token, ARGV[1])
 if code then return code end
 local t = now()
-if t > tonumber(ARGV[8]) then return 'LATE' end
+if t > tonumber(ARGV[6]) then return 'LATE' end
 local ch = channel(h, token)
 local place = ' 0 '
 if ch then
+  ch.o = ch.o + 1
+  local id = text(ch.o)
   if ARGV[4] == '1' then
-    local id = text(ch.o + 1)
-    if isKept(ch, t, age) then
-      redis.call('XADD', s, 'MAXLEN', '~', ARGV[5], id .. '-0', 'p', text(ch.l), 't', text(t), 'm', message)
-      redis.call('PEXPIRE', s, age)
+    if isKept(ch, t) then
+      redis.call('XADD', s, 'MAXLEN', '~', text(ch.y), id .. '-0', 'p', text(ch.l), 't', text(t), 'm', message)
+      redis.call('PEXPIRE', s, text(ch.x))
     end
-    redis.call('HSET', h, 'l', id)
+    redis.call('HSET', h, 'o', id, 'l', id)
+  elseif ARGV[4] == 'terminate' then
+    redis.call('HSET', h, 'o', id, 'z', id)
+  else
+    redis.call('HSET', h, 'o', id)
   end
-  say(h, topic, ch, message)
-  if ARGV[4] == 'terminate' then redis.call('HSET', h, 'z', text(ch.o)) end
-  place = ch.e .. ' ' .. text(ch.o) .. ' '
+  say(topic, ch, message)
+  place = ch.e .. ' ' .. id .. ' '
 end
-if ARGV[7] ~= '' then
-  redis.call('SET', l, place .. message, 'PX', ARGV[7])
+if ARGV[5] ~= '' then
+  redis.call('SET', l, place .. message, 'PX', ARGV[5])
   -- Webhooks may report again that the cache has nothing.
   if redis.call('DEL', missed) == 1 then
     note(meta, w, t, life, ARGV[2], 'e', 'p', 'n', 0)
   end
 end
-if ARGV[9] ~= '' then
-  note(meta, w, t, life, ARGV[2], 'e', 'c', 'n', ch and ch.n or 0, 'd', ARGV[9])
+if ARGV[7] == '1' then
+  note(meta, w, t, life, ARGV[2], 'e', 'c', 'n', ch and ch.n or 0, 'd', message)
 end
 return 'OK'
 `,
@@ -497,7 +522,7 @@ return 'OK'
 /**
  * Reads a page of the history.
  *
- * KEYS meta, state, history. ARGV epoch, after, until, most entries, most bytes, age.
+ * KEYS meta, state, history. ARGV epoch, after, until, most entries, most bytes.
  * Returns nothing if the history does not reach back; else how far the page reaches,
  * and offset and message of each entry.
  */
@@ -507,14 +532,14 @@ export const READ: Script = script(
   CHANNEL,
   `
 local meta, h, s = KEYS[1], KEYS[2], KEYS[3]
-local after, limit, age = tonumber(ARGV[2]), tonumber(ARGV[4]), tonumber(ARGV[6])
+local after, limit = tonumber(ARGV[2]), tonumber(ARGV[4])
 local ch = channel(h, redis.call('HGET', meta, 'tok'))
 if not ch then return {} end
 local t = now()
-local reach = reachesBackTo(s, ch, t, age)
+local reach = reachesBackTo(s, ch, t)
 if after < reach or not isKnown(ch, ARGV[1], after) then return {} end
 local page = { ARGV[3] }
-if not isKept(ch, t, age) then return page end
+if not isKept(ch, t) then return page end
 local entries = redis.call('XRANGE', s, '(' .. text(after), ARGV[3], 'COUNT', limit)
 local bytes = 0
 for i, entry in ipairs(entries) do

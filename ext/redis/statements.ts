@@ -100,12 +100,13 @@ export class Statements {
         member?.userInfo ?? "",
         Number.isFinite(member?.maxMembers) ? member!.maxMembers : "inf",
         ...this.#announcements(held.keys, user, kind, options),
-        this.ageMs,
+        this.#history.ageMs,
         history === undefined ? wants : history.since ? "since" : "rewind",
         history?.since?.epoch ?? "",
         history?.since?.offset ?? 0,
         history?.rewind ?? 0,
         LIFE_MS,
+        this.#history.events,
       ],
     ) as unknown[];
     if (answer[0] === "FULL") {
@@ -213,9 +214,13 @@ export class Statements {
     this.#services.node.changed(keys.app, keys.channel, transition);
   }
 
-  /** How long the history of a channel is kept; 0 where there is none. */
-  get ageMs(): number {
-    return this.#services.node.history?.ageMs ?? 0;
+  /** What this server wants of the history of a channel, in whole numbers. */
+  get #history(): { ageMs: number; events: number } {
+    const { ageMs = 0, events = 0 } = this.#services.node.history ?? {};
+    return {
+      ageMs: Math.ceil(ageMs),
+      events: Math.min(events, Number.MAX_SAFE_INTEGER),
+    };
   }
 
   // ---- Of others
@@ -237,7 +242,7 @@ export class Statements {
         [
           ...["reap", name, user, 0, 0, "state", "", 0],
           ...this.#announcements(channel, user, "leave", nothing),
-          ...[this.ageMs, "", "", 0, 0, LIFE_MS],
+          ...[0, "", "", 0, 0, LIFE_MS, 0],
         ],
       ) as unknown[];
       if (answer[0] !== "OK") throw new Error(`Redis answered ${answer[0]}`);
@@ -285,12 +290,11 @@ export async function readPage(
   keys: Keys,
   { bucket, state, history }: ChannelKeys,
   { after, until, events, bytes }: PageRequest,
-  ageMs: number,
 ): Promise<Page | null> {
   const answer = await connection.call(
     READ,
     [keys.meta(bucket), state, history],
-    [after.epoch, after.offset, until, events, bytes, ageMs],
+    [after.epoch, after.offset, until, events, bytes],
   ) as string[];
   const [reaches, ...entries] = answer;
   if (reaches === undefined) return null;
