@@ -108,7 +108,7 @@ import {
 } from "./core/client_events.ts";
 import { Delivery } from "./core/deliveries.ts";
 import { Drain, DRAIN_TICK_MS } from "./core/drain.ts";
-import { HookQueue, STARTING } from "./core/hooks.ts";
+import { HookQueue } from "./core/hooks.ts";
 import type { AppJournal, NotedKind } from "./core/journal.ts";
 import {
   checkRequest,
@@ -208,6 +208,7 @@ import {
   totalsOf,
   trafficOf,
 } from "./core/queries.ts";
+import { PostponedQueue } from "./core/postponed.ts";
 import { Quota } from "./core/quota.ts";
 import { routePath } from "./core/routes.ts";
 import {
@@ -241,6 +242,7 @@ import {
   WebHookError,
   type WebhookRequest,
 } from "./core/signatures.ts";
+import { Start } from "./core/start.ts";
 import {
   all,
   attempt,
@@ -251,6 +253,12 @@ import {
   delay,
   withinMs,
 } from "./core/time.ts";
+import {
+  afterPublish,
+  isUnavailable,
+  refusalOf,
+  together,
+} from "./core/unavailable.ts";
 import {
   type Admitted,
   answerSubprotocol,
@@ -297,6 +305,7 @@ export {
   type WebhookRequest,
 } from "./core/signatures.ts";
 export type { Awaitable, Clock } from "./core/time.ts";
+export { BackplaneUnavailable } from "./core/unavailable.ts";
 
 // ---- Pusher -----------------------------------------------------------------
 // The public face: it checks the program's arguments and passes them on. A Pusher
@@ -420,8 +429,9 @@ export class Pusher<Events extends object = AnyEvents> {
    * @param params The connection to leave out, and the counts to return; or, as in
    * old releases of the official SDK, the id of the connection alone.
    * @returns Resolves once the event is accepted, without waiting for clients;
-   * rejects if the backplane fails. You need not await it: a failure also goes to
-   * the `error` listeners.
+   * rejects if the backplane fails, with a {@linkcode BackplaneUnavailable} while it
+   * is away. You need not await it: a failure also goes to the `error` listeners,
+   * which hear once that the backplane is away, and not of each call.
    * @throws {TypeError} At once, if an argument is of the wrong kind.
    * @throws {RangeError} At once, if a limit is passed.
    */
@@ -1118,7 +1128,7 @@ async function answerCall(
     return await serve({ server, app, name, query, body });
   } catch (error) {
     server.hooks.fail(error, `serving ${method} ${url.pathname}`, app.id);
-    return REFUSAL.Unavailable;
+    return refusalOf(error, method);
   }
 }
 
@@ -1208,7 +1218,7 @@ class Server
   readonly defaultApp: App;
   /** Live connections of all apps by socket id. */
   readonly connections = new Map<string, Connection>();
-  readonly hooks = new HookQueue();
+  readonly hooks: HookQueue;
   readonly liveness: Liveness;
   readonly backplane: Backplane;
   readonly limits: Readonly<Limits>;
@@ -1226,8 +1236,7 @@ class Server
   readonly sessions: Sessions | null;
   readonly schedule: OutboxSchedule;
   readonly openings: Openings<Admitted>;
-  /** Settles when the backplane has started; null once it has. */
-  starting: Promise<void> | null = null;
+  readonly postponed: PostponedQueue;
   /** Incoming frames that were dropped for a limit. */
   droppedFrames = 0;
   readonly answerTimeoutMs: number;
@@ -1240,8 +1249,7 @@ class Server
   #refused = 0;
   #isBackplaneUp = false;
   #onEmpty: (() => void) | null = null;
-  /** Lets nothing wait for the start any more. */
-  #endStart: ((reason: unknown) => void) | null = null;
+  readonly #start: Start;
   #closing: Promise<void> | null = null;
   readonly #drain: Drain;
   readonly #end = new AbortController();
@@ -1250,6 +1258,7 @@ class Server
     const options = readOptions(given);
     const clock = clockOf(options);
     this.clock = clock;
+    this.hooks = new HookQueue(clock);
     this.#drain = new Drain(clock);
     this.path = options.path ?? "";
     const sockets = options.limits?.sockets ?? defaultSockets();
@@ -1274,6 +1283,7 @@ class Server
     // readOptions has made sure that `apps` is not empty.
     this.defaultApp = this.appsById.values().next().value!;
     this.schedule = new OutboxSchedule(clock);
+    this.postponed = new PostponedQueue(clock);
     this.openings = new Openings(
       clock,
       (error, { appId }) => this.hooks.fail(error, "opening a socket", appId),
@@ -1289,27 +1299,18 @@ class Server
       maxChannels: sessionChannels([...this.appsById.values()]),
       onCall: (call, during) => this.#watch(call, during),
     });
-    this.#start();
+    this.#start = new Start({
+      clock,
+      begin: () => this.backplane.start(this),
+      started: () => this.health(true),
+      failed: (error) => this.hooks.notStarted(error),
+    });
+    if (this.starting === null) this.#reach(true);
   }
 
-  #start(): void {
-    const started = this.backplane.start(this);
-    if (!(started instanceof Promise)) {
-      this.#isBackplaneUp = true;
-      return;
-    }
-    const { promise, resolve, reject } = Promise.withResolvers<void>();
-    this.starting = promise;
-    this.#endStart = reject;
-    // Before all calls that wait, and before a listener could overtake them.
-    promise.then(() => {
-      this.starting = null;
-      this.health(true);
-    }, () => {});
-    started.then(resolve, (error) => {
-      this.hooks.fail(error, STARTING);
-      reject(error);
-    });
+  /** See {@linkcode Start.pending}. */
+  get starting(): Promise<void> | null {
+    return this.#start.pending;
   }
 
   /** Aborts when {@linkcode close} has closed all connections. */
@@ -1424,15 +1425,17 @@ class Server
       );
     });
     const { channels, info } = publish;
-    return chain(all(published), () => {
+    return chain(together(published), () => {
       if (info.length === 0) return {};
-      return countChannels(this.asking(app), channels, info);
+      return afterPublish(countChannels(this.asking(app), channels, info));
     });
   }
 
   /** Publishes several events in order. */
   publishBatch(app: App, publishes: Publish[]): Awaitable<PublishResult> {
-    const results = all(publishes.map((item) => this.publish(app, item)));
+    const results = together(
+      publishes.map((item) => this.publish(app, item)),
+    );
     if (publishes.every((item) => item.info.length === 0)) {
       return chain(results, () => ({}));
     }
@@ -1608,8 +1611,13 @@ class Server
   /** See {@linkcode BackplaneNode.health}. */
   health(isUp: boolean, error?: unknown): void {
     if (isUp === this.#isBackplaneUp) return;
-    this.#isBackplaneUp = isUp;
     this.hooks.backplane(isUp, error);
+    this.#reach(isUp);
+  }
+
+  #reach(isUp: boolean): void {
+    this.#isBackplaneUp = isUp;
+    this.postponed.change(isUp);
   }
 
   /** See {@linkcode BackplaneNode.failed}. */
@@ -1643,7 +1651,7 @@ class Server
   }
 
   async #close(): Promise<void> {
-    this.#endStart?.(new Error("Cannot start: the server is closing"));
+    this.#start.end();
     while (this.connections.size > 0) {
       let share = this.#drain.share(this.connections.size);
       for (const connection of this.connections.values()) {
@@ -2003,6 +2011,7 @@ class Connection
     );
     if (!(joined instanceof Promise)) return;
     return joined.catch((error) => {
+      if (isUnavailable(error)) throw error;
       this.#server.hooks.fail(error, "joining a channel", this.app.id);
       this.#refuse(name, "ServerError", REFUSAL.SubscribeFailed);
     });
@@ -2256,6 +2265,10 @@ class Connection
 
   get isClosing(): boolean {
     return isClosing(this.outbox.transport);
+  }
+
+  get isBusy(): boolean {
+    return this.#inbox.isBusy;
   }
 
   askForLife(): void {

@@ -371,10 +371,10 @@ export interface BackplaneNode {
  *   forgotten, a new epoch begins, and what the servers hold is registered again,
  *   see {@linkcode BackplaneNode.held}.
  *   That is no transition: nobody has come or gone.
- * - *Away.* While it cannot be reached, calls reject at once, and do not wait. Their
- *   error has a field `wasSent`: true if the call may have been carried out. Of such
- *   errors the server prints none where nobody listens, as
- *   {@linkcode BackplaneNode.health} has said it already.
+ * - *Away.* While it cannot be reached, calls reject at once, and wait for nothing:
+ *   with a {@linkcode BackplaneUnavailable}, or an error with the same field. The
+ *   server lets subscriptions and sign-ins wait, and reports no such failure, as
+ *   {@linkcode BackplaneNode.health} has said it.
  * - *Death.* What a dead server held is let go as if it had left, after some
  *   time, with its transitions, which a living server is told.
  * - *Names.* Channels whose name starts with `#` are the servers' own: who is
@@ -395,9 +395,10 @@ export interface Backplane {
    */
   readonly journal?: Journal | undefined;
   /**
-   * Called once, before anything else. It may take time: until it is done, the
-   * server lets requests wait. If it rejects, the server serves none. Where
-   * {@linkcode Backplane.close} is called in the meantime, it gives up.
+   * Called before anything else. It may take time: until it is done, the server lets
+   * requests wait. If it rejects, the server serves none, and calls it again after
+   * some seconds. Where {@linkcode Backplane.close} is called in the meantime, it
+   * gives up.
    */
   start(node: BackplaneNode): Awaitable<void>;
   /**

@@ -11,6 +11,7 @@ import { isRefusal, type Limits, overLimit } from "./limits.ts";
 import { parseJson } from "./protocol.ts";
 import { Reviews, type ReviewServices } from "./reviews.ts";
 import { type Awaitable, TokenBucket } from "./time.ts";
+import { isUnavailable, relayFailure } from "./unavailable.ts";
 import { checkClientEvent, encodeClientData } from "./validation.ts";
 
 /** What is relayed of a client event, besides its channel. */
@@ -100,10 +101,15 @@ export class ClientEvents {
     data: string | undefined,
     userId: string | undefined,
   ): Awaitable<void> {
-    return this.#owner.relay(channel, {
+    const relayed = this.#owner.relay(channel, {
       event,
       ...(data !== undefined && { data }),
       ...(userId !== undefined && { userId }),
+    });
+    if (!(relayed instanceof Promise)) return;
+    return relayed.catch((error) => {
+      if (!isUnavailable(error)) throw error;
+      this.#owner.refuseClientEvent(channel, relayFailure(error));
     });
   }
 

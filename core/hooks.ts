@@ -6,13 +6,23 @@
 
 import type { Hooks } from "./calls.ts";
 import { quote } from "./limits.ts";
+import { type Clock, SYSTEM_CLOCK } from "./time.ts";
+import { isUnavailable } from "./unavailable.ts";
 
 /** Keeps the listeners of lifecycle events, and runs them after each event. */
 export class HookQueue {
   readonly #listeners = new Map<keyof Hooks, Set<HookListener>>();
   #queue: (() => void)[] = [];
-  /** Whether the backplane was there, and is not. */
+  readonly #clock: Clock;
+  /** Whether it was told that the backplane is away. */
   #isAway = false;
+  /** When it was told of a call that the backplane has not carried out. */
+  #toldAt = -Infinity;
+
+  /** @param clock How much time has passed between two failures. */
+  constructor(clock: Clock = SYSTEM_CLOCK) {
+    this.#clock = clock;
+  }
 
   /**
    * Adds a listener.
@@ -59,21 +69,45 @@ export class HookQueue {
     this.#queue.push(() => this.#run(name, event));
   }
 
-  /** Tells the `error` listeners of a failure, or prints it if there are none. */
+  /**
+   * Tells the `error` listeners of a failure, or prints it if there are none. While
+   * the backplane is away each call fails, of which nobody is told: that it is away
+   * was told already.
+   */
   fail(error: unknown, during: string, app?: string): void {
-    if (!this.has("error")) return printError(error, during);
-    this.emit("error", { error, during, ...(app !== undefined && { app }) });
+    if (isUnavailable(error) && !this.#isNews()) return;
+    this.#tell(error, during, app);
+  }
+
+  /** Whether to tell of a call that the backplane has not carried out. */
+  #isNews(): boolean {
+    if (this.#isAway) return false;
+    const now = this.#clock.elapsed();
+    if (now - this.#toldAt < QUIET_MS) return false;
+    this.#toldAt = now;
+    return true;
+  }
+
+  /** Tells that the backplane has not started. */
+  notStarted(error: unknown): void {
+    this.#isAway = isUnavailable(error);
+    this.#tell(error, STARTING);
   }
 
   /** Tells that the backplane went down or came up, or prints it as an error. */
   backplane(isUp: boolean, error?: unknown): void {
-    if (!isUp) this.fail(error, REACHING);
+    if (!isUp) this.#tell(error, REACHING);
     else if (this.#isAway && !this.has("error")) {
       console.error("Pusher: the backplane is back");
     }
     this.#isAway = !isUp;
     const cause = error === undefined ? {} : { error };
     this.emit("backplane", { up: isUp, ...cause });
+  }
+
+  #tell(error: unknown, during: string, app?: string): void {
+    if (!this.has("error")) return printError(error, during);
+    this.emit("error", { error, during, ...(app !== undefined && { app }) });
   }
 
   #flush(): void {
@@ -106,6 +140,12 @@ export class HookQueue {
     if (!isHeard && "during" in event) printError(event.error, event.during);
   }
 }
+
+// Calls may fail in large numbers though the backplane is up, as when it is too slow.
+const QUIET_MS = 10_000;
+
+/** What has failed when the backplane was not there from the beginning. */
+export const STARTING = "starting the backplane";
 
 const HOOK_NAMES: ReadonlySet<string> = new Set(
   Object.keys(
@@ -141,18 +181,8 @@ const REACHING = "reaching the backplane";
 
 /** Prints an error that no listener hears. */
 function printError(error: unknown, during: string): void {
-  if (!isAway(error)) {
-    console.error(`Pusher: failed while ${during}:`, error);
-  } else if (during === REACHING || during === STARTING) {
-    console.error(`Pusher: failed while ${during}: ${error.message}`);
-  }
-  // Other calls fail because it is away, which has been printed already.
-}
-
-/** What fails when the backplane is away from the beginning. */
-export const STARTING = "starting the backplane";
-
-/** Whether a call has failed because the backplane is away. */
-function isAway(error: unknown): error is Error {
-  return error instanceof Error && "wasSent" in error;
+  const what = `Pusher: failed while ${during}:`;
+  // Where it was noticed that the backplane is away helps nobody.
+  if (isUnavailable(error)) console.error(`${what} ${error.message}`);
+  else console.error(what, error);
 }

@@ -1,6 +1,7 @@
 import { assert, assertEquals, assertFalse, assertThrows } from "@std/assert";
 import { turn } from "../tests/support/clock.ts";
 import type { Hooks } from "./calls.ts";
+import { ManualClock } from "../tests/support/clock.ts";
 import { HookQueue } from "./hooks.ts";
 
 /** A queue, and what its listeners have heard since the last look. */
@@ -248,7 +249,8 @@ Deno.test("without listeners, a backplane that goes and comes back is printed, a
   const away = Object.assign(new Error("Nobody answers"), { wasSent: false });
   const printed = await withConsole(async () => {
     const hooks = new HookQueue();
-    hooks.fail(away, "starting the backplane");
+    hooks.notStarted(away);
+    hooks.fail(away, "publishing an event", "app-id");
     hooks.backplane(true);
     for (let i = 0; i < 2; i++) {
       hooks.backplane(false, away);
@@ -265,12 +267,13 @@ Deno.test("without listeners, a backplane that goes and comes back is printed, a
   ];
   assertEquals(printed, [
     ["Pusher: failed while starting the backplane: Nobody answers"],
+    ["Pusher: the backplane is back"],
     ...change,
     ...change,
   ]);
 });
 
-Deno.test("error listeners hear each call that fails because the backplane is away", async () => {
+Deno.test("error listeners hear once that the backplane is away, and not of each call that fails for it", async () => {
   const away = Object.assign(new Error("Nobody answers"), { wasSent: true });
   const told: string[] = [];
   const printed = await withConsole(async () => {
@@ -279,6 +282,7 @@ Deno.test("error listeners hear each call that fails because the backplane is aw
     hooks.add("backplane", ({ up }) => told.push(`${up}`), null);
     hooks.backplane(false, away);
     hooks.fail(away, "publishing an event");
+    hooks.fail(new Error("its own"), "joining a channel");
     hooks.fail(away, "publishing an event");
     hooks.backplane(true);
     await Promise.resolve();
@@ -286,9 +290,22 @@ Deno.test("error listeners hear each call that fails because the backplane is aw
   assertEquals(told, [
     "reaching the backplane",
     "false",
-    "publishing an event",
-    "publishing an event",
+    "joining a channel",
     "true",
   ]);
   assertEquals(printed, []);
+});
+
+Deno.test("of calls that fail though the backplane is up, one is told in ten seconds", async () => {
+  const clock = new ManualClock();
+  const hooks = new HookQueue(clock);
+  const told: string[] = [];
+  hooks.add("error", ({ during }) => told.push(during), null);
+  const away = Object.assign(new Error("Too many"), { wasSent: false });
+  for (let second = 0; second < 20; second++) {
+    for (let i = 0; i < 3; i++) hooks.fail(away, `second ${second}`);
+    clock.pass(1_000);
+  }
+  await Promise.resolve();
+  assertEquals(told, ["second 0", "second 10"]);
 });

@@ -5,7 +5,9 @@
  */
 
 import { exceedsBytes, isRefusal, type Limits, overLimit } from "./limits.ts";
+import { canWait, Postponed, type PostponedQueue } from "./postponed.ts";
 import { CLOSE, type Close, decodeFrame, type Frame } from "./protocol.ts";
+import { isUnavailable } from "./unavailable.ts";
 import { attempt, type Awaitable, type Clock, TokenBucket } from "./time.ts";
 
 /** What all inboxes of a server share. */
@@ -13,6 +15,8 @@ export interface InboxServices {
   readonly clock: Clock;
   /** How many frames have been dropped for a limit. */
   droppedFrames: number;
+  /** Clients that wait for the backplane. */
+  readonly postponed: PostponedQueue;
   readonly hooks: {
     fail(error: unknown, during: string, appId: string): void;
   };
@@ -21,6 +25,7 @@ export interface InboxServices {
 /** The connection that an inbox belongs to. */
 export interface InboxOwner {
   readonly app: { readonly id: string; readonly limits: Readonly<Limits> };
+  readonly isOpen: boolean;
   /** Serves one frame. The next frame is served when this one is done. */
   dispatch(frame: Frame): Awaitable<void>;
   /** Answers a frame that is not served, with an error. */
@@ -46,8 +51,12 @@ export class Inbox {
   #warnedAt = -Infinity;
   /** Frames that wait for the one that is being served; null if none is. */
   #backlog: string[] | null = null;
+  /** Resolves when the backlog has been served. */
+  #serving: Promise<void> = Promise.resolve();
   /** UTF-16 units that the backlog takes, about. */
   #waitingUnits = 0;
+  /** Frames that wait for the backplane. */
+  #postponed: Postponed | null = null;
 
   constructor(owner: InboxOwner, services: InboxServices) {
     this.#owner = owner;
@@ -73,12 +82,18 @@ export class Inbox {
     const served = this.#serve(text);
     if (served instanceof Promise) {
       this.#backlog = [];
-      this.#serveBacklog(served);
+      this.#serving = this.#serveBacklog(served);
     }
+  }
+
+  /** Whether a frame is being served, or waits for the backplane. */
+  get isBusy(): boolean {
+    return this.#backlog !== null || this.#postponed?.isEmpty === false;
   }
 
   /** Drops the frames that still wait. */
   clear(): void {
+    this.#postponed?.clear();
     if (this.#backlog !== null) this.#backlog = [];
     this.#waitingUnits = 0;
   }
@@ -120,14 +135,41 @@ export class Inbox {
   #serve(text: string): Awaitable<void> {
     const frame = decodeFrame(text);
     if (isRefusal(frame)) return this.#owner.sendError(frame.error);
+    if (this.#postponed?.isEmpty === false) {
+      if (this.#postponed.holdsBack(frame)) return this.#postpone(frame, text);
+      this.#postponed.replace(frame);
+    }
     const served = attempt(() => this.#owner.dispatch(frame));
     if (!(served instanceof Promise)) return served;
     return served.catch((error) => {
+      if (isUnavailable(error) && canWait(frame)) {
+        return this.#postpone(frame, text);
+      }
       const { id } = this.#owner.app;
       this.#services.hooks.fail(error, "serving a frame", id);
       const message = "The server could not serve the frame";
       this.#owner.sendError(message, frame.channel);
     });
+  }
+
+  /** Lets a frame wait for the backplane. */
+  #postpone(frame: Frame, text: string): void {
+    if (!this.#owner.isOpen) return;
+    this.#postponed ??= new Postponed(
+      ...[this.#owner, this.#services.postponed] as const,
+      (texts) => this.#serveAgain(texts),
+    );
+    this.#postponed.add(frame, text);
+  }
+
+  /** Serves frames that have waited: they came before all that wait now. */
+  async #serveAgain(texts: readonly string[]): Promise<void> {
+    for (const text of texts) this.#waitingUnits += unitsOf(text);
+    if (this.#backlog === null) {
+      this.#backlog = [...texts];
+      this.#serving = this.#serveBacklog(Promise.resolve());
+    } else this.#backlog.unshift(...texts);
+    await this.#serving;
   }
 }
 

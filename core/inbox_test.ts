@@ -1,5 +1,6 @@
 import { assert, assertEquals } from "@std/assert";
 import { ManualClock, turn } from "../tests/support/clock.ts";
+import { PostponedQueue } from "./postponed.ts";
 import { Inbox } from "./inbox.ts";
 import { DEFAULT_LIMITS, type Limits } from "./limits.ts";
 import { CLOSE, type Close, type Frame } from "./protocol.ts";
@@ -13,6 +14,8 @@ class Reader {
   readonly clock = new ManualClock();
   readonly app: { id: string; limits: Limits };
   readonly inbox: Inbox;
+  readonly isOpen = true;
+  readonly postponed: PostponedQueue;
   droppedFrames = 0;
   /** The events that were served, the errors and the closes, in order. */
   readonly log: string[] = [];
@@ -26,6 +29,7 @@ class Reader {
 
   constructor(limits: Partial<Limits> = {}) {
     this.app = { id: "a", limits: { ...DEFAULT_LIMITS, ...limits } };
+    this.postponed = new PostponedQueue(this.clock);
     this.inbox = new Inbox(this, this);
   }
 

@@ -67,6 +67,8 @@ export interface PulseOwner {
   readonly unreadBytes: number;
   /** Whether the runtime is closing the client's socket. */
   readonly isClosing: boolean;
+  /** Whether the client has asked for something that the server has not done yet. */
+  readonly isBusy: boolean;
   /** Asks the client for a sign of life. */
   askForLife(): void;
   close(close: Close): void;
@@ -142,7 +144,12 @@ export class Pulse implements Ticking {
   visit(): number {
     const { wheel: { tick }, idleTicks, pongTicks } = this.#liveness;
     const leftTicks = this.ticksToAuthorize;
-    if (leftTicks <= 0) return this.#close(CLOSE.NotAuthorized);
+    if (leftTicks <= 0) {
+      // It may have tried, and is to come back then.
+      return this.#close(
+        this.#owner.isBusy ? CLOSE.BackplaneAway : CLOSE.NotAuthorized,
+      );
+    }
     if (this.#owner.isClosing) return this.#close(CLOSE.NoPong);
     if (this.#heardAt < this.#pingedAt && !this.answers) this.#lookForReading();
     if (this.#heardAt < this.#pingedAt) {

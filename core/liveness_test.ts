@@ -39,6 +39,7 @@ class Client {
   readonly closes: [code: number, at: number][] = [];
   unreadBytes = 0;
   isClosing = false;
+  isBusy = false;
   readonly #ward: Ward;
 
   constructor(ward: Ward, answers: boolean, timeoutMs?: number) {

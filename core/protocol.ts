@@ -83,6 +83,10 @@ export const CLOSE = Object.freeze({
   ServerFull: { code: 4100, message: "The server is over capacity" },
   ShuttingDown: { code: 4100, message: "The server is shutting down" },
   SlowPeer: { code: 4100, message: "Frames are not read fast enough" },
+  BackplaneAway: {
+    code: 4100,
+    message: "The server's backplane is away, reconnect",
+  },
   Flood: { code: 4100, message: "Frames come faster than they are served" },
   Reconnect: { code: 4200, message: "The server is going away, reconnect" },
   NoPong: { code: 4201, message: "No pong within the timeout" },
@@ -181,7 +185,6 @@ export const REFUSAL = Object.freeze({
     "The server cannot serve: its backplane could not be started",
   ),
   LateAnswer: new Refusal(503, "The program has not answered in time"),
-  Unavailable: new Refusal(503, "The request could not be served right now"),
 });
 
 /** Answers of the auth endpoints of a server that does not serve them. */

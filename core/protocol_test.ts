@@ -78,6 +78,7 @@ Deno.test("a client stays away after a refusal, and comes back after anything th
     "ServerFull",
     "ShuttingDown",
     "SlowPeer",
+    "BackplaneAway",
     "Flood",
   ]);
   assertEquals(atOnce, ["Reconnect", "NoPong"]);

@@ -256,7 +256,13 @@ class RedisBackplane implements Backplane {
     const services = { node, keys, network, lease, journal, failed };
     const membership: Membership = new Membership(services);
     this.#running = { node, network, lease, membership };
-    await network.start();
+    try {
+      await network.start();
+    } catch (error) {
+      // The next attempt begins from nothing.
+      this.#running = null;
+      throw error;
+    }
     if (this.#isClosed) throw new Error("Cannot start: it has been closed");
     lease.keep(network);
     membership.registration.keepUp(() => this.#sessions.touch());

@@ -5,20 +5,13 @@
  * @module
  */
 
+import { BackplaneUnavailable } from "../../core/unavailable.ts";
 import { isReply } from "./client.ts";
 
 /** Redis is not there at the moment. */
-export class RedisUnavailable extends Error {
+export class RedisUnavailable extends BackplaneUnavailable {
   /** Always `RedisUnavailable`. */
   override readonly name = "RedisUnavailable";
-  /** Whether the command may have been executed: if false, it surely was not. */
-  readonly wasSent: boolean;
-
-  /** Made where a command fails. */
-  constructor(reason: string, options: ErrorOptions & { wasSent: boolean }) {
-    super(reason, options);
-    this.wasSent = options.wasSent;
-  }
 }
 
 /** A reason in our own words, which ends with what to do where that helps. */

@@ -229,7 +229,8 @@ export class Link implements Connection {
     this.#client.destroy();
     if (this.#isOpen) this.#events.lost(this, cause);
     else this.#endOpening(cause);
-    const reason = `Redis at ${this.where} has not answered`;
+    const reason = `Redis at ${this.where} has not answered: the command may ` +
+      "have been executed, and to repeat it may execute it twice";
     for (const { reject } of this.#pending) {
       reject(new RedisUnavailable(reason, { wasSent: true, cause }));
     }
@@ -272,8 +273,9 @@ export class Link implements Connection {
   ): Promise<T> {
     if (this.#isOver || this.#pending.size >= MAX_PENDING) {
       const reason = this.#isOver
-        ? `The connection to Redis at ${this.where} has ended`
-        : `Redis at ${this.where} has not answered ${MAX_PENDING} commands yet`;
+        ? `The connection to Redis at ${this.where} has ended: try again later`
+        : `Redis at ${this.where} has not answered ${MAX_PENDING} commands yet: ` +
+          "try again later";
       return Promise.reject(new RedisUnavailable(reason, { wasSent: false }));
     }
     return new Promise<T>((resolve, reject) => {
@@ -295,10 +297,12 @@ export class Link implements Connection {
   /** Draws the consequences of an error; returns what the caller gets. */
   #judge(key: string, error: Error, isScript: boolean): Error {
     const refuse = (wasSent: boolean) =>
-      new RedisUnavailable(`Redis at ${this.where} cannot do it now`, {
-        wasSent,
-        cause: error,
-      });
+      new RedisUnavailable(
+        `Redis at ${this.where} cannot do it now: ` + (wasSent
+          ? "it may have begun to, and to repeat it may do it twice"
+          : "try again later"),
+        { wasSent, cause: error },
+      );
     const verdict = judge(error);
     switch (verdict) {
       case "migrating":

@@ -137,10 +137,8 @@ export class Network {
     const route = this.#routes[bucket];
     if (route) return route;
     throw new RedisUnavailable(
-      "Redis is away: it is being connected to again",
-      {
-        wasSent: false,
-      },
+      "Redis is away: try again later, it is being connected to again",
+      { wasSent: false },
     );
   }
 
