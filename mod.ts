@@ -160,7 +160,6 @@ import {
 } from "./core/options.ts";
 import { credentialsOf } from "./core/keys.ts";
 import {
-  closeTransport,
   Outbox,
   type OutboxOwner,
   OutboxSchedule,
@@ -266,6 +265,7 @@ import {
   connectSocket,
   namedVersion,
   Openings,
+  RefusedPeer,
 } from "./core/upgrade.ts";
 import {
   checkChannelName,
@@ -2387,36 +2387,6 @@ type ConnectionHook =
 
 // No client waits for a longer channel, and a large name must not be sent back.
 const MAX_ECHOED_UNITS = 1_000;
-
-/** A client that was refused, until its transport has closed. */
-class RefusedPeer implements Peer {
-  readonly #server: Server;
-  #released = false;
-
-  constructor(server: Server, transport: Transport, close: Close) {
-    this.#server = server;
-    try {
-      transport.send(encodeError(close.code, close.message));
-    } catch {
-      // It is closed anyway, and the close code says the same.
-    }
-    closeTransport(transport, close.code, close.message);
-  }
-
-  receive(): void {
-    // Frames that the client sent before it read the refusal are not served.
-  }
-
-  heard(): void {
-    // A refused client is not pinged.
-  }
-
-  closed(): void {
-    if (this.#released) return;
-    this.#released = true;
-    this.#server.release(true);
-  }
-}
 
 // ---- Channel ----------------------------------------------------------------
 // The subscribers of a channel on this server, and what each of them gets.

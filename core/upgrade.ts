@@ -5,8 +5,10 @@
  * @module
  */
 
-import type { Peer } from "./backplane.ts";
+import type { Peer, Transport } from "./backplane.ts";
 import { closeCodeOf } from "./liveness.ts";
+import { closeTransport } from "./outbox.ts";
+import { type Close, encodeError } from "./protocol.ts";
 import type { Clock } from "./time.ts";
 
 // ---- Subprotocols -----------------------------------------------------------
@@ -200,4 +202,41 @@ function socketOnClose(this: PusherSocket, event: CloseEvent): void {
   // A timer of the runtime can keep the socket in memory for a while.
   delete this[PEER];
   peer?.closed(closeCodeOf(event));
+}
+
+// ---- Refused clients --------------------------------------------------------
+
+/** Counts transports that have closed. */
+interface Releasing {
+  release(wasRefused: boolean): void;
+}
+
+/** A client that was refused, until its transport has closed. */
+export class RefusedPeer implements Peer {
+  readonly #server: Releasing;
+  #released = false;
+
+  constructor(server: Releasing, transport: Transport, close: Close) {
+    this.#server = server;
+    try {
+      transport.send(encodeError(close.code, close.message));
+    } catch {
+      // It is closed anyway, and the close code says the same.
+    }
+    closeTransport(transport, close.code, close.message);
+  }
+
+  receive(): void {
+    // Frames that the client sent before it read the refusal are not served.
+  }
+
+  heard(): void {
+    // A refused client is not pinged.
+  }
+
+  closed(): void {
+    if (this.#released) return;
+    this.#released = true;
+    this.#server.release(true);
+  }
 }
