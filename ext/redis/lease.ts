@@ -5,7 +5,7 @@
  */
 
 import type { Clock } from "../../core/time.ts";
-import { BUCKETS, type Keys, LEASE_BUCKET } from "./keys.ts";
+import { type Keys, LEASE_BUCKET } from "./keys.ts";
 import type { Connection, Network } from "./network.ts";
 import { BEAT, FENCE_OFF, QUIT } from "./scripts.ts";
 
@@ -15,6 +15,8 @@ const BEATS = 8;
 const TOMBSTONE_MS = 600_000;
 // Holdings that are released at a time.
 const PAGE = 256;
+/** Buckets in which holdings are released at a time. */
+const WORKERS = 8;
 
 /** A server of which nothing is known any more. */
 export interface LeaseOwner {
@@ -132,22 +134,37 @@ export class Lease {
       .finally(() => this.#releasing.delete(incarnation));
   }
 
-  /** Each step can be repeated, so any number of servers may do it, and stop. */
+  /**
+   * Each step can be repeated, so any number of servers may do it, and stop. Several
+   * buckets at a time, as nobody may wait for a round trip of each.
+   */
   async #releaseAll(network: Network, incarnation: string): Promise<void> {
-    for (let bucket = 0; bucket < BUCKETS; bucket++) {
-      for (;;) {
-        if (this.#isClosed) return;
-        const connection = network.connection(bucket);
-        const fields = await connection.call(
-          FENCE_OFF,
-          [this.#keys.holdings(bucket, incarnation)],
-          [TOMBSTONE_MS, PAGE],
-        ) as string[];
-        if (fields.length === 0) break;
-        await this.#owner.release(connection, incarnation, fields);
+    const buckets = this.#keys.tags.keys();
+    const worker = async () => {
+      for (const bucket of buckets) {
+        await this.#releaseIn(network, bucket, incarnation);
       }
-    }
+    };
+    await Promise.all(Array.from({ length: WORKERS }, worker));
+    if (this.#isClosed) return;
     await this.#quit(network.connection(LEASE_BUCKET), incarnation);
+  }
+
+  async #releaseIn(
+    network: Network,
+    bucket: number,
+    incarnation: string,
+  ): Promise<void> {
+    while (!this.#isClosed) {
+      const connection = network.connection(bucket);
+      const fields = await connection.call(
+        FENCE_OFF,
+        [this.#keys.holdings(bucket, incarnation)],
+        [TOMBSTONE_MS, PAGE],
+      ) as string[];
+      if (fields.length === 0) return;
+      await this.#owner.release(connection, incarnation, fields);
+    }
   }
 
   async #quit(connection: Connection, incarnation: string): Promise<void> {
