@@ -19,7 +19,7 @@ import type {
   JournalReader,
   ReadEntry,
 } from "../../core/journal.ts";
-import { type Clock, withinMs } from "../../core/time.ts";
+import { type Clock, delay, withinMs } from "../../core/time.ts";
 import {
   APPEND,
   CLAIM,
@@ -29,6 +29,7 @@ import {
   RELEASE,
   WANT,
 } from "./journal_scripts.ts";
+import { RedisUnavailable } from "./failures.ts";
 import type { Keys } from "./keys.ts";
 import { decodeSent } from "./messages.ts";
 import type { Script } from "./scripts.ts";
@@ -49,6 +50,12 @@ const NOTES_PAGE = 200;
 
 /** For how long a server that knows of no reader believes that there is none. */
 const UNWANTED_MS = 10_000;
+
+// How often an entry is written again where Redis is away, and how many entries may
+// wait for that.
+const APPEND_TRIES = 50;
+const APPEND_MS = 100;
+const MAX_APPENDING = 1_000;
 
 /** How long the close waits for readers. */
 const CLOSE_MS = 500;
@@ -94,6 +101,8 @@ export class RedisJournal implements Journal {
   readonly #unwanted = new Map<number, number>();
   /** What ends the readers that were claimed, by their names. */
   readonly #yields = new Map<string, () => Promise<void>>();
+  /** Entries that wait for Redis. */
+  #appending = 0;
   #isClosed = false;
 
   /**
@@ -152,17 +161,39 @@ export class RedisJournal implements Journal {
     const { bucket, name, missed } = keys.channel(app, channel);
     const unwantedUntil = this.#unwanted.get(bucket) ?? -Infinity;
     if (this.#wanting === 0 && clock.elapsed() < unwantedUntil) return;
-    const isWanted = await network.connection(bucket).call(
-      APPEND,
-      [keys.meta(bucket), keys.journal(bucket), missed],
-      [
-        ...[this.#wanting > 0 ? 1 : 0, name],
-        ...[entry.kind === "cache_miss" ? "m" : "n", subscriptionCount],
-        ...[JOURNAL_ENTRIES, LIFE_MS],
-      ],
+    const isWanted = await this.#again(() =>
+      network.connection(bucket).call(
+        APPEND,
+        [keys.meta(bucket), keys.journal(bucket), missed],
+        [
+          ...[this.#wanting > 0 ? 1 : 0, name],
+          ...[entry.kind === "cache_miss" ? "m" : "n", subscriptionCount],
+          ...[JOURNAL_ENTRIES, LIFE_MS],
+        ],
+      )
     );
     if (isWanted === 0) {
       this.#unwanted.set(bucket, clock.elapsed() + UNWANTED_MS);
+    }
+  }
+
+  /**
+   * Calls again for a while where Redis cannot be reached, as just before a bucket
+   * is. An entry that is written twice says the same as one.
+   */
+  async #again(call: () => Promise<unknown>): Promise<unknown> {
+    for (let tries = 1;; tries++) {
+      try {
+        return await call();
+      } catch (error) {
+        if (!(error instanceof RedisUnavailable) || this.#isClosed) throw error;
+        if (tries === APPEND_TRIES || this.#appending >= MAX_APPENDING) {
+          throw error;
+        }
+      }
+      this.#appending++;
+      await delay(this.#services().clock, APPEND_MS);
+      this.#appending--;
     }
   }
 

@@ -80,7 +80,6 @@ export class Registration {
   ): Promise<void> {
     try {
       await this.#restore(buckets, connection);
-      await this.#services.journal.restore(buckets, connection);
     } catch (error) {
       const { lease } = this.#services;
       const isLost = error instanceof Unregistered &&
@@ -99,6 +98,8 @@ export class Registration {
       throw new Unregistered(lease.incarnation);
     }
     const settling = await this.#greet(buckets, connection);
+    // What is stated next may be a transition that webhooks report.
+    await this.#services.journal.restore(buckets, connection);
     await connection.subscribe(
       buckets.map((bucket) => keys.serverTopic(bucket, node.id)),
     );
