@@ -34,19 +34,10 @@ import {
   UsageError,
 } from "./cli/flags.ts";
 import { standalone } from "./cli/handler.ts";
-import { Health } from "./cli/health.ts";
+import { newestOf, type Standalone, standUp } from "./cli/standalone.ts";
 import { exitUnheard, hostOf, isListenError, Port } from "./cli/port.ts";
-import { STARTING } from "./core/hooks.ts";
-import { credentialsOf } from "./core/keys.ts";
 import { requireDeno } from "./core/runtime.ts";
 import { delay, SYSTEM_CLOCK, withinMs } from "./core/time.ts";
-import { type Webhooks, webhooks } from "./ext/webhooks.ts";
-import {
-  type AppOptions,
-  type Backplane,
-  type Credentials,
-  Pusher,
-} from "./mod.ts";
 
 // ---- Server -----------------------------------------------------------------
 // From the settings to a server that listens, and to the end of the process.
@@ -162,21 +153,6 @@ function announce(address: Deno.NetAddr, { pusher }: Settings): void {
   }
 }
 
-/** The key that signs, of an app that has been checked. */
-function newestOf(app: AppOptions): Credentials {
-  return credentialsOf(app)[0]!;
-}
-
-/** A server with its settings and its webhooks, one per app. */
-interface Standalone {
-  readonly pusher: Pusher;
-  /** Resolves when the backplane can be used; null if it can already. */
-  readonly up: Promise<void> | null;
-  readonly health: Health;
-  readonly settings: Settings;
-  readonly senders: readonly Webhooks[];
-}
-
 /** Makes the server of the settings; exits if they are wrong. */
 async function start(): Promise<Standalone> {
   try {
@@ -185,15 +161,7 @@ async function start(): Promise<Standalone> {
       console.log(helpText());
       Deno.exit(0);
     }
-    const backplane = settings.redis && await connect(settings.redis);
-    const pusher = new Pusher({
-      ...settings.pusher,
-      ...(backplane && { backplane }),
-    });
-    const health = new Health(pusher);
-    const up = backplane && whenUp(pusher, health);
-    const senders = startWebhooks(pusher, settings);
-    return { pusher, up, health, settings, senders };
+    return await standUp(settings);
   } catch (error) {
     const isMistake = error instanceof UsageError ||
       error instanceof TypeError || error instanceof RangeError;
@@ -201,52 +169,6 @@ async function start(): Promise<Standalone> {
     console.error(`${error.message}\nTry --help`);
     Deno.exit(2);
   }
-}
-
-/** The backplane on Redis. Its library is large, so only who wants it loads it. */
-async function connect(
-  { url, ...options }: NonNullable<Settings["redis"]>,
-): Promise<Backplane> {
-  const { redis } = await import("./ext/redis.ts");
-  return redis(url, options);
-}
-
-/** Resolves when the backplane has started. If it cannot, says why and exits. */
-function whenUp(pusher: Pusher, health: Health): Promise<void> {
-  const { promise, resolve } = Promise.withResolvers<void>();
-  // From then on errors are printed as without a listener.
-  const stop = [
-    pusher.on("backplane", () => resolve()),
-    pusher.on("error", ({ during, error }) => {
-      // It has been told to stop, and so does not start any more.
-      if (during === STARTING && health.isClosing) return;
-      const what = during === STARTING
-        ? "cannot start"
-        : `failed while ${during}`;
-      console.error(`Pusher: ${what}: ${messageOf(error)}`);
-      if (during === STARTING) Deno.exit(1);
-    }),
-  ];
-  return promise.then(() => stop.forEach((unlisten) => unlisten()));
-}
-
-/** Reports each app to the URLs of `--webhook`. */
-function startWebhooks(
-  pusher: Pusher,
-  { webhooks: urls, pusher: options }: Settings,
-): Webhooks[] {
-  if (urls.length === 0) return [];
-  const endpoints = urls.map((url) => ({ url }));
-  if (options.apps !== undefined) {
-    return options.apps.map((app) =>
-      webhooks(pusher.app(app.id), { ...newestOf(app), endpoints })
-    );
-  }
-  const { key = "app-key", secret } = options;
-  if (secret === undefined) {
-    throw new UsageError("--webhook needs a --secret to sign with");
-  }
-  return [webhooks(pusher, { key, secret, endpoints })];
 }
 
 /** Whether there is a Deno to run on. If not, prints what to run in one line. */
