@@ -6,6 +6,7 @@
  *
  * ```sh
  * deno run -A tests/programs/conformance.ts
+ * deno run -A tests/programs/conformance.ts --nodes 3
  * deno run -A tests/programs/conformance.ts --url http://127.0.0.1:6001 \
  *   --app-id 1 --key app-key --secret app-secret
  * ```
@@ -15,6 +16,7 @@
 import { parseArgs, stripVTControlCharacters } from "node:util";
 import {
   Bench,
+  type Cluster,
   ForeignHost,
   type Hosts,
   type Item,
@@ -31,6 +33,7 @@ import { USERS } from "./conformance/users.ts";
 import { WEBHOOKS } from "./conformance/webhooks.ts";
 import { type App, NotHeld } from "./conformance/wire.ts";
 import { within } from "../support/deadline.ts";
+import { HAS_REDIS, RedisServer } from "../support/redis.ts";
 
 const SECTIONS: Sections = [
   ...CONNECTION,
@@ -58,6 +61,9 @@ Usage: deno run -A tests/programs/conformance.ts [flags]
                        all items, and one has "enabled": false),
                        webhook=http://127.0.0.1:9000/hooks (where it delivers:
                        the items listen there); items that need more are skipped
+  --nodes <number>     try so many servers behind a balancer, which Redis makes
+                       one; without --url
+  --redis <url>        the Redis for that; without it redis-server is started
   --only <numbers>     such as 1,5,17-23
   --json               print the results as JSON
   -h, --help           show this text
@@ -173,6 +179,8 @@ const OPTIONS = {
   "key": { type: "string", default: "app-key" },
   "secret": { type: "string", default: "app-secret" },
   "assume": { type: "string", multiple: true },
+  "nodes": { type: "string" },
+  "redis": { type: "string" },
   "only": { type: "string" },
   "json": { type: "boolean", default: false },
   "help": { type: "boolean", default: false, short: "h" },
@@ -204,10 +212,17 @@ function selectItems(only: string | undefined): Item[] {
 }
 
 /** The server of the flags, or servers of our own. */
-function findHosts(flags: Flags): Hosts {
+async function findHosts(
+  flags: Flags,
+  stack: AsyncDisposableStack,
+): Promise<Hosts> {
   if (flags.url === undefined) {
     if (flags.assume) throw new UsageError("--assume goes with --url");
-    return new OwnHosts();
+    const cluster = await findCluster(flags, stack);
+    return stack.use(new OwnHosts(cluster));
+  }
+  if (flags.nodes !== undefined) {
+    throw new UsageError("--nodes goes without --url");
   }
   const url = URL.parse(flags.url);
   if (!url || !/^https?:$/.test(url.protocol) || url.pathname !== "/") {
@@ -220,7 +235,28 @@ function findHosts(flags: Flags): Hosts {
   const apps = typeof settings.apps === "string"
     ? JSON.parse(Deno.readTextFileSync(settings.apps)) as App[]
     : [{ id, key, secret }];
-  return new ForeignHost(url.origin, apps, settings);
+  return stack.use(new ForeignHost(url.origin, apps, settings));
+}
+
+/** The servers that --nodes asks for, with a Redis that ends with the stack. */
+async function findCluster(
+  { nodes, redis }: Flags,
+  stack: AsyncDisposableStack,
+): Promise<Cluster | null> {
+  if (nodes === undefined) {
+    if (redis === undefined) return null;
+    throw new UsageError("--redis goes with --nodes");
+  }
+  const count = Number(nodes);
+  if (!Number.isInteger(count) || count < 1) {
+    throw new UsageError(`--nodes is "${nodes}", and must be 1 or more`);
+  }
+  if (redis !== undefined) return { nodes: count, redis };
+  if (!HAS_REDIS) {
+    throw new UsageError("--nodes needs redis-server, or --redis with a URL");
+  }
+  const { url } = stack.use(await RedisServer.start());
+  return { nodes: count, redis: url };
 }
 
 function readSettings(lists: string[]): Settings {
@@ -239,7 +275,8 @@ async function main(args: string[]): Promise<number> {
     return 0;
   }
   const items = selectItems(flags.only);
-  await using hosts = findHosts(flags);
+  await using stack = new AsyncDisposableStack();
+  const hosts = await findHosts(flags, stack);
   const startedAt = performance.now();
   const results = await runAll(items, hosts);
   if (flags.json) console.log(JSON.stringify(results, null, 2));

@@ -27,6 +27,7 @@ export async function start(
   ready: RegExp,
   env: Record<string, string> = {},
   openFiles?: number,
+  deadlineMs: number = START_DEADLINE_MS,
 ): Promise<Program> {
   const limited = `ulimit -n ${openFiles}; exec "$0" "$@" 2>&1`;
   const [command, ...before] = openFiles === undefined
@@ -53,7 +54,7 @@ export async function start(
   };
   try {
     return {
-      ready: await within(START_DEADLINE_MS, `${ready}`, match(output, ready)),
+      ready: await within(deadlineMs, `${ready}`, match(output, ready)),
       stop,
       async [Symbol.asyncDispose]() {
         await stop();

@@ -87,11 +87,26 @@ function secret(): string {
   return crypto.randomUUID();
 }
 
-/** Servers of this repository, one for each combination of settings. */
+/** How many servers one host has, and by which Redis they are one. */
+export interface Cluster {
+  readonly nodes: number;
+  readonly redis: string;
+}
+
+/**
+ * Servers of this repository, one for each combination of settings: or as many as a
+ * cluster has, behind a balancer.
+ */
 export class OwnHosts implements Hosts {
   readonly separates = true;
+  readonly #cluster: Cluster | null;
   readonly #hosts = new Map<string, Promise<Host>>();
   readonly #stack = new AsyncDisposableStack();
+  readonly #starting = new Set<Promise<void>>();
+
+  constructor(cluster: Cluster | null = null) {
+    this.#cluster = cluster;
+  }
 
   refuse(): null {
     return null;
@@ -133,13 +148,24 @@ export class OwnHosts implements Hosts {
       if (name === "webhook" && hooks) flags.push(hooks.url);
       else if (value !== true) flags.push(`${value}`);
     }
-    const program = await start([
-      ...["run", "--no-prompt", "--allow-net", "--allow-env", "--allow-read"],
-      ...["cli.ts", "--hostname", "127.0.0.1", "--port", "0", "--drain", "0"],
-      ...flags,
-    ], /:(\d+)\/app.*\n/);
+    // A limit of each server: all clients have to reach the same one.
+    const nodes = "max-connections" in settings ? 1 : this.#cluster?.nodes ?? 1;
+    const cluster = this.#cluster && { ...this.#cluster, nodes };
+    const program = await this.#start(flags, cluster);
     this.#stack.use(program);
     return { origin: `http://127.0.0.1:${program.ready[1]}`, program };
+  }
+
+  /** Starts one server, or the servers of a cluster, a few programs at a time. */
+  async #start(flags: string[], cluster: Cluster | null): Promise<Program> {
+    while (this.#starting.size >= MAX_STARTING) {
+      await Promise.race(this.#starting);
+    }
+    const starting = startCli(flags, cluster);
+    const settled = starting.then(() => {}, () => {});
+    this.#starting.add(settled);
+    settled.then(() => this.#starting.delete(settled));
+    return await starting;
   }
 
   async #file(apps: App[]): Promise<string> {
@@ -152,6 +178,29 @@ export class OwnHosts implements Hosts {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#stack.disposeAsync();
   }
+}
+
+/** A machine that starts twenty programs at once starts none of them in time. */
+const MAX_STARTING = 4;
+/** How long a program may take to start beside the others. */
+const STARTING_MS = 60_000;
+
+function startCli(flags: string[], cluster: Cluster | null): Promise<Program> {
+  const permitted = ["--allow-net", "--allow-env", "--allow-read"];
+  const program = cluster === null ? ["cli.ts"] : [
+    ...["tests/support/nodes.ts", `${cluster.nodes}`],
+    ...["--redis", cluster.redis, "--redis-prefix", crypto.randomUUID()],
+  ];
+  return start(
+    [
+      ...["run", "--no-prompt", ...permitted, ...program],
+      ...["--hostname", "127.0.0.1", "--port", "0", "--drain", "0", ...flags],
+    ],
+    /:(\d+)\/app.*\n/,
+    {},
+    undefined,
+    STARTING_MS,
+  );
 }
 
 /** A server that somebody else has started, and what it is said to be. */
@@ -426,7 +475,9 @@ export class Bench implements AsyncDisposable {
   }
 
   /** A server that the item may stop, for the items that do. */
-  async ownProgram(): Promise<{ origin: string; program: Program }> {
+  async ownProgram(): Promise<
+    { origin: string; program: Program }
+  > {
     const { apps, settings } = this.host;
     hold(this.#hosts instanceof OwnHosts, "no server of the item's own");
     return await this.#hosts.program([...apps], settings);
