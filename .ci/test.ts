@@ -65,7 +65,7 @@ function permissions(): string[] {
     Deno.execPath(),
     ...EVERY_BROWSER.flatMap(findBrowser),
     ...["bash", "nginx", "node", "bun"].map((name) => findInstalled(name)),
-    ...["redis-server", "redis-cli", "valkey-server", "valkey-cli"]
+    ...["redis-server", "redis-cli", "valkey-server", "valkey-cli", "openssl"]
       .map((name) => findInstalled(name)),
   ].filter(Boolean);
   return [

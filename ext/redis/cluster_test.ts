@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { assert, assertEquals, assertThrows } from "@std/assert";
+import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { DEADLINE_MS, within } from "../../tests/support/deadline.ts";
 import type { RedisServer } from "../../tests/support/redis.ts";
 import { testWithRedis } from "../../tests/support/redis.ts";
@@ -93,6 +93,49 @@ testWithRedis(
     }
     assertEquals(made.connection(other), untouched);
     assertEquals(made.changes, [false, true]);
+  },
+);
+
+testWithRedis(
+  "Network in a cluster needs few rights, and says that one is missing",
+  async () => {
+    await using cluster = await RedisCluster.start();
+    const give = async (...rights: string[]) => {
+      for (const server of cluster.masters) {
+        await server.command("ACL", "SETUSER", "few", ...rights);
+      }
+    };
+    await give(
+      ...[
+        "on",
+        ">s3cret",
+        "~{test:*",
+        "&{test:*",
+        "+hello",
+        "+info",
+        "+evalsha",
+      ],
+      ...["+script|load", "+ssubscribe", "+sunsubscribe", "+client|info"],
+      ...["+cluster|info", "+cluster|slots", "+cluster|keyslot"],
+      ...["+hincrby", "+spublish", "+set"],
+    );
+    const url = cluster.url().replace("//", "//few:s3cret@");
+    {
+      await using made = await TestNetwork.start({ url });
+      await made.subscribe(0, "news");
+      await made.count("hello");
+      await made.hears("hello");
+    }
+    for (const right of ["client|info", "cluster|slots"]) {
+      await give(`-${right}`);
+      await using made = new TestNetwork({ url });
+      await assertRejects(
+        () => made.network.start(),
+        RedisUnavailable,
+        "lacks a right",
+      );
+      await give(`+${right}`);
+    }
   },
 );
 

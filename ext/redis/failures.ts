@@ -53,7 +53,7 @@ export function judge(error: unknown): Verdict {
   // Calls have an order that a script must not lose, so a new connection loads it.
   if (AWAY.has(code) || code === "NOSCRIPT") return "away";
   // A script may have been stopped in the middle of its work.
-  return code === "NOPERM" || isForbidden(error) ? "broken" : "command";
+  return isForbidden(error) ? "broken" : "command";
 }
 
 /** The slot that a MOVED or ASK names, or NaN. */
@@ -61,9 +61,9 @@ export function slotOf(error: Error): number {
   return Number(error.message.split(" ")[1] ?? NaN);
 }
 
-/** Whether Redis has stopped a script for want of a right. */
+/** Whether a right is missing, for a command or for one within a script. */
 function isForbidden({ message }: Error): boolean {
-  return /ACL failure|user executing the script can't/i.test(message);
+  return /^NOPERM|ACL failure|user executing the script can't/i.test(message);
 }
 
 /**
@@ -83,7 +83,7 @@ export function explain(
       ? message
       : explain(error.cause, phase, isSecure);
   }
-  if (isReply(error)) return explainReply(message);
+  if (isReply(error)) return explainReply(error);
   const code = codeOf(error);
   const known = CAUSES[code];
   if (known !== undefined) return known;
@@ -98,8 +98,9 @@ export function explain(
   return isSecure ? explainTls(message, code) : explainPlain(message, isEnd);
 }
 
-function explainReply(message: string): string {
-  const [code = ""] = message.split(" ", 1);
+function explainReply(error: Error): string {
+  const { message } = error;
+  const code = isForbidden(error) ? "NOPERM" : message.split(" ", 1)[0] ?? "";
   return REPLIES[code] ??
     (/unknown command|NOPROTO/i.test(message)
       ? "its version is too old: use Redis 7 or later, or Valkey"
@@ -160,7 +161,7 @@ function explainTls(message: string, code: string): string {
 }
 
 function explainPlain(message: string, isEnd: boolean): string {
-  if (/RESP type|unexpected/i.test(message)) {
+  if (/RESP type/i.test(message)) {
     return "what answers there is not Redis: correct host and port";
   }
   return isEnd

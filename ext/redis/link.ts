@@ -167,6 +167,8 @@ export class Link implements Connection {
     const info = parseInfo(await this.#client.send(["INFO"]));
     checkServer(info, kind, isStrict);
     this.#runId = info.get("run_id") ?? "";
+    // Needed each second: see #beat.
+    if (kind === "node") await this.#client.send(["CLIENT", "INFO"]);
     await Promise.all(
       scripts.map(({ text }) => this.#client.send(["SCRIPT", "LOAD", text])),
     );

@@ -48,11 +48,12 @@ export class RedisServer implements AsyncDisposable {
   readonly #directory: string;
   #child: Deno.ChildProcess | null = null;
   #output: Promise<unknown> = Promise.resolve();
+  /** More of its command line, from the next start on. */
+  args: readonly string[] = [];
   /** What `url` and `command` log in with, where that is needed. */
   password: string | undefined;
   #isPaused = false;
   #hasConfig = false;
-  #extra: readonly string[] = [];
   #port = 0;
 
   private constructor(options: RedisOptions, directory: string) {
@@ -68,7 +69,7 @@ export class RedisServer implements AsyncDisposable {
     for (let tries = 1;; tries++) {
       server.#port = freePort();
       const { args = [] } = options;
-      server.#extra = typeof args === "function" ? args() : args;
+      server.args = typeof args === "function" ? args() : args;
       try {
         await server.#run();
         return server;
@@ -192,7 +193,7 @@ export class RedisServer implements AsyncDisposable {
         await Deno.writeTextFile(file, config(this.#port, this.#directory));
       }
       this.#hasConfig = true;
-      return [file, ...this.#extra];
+      return [file, ...this.args];
     }
     return [
       ...["--bind", "127.0.0.1", "--dir", this.#directory, "--save", ""],
@@ -205,7 +206,7 @@ export class RedisServer implements AsyncDisposable {
         ]
         : [],
       ...password === undefined ? [] : ["--requirepass", password],
-      ...this.#extra,
+      ...this.args,
     ];
   }
 

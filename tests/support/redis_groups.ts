@@ -24,7 +24,7 @@ const POLL_MS = 50;
 export async function until(
   what: string,
   holds: () => Promise<boolean> | boolean,
-  deadlineMs = 2 * DEADLINE_MS,
+  deadlineMs = 3 * DEADLINE_MS,
 ): Promise<void> {
   const end = performance.now() + deadlineMs;
   while (!await holds()) {
@@ -220,6 +220,13 @@ export class RedisSentinels implements AsyncDisposable {
     });
     const group = new RedisSentinels(master, replica, []);
     try {
+      // The Sentinels look for replicas at once, and then every 10 s.
+      await until(
+        "the replica having its data",
+        async () =>
+          String(await replica.command("INFO", "replication"))
+            .includes("master_link_status:up"),
+      );
       for (let i = 0; i < 3; i++) {
         group.sentinels.push(
           await RedisServer.start({
@@ -265,12 +272,6 @@ export class RedisSentinels implements AsyncDisposable {
           /"num-slaves"\W+1\b/.test(text);
       });
     });
-    await until(
-      "the replica having its data",
-      async () =>
-        String(await this.replica.command("INFO", "replication"))
-          .includes("master_link_status:up"),
-    );
   }
 }
 
