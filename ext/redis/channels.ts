@@ -114,17 +114,30 @@ export class HeldChannel {
     const { app, channel } = this.keys;
     const { message, position } = placed;
     this.position = position;
-    this.#count(placed);
-    this.#node.deliver(app, channel, message, position);
+    if (this.#count(placed)) {
+      this.#node.deliver(app, channel, message, position);
+    }
   }
 
-  /** Notes who comes and goes with a message. */
-  #count(placed: Placed): void {
+  /**
+   * Notes who comes and goes with a message.
+   *
+   * @returns Whether that is news. After a flush it may not be: a member may come to a
+   * Redis that does not know it, while the subscribers do.
+   */
+  #count(placed: Placed): boolean {
     const { added, removed } = placed;
-    if (added === undefined && removed === undefined) return;
-    if (this.members === null) this.#early.push(placed);
-    else if (added !== undefined) this.members.add(added);
-    else if (removed !== undefined) this.members.delete(removed);
+    const { members } = this;
+    const userId = added ?? removed;
+    if (userId === undefined) return true;
+    if (members === null) {
+      this.#early.push(placed);
+      return true;
+    }
+    if (members.has(userId) === (added !== undefined)) return false;
+    if (added !== undefined) members.add(userId);
+    else members.delete(userId);
+    return true;
   }
 
   /** Whether something before a position has not reached this server. */
