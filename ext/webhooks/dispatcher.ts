@@ -38,6 +38,9 @@ export interface Webhooks extends AsyncDisposable {
    * as the server closes, close the server first. Events that are not delivered in
    * time go to {@linkcode WebhookOptions.onError}.
    *
+   * Where several servers share a journal, the close only waits for the request that
+   * is under way. What is left is for the next server, or for the next start.
+   *
    * @param options `timeoutMs`: how long delivery may take, 5,000 by default.
    * @returns Resolves when no request is under way any more.
    * @throws {RangeError} At once, if `timeoutMs` is out of range.

@@ -13,7 +13,11 @@ import { EndpointQueue, type Item } from "./queue.ts";
 import { Reporter, type WebhookFailure } from "./reports.ts";
 import { encodeBody, Sender } from "./request.ts";
 
-/** The state of an endpoint. All numbers count events. */
+/**
+ * The state of an endpoint. All numbers count events. Where several servers share a
+ * journal, they count what this server has done since its start, and `queued` is 0
+ * while another one delivers.
+ */
 export interface WebhookStatus {
   /** The endpoint's URL. */
   url: string;
@@ -21,7 +25,7 @@ export interface WebhookStatus {
   queued: number;
   /** Events that the endpoint has accepted. */
   delivered: number;
-  /** Events that were dropped, because the queue was full. */
+  /** Events that were dropped, because the queue was full or the journal too long. */
   dropped: number;
   /** Events that were lost after the last retry, or at the close. */
   lost: number;

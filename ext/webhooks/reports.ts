@@ -12,7 +12,7 @@ export type WebhookFailure =
   | "retrying"
   /** The last try failed. */
   | "gave_up"
-  /** The queue was full. */
+  /** The queue was full, or events waited in the journal for too long. */
   | "dropped"
   /** The events were not delivered before the close. */
   | "closed";
@@ -23,7 +23,7 @@ export class WebhookError extends Error {
   readonly failure: WebhookFailure;
   /** The endpoint's URL with its query, which the message leaves out. */
   readonly url: string;
-  /** The events. */
+  /** The events; none where the journal has dropped them, or cannot be reached. */
   readonly events: readonly OutgoingEvent[];
 
   /** Made by {@linkcode webhooks}, for {@linkcode WebhookOptions.onError}. */
