@@ -237,8 +237,6 @@ export class HeldChannels implements Iterable<HeldChannel> {
   readonly #network: Network;
   readonly #byName = new Map<string, HeldChannel>();
   readonly #byTopic = new Map<string, HeldChannel>();
-  /** Subscriptions to topics that are being ended. */
-  readonly #ending = new Map<string, Promise<void>>();
 
   constructor(node: BackplaneNode, network: Network) {
     this.#node = node;
@@ -270,14 +268,6 @@ export class HeldChannels implements Iterable<HeldChannel> {
     return held;
   }
 
-  /**
-   * Settles when a subscription to the channel's topic has ended, null if none is
-   * being ended: the library would count a new one as ended, too.
-   */
-  ending({ topic }: ChannelKeys): Promise<void> | null {
-    return this.#ending.get(topic) ?? null;
-  }
-
   /** Forgets a channel that Redis knows nothing of. */
   dropIfDone(held: HeldChannel): void {
     const { name, topic, bucket } = held.keys;
@@ -285,11 +275,8 @@ export class HeldChannels implements Iterable<HeldChannel> {
     this.#byName.delete(name);
     this.#byTopic.delete(topic);
     try {
-      const connection = this.#network.connection(bucket);
       // If it fails, the connection has ended, and with it the subscription.
-      const ending = connection.unsubscribe([topic]).catch(() => {})
-        .then(() => void this.#ending.delete(topic));
-      this.#ending.set(topic, ending);
+      this.#network.connection(bucket).unsubscribe([topic]).catch(() => {});
     } catch {
       // A new connection subscribes to what is held by then.
     }

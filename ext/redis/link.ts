@@ -19,6 +19,11 @@ export interface Script {
   readonly text: string;
   /** SHA-1 of the text, by which Redis knows it. */
   readonly digest: string;
+  /**
+   * Whether its callers bound how many calls wait for an answer. Then none is refused
+   * because too many do.
+   */
+  readonly isPaced?: boolean | undefined;
 }
 
 /**
@@ -84,6 +89,20 @@ const BEAT_MS = 1_000;
 
 /** Of the connection made last in this process. */
 let lastGeneration = 0;
+
+/** What a command is like. */
+interface CommandKind {
+  /** Whether it is no subscription, and so has an answer of its own. */
+  readonly isScript: boolean;
+  /** See {@linkcode Script.isPaced}. */
+  readonly isPaced?: boolean | undefined;
+}
+
+// Refused, it would leave a channel deaf. Whoever joins bounds how many there are.
+const SUBSCRIPTION: CommandKind = Object.freeze({
+  isScript: false,
+  isPaced: true,
+});
 
 /** A command without its answer. */
 interface Pending {
@@ -187,19 +206,29 @@ export class Link implements Connection {
       ...keys,
       ...args.map(String),
     ];
-    return this.#send(keys[0] ?? "", () => this.#client.send(command), true);
+    const { isPaced } = script;
+    return this.#send(keys[0] ?? "", () => this.#client.send(command), {
+      isScript: true,
+      isPaced,
+    });
   }
 
   /** Asks the server something that is no script. */
   ask(...command: string[]): Promise<unknown> {
-    return this.#send("", () => this.#client.send(command), true);
+    return this.#send("", () => this.#client.send(command), {
+      isScript: true,
+    });
   }
 
   async subscribe(topics: readonly string[]): Promise<void> {
     await Promise.all(
       this.#chunks(topics).map((chunk) => {
         for (const topic of chunk) this.#topics.add(topic);
-        return this.#send(chunk[0], () => this.#client.subscribe(chunk), false);
+        return this.#send(
+          chunk[0],
+          () => this.#client.subscribe(chunk),
+          SUBSCRIPTION,
+        );
       }),
     );
   }
@@ -211,7 +240,7 @@ export class Link implements Connection {
         return this.#send(
           chunk[0],
           () => this.#client.unsubscribe(chunk),
-          false,
+          SUBSCRIPTION,
         );
       }),
     );
@@ -266,14 +295,14 @@ export class Link implements Connection {
    * order of the commands, so the first of these ends the link before another is used.
    *
    * @param key Decides on the slot; "" if the command has none.
-   * @param isScript Whether it is no subscription, and so has an answer of its own.
    */
   #send<T>(
     key: string,
     send: () => Promise<T>,
-    isScript: boolean,
+    { isScript, isPaced = false }: CommandKind,
   ): Promise<T> {
-    if (this.#isOver || this.#pending.size >= MAX_PENDING) {
+    const isFull = !isPaced && this.#pending.size >= MAX_PENDING;
+    if (this.#isOver || isFull) {
       const reason = this.#isOver
         ? `The connection to Redis at ${this.where} has ended: try again later`
         : `Redis at ${this.where} has not answered ${MAX_PENDING} commands yet: ` +

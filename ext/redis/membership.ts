@@ -77,12 +77,8 @@ export class Membership {
   ): Promise<JoinResult | null> {
     const { userId = "" } = options.member ?? {};
     this.#late.delete(lateKey(keys, userId));
-    // Without a wait where none is needed: calls are carried out in their order.
-    for (let ending; (ending = this.#channels.ending(keys)) !== null;) {
-      await ending;
-    }
-    return await this.call(
-      keys.bucket,
+    return await this.#callInTurn(
+      keys,
       (connection) => this.#join(connection, keys, options),
     );
   }
@@ -139,28 +135,40 @@ export class Membership {
 
   /** See {@linkcode Backplane.leave}. It never fails: figures are stated again. */
   async leave(keys: ChannelKeys, options: LeaveOptions): Promise<void> {
+    const { userId = "" } = options;
+    this.#late.delete(lateKey(keys, userId));
+    try {
+      await this.#callInTurn(
+        keys,
+        (connection) => this.#leave(connection, keys, options),
+      );
+    } catch {
+      // If it was not sent, or not carried out, it is sent when Redis is back.
+      if (!this.#isClosed) {
+        this.#late.set(lateKey(keys, userId), { keys, options });
+      }
+    }
+  }
+
+  async #leave(
+    connection: Connection,
+    keys: ChannelKeys,
+    options: LeaveOptions,
+  ): Promise<void> {
     const held = this.#channels.get(keys);
     // Nothing was stated of it.
     if (held === undefined) return;
     const { userId: user = "" } = options;
-    this.#late.delete(lateKey(keys, user));
     held.calls++;
     try {
-      const answer = await this.call(
-        keys.bucket,
-        (connection) =>
-          this.statements.state(connection, held, user, "leave", options),
+      const answer = await this.statements.state(
+        ...[connection, held, user, "leave", options] as const,
       );
       if (answer === null) return;
       if (options.connections === 0 && held.stated.get(user) === 0) {
         held.stated.delete(user);
       }
       this.statements.tell(keys, user, answer);
-    } catch {
-      // If it was not sent, or not carried out, it is sent when Redis is back.
-      if (!this.#isClosed) {
-        this.#late.set(lateKey(keys, user), { keys, options });
-      }
     } finally {
       held.calls--;
       this.#channels.dropIfDone(held);
@@ -183,6 +191,17 @@ export class Membership {
   }
 
   // ---- Calling
+
+  /** Calls as soon as not too many statements are under way. */
+  #callInTurn<T>(
+    { bucket }: ChannelKeys,
+    run: (connection: Connection) => Promise<T>,
+  ): Promise<T> {
+    return this.call(
+      bucket,
+      (connection) => this.statements.turns.run(() => run(connection)),
+    );
+  }
 
   /**
    * Calls Redis over the connection of a bucket: again, if this server had to be

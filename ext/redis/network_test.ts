@@ -65,6 +65,34 @@ testWithRedis(
 );
 
 testWithRedis(
+  "Connection hears a topic that was subscribed to again before the answers",
+  async () => {
+    await using server = await RedisServer.start();
+    await using made = await TestNetwork.start({ url: server.url });
+    const connection = made.connection();
+    const topic = `${TAGS[0]}:t:news`;
+    let count = 0;
+    for (const calls of ["+", "+-+", "+-+-+", "-+", "-+-+"]) {
+      // Each of the calls in turn is answered before the next one, and none is.
+      for (let answered = -1; answered < calls.length; answered++) {
+        const answers: Promise<void>[] = [];
+        for (const [i, call] of [...calls].entries()) {
+          const answer = call === "+"
+            ? connection.subscribe([topic])
+            : connection.unsubscribe([topic]);
+          answers.push(answer);
+          if (i === answered) await answer;
+        }
+        const word = `w${++count}`;
+        await made.count(word);
+        await made.hears(word);
+        await Promise.all(answers);
+      }
+    }
+  },
+);
+
+testWithRedis(
   "Connection.subscribe takes no topics, many and the same again",
   async () => {
     await using server = await RedisServer.start();

@@ -207,13 +207,9 @@ export class Registration {
     const users = [...statements];
     const answers = await Promise.all(users.map(([user, figures], index) => {
       const wants = index === users.length - 1 ? "members" : "";
-      return this.#services.statements.state(
-        connection,
-        held,
-        user,
-        kind,
-        figures,
-        wants,
+      const { statements: all } = this.#services;
+      return all.turns.run(() =>
+        all.state(connection, held, user, kind, figures, wants)
       );
     }));
     for (const [index, answer] of answers.entries()) {
@@ -369,12 +365,11 @@ export class Registration {
       const connection = network.connection(held.keys.bucket);
       const nothing = { connections: 0, recovering: 0 };
       await Promise.all([...held.stated.keys()].map(async (user) => {
-        const answer = await this.#services.statements.state(
-          ...[connection, held, user, "leave", nothing] as const,
+        const { statements } = this.#services;
+        const answer = await statements.turns.run(() =>
+          statements.state(connection, held, user, "leave", nothing)
         );
-        if (answer !== null) {
-          this.#services.statements.tell(held.keys, user, answer);
-        }
+        if (answer !== null) statements.tell(held.keys, user, answer);
       }));
     });
     await Promise.all(keys.tags.map((_, bucket) =>

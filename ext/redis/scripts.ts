@@ -17,12 +17,19 @@ export interface Script {
   readonly text: string;
   /** SHA-1 of the text, by which Redis knows it. */
   readonly digest: string;
+  /** Whether its callers bound how many calls wait for an answer. */
+  readonly isPaced?: boolean | undefined;
 }
 
 export function script(name: string, ...parts: string[]): Script {
   const text = parts.map((part) => part.trim()).join("\n");
   const digest = createHash("sha1").update(text).digest("hex");
   return { name, text, digest };
+}
+
+/** A script whose callers bound how many calls wait for an answer. */
+function paced(unbounded: Script): Script {
+  return { ...unbounded, isPaced: true };
 }
 
 // ---- Shared parts -----------------------------------------------------------
@@ -260,7 +267,7 @@ return fields
  * offset; that of the last order to terminate; and for `join`: members, last event, how long it is kept, whether the
  * client recovers, and from where.
  */
-export const HOLD: Script = script(
+export const HOLD: Script = paced(script(
   "hold",
   TIME,
   CHANNEL,
@@ -421,7 +428,7 @@ if ARGV[12] ~= '' and age > 0 then
 end
 return answer
 `,
-);
+));
 
 /**
  * Announces a departure that a flushed Redis knows nothing of: once, whichever

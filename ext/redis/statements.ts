@@ -21,11 +21,14 @@ import type { Lease } from "./lease.ts";
 import { decodePlaced, decodeSent, encodeSent } from "./messages.ts";
 import { type Connection, RedisUnavailable } from "./network.ts";
 import { DEPART, HOLD, READ } from "./scripts.ts";
+import { Turns } from "./turns.ts";
 
 /** How long Redis keeps what nobody touches. */
 export const LIFE_MS = 24 * 3_600_000;
 /** Statements under way at a time while much is stated. */
 export const PIPELINE = 256;
+// Redis answers some 20,000 a second, and the members of a channel go with each.
+const MAX_STATEMENTS = 128;
 // How long it is remembered that a departure was announced.
 const ANNOUNCED_MS = 600_000;
 
@@ -72,6 +75,11 @@ export interface StatementServices {
 
 /** States figures in the name of a server. */
 export class Statements {
+  /**
+   * Statements that are under way. All clients of a server may come or go at once,
+   * and Redis has to answer in time what is sent.
+   */
+  readonly turns: Turns = new Turns(MAX_STATEMENTS);
   readonly #services: StatementServices;
 
   constructor(services: StatementServices) {
@@ -236,14 +244,16 @@ export class Statements {
       const { name, user } = parseField(field);
       const channel = keys.named(name);
       const nothing = { connections: 0, recovering: 0 };
-      const answer = await connection.call(
-        HOLD,
-        this.#keysOf(channel, incarnation),
-        [
-          ...["reap", name, user, 0, 0, "state", "", 0],
-          ...this.#announcements(channel, user, "leave", nothing),
-          ...[0, "", "", 0, 0, LIFE_MS, 0],
-        ],
+      const answer = await this.turns.run(() =>
+        connection.call(
+          HOLD,
+          this.#keysOf(channel, incarnation),
+          [
+            ...["reap", name, user, 0, 0, "state", "", 0],
+            ...this.#announcements(channel, user, "leave", nothing),
+            ...[0, "", "", 0, 0, LIFE_MS, 0],
+          ],
+        )
       ) as unknown[];
       if (answer[0] !== "OK") throw new Error(`Redis answered ${answer[0]}`);
       this.tell(channel, user, this.#check(answer, incarnation));
