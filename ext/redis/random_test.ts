@@ -49,12 +49,14 @@ testWithRedis(
         forgets: true,
         run: () => server.restart({ keepsData: false }),
       }],
-      [1, {
-        name: "crash",
+      [2, {
+        name: "lost writes",
         forgets: true,
-        async run() {
-          await server.kill();
-          await server.restart();
+        takesBack: true,
+        async run(size) {
+          const goBack = await server.remember();
+          await wait(size * LEASE_MS);
+          await goBack();
         },
       }],
     ];

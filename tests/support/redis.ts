@@ -163,6 +163,23 @@ export class RedisServer implements AsyncDisposable {
     await this.#run();
   }
 
+  /**
+   * Remembers its data as they are now.
+   *
+   * @returns Kills it and starts it with these data, as if it had lost all writes
+   * since then.
+   */
+  async remember(): Promise<() => Promise<void>> {
+    const copy = `${this.#directory}_copy`;
+    await copyAll(this.#directory, copy);
+    return async () => {
+      await this.kill();
+      await Deno.remove(this.#directory, { recursive: true });
+      await Deno.rename(copy, this.#directory);
+      await this.#run();
+    };
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     await this.kill();
     await Deno.remove(this.#directory, { recursive: true });
@@ -223,6 +240,15 @@ export class RedisServer implements AsyncDisposable {
     }
     await child.status;
     await this.#output;
+  }
+}
+
+/** Copies a directory, with what it holds. */
+async function copyAll(from: string, to: string): Promise<void> {
+  await Deno.mkdir(to, { recursive: true });
+  for await (const { name, isDirectory } of Deno.readDir(from)) {
+    const copy = isDirectory ? copyAll : Deno.copyFile;
+    await copy(`${from}/${name}`, `${to}/${name}`);
   }
 }
 

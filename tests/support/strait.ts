@@ -13,8 +13,11 @@ export class Strait implements AsyncDisposable {
   readonly #passages = new Set<Promise<unknown>>();
   readonly #accepting: Promise<void>;
   #isShut = false;
-  /** Resolves when nothing is held back any more; null if nothing is. */
-  #held: PromiseWithResolvers<void> | null = null;
+  /** Resolves when nothing is held back any more. */
+  #released: PromiseWithResolvers<void> = Promise.withResolvers();
+  /** Connections on which everything is held back. */
+  readonly #held = new Set<Deno.Conn>();
+  #holdsNew = false;
 
   constructor(target: number) {
     this.#target = target;
@@ -35,6 +38,7 @@ export class Strait implements AsyncDisposable {
 
   async #pass(from: Deno.Conn): Promise<void> {
     this.#connections.add(from);
+    if (this.#holdsNew) this.#held.add(from);
     try {
       if (this.#isShut) return;
       const to = await Deno.connect({ port: this.#target });
@@ -43,8 +47,8 @@ export class Strait implements AsyncDisposable {
         if (this.#isShut) return;
         // What a client has sent arrives, also if it takes no answers any more.
         await Promise.all([
-          this.#copy(from, to).finally(() => this.#close(to)),
-          this.#copy(to, from).finally(() => this.#close(from)),
+          this.#copy(from, to, from).finally(() => this.#close(to)),
+          this.#copy(to, from, from).finally(() => this.#close(from)),
         ]);
       } finally {
         this.#close(to);
@@ -55,7 +59,11 @@ export class Strait implements AsyncDisposable {
   }
 
   /** Reads at once, as an end that closes would take back what was not read. */
-  async #copy(from: Deno.Conn, to: Deno.Conn): Promise<void> {
+  async #copy(
+    from: Deno.Conn,
+    to: Deno.Conn,
+    client: Deno.Conn,
+  ): Promise<void> {
     let written: Promise<unknown> = Promise.resolve();
     const buffer = new Uint8Array(65_536);
     for (;;) {
@@ -63,7 +71,7 @@ export class Strait implements AsyncDisposable {
       if (count === null) break;
       const part = buffer.slice(0, count);
       written = written.then(async () => {
-        while (this.#held !== null) await this.#held.promise;
+        while (this.#held.has(client)) await this.#released.promise;
         for (let at = 0; at < part.length;) {
           at += await to.write(part.subarray(at));
         }
@@ -95,16 +103,22 @@ export class Strait implements AsyncDisposable {
     this.#isShut = false;
   }
 
-  /** Holds back what passes, in both directions. */
-  hold(): void {
-    this.#held ??= Promise.withResolvers();
+  /**
+   * Holds back what passes, in both directions.
+   *
+   * @param alsoNew Whether that goes for connections that are made from now on.
+   */
+  hold(alsoNew = false): void {
+    this.#holdsNew = alsoNew;
+    for (const connection of this.#connections) this.#held.add(connection);
   }
 
   /** Lets pass what was held back. */
   release(): void {
-    const held = this.#held;
-    this.#held = null;
-    held?.resolve();
+    this.#holdsNew = false;
+    this.#held.clear();
+    this.#released.resolve();
+    this.#released = Promise.withResolvers();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -47,6 +47,11 @@ export interface Disaster {
   readonly name: string;
   /** Whether Redis forgets all, or some of, what it has said that it knows. */
   readonly forgets: boolean;
+  /**
+   * Whether it may take back what it has said was done, so that nobody can know what
+   * there was.
+   */
+  readonly takesBack?: boolean;
   run(size: number): Promise<void>;
 }
 
@@ -84,6 +89,8 @@ export class Play {
   #disasters: Promise<void> = Promise.resolve();
   /** When Redis last forgot something. */
   #forgotAt = -1;
+  /** When Redis last took something back. */
+  #tookBackAt = -1;
   readonly #sessions = new Map<string, SessionModel>();
 
   constructor(ground: Ground, options: PlayOptions) {
@@ -355,14 +362,14 @@ export class Play {
 
   /** What is sent arrives later, perhaps when others have taken the server for dead. */
   #hold(server: PlayServer): void {
-    server.strait.hold();
+    server.strait.hold(this.#random.chance(0.3));
     const forMs = LEASE_MS * (0.1 + 3 * this.#random.next());
     this.#later(forMs, () => server.strait.release());
   }
 
   #strike(): void {
     if (this.#ground.disasters.length === 0) return;
-    const { name, forgets, run } = this.#random.weighted(
+    const { name, forgets, takesBack = false, run } = this.#random.weighted(
       this.#ground.disasters,
     );
     this.tally[name] = (this.tally[name] ?? 0) + 1;
@@ -371,6 +378,7 @@ export class Play {
       if (forgets) this.#forgotAt = this.#count.next();
       await run(size);
       if (forgets) this.#forgotAt = this.#count.next();
+      if (takesBack) this.#tookBackAt = this.#forgotAt;
     });
     this.#faults.add(done);
     done.finally(() => this.#faults.delete(done));
@@ -548,9 +556,8 @@ export class Play {
     for (const [data, published] of this.#published) {
       const { startedAt, outcome } = published;
       if (published.channel !== channel || outcome !== "accepted") continue;
-      if (startedAt < joinedAt || startedAt < lostAt || heard.has(data)) {
-        continue;
-      }
+      const since = Math.max(joinedAt, lostAt, this.#tookBackAt);
+      if (startedAt < since || heard.has(data)) continue;
       this.#complain(
         `${channel}: a client of ${server.name} has missed ${data}`,
       );
