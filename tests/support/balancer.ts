@@ -13,6 +13,7 @@ import {
   type ServerResponse,
 } from "node:http";
 import { connect, type Socket } from "node:net";
+import { DEADLINE_MS, within } from "./deadline.ts";
 
 const HOST = "127.0.0.1";
 
@@ -100,17 +101,23 @@ export class Balancer implements AsyncDisposable {
     this.#ports = this.#ports.filter((one) => one !== port);
   }
 
-  /** Has a server get new clients as long as it says that it is ready. */
-  check(port: number, everyMs = 100): void {
+  /**
+   * Has a server get new clients as long as it says that it is ready, which it is
+   * asked again and again. Resolves when it has said so.
+   */
+  async check(port: number, everyMs = 100): Promise<void> {
+    const ready = Promise.withResolvers<void>();
     const timer = setInterval(async () => {
       const answer = await fetch(`http://${HOST}:${port}/readyz`)
         .catch(() => null);
       await answer?.body?.cancel();
       if (!this.#checks.has(timer)) return;
-      if (answer?.ok) this.add(port);
-      else this.remove(port);
+      if (!answer?.ok) return this.remove(port);
+      this.add(port);
+      ready.resolve();
     }, everyMs);
     this.#checks.add(timer);
+    await within(DEADLINE_MS, `ready server on ${port}`, ready.promise);
   }
 
   /** Cuts the sockets of one server, or all. */
