@@ -51,7 +51,7 @@
  * | `T:w` | stream | transitions for webhooks, about 10,000 | 24 h, while they are wanted | `hold`, `publish`, `append` |
  * | `T:r:N` | hash | lease and notes of reader `N` of them, such as an endpoint | 24 h, renewed | `claim`, `commit` |
  * | `T:k:C` | string | that webhooks report a cache miss | until the next event, 24 h | `append`, `publish` |
- * | `{prefix:0}:nodes` | sorted set | leases by their end | 24 h, renewed | `beat` |
+ * | `{prefix:0}:nodes` | sorted set | leases by their end, and the last renewal | 24 h, renewed | `beat` |
  * | `{prefix:0}:dead` | sorted set | incarnations to release | 24 h | `beat` |
  *
  * Topics, all of sharded pub/sub: `T:t:C` for a channel, `T:@S` for server `S`.
@@ -338,9 +338,11 @@ class RedisBackplane implements Backplane {
     app: string,
     channel: string,
   ): Promise<ReadonlyMap<string, string>> {
-    const { bucket, members } = this.#keys.channel(app, channel);
-    const connection = this.#own.network.connection(bucket);
-    return pairs(await connection.call(MEMBERS, [members], []) as string[]);
+    const keys = this.#keys.channel(app, channel);
+    const { network, membership } = this.#own;
+    const connection = network.connection(keys.bucket);
+    const answer = await connection.call(MEMBERS, [keys.members], []);
+    return membership.complete(keys, pairs(answer as string[]));
   }
 
   /** See {@linkcode Backplane.cached}. */

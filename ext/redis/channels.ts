@@ -39,8 +39,8 @@ export class HeldChannel {
   calls = 0;
   /** Where it stands; null before the first answer or message. */
   position: Position | null = null;
-  /** The members that its subscribers know, on a presence channel. */
-  members: Set<string> | null = null;
+  /** The members that its subscribers know, on a presence channel, and `user_info`. */
+  members: Map<string, string> | null = null;
   readonly #node: BackplaneNode;
   /** Messages that wait until earlier ones have been read. */
   #waiting: Placed[] | null = null;
@@ -64,10 +64,13 @@ export class HeldChannel {
   }
 
   /** Notes where a join begins. What is on its way to earlier ones is not skipped. */
-  begin(position: Position, members: Iterable<string> | null): void {
+  begin(
+    position: Position,
+    members: ReadonlyMap<string, string> | null,
+  ): void {
     this.position ??= position;
     if (members === null || this.members !== null) return;
-    this.members = new Set(members);
+    this.members = new Map(members);
     for (const placed of this.#early.splice(0)) {
       if (placed.position.offset > position.offset) this.#count(placed);
     }
@@ -126,7 +129,7 @@ export class HeldChannel {
    * Redis that does not know it, while the subscribers do.
    */
   #count(placed: Placed): boolean {
-    const { added, removed } = placed;
+    const { added, removed, message } = placed;
     const { members } = this;
     const userId = added ?? removed;
     if (userId === undefined) return true;
@@ -135,7 +138,7 @@ export class HeldChannel {
       return true;
     }
     if (members.has(userId) === (added !== undefined)) return false;
-    if (added !== undefined) members.add(userId);
+    if (added !== undefined) members.set(userId, userInfoOf(message));
     else members.delete(userId);
     return true;
   }
@@ -201,7 +204,7 @@ export class HeldChannel {
   #correct(members: ReadonlyMap<string, string>): void {
     const { members: known, position } = this;
     if (known === null || position === null) return;
-    for (const userId of known) {
+    for (const userId of known.keys()) {
       if (members.has(userId)) continue;
       known.delete(userId);
       this.#tell(this.#node.departure(this.keys.channel, userId).removed);
@@ -213,7 +216,7 @@ export class HeldChannel {
   welcome(members: ReadonlyMap<string, string>): void {
     for (const [userId, userInfo] of members) {
       if (this.members === null || this.members.has(userId)) continue;
-      this.members.add(userId);
+      this.members.set(userId, userInfo);
       const { channel } = this.keys;
       this.#tell(this.#node.arrival(channel, { userId, userInfo }));
     }
@@ -229,6 +232,12 @@ export class HeldChannel {
     const { app, channel } = this.keys;
     this.#node.deliver(app, channel, message, this.position);
   }
+}
+
+/** The `user_info` of the member that a message announces, as JSON text. */
+function userInfoOf({ data = "{}" }: Message): string {
+  const { user_info: info = {} } = JSON.parse(data);
+  return JSON.stringify(info);
 }
 
 /** All channels that Redis may know of this server. */

@@ -19,7 +19,7 @@ Deno.test("HeldChannel tells its subscribers of a member only where that is news
   const node = { deliver } as unknown as BackplaneNode;
   const keys = new Keys("test").channel("1", "presence-room");
   const held = new HeldChannel(keys, node);
-  held.begin({ epoch: "e", offset: 1 }, ["ann"]);
+  held.begin({ epoch: "e", offset: 1 }, new Map([["ann", "{}"]]));
   let offset = 1;
   const take = (who: { added: string } | { removed: string }) => {
     const position = { epoch: "e", offset: ++offset };

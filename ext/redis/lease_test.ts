@@ -3,6 +3,7 @@
  */
 import { assert, assertEquals } from "@std/assert";
 import { ManualClock } from "../../tests/support/clock.ts";
+import { RedisServer, testWithRedis } from "../../tests/support/redis.ts";
 import { Keys } from "./keys.ts";
 import { Lease } from "./lease.ts";
 import type { Connection, Network } from "./network.ts";
@@ -47,3 +48,41 @@ Deno.test("Lease releases what a dead server held in several buckets at a time",
   assert(rounds <= 16, `${rounds} rounds`);
   lease.stop();
 });
+
+testWithRedis(
+  "a lease ends while others are renewed, and not because Redis was away",
+  async () => {
+    await using server = await RedisServer.start();
+    const leaseMs = 8_000;
+    const beat = async (sinceLastMs: number) => {
+      await server.command("FLUSHALL");
+      const [seconds] = await server.command("TIME") as [string];
+      const now = Number(seconds) * 1_000;
+      const leases = [now - sinceLastMs, "", now - 1_000, "other"];
+      await server.command("ZADD", "nodes", ...leases);
+      const given = ["own", leaseMs, 1, 60_000];
+      const answer = await server.command(
+        ...["EVAL", BEAT.text, 2, "nodes", "dead", ...given],
+      );
+      const [isAlive, , ...lapsed] = answer as [number, string, ...string[]];
+      assertEquals(isAlive, 1);
+      const left = await server.command(
+        "ZRANGE",
+        "nodes",
+        "0",
+        "-1",
+      ) as string[];
+      return { lapsed, left: left.sort() };
+    };
+    assertEquals(await beat(1_000), { lapsed: ["other"], left: ["", "own"] });
+    assertEquals(await beat(3_600_000), {
+      lapsed: [],
+      left: ["", "other", "own"],
+    });
+    // The last server leaves nothing behind.
+    for (const one of ["own", "other"]) {
+      await server.command("EVAL", QUIT.text, 2, "nodes", "dead", one);
+    }
+    assertEquals(await server.command("KEYS", "*"), []);
+  },
+);

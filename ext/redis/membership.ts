@@ -120,9 +120,9 @@ export class Membership {
       string,
       string,
     ];
-    const members = pairs(list);
+    const members = this.complete(held.keys, pairs(list));
     const { position } = answer;
-    held.begin(position, user === "" ? null : members.keys());
+    held.begin(position, user === "" ? null : members);
     this.statements.tell(held.keys, user, answer);
     const replay = history !== undefined && recovered !== ""
       ? {
@@ -188,6 +188,22 @@ export class Membership {
       // It is late again if its bucket is still away.
       this.leave(keys, options);
     }
+  }
+
+  /**
+   * Adds to the members that Redis knows those that this server knows besides, while
+   * others may yet have to register them.
+   */
+  complete(
+    keys: ChannelKeys,
+    members: Map<string, string>,
+  ): ReadonlyMap<string, string> {
+    if (!this.registration.isSettling(keys.bucket)) return members;
+    const { members: known } = this.#channels.get(keys) ?? {};
+    for (const [user, info] of known ?? []) {
+      if (!members.has(user)) members.set(user, info);
+    }
+    return members;
   }
 
   // ---- Calling

@@ -160,6 +160,11 @@ export class Registration {
     return settling;
   }
 
+  /** Whether others may yet have to register what they hold, after a flush. */
+  isSettling(bucket: number): boolean {
+    return this.#settling.has(bucket);
+  }
+
   /** By then every server has registered what it holds. */
   get #settleMs(): number {
     return this.#services.lease.leaseMs * 1.5;
@@ -320,7 +325,7 @@ export class Registration {
       if (held.members === null) continue;
       const answer = await connection.call(MEMBERS, [held.keys.members], []);
       const members = pairs(answer as string[]);
-      for (const user of held.members) {
+      for (const user of held.members.keys()) {
         if (!members.has(user)) await depart({ keys: held.keys, user });
       }
       held.welcome(members);

@@ -182,7 +182,8 @@ return { 'OK', flushed and t - flushed or -1 }
 );
 
 /**
- * Renews a lease, and finds the leases that have ended.
+ * Renews a lease, and finds the leases that have ended. If nobody has renewed one for
+ * a while, Redis was away for all servers: then each gets some time to come back.
  *
  * KEYS leases, lapsed. ARGV incarnation, lease, whether it is the first time, life.
  * Returns whether the incarnation lives, the time, and the incarnations whose
@@ -193,8 +194,19 @@ export const BEAT: Script = script(
   TIME,
   `
 local nodes, dead = KEYS[1], KEYS[2]
-local t = now()
-for _, one in ipairs(redis.call('ZRANGEBYSCORE', nodes, '-inf', text(t), 'LIMIT', 0, 100)) do
+local t, lease = now(), tonumber(ARGV[2])
+local RETURN_MS = 3000
+-- The member without a name is the last renewal.
+local last = tonumber(redis.call('ZSCORE', nodes, ''))
+if last and t - last > lease / 2 then
+  local ends = text(t + math.min(lease, RETURN_MS))
+  for _, one in ipairs(redis.call('ZRANGEBYSCORE', nodes, '-inf', '(' .. ends)) do
+    redis.call('ZADD', nodes, ends, one)
+  end
+end
+redis.call('ZADD', nodes, text(t), '')
+redis.call('PEXPIRE', nodes, ARGV[4])
+for _, one in ipairs(redis.call('ZRANGEBYSCORE', nodes, '-inf', '(' .. text(t), 'LIMIT', 0, 100)) do
   redis.call('ZREM', nodes, one)
   redis.call('ZADD', dead, text(t), one)
   redis.call('PEXPIRE', dead, ARGV[4])
@@ -202,8 +214,7 @@ end
 local alive = 0
 if ARGV[3] == '1' or redis.call('ZSCORE', nodes, ARGV[1]) then
   alive = 1
-  redis.call('ZADD', nodes, text(t + tonumber(ARGV[2])), ARGV[1])
-  redis.call('PEXPIRE', nodes, ARGV[4])
+  redis.call('ZADD', nodes, text(t + lease), ARGV[1])
 end
 return { alive, text(t), unpack(redis.call('ZRANGE', dead, 0, 99)) }
 `,
@@ -215,6 +226,7 @@ export const QUIT: Script = script(
   `
 redis.call('ZREM', KEYS[1], ARGV[1])
 redis.call('ZREM', KEYS[2], ARGV[1])
+if redis.call('ZCARD', KEYS[1]) == 1 then redis.call('ZREM', KEYS[1], '') end
 return 1
 `,
 );
