@@ -58,7 +58,8 @@
  *   within the lease of the backplane, 10 seconds by default; if it closes, at once.
  * - What waits is kept in Redis, so it survives the death of any server and a restart of
  *   all servers: with its order, the id of the webhook under way and the time of its next
- *   retry. If no server runs for 24 hours, or Redis loses its data, it is lost.
+ *   retry. If no server runs for 24 hours, it is lost. If Redis loses its
+ *   data, the server that delivers stores again what it knows.
  * - An endpoint is known by its URL. If the URL changes, what waits for the former URL
  *   is not delivered any more, and expires.
  * - About 10,000 events in each of 64 parts may wait to be read. If all servers with

@@ -19,6 +19,7 @@ import { Gate } from "../tests/support/gate.ts";
 import { Queue } from "../tests/support/queue.ts";
 import { APP, inShort, Receiver } from "../tests/support/receiver.ts";
 import { RedisServer, testWithRedis } from "../tests/support/redis.ts";
+import { RedisCluster } from "../tests/support/redis_groups.ts";
 import { WebhookNode } from "../tests/support/webhook_node.ts";
 import { Socket } from "../tests/support/wire.ts";
 
@@ -189,6 +190,19 @@ async function untilQueued(nodes: Node[], count: number): Promise<void> {
     );
     await turn();
   }
+}
+
+/** Waits until a note is stored in Redis. */
+async function untilNoted(store: RedisServer, name: string): Promise<void> {
+  const stored = async () => {
+    for (;;) {
+      const [key] = await store.command("KEYS", "*:r:*") as string[];
+      const found = key && await store.command("HEXISTS", key, name);
+      if (found === 1) return;
+      await turn();
+    }
+  };
+  await within(DEADLINE_MS, `note ${name}`, stored());
 }
 
 function turn(): Promise<void> {
@@ -556,6 +570,60 @@ testWithRedis(
     accept(stage.receiver);
     const told = await distinct(stage.receiver, 2);
     assertEquals(told[0], [first.id, "channel_occupied a"]);
+  },
+);
+
+testWithRedis(
+  "what waits survives a flush of Redis, with its id, while the server lives",
+  async () => {
+    await using stage = await Stage.open();
+    refuse(stage.receiver);
+    const node = stage.node({ retryDelaysMs: Array(999).fill(100) });
+    const client = await new Client(node.pusher).join("a");
+    const first = await stage.receiver.take();
+    await client.join("b");
+    await untilQueued([node], 2);
+    await stage.store.command("FLUSHALL");
+    // Everything is noted again, so another server could go on, too.
+    await untilNoted(stage.store, "n:b");
+    accept(stage.receiver);
+    const told = await distinct(stage.receiver, 2);
+    assertEquals(told[0], [first.id, "channel_occupied a"]);
+    assertEquals(told[1]![1], "channel_occupied b");
+  },
+);
+
+testWithRedis(
+  "webhooks work on Redis Cluster",
+  async () => {
+    await using cluster = await RedisCluster.start();
+    await using receiver = new Receiver();
+    await using pusher = new Pusher({
+      ...APP,
+      backplane: redis(cluster.url(), { leaseMs: LEASE_MS }),
+    });
+    await using _hooks = webhooks(pusher, {
+      ...{ key: APP.key, secret: APP.secret, batch: false, settleMs: 0 },
+      endpoints: [{ url: receiver.url }],
+    });
+    const client = new Client(pusher);
+    const channels = Array.from({ length: 20 }, (_, i) => `cache-${i}`);
+    for (const channel of channels) {
+      await client.join(channel);
+      await pusher.trigger(channel, "create", {});
+    }
+    assertEquals(
+      (await receiver.toldAll(40)).sort(),
+      [
+        ...channels.map((channel) => `cache_miss ${channel}`),
+        ...channels.map((channel) => `channel_occupied ${channel}`),
+      ].sort(),
+    );
+    client.close();
+    assertEquals(
+      (await receiver.toldAll(20)).sort(),
+      channels.map((channel) => `channel_vacated ${channel}`).sort(),
+    );
   },
 );
 

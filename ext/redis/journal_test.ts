@@ -215,6 +215,7 @@ testWithRedis(
     await server.join("a");
     assertEquals((await readAll(server, first)).entries.length, 1);
     const options = { ageMs: 0, yield: () => Promise.resolve() };
+    // Redis tells times apart from one millisecond on.
     await new Promise((resolve) => setTimeout(resolve, 5));
     const second = await server.journal.claim("second", options);
     assert(second !== null);

@@ -21,6 +21,8 @@ export class Ledger {
   readonly #reader: JournalReader;
   readonly #clock: Clock;
   readonly #onLost: () => void;
+  /** All notes, as they are to be. */
+  readonly #notes = new Map<string, string>();
   /** Notes that have changed since the last commit; null for those to forget. */
   #changes = new Map<string, string | null>();
   #length = 0;
@@ -51,9 +53,39 @@ export class Ledger {
     return this.#length > MAX_COMMIT_LENGTH;
   }
 
+  /**
+   * All notes of this server and its predecessors.
+   *
+   * @param former What this server had noted in its last turn. It is noted again if
+   * there is nothing, as Redis was flushed.
+   */
+  async load(
+    former: ReadonlyMap<string, string> | null,
+  ): Promise<ReadonlyMap<string, string>> {
+    for (const [name, text] of await this.#reader.notes()) {
+      this.#notes.set(name, text);
+    }
+    if (this.#notes.size > 0) return this.#notes;
+    for (const [name, text] of former ?? []) {
+      this.#change(name, text);
+      if (this.isFull) await this.commit();
+    }
+    return this.#notes;
+  }
+
+  /** All notes, stored or not. */
+  get notes(): ReadonlyMap<string, string> {
+    return this.#notes;
+  }
+
   /** Changes a note, with the next commit. */
   note(name: string, value: unknown): void {
-    const text = value === null ? null : JSON.stringify(value);
+    this.#change(name, value === null ? null : JSON.stringify(value));
+  }
+
+  #change(name: string, text: string | null): void {
+    if (text === null) this.#notes.delete(name);
+    else this.#notes.set(name, text);
     this.#changes.set(name, text);
     this.#length += name.length + (text?.length ?? 0);
   }

@@ -78,6 +78,8 @@ class Relay {
   readonly #totals: Totals = { delivered: 0, dropped: 0, lost: 0 };
   /** The present turn as the reader. */
   #shift: Shift | null = null;
+  /** The notes of the last turn, as long as no other server is the reader. */
+  #former: ReadonlyMap<string, string> | null = null;
   /** Failures to reach the journal in a row. */
   #failures = 0;
   #isClosing = false;
@@ -144,14 +146,18 @@ class Relay {
         ageMs: clock.elapsed() - this.#startedMs,
         yield: () => this.#endShift(YIELD_MS),
       });
-      if (reader === null) return true;
+      if (reader === null) {
+        this.#former = null;
+        return true;
+      }
       this.#failures = 0;
       const shift = new Shift({
         ...{ endpoint, settings, clock, app, reader, parts: journal.parts },
         ...{ sender: this.#sender, reporter: this.#reporter },
-        totals: this.#totals,
+        ...{ totals: this.#totals, former: this.#former },
       });
       this.#shift = shift;
+      this.#former = shift.notes;
       // It may have been closed in the meantime.
       if (this.#isClosing) await shift.stop();
       await shift.done;

@@ -50,6 +50,8 @@ export interface ShiftOptions {
   readonly sender: Sender;
   readonly reporter: Reporter;
   readonly totals: Totals;
+  /** The notes of the turn before, if no other server was the reader since. */
+  readonly former: ReadonlyMap<string, string> | null;
 }
 
 /** How far one part of the journal was read, and what follows from that. */
@@ -122,6 +124,11 @@ export class Shift {
     return this.#queue.queued;
   }
 
+  /** Its notes, which are lost if Redis was flushed. */
+  get notes(): ReadonlyMap<string, string> {
+    return this.#ledger.notes;
+  }
+
   /** Ends after the request that is under way, and lets another server go on. */
   async stop(): Promise<void> {
     if (this.#state === "open") this.#state = "stopping";
@@ -170,7 +177,7 @@ export class Shift {
 
   /** Takes over what its predecessors have noted. */
   async #load(): Promise<void> {
-    const notes = await this.#options.reader.notes();
+    const notes = await this.#ledger.load(this.#options.former);
     const { batch, items, parts } = decodeNotes(notes, this.#parts.length);
     for (const { item, place } of items) {
       this.#nextId = item.id + 1;
