@@ -81,6 +81,8 @@ export class Network {
   #started: PromiseWithResolvers<void> | null = null;
   #isLooking = false;
   #looking: Promise<void> = Promise.resolve();
+  /** Why it was down last. */
+  #cause: unknown;
   #tries = 0;
   /** When every bucket became reachable. */
   #roseMs = 0;
@@ -138,7 +140,7 @@ export class Network {
     if (route) return route;
     throw new RedisUnavailable(
       "Redis is away: try again later, it is being connected to again",
-      { wasSent: false },
+      { wasSent: false, cause: this.#cause },
     );
   }
 
@@ -370,7 +372,8 @@ export class Network {
   #sink(where: string, error: unknown): void {
     if (this.#state !== "up") return;
     this.#state = "down";
-    this.#owner.health(false, this.#describe(where, error, "connected"));
+    this.#cause = this.#describe(where, error, "connected");
+    this.#owner.health(false, this.#cause);
   }
 
   #describe(

@@ -3,11 +3,17 @@
  *
  * @module
  */
-import { assert, assertEquals, assertNotEquals } from "@std/assert";
+import {
+  assert,
+  assertEquals,
+  assertNotEquals,
+  assertRejects,
+} from "@std/assert";
 import { FaultProxy } from "../../tests/support/proxy.ts";
-import { testWithRedis } from "../../tests/support/redis.ts";
+import { RedisServer, testWithRedis } from "../../tests/support/redis.ts";
 import { RedisSentinels, until } from "../../tests/support/redis_groups.ts";
 import { TestNetwork, Traffic } from "../../tests/support/redis_network.ts";
+import { RedisUnavailable } from "./network.ts";
 
 testWithRedis(
   "Network asks Sentinels for the master, and goes to the next when it is killed",
@@ -112,5 +118,35 @@ testWithRedis(
     await made.count("alone");
     assertEquals(made.connection(), connection);
     assertEquals(made.changes, []);
+  },
+);
+
+testWithRedis(
+  "Network logs in at Sentinels and at the master, each with its own password",
+  async () => {
+    await using master = await RedisServer.start({ password: "s3cret" });
+    await using sentinel = await RedisServer.start({
+      config: (port, directory) =>
+        `port ${port}\nbind 127.0.0.1\ndir ${directory}\nrequirepass s3ntinel\n` +
+        `sentinel monitor main 127.0.0.1 ${master.port} 1\n` +
+        "sentinel auth-pass main s3cret\n",
+      args: ["--sentinel"],
+      ready: /\+monitor master/,
+    });
+    const url = `redis+sentinel://:s3cret@127.0.0.1:${sentinel.port}/main`;
+    for (const password of [undefined, "wr0ng"]) {
+      await using refused = new TestNetwork({ url, sentinel: { password } });
+      const { message } = await assertRejects(
+        () => refused.network.start(),
+        RedisUnavailable,
+        "give its user and password in the option sentinel",
+      );
+      assert(!/s3|wr0ng/.test(message));
+    }
+    await using made = await TestNetwork.start({
+      url,
+      sentinel: { password: "s3ntinel" },
+    });
+    assertEquals(await made.count("hello"), 1);
   },
 );

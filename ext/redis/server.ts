@@ -41,7 +41,9 @@ export function checkServer(
         : `its version is ${version}: use Redis ${MIN_VERSION} or later, or Valkey`,
     );
   }
-  checkMode(info.get("redis_mode") ?? "standalone", kind);
+  // Valkey has another name for it.
+  const mode = info.get("redis_mode") ?? info.get("server_mode");
+  checkMode(mode ?? "standalone", kind);
   if (info.get("loading") === "1") {
     throw new Fault("it is still loading its data: wait until it has");
   }

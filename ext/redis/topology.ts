@@ -177,6 +177,8 @@ export class Topology {
     const answer = client.open().then(() => ask(client, address));
     try {
       return await Promise.race([answer, failed]);
+    } catch (error) {
+      throw this.#location.kind === "sentinel" ? toSentinelFault(error) : error;
     } finally {
       clearTimeout(timer);
       this.#questions.delete(reject);
@@ -272,4 +274,14 @@ function toRefusal(error: unknown): never {
     );
   }
   throw error;
+}
+
+/** Says which login is meant: the URL has the one of the master. */
+function toSentinelFault(error: unknown): unknown {
+  return isReply(error) && /^(?:NOAUTH|WRONGPASS)\b/.test(error.message)
+    ? new Fault(
+      "the Sentinel refuses to log in: give its user and password in the option " +
+        "sentinel",
+    )
+    : error;
 }
