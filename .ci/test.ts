@@ -64,8 +64,9 @@ function permissions(): string[] {
   const programs = [
     Deno.execPath(),
     ...EVERY_BROWSER.flatMap(findBrowser),
-    ...["bash", "nginx", "node", "bun"].map((name) => findInstalled(name)),
-    ...["redis-server", "redis-cli", "valkey-server", "valkey-cli", "openssl"]
+    ...["bash", "nginx", "caddy", "node", "bun", "openssl"]
+      .map((name) => findInstalled(name)),
+    ...["redis-server", "redis-cli", "valkey-server", "valkey-cli"]
       .map((name) => findInstalled(name)),
   ].filter(Boolean);
   return [

@@ -9,6 +9,7 @@ import {
   Pusher,
   type PusherOptions,
 } from "@glitz/pusher";
+import type { RedisOptions } from "@glitz/pusher/redis";
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import manifest from "../deno.json" with { type: "json" };
 import { within } from "./support/deadline.ts";
@@ -19,12 +20,13 @@ const read = (file: string) => Deno.readTextFile(new URL(file, ROOT));
 
 const README = await read("README.md");
 
-/** The documents in the root of the repository. */
+/** The documents of the repository. */
 const DOCUMENTS = [
   "README.md",
   "CHANGELOG.md",
   "CONTRIBUTING.md",
   "SECURITY.md",
+  "docs/scaling.md",
 ];
 
 /** A screen, and the lines that a reader gives a project. */
@@ -173,6 +175,14 @@ const HISTORY = Object.keys(
   } satisfies Record<keyof History, true>,
 );
 
+const REDIS = Object.keys(
+  {
+    prefix: true,
+    leaseMs: true,
+    answerTimeoutMs: true,
+  } satisfies Record<keyof RedisOptions, true>,
+);
+
 const HOOKS = Object.keys(
   {
     connected: true,
@@ -210,6 +220,7 @@ Deno.test("README.md has a row for every option, limit, event and figure", () =>
     ["Option", OPTIONS],
     ["Limit", LIMITS],
     ["`history`", HISTORY],
+    ["`redis(url, options)`", REDIS],
     ["Event", HOOKS],
     ["Field", Object.keys(new Pusher().stats())],
   ];
@@ -220,19 +231,42 @@ Deno.test("README.md has a row for every option, limit, event and figure", () =>
 
 // ---- Commands and links -----------------------------------------------------
 
-Deno.test("the documents name files and tasks that exist", async () => {
+/** The headings of a document, as links name them. */
+function anchorsOf(text: string): string[] {
+  return Array.from(
+    text.matchAll(/^#+ (.*)$/gm),
+    ([, heading = ""]) =>
+      heading.toLowerCase().replaceAll(/[^\w -]/g, "").replaceAll(" ", "-"),
+  );
+}
+
+Deno.test("the documents name files, headings and tasks that exist", async () => {
   for (const document of DOCUMENTS) {
     const text = await read(document);
-    const links = text.matchAll(/\]\((?!https?:)([^)#]+)\)/g);
+    const home = new URL(document, ROOT);
+    for (
+      const [, file = "", anchor] of text.matchAll(
+        /\]\((?!https?:)([^)#]*)(?:#([^)]+))?\)/g,
+      )
+    ) {
+      const target = file === "" ? home : new URL(file, home);
+      const stat = await Deno.stat(target).catch(() => null);
+      assert(stat !== null, `${document} names ${file}`);
+      if (anchor === undefined) continue;
+      const anchors = anchorsOf(await Deno.readTextFile(target));
+      assert(anchors.includes(anchor), `${document} names ${file}#${anchor}`);
+    }
     const shell = Array.from(text.matchAll(/^```sh\n(.*?)^```/gms)).join("\n");
-    const commands = shell.matchAll(/(?<=\s)[\w./]+\.(?:ts|md)\b/g);
-    const files = [
-      ...Array.from(links, ([, file = ""]) => file),
-      ...Array.from(commands, ([file]) => file),
-    ];
-    for (const file of files) {
-      const stat = await Deno.stat(new URL(file, ROOT)).catch(() => null);
-      assert(stat?.isFile, `${document} names ${file}`);
+    const commands = shell.matchAll(
+      /(?<=\s)(?:[\w./]+\.(?:ts|md)|docs\/[\w./@-]+)(?=\s)/g,
+    );
+    for (const [file] of commands) {
+      // A command is for the root, or for a folder with the files of the document.
+      const files = [ROOT, new URL(`${document.replace(/\.md$/, "")}/`, ROOT)];
+      const stats = await Promise.all(
+        files.map((base) => Deno.stat(new URL(file, base)).catch(() => null)),
+      );
+      assert(stats.some((stat) => stat?.isFile), `${document} names ${file}`);
     }
     for (const [, task = ""] of shell.matchAll(/deno task ([\w-]+)/g)) {
       assert(task in manifest.tasks, `${document} names the task ${task}`);
