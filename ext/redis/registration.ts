@@ -18,7 +18,7 @@ import type { RedisJournal } from "./journal.ts";
 import { type ChannelKeys, type Keys, LEASE_BUCKET } from "./keys.ts";
 import type { Lease } from "./lease.ts";
 import type { Connection, Network } from "./network.ts";
-import { COUNTS, HELLO, MEMBERS, RELEASE } from "./scripts.ts";
+import { COUNTS, HELLO, JUMP, MEMBERS, RELEASE } from "./scripts.ts";
 import {
   type Answer,
   type Departed,
@@ -283,8 +283,10 @@ export class Registration {
     loggable: number,
   ): Promise<Gap> {
     if (position === null || position.epoch !== now.epoch) return null;
-    // Only counts and the like were published.
-    if (loggable <= position.offset) return [];
+    // Only counts and the like were published, unless another Redis has gone on: that
+    // one may not know the position.
+    const hasJumped = now.offset - position.offset > JUMP / 2;
+    if (loggable <= position.offset && !hasJumped) return [];
     const messages: LoggedMessage[] = [];
     for (let after = position.offset; after < now.offset;) {
       const request = { after: { ...position, offset: after }, ...GAP_PAGE };

@@ -43,10 +43,14 @@ end
 local function text(n) return string.format('%.0f', n) end
 `;
 
+/**
+ * How far a channel's offsets jump when another run of Redis goes on with them: that
+ * one may not know the last of them, and must not give them out again.
+ */
+export const JUMP = 1_000_000_000;
+
 const CHANNEL = `
--- How far a channel's offsets jump when another Redis goes on with them: that one may
--- not know the last of them, and must not give them out again.
-local GAP = 1000000000
+local GAP = ${JUMP}
 local MAX_GAPS = 8
 
 -- A channel's state; nil if nobody is there and nothing is kept.

@@ -14,6 +14,9 @@ import { AwayBackplane } from "../support/away.ts";
 import { SlowBackplane } from "../support/backplanes.ts";
 import { until } from "../support/client.ts";
 import { ManualClock, turn } from "../support/clock.ts";
+import { Pusher as OwnClient } from "@glitz/pusher/client";
+import { serveHttp } from "../support/fallback.ts";
+import { Inbox } from "../support/queue.ts";
 import { DEADLINE_MS, within } from "../support/deadline.ts";
 import {
   PATIENT,
@@ -24,6 +27,7 @@ import {
   take,
 } from "../support/recovering.ts";
 import {
+  APP,
   type Around,
   type Client,
   Journal,
@@ -46,7 +50,7 @@ function serveAway(options: PusherOptions = {}, around: Around = {}) {
 
 /** Has the backplane go away, and takes the news of that. */
 async function goAway(
-  { server, backplane }: ReturnType<typeof serveAway>,
+  { server, backplane }: { server: TestServer; backplane: AwayBackplane },
   wasSent = false,
 ): Promise<void> {
   const cause = backplane.goAway(wasSent);
@@ -452,6 +456,91 @@ Deno.test("the stock client comes back by itself when it was sent elsewhere", as
   await inbox.until("pusher:subscription_succeeded");
   await stage.pusher.trigger("private-a", "e", { n: 1 });
   assertEquals(await inbox.data("e"), { n: 1 });
+});
+
+for (const transport of ["xhr_streaming", "xhr_polling"] as const) {
+  Deno.test(`pusher-js over ${transport} is subscribed when the backplane is back`, async () => {
+    const backplane = new AwayBackplane();
+    await using server = serveHttp({ backplane });
+    await goAway({ server, backplane });
+    using stock = new StockClient(server, {
+      ...authorizedBy(sdk(server)),
+      httpHost: "127.0.0.1",
+      httpPort: server.port,
+      enabledTransports: [transport],
+    });
+    await stock.connection.until("connected");
+    const inbox = stock.subscribe("private-a");
+    await backplane.asked("join");
+    backplane.comeBack();
+    await inbox.until("pusher:subscription_succeeded");
+    await server.pusher.trigger("private-a", "e", { n: 1 });
+    assertEquals(await inbox.data("e"), { n: 1 });
+  });
+}
+
+for (const transport of ["ws", "xhr_streaming", "xhr_polling"] as const) {
+  Deno.test(`our client over ${transport} is subscribed and signed in when the backplane is back`, async () => {
+    const backplane = new AwayBackplane();
+    await using server = serveHttp({
+      backplane,
+      authorize: () => true,
+      authenticate: () => ({ id: "ann" }),
+    });
+    await goAway({ server, backplane });
+    const endpoint = (name: string) => `${server.url}/pusher/${name}`;
+    const client = new OwnClient(APP.key, {
+      wsHost: "127.0.0.1",
+      wsPort: server.port,
+      forceTLS: false,
+      enabledTransports: [transport],
+      channelAuthorization: { endpoint: endpoint("auth") },
+      userAuthentication: { endpoint: endpoint("user-auth") },
+    });
+    try {
+      const inbox = new Inbox(client.subscribe("private-a"));
+      client.signin();
+      // For the user; what follows waits for that.
+      await backplane.asked("join");
+      backplane.comeBack();
+      await inbox.until("pusher:subscription_succeeded");
+      await client.user.signinDonePromise;
+      const mine = new Inbox(client.user);
+      await server.pusher.sendToUser("ann", "e", { n: 2 });
+      assertEquals(await mine.data("e"), { n: 2 });
+      await server.pusher.trigger("private-a", "e", { n: 1 });
+      assertEquals(await inbox.data("e"), { n: 1 });
+    } finally {
+      client.disconnect();
+    }
+  });
+}
+
+Deno.test("our client comes back by itself when it was sent elsewhere", async () => {
+  const clock = new ManualClock();
+  const stage = serveAway({ clock, ...PATIENT, authorize: () => true });
+  await using server = stage.server;
+  await goAway(stage);
+  const client = new OwnClient(APP.key, {
+    wsHost: "127.0.0.1",
+    wsPort: server.port,
+    forceTLS: false,
+    channelAuthorization: { endpoint: `${server.url}/pusher/auth` },
+  });
+  try {
+    const connection = new Inbox(client.connection);
+    const inbox = new Inbox(client.subscribe("private-a"));
+    await stage.backplane.asked("join");
+    clock.pass(60_000);
+    await connection.until("connecting");
+    await stage.backplane.asked("join", 2);
+    stage.backplane.comeBack();
+    await inbox.until("pusher:subscription_succeeded");
+    await stage.pusher.trigger("private-a", "e", { n: 1 });
+    assertEquals(await inbox.data("e"), { n: 1 });
+  } finally {
+    client.disconnect();
+  }
 });
 
 // ---- Start and close --------------------------------------------------------

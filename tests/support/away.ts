@@ -10,6 +10,8 @@ import {
   BackplaneUnavailable,
   MemoryBackplane,
 } from "@glitz/pusher";
+import { turn } from "./clock.ts";
+import { DEADLINE_MS, within } from "./deadline.ts";
 import { SlowBackplane } from "./backplanes.ts";
 
 /** Memory behind a way that can be cut. */
@@ -18,6 +20,7 @@ export class AwayBackplane extends SlowBackplane {
   #error: BackplaneUnavailable | null = null;
   /** Methods that were called while it was away. */
   readonly refused: string[] = [];
+  #heard = () => {};
   /** How many calls are under way, and the most that were. */
   pending = 0;
   mostPending = 0;
@@ -28,6 +31,7 @@ export class AwayBackplane extends SlowBackplane {
       if (isAfter) return void this.pending--;
       if (this.#error !== null) {
         this.refused.push(method);
+        this.#heard();
         throw this.#error;
       }
       this.pending++;
@@ -47,6 +51,17 @@ export class AwayBackplane extends SlowBackplane {
     this.#error = error;
     this.#node?.health(false, error);
     return error;
+  }
+
+  /** Waits until a method was called so often in vain. */
+  async asked(method: string, times = 1): Promise<void> {
+    while (this.refused.filter((one) => one === method).length < times) {
+      const { promise, resolve } = Promise.withResolvers<void>();
+      this.#heard = resolve;
+      await within(DEADLINE_MS, `${times} of ${method}`, promise);
+    }
+    // Its failure reaches the server in this turn.
+    await turn();
   }
 
   /** Has calls fail though it is up, as if there were too many of them. */

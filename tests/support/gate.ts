@@ -7,7 +7,7 @@
 
 /** Listens on a port of its own, and passes on to another one. */
 export class Gate implements AsyncDisposable {
-  readonly #target: number;
+  #target: number;
   readonly #listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   readonly #connections = new Set<Deno.Conn>();
   readonly #passages = new Set<Promise<unknown>>();
@@ -66,8 +66,13 @@ export class Gate implements AsyncDisposable {
     for (const connection of this.#connections) this.#close(connection);
   }
 
-  /** Lets connections through again. */
-  open(): void {
+  /**
+   * Lets connections through again.
+   *
+   * @param target Where to from now on, if it is another port.
+   */
+  open(target = this.#target): void {
+    this.#target = target;
     this.#isShut = false;
   }
 

@@ -12,6 +12,8 @@ const START_DEADLINE_MS = 20_000;
 export interface Program extends AsyncDisposable {
   /** What the awaited output matched. */
   readonly ready: RegExpExecArray;
+  /** Its process id. */
+  readonly pid: number;
   /** Ends it with SIGTERM, and returns what it has printed since then. */
   stop(): Promise<string>;
 }
@@ -55,6 +57,7 @@ export async function start(
   try {
     return {
       ready: await within(deadlineMs, `${ready}`, match(output, ready)),
+      pid: child.pid,
       stop,
       async [Symbol.asyncDispose]() {
         await stop();

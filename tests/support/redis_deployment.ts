@@ -6,7 +6,7 @@
 import type { PusherOptions } from "@glitz/pusher";
 import { redis, type RedisOptions } from "@glitz/pusher/redis";
 import { assertEquals } from "@std/assert";
-import { DEADLINE_MS, within } from "./deadline.ts";
+import { DEADLINE_MS } from "./deadline.ts";
 import { Gate } from "./gate.ts";
 import { RedisServer } from "./redis.ts";
 import {
@@ -101,23 +101,21 @@ export async function eventually<T>(
   ask: () => Promise<T>,
   expected: T,
 ): Promise<void> {
-  let last: unknown;
-  const settle = async () => {
-    for (;;) {
-      try {
-        last = await ask();
-        if (JSON.stringify(last) === JSON.stringify(expected)) return;
-      } catch (error) {
-        last = error;
-      }
-      await new Promise((resolve) => setTimeout(resolve, 20));
+  const deadline = performance.now() + DEADLINE_MS;
+  for (;;) {
+    let last: unknown;
+    try {
+      last = await ask();
+    } catch (error) {
+      last = error;
     }
-  };
-  await within(DEADLINE_MS, JSON.stringify(expected), settle()).catch(
-    (error) => {
-      throw new Error(`${error.message}; at last ${Deno.inspect(last)}`);
-    },
-  );
+    if (JSON.stringify(last) === JSON.stringify(expected)) return;
+    if (performance.now() > deadline) {
+      const texts = [expected, last].map((one) => Deno.inspect(one));
+      throw new Error(`Cannot wait longer for ${texts.join(": it is ")}`);
+    }
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
 }
 
 /** Takes frames of a client up to one that fits; returns all of them. */
