@@ -7,11 +7,13 @@
  * deno run -A tests/programs/loss.ts --seed 1
  * deno run -A tests/programs/loss.ts --seed 1 --kind ours --transport xhr_polling --json
  * deno run -A tests/programs/loss.ts --seed 1 --beyond
+ * deno run -A tests/programs/loss.ts --seed 1 --nodes 3 --redis own
  * ```
  *
  * @module
  */
 import { parseArgs } from "node:util";
+import { RedisServer } from "../support/redis.ts";
 import {
   type Kind,
   KINDS,
@@ -34,6 +36,9 @@ Usage: deno run -A tests/programs/loss.ts [flags]
   --kind <k>         ours, stock-session, stock or all (default)
   --beyond           with logs of the server that are too small in one respect
                      after another; stock clients without a session are left out
+  --nodes <n>        servers behind a balancer, which share memory (default 1)
+  --redis <url>      the Redis by which they are one, instead; "own" starts a
+                     redis-server for it
   --no-last-cut      see below
   --trace <client>   print all that happens to one client (c0, c1, …) or to all
   --json             print the results as JSON
@@ -72,7 +77,8 @@ joined for the first time. Counted are:
   reports    how often one was: pusher:recovery_failed
 
 Exit status: 0 if our client has none of the last five but what is reported with
---beyond; if pusher-js with a session has none but duplicates; and if pusher-js
+--beyond; if pusher-js with a session has none but duplicates, and with --nodes
+echoes of what it published before it had subscribed; and if pusher-js
 without one has lost something, as otherwise the faults did nothing. 1 if not, 2
 for a mistake in the flags.`;
 
@@ -90,6 +96,8 @@ const OPTIONS = {
   "transport": { type: "string", default: "all" },
   "kind": { type: "string", default: "all" },
   "beyond": { type: "boolean", default: false },
+  "nodes": { type: "string", default: "1" },
+  "redis": { type: "string" },
   "last-cut": { type: "boolean", default: true },
   "trace": { type: "string" },
   "json": { type: "boolean", default: false },
@@ -147,13 +155,18 @@ async function main(args: string[]): Promise<number> {
     cuts: readNumber("cuts", flags.cuts, 0),
     lastCut: flags["last-cut"],
     trace: flags.trace,
+    nodes: readNumber("nodes", flags.nodes),
   };
+  await using stack = new AsyncDisposableStack();
+  const redis = flags.redis === "own"
+    ? stack.use(await RedisServer.start()).url
+    : flags.redis;
   const transports = readChoice("transport", flags.transport, TRANSPORTS);
   const kinds = readChoice("kind", flags.kind, KINDS);
   if (!flags.json) console.log(`seed ${seed}`);
   const rows: Row[] = [];
   for (const plan of plans(kinds, transports, flags.beyond)) {
-    rows.push(await run({ ...settings, ...plan }));
+    rows.push(await run({ ...settings, ...plan, redis }));
     if (!flags.json) console.log(`\n${table(rows.slice(-1))}`);
   }
   const faults = rows.flatMap(faultsOf);

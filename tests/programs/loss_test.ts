@@ -5,6 +5,7 @@
  */
 import { assert, assertEquals } from "@std/assert";
 import { serveHttp } from "../support/fallback.ts";
+import { RedisServer, testWithRedis } from "../support/redis.ts";
 import { APP, Client, type TestServer } from "../support/server.ts";
 import { channelAuth, type Frame } from "../support/wire.ts";
 import { KINDS, TRANSPORTS } from "./loss/clients.ts";
@@ -45,6 +46,18 @@ for (const transport of TRANSPORTS) {
     await prove(kinds.map((kind) => ({ ...SHORT, kind, transport })));
   });
 }
+
+testWithRedis(
+  "nothing is lost where Redis makes three servers behind a balancer one",
+  async () => {
+    await using server = await RedisServer.start();
+    const cluster = { nodes: 3, redis: server.url, clients: 4, rate: 50 };
+    // One after the other: three servers and a Redis have enough to do with one run.
+    for (const kind of ["ours", "stock-session"] as const) {
+      await prove([{ ...SHORT, ...cluster, kind, transport: "ws" }]);
+    }
+  },
+);
 
 Deno.test("pusher:recovery_failed covers whatever a small log has lost", async () => {
   const kinds = KINDS.filter((kind) => kind !== "stock");

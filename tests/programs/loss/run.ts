@@ -1,13 +1,10 @@
 /**
- * One run: a server, clients of one kind that reach it over one transport, a
+ * One run: a server or several, clients of one kind that reach it over one transport, a
  * proxy between them, publishers, and at the end the count.
  *
  * @module
  */
-import { Pusher } from "@glitz/pusher";
-import { fallback } from "@glitz/pusher/fallback";
 import { within } from "../../support/deadline.ts";
-import { APP } from "../../support/server.ts";
 import {
   type Fault,
   FaultProxy,
@@ -26,6 +23,7 @@ import {
   userChannel,
 } from "./clients.ts";
 import { Account, add, Ledger, noTally, type Tally } from "./ledger.ts";
+import { Servers } from "./servers.ts";
 import { Traffic } from "./traffic.ts";
 
 /** Of each class that has rules of its own. */
@@ -71,6 +69,10 @@ export interface RunOptions {
   readonly rate: number;
   readonly seconds: number;
   readonly cuts: number;
+  /** How many servers, behind a balancer. @default {1} */
+  readonly nodes?: number | undefined;
+  /** The Redis by which several servers are one. @default {memory} */
+  readonly redis?: string | undefined;
   /** Kinds of faults. @default {FAULTS} */
   readonly faults?: readonly Fault[];
   /** The longest that a fault may last. @default {3000} */
@@ -91,6 +93,7 @@ export interface Row extends Tally {
   readonly transport: Transport;
   readonly seed: number;
   readonly clients: number;
+  readonly nodes: number;
   /** How often what happened. */
   readonly faults: Partial<Record<Fault, number>>;
   /** Messages, counted once for each channel. */
@@ -130,74 +133,52 @@ function since(start: number): number {
 class Stage {
   readonly #options: RunOptions;
   readonly #ledger = new Ledger();
-  readonly #server: Pusher;
-  readonly #http: Deno.HttpServer<Deno.NetAddr>;
-  readonly #abort: AbortController;
+  readonly #servers: Servers;
   readonly #proxy: FaultProxy;
   readonly #witnesses: StockClient[] = [];
   readonly #subjects: Subject[];
   readonly #traffic: Traffic;
   readonly #random: Random;
-  readonly #problems: string[] = [];
+  readonly #problems: string[];
   #changed = () => {};
 
   private constructor(
     options: RunOptions,
-    server: Pusher,
-    http: Deno.HttpServer<Deno.NetAddr>,
-    abort: AbortController,
+    servers: Servers,
     proxy: FaultProxy,
+    problems: string[],
   ) {
     this.#options = options;
-    this.#server = server;
-    this.#http = http;
-    this.#abort = abort;
+    this.#servers = servers;
     this.#proxy = proxy;
+    this.#problems = problems;
     this.#random = new Random(options.seed, 1);
     this.#subjects = this.#makeSubjects();
     this.#traffic = new Traffic({
       seed: this.#random.below(2 ** 31),
-      server,
-      sdk: sdk({ port: http.addr.port }),
+      servers: servers.all,
+      sdk: sdk({ port: servers.port }),
       ledger: this.#ledger,
       channels: CHANNELS,
       users: users(),
       subjects: this.#subjects,
       rate: options.rate,
     });
-    server.on("error", ({ error, during }) => {
-      this.#problems.push(`the server failed during ${during}: ${error}`);
-    });
   }
 
   static async open(options: RunOptions): Promise<Stage> {
-    const server = new Pusher({
-      appId: APP.id,
-      key: APP.key,
-      secret: APP.secret,
-      clientEvents: true,
+    const problems: string[] = [];
+    const servers = await Servers.open({
+      nodes: options.nodes,
+      redis: options.redis,
       history: options.beyond === undefined
         // Twice what there can be, were all of it on one channel.
         ? { events: Math.ceil(options.rate * options.seconds * 2) + 10_000 }
         : SMALL[options.beyond],
-      // Clients say with their form who they are: nobody else is here.
-      authorize: (_request, { params }) => {
-        const name = params.get("name");
-        return name === null ? false : { user_id: name };
-      },
-      authenticate: (_request, { params }) => {
-        const id = params.get("user");
-        return id === null ? null : { id };
-      },
+      onError: (problem) => problems.push(problem),
     });
-    const abort = new AbortController();
-    const { signal } = abort;
-    const http = Deno.serve(
-      { port: 0, hostname: "127.0.0.1", signal, onListen() {} },
-      Pusher.cascade(server.handler, fallback(server)),
-    );
-    const proxy = await FaultProxy.open({ port: http.addr.port });
-    const stage = new Stage(options, server, http, abort, proxy);
+    const proxy = await FaultProxy.open({ port: servers.port });
+    const stage = new Stage(options, servers, proxy, problems);
     await stage.#openWitnesses();
     return stage;
   }
@@ -233,7 +214,7 @@ class Stage {
 
   /** Counts what is there by now. */
   count(): Omit<Row, "faults" | "seconds"> {
-    const { kind, transport, seed, clients, beyond } = this.#options;
+    const { kind, transport, seed, clients, beyond, nodes = 1 } = this.#options;
     const total = noTally();
     const sum = (of: (subject: Subject) => number) =>
       this.#subjects.reduce((sum, subject) => sum + of(subject), 0);
@@ -248,6 +229,7 @@ class Stage {
       transport,
       seed,
       clients,
+      nodes,
       beyond,
       published: this.#ledger.size,
       ...total,
@@ -275,10 +257,7 @@ class Stage {
     for (const witness of this.#witnesses) witness[Symbol.dispose]();
     const proxy = this.#proxy[Symbol.asyncDispose]();
     await within(END_MS, "end of the proxy", proxy);
-    await within(END_MS, "end of the server", this.#server.close());
-    // Not shutdown(), which may wait for what the proxy has left half done.
-    this.#abort.abort();
-    await within(END_MS, "end of the listener", this.#http.finished);
+    await this.#servers.close();
   }
 
   #makeSubjects(): Subject[] {
@@ -307,7 +286,7 @@ class Stage {
 
   /** One witness for each user; the first one is on the channels, too. */
   async #openWitnesses(): Promise<void> {
-    const { port } = this.#http.addr;
+    const port = this.#servers.ownPort;
     for (const [i, user] of users().entries()) {
       const base = `http://127.0.0.1:${port}/pusher`;
       const witness = new StockClient({ port }, {

@@ -27,7 +27,8 @@ const PADDING = 250;
 /** What {@linkcode Traffic} takes. */
 export interface TrafficOptions {
   readonly seed: number;
-  readonly server: Pusher;
+  /** The program publishes through each of them in turn. */
+  readonly servers: readonly Pusher[];
   readonly sdk: StockServerSdk;
   readonly ledger: Ledger;
   readonly channels: readonly string[];
@@ -109,7 +110,7 @@ export class Traffic {
   }
 
   #toChannel(channel: string, isOverHttp: boolean, exempt?: Subject): number {
-    const { ledger, server, sdk } = this.#options;
+    const { ledger, servers, sdk } = this.#options;
     // One that has never been connected has nothing to be left out by.
     const socketId = exempt?.socketId;
     const n = ledger.number(socketId && exempt?.name);
@@ -118,7 +119,8 @@ export class Traffic {
     const user = channel.startsWith(userChannel(""))
       ? channel.slice(userChannel("").length)
       : undefined;
-    const publisher = isOverHttp ? sdk : server;
+    // There is at least one.
+    const publisher = isOverHttp ? sdk : servers[n % servers.length]!;
     this.#await(
       user === undefined
         ? publisher.trigger(channel, EVENT, data, params)

@@ -20,7 +20,11 @@ export function faultsOf(row: Row): string[] {
   } else {
     mustBeZero("lost", "messages were lost, and nobody was told");
     mustBeZero("outOfOrder", "messages came after later ones");
-    mustBeZero("echoed", "messages came to whom they were not for");
+    // A server forgets the id of a stock client that it loses before a subscription,
+    // and the next one then does not leave it out.
+    if (row.kind === "ours" || row.nodes === 1) {
+      mustBeZero("echoed", "messages came to whom they were not for");
+    }
     if (row.kind === "ours") mustBeZero("duplicated", "messages came twice");
     if (row.beyond === undefined) {
       mustBeZero("reports", "gaps were reported, and the log was large enough");
