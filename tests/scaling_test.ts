@@ -14,6 +14,7 @@ import { Inbox } from "./support/queue.ts";
 import {
   blocks,
   commandLines,
+  copyImage,
   eventually,
   Node,
   PROXIES,
@@ -68,6 +69,20 @@ if (BASH === null || !HAS_REDIS) {
     }
   });
 }
+
+testWithRedis(
+  "docs/scaling/Dockerfile copies all that a server with Redis needs",
+  async () => {
+    await using stack = new AsyncDisposableStack();
+    const redis = stack.use(await RedisServer.start());
+    const folder = await Deno.makeTempDir({ prefix: "image_" });
+    stack.defer(() => Deno.remove(folder, { recursive: true }));
+    await copyImage(folder);
+    const [line] = commandLines().filter(({ file }) => file === "Dockerfile");
+    const node = stack.use(await Node.start({ ...line!, folder }, redis.url));
+    assertEquals(await node.readiness(), 200);
+  },
+);
 
 testWithRedis(
   "docs/scaling/server.ts is one of several servers, has metrics, and drains",

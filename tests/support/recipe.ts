@@ -39,6 +39,8 @@ export function readCompose(): { services: any } {
 export interface CommandLine {
   readonly file: string;
   readonly args: readonly string[];
+  /** Where it is run. @default {the repository} */
+  readonly folder?: string;
 }
 
 /** The parts of the manifest that say how to run a server. */
@@ -84,6 +86,25 @@ export function flagsOf({ args }: CommandLine): string[] {
   return args.slice(args.indexOf("cli.ts") + 1);
 }
 
+/** Copies into a folder what the Dockerfile copies into the image. */
+export async function copyImage(folder: string): Promise<void> {
+  const lines = readRecipe("Dockerfile").matchAll(/^COPY (.*) (\S+)$/gm);
+  for (const [, from = "", to = ""] of lines) {
+    for (const file of from.split(" ")) {
+      const target = to.endsWith("/") ? `${to}${file}` : to;
+      await copy(new URL(file, ROOT), `${folder}/${target}`);
+    }
+  }
+}
+
+async function copy(from: URL, to: string): Promise<void> {
+  if ((await Deno.stat(from)).isFile) return await Deno.copyFile(from, to);
+  await Deno.mkdir(to);
+  for await (const { name } of Deno.readDir(from)) {
+    await copy(new URL(`${from}/${name}`), `${to}/${name}`);
+  }
+}
+
 // ---- Servers ----------------------------------------------------------------
 
 /** Ample for the start of several servers on a busy machine. */
@@ -97,6 +118,7 @@ export class Node implements AsyncDisposable {
   readonly port: number = freePort();
   readonly #args: readonly string[];
   readonly #env: Record<string, string>;
+  readonly #folder: string | URL;
   #child: Deno.ChildProcess | null = null;
   #output: Promise<string> = Promise.resolve("");
 
@@ -106,6 +128,7 @@ export class Node implements AsyncDisposable {
     env: Record<string, string>,
   ) {
     const replaced = new Set(["port", "hostname", "drain"]);
+    this.#folder = command.folder ?? ROOT;
     const isOwn = !command.args.includes("cli.ts");
     const before = command.args.slice(0, command.args.indexOf("cli.ts") + 1);
     const flags = flagsOf(command).join("=").split(/=?--/).slice(1)
@@ -145,7 +168,7 @@ export class Node implements AsyncDisposable {
   async run(): Promise<void> {
     this.#child = new Deno.Command(Deno.execPath(), {
       args: [...this.#args],
-      cwd: ROOT,
+      cwd: this.#folder,
       env: this.#env,
       stdin: "null",
       stdout: "null",
