@@ -59,11 +59,17 @@
  * The least rights that a user of Redis needs:
  *
  * ```text
- * ACL SETUSER pusher on >password resetkeys resetchannels ~{prefix:* &{prefix:*
- *   -@all +@connection +@hash +@sortedset +@stream +@string +@keyspace +@pubsub
- *   +@scripting +info +time +role +config|get +cluster|slots +cluster|shards
- *   +cluster|keyslot -@dangerous +info +role
+ * ACL SETUSER pusher on >password resetkeys resetchannels -@all
+ *   ~{prefix:?}:* ~{prefix:??}:* &{prefix:?}:* &{prefix:??}:*
+ *   +del +evalsha +exists +get +hdel +hexists +hget +hgetall +hlen +hmget +hscan
+ *   +hset +hsetnx +info +pexpire +ping +pttl +script|load +set +spublish
+ *   +ssubscribe +sunsubscribe +time +xadd +xinfo|stream +xrange +xrevrange +xtrim
+ *   +zadd +zrange +zrangebyscore +zrem +zscore
  * ```
+ *
+ * In a prefix a backslash goes before each of `* ? [ ] \`. On Redis Cluster every node
+ * needs the rule, with `+client|info +cluster|info +cluster|keyslot +cluster|slots`
+ * besides. A right that is missing is named when the server starts.
  *
  * @module
  */
@@ -93,12 +99,12 @@ import { DEFAULT_HISTORY } from "../core/options.ts";
 import { parseLocation } from "./redis/address.ts";
 import { RedisJournal } from "./redis/journal.ts";
 import { JOURNAL_SCRIPTS } from "./redis/journal_scripts.ts";
-import { Keys } from "./redis/keys.ts";
+import { Keys, LEASE_BUCKET } from "./redis/keys.ts";
 import { Lease } from "./redis/lease.ts";
 import { Membership } from "./redis/membership.ts";
 import { encodeSent } from "./redis/messages.ts";
 import { Network, RedisUnavailable } from "./redis/network.ts";
-
+import { Rights } from "./redis/rights.ts";
 import {
   COUNTS,
   LAST,
@@ -233,13 +239,18 @@ class RedisBackplane implements Backplane {
       if (error instanceof RedisUnavailable) return;
       node.failed(error, "releasing what a dead server held");
     };
+    const isCluster = parseLocation(this.#url).kind === "cluster";
+    const rights = new Rights(keys, isCluster);
     const network: Network = new Network({
       url: this.#url,
       tags: keys.tags,
-      scripts: [...SCRIPTS, ...JOURNAL_SCRIPTS],
+      scripts: [...SCRIPTS, ...JOURNAL_SCRIPTS, ...rights.scripts],
       answerMs: this.#answerTimeoutMs,
     }, {
-      restore: (...given) => membership.registration.restore(...given),
+      restore: async (buckets, connection) => {
+        await rights.check(buckets[0] ?? LEASE_BUCKET, connection);
+        await membership.registration.restore(buckets, connection);
+      },
       message: (topic, text) => {
         if (!membership.take(topic, text)) this.#take(topic, text);
       },

@@ -100,11 +100,27 @@ export function explain(
 
 function explainReply(error: Error): string {
   const { message } = error;
-  const code = isForbidden(error) ? "NOPERM" : message.split(" ", 1)[0] ?? "";
+  const [code = ""] = message.split(" ", 1);
+  if (code === "NOPERM") return explainPermission(message);
+  if (isForbidden(error)) {
+    return "its user lacks a right, which ACL LOG names: give it with ACL SETUSER";
+  }
   return REPLIES[code] ??
     (/unknown command|NOPROTO/i.test(message)
       ? "its version is too old: use Redis 7 or later, or Valkey"
       : `it answered "${message.slice(0, MAX_SHOWN)}"`);
+}
+
+/** Which right a user lacks, as far as Redis says it. */
+function explainPermission(message: string): string {
+  const command = /'([\w|-]+)' command/.exec(message)?.[1];
+  const right = command !== undefined
+    ? `+${command}`
+    : /\bchannels?\b/.test(message)
+    ? "that to its topics, such as &{pusher:?}:* &{pusher:??}:*"
+    : "that to its keys, such as ~{pusher:?}:* ~{pusher:??}:*";
+  return `its user lacks a right, ${right}: give it with ACL SETUSER, as the ` +
+    "documentation of @glitz/pusher/redis says";
 }
 
 /** Enough of a foreign message to recognise it. */
@@ -114,8 +130,6 @@ const REPLIES: Readonly<Record<string, string>> = {
   WRONGPASS: "it refuses the user or the password: correct them in the URL",
   NOAUTH:
     "it wants a password: add it to the URL, as in redis://:password@host",
-  NOPERM:
-    "the user lacks a right: give it what the ACL rule of the documentation says",
   LOADING: "it is still loading its data: wait until it has",
   READONLY: "it is a read-only replica: connect to its master",
   MASTERDOWN: "it is a replica that has lost its master: connect to the master",

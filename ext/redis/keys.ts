@@ -45,9 +45,20 @@ export class Keys {
   /** The tag of each bucket. */
   readonly tags: readonly string[];
 
+  readonly #prefix: string;
+
   /** @param prefix Without braces, which delimit the tag. */
   constructor(prefix: string) {
+    this.#prefix = prefix;
     this.tags = Array.from({ length: BUCKETS }, (_, i) => `{${prefix}:${i}}`);
+  }
+
+  /** What the names of all keys and topics match, as rules of Redis have it. */
+  get patterns(): string[] {
+    // Each of these would stand for other characters.
+    const prefix = this.#prefix.replace(/[*?[\]\\^-]/g, "\\$&");
+    // Buckets have one digit or two. A prefix that begins with this one has more.
+    return [`{${prefix}:?}:*`, `{${prefix}:??}:*`];
   }
 
   tag(bucket: number): string {
