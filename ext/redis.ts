@@ -47,10 +47,10 @@
  * | `T:occ` | sorted set | occupied channels | while there are any, 24 h | `hold` |
  * | `T:gone` | hash | departures that were announced after a flush | 10 min | `depart` |
  * | `T:x:A S` | hash | state and owner of session `S` of app `A` | 3 h, renewed; `history.ageMs` while away | `take`, `keep` |
- * | `T:y:A S` | string | that there was such a session | 27 h | `keep` |
+ * | `T:y` | sorted set | digests of at most 4,096 sessions that there were | 27 h after the last | `keep` |
+ * | `T:z` | sorted set | sessions whose clients are away, a 64th of `history.sessions` | `history.ageMs` after the last | `keep` |
  * | `T:w` | stream | transitions for webhooks, about 10,000 | 24 h, while they are wanted | `hold`, `publish`, `append` |
  * | `T:r:N` | hash | lease and notes of reader `N` of them, such as an endpoint | 24 h, renewed | `claim`, `commit` |
- * | `T:k:C` | string | that webhooks report a cache miss | until the next event, 24 h | `append`, `publish` |
  * | `{prefix:0}:nodes` | sorted set | leases by their end, and the last renewal | 24 h, renewed | `beat` |
  * | `{prefix:0}:dead` | sorted set | incarnations to release | 24 h | `beat` |
  *
@@ -64,7 +64,8 @@
  *   +del +evalsha +exists +get +hdel +hexists +hget +hgetall +hlen +hmget +hscan
  *   +hset +hsetnx +info +pexpire +ping +pttl +script|load +set +spublish
  *   +ssubscribe +sunsubscribe +time +xadd +xinfo|stream +xrange +xrevrange +xtrim
- *   +zadd +zrange +zrangebyscore +zrem +zscore
+ *   +zadd +zcard +zpopmin +zrange +zrangebyscore +zrem
+ *   +zremrangebyscore +zscore
  * ```
  *
  * In a prefix a backslash goes before each of `* ? [ ] \`. On Redis Cluster every node
@@ -213,7 +214,7 @@ class RedisBackplane implements Backplane {
       const { network, node } = this.#own;
       return {
         ...{ keys: this.#keys, network, server: node.id },
-        ageMs: Math.ceil((node.history ?? DEFAULT_HISTORY).ageMs),
+        history: node.history ?? DEFAULT_HISTORY,
       };
     });
   }
@@ -290,7 +291,7 @@ class RedisBackplane implements Backplane {
   async publish(app: string, channel: string, message: Message): Promise<void> {
     const { lease, membership } = this.#own;
     const keys = this.#keys.channel(app, channel);
-    const { bucket, state, history, last, missed, topic } = keys;
+    const { bucket, state, history, last, topic } = keys;
     const { cacheMs, fromClient = false } = message;
     const text = encodeSent({ message });
     await membership.call(bucket, async (connection) => {
@@ -301,7 +302,7 @@ class RedisBackplane implements Backplane {
           this.#keys.meta(bucket),
           this.#keys.holdings(bucket, incarnation),
           ...[state, history, last, topic],
-          ...[this.#keys.journal(bucket), missed],
+          this.#keys.journal(bucket),
         ],
         [
           ...[connection.generation, keys.name, text],

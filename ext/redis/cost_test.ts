@@ -97,8 +97,8 @@ testCost(
 );
 
 testCost(
-  "A publish that becomes the last event is one call, of eight commands",
-  { ...PUBLISH, set: 1, del: 1 },
+  "A publish that becomes the last event is one call, of seven commands",
+  { ...PUBLISH, set: 1 },
   "cache-news",
   (server) => server.publish("cache-news", "x", { cacheMs: 1_000 }),
 );

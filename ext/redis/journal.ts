@@ -158,13 +158,13 @@ export class RedisJournal implements Journal {
     const { network, clock } = this.#services();
     const keys = this.#keys;
     const { app, channel, subscriptionCount = 0 } = entry;
-    const { bucket, name, missed } = keys.channel(app, channel);
+    const { bucket, name, state } = keys.channel(app, channel);
     const unwantedUntil = this.#unwanted.get(bucket) ?? -Infinity;
     if (this.#wanting === 0 && clock.elapsed() < unwantedUntil) return;
     const isWanted = await this.#again(() =>
       network.connection(bucket).call(
         APPEND,
-        [keys.meta(bucket), keys.journal(bucket), missed],
+        [keys.meta(bucket), keys.journal(bucket), state],
         [
           ...[this.#wanting > 0 ? 1 : 0, name],
           ...[entry.kind === "cache_miss" ? "m" : "n", subscriptionCount],

@@ -32,7 +32,7 @@ return 1
 /**
  * Writes an entry that comes with no transition and no publish.
  *
- * KEYS meta, stream, mark of the channel. ARGV 1 whether the server knows of a
+ * KEYS meta, stream, state of the channel. ARGV 1 whether the server knows of a
  * reader; 2 channel; 3 \`m\` or \`n\`; 4 subscriptions; 5 most entries; 6 life.
  * Returns whether entries are wanted.
  */
@@ -40,14 +40,15 @@ export const APPEND: Script = script(
   "append",
   TIME,
   `
-local meta, w, mark = KEYS[1], KEYS[2], KEYS[3]
+local meta, w, h = KEYS[1], KEYS[2], KEYS[3]
 local t = now()
 local till = tonumber(redis.call('HGET', meta, 'w')) or 0
 if ARGV[1] ~= '1' and till <= t then return 0 end
 redis.call('XADD', w, 'MAXLEN', '~', ARGV[5], '*', 't', text(t), 'c', ARGV[2], 'e', ARGV[3], 'u', '', 'n', ARGV[4])
 redis.call('PEXPIRE', w, ARGV[6])
--- The next publish tells that the cache has something again.
-if ARGV[3] == 'm' then redis.call('SET', mark, 1, 'PX', ARGV[6]) end
+-- The next publish tells that the cache has something again. Without a subscriber each
+-- of them does.
+if ARGV[3] == 'm' and redis.call('EXISTS', h) == 1 then redis.call('HSET', h, 'q', 1) end
 return 1
 `,
 );

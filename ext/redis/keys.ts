@@ -34,10 +34,21 @@ export interface ChannelKeys {
   readonly history: string;
   /** The last event of a cache channel. */
   readonly last: string;
-  /** Whether the journal has a cache miss since the last event. */
-  readonly missed: string;
   /** The topic on which messages come. */
   readonly topic: string;
+}
+
+/** A session of an app, with its place in Redis. */
+export interface SessionKeys {
+  /** App and session in one text. */
+  readonly name: string;
+  readonly bucket: number;
+  /** State and owner. */
+  readonly state: string;
+  /** Digests of the sessions of the bucket that there were, by when they were kept. */
+  readonly known: string;
+  /** Sessions of the bucket whose clients are away, by when they left. */
+  readonly away: string;
 }
 
 /** Makes the names, all with one prefix. */
@@ -112,12 +123,7 @@ export class Keys {
     return `${this.tag(bucket)}:@${server}`;
   }
 
-  session(app: string, id: string): {
-    bucket: number;
-    name: string;
-    state: string;
-    tombstone: string;
-  } {
+  session(app: string, id: string): SessionKeys {
     const name = `${app} ${id}`;
     const bucket = bucketOf(name);
     const tag = this.tag(bucket);
@@ -125,8 +131,15 @@ export class Keys {
       bucket,
       name,
       state: `${tag}:x:${name}`,
-      tombstone: `${tag}:y:${name}`,
+      known: `${tag}:y`,
+      away: `${tag}:z`,
     };
+  }
+
+  /** The session of a name. */
+  sessionNamed(name: string): SessionKeys {
+    const end = name.indexOf(" ");
+    return this.session(name.slice(0, end), name.slice(end + 1));
   }
 
   channel(app: string, channel: string): ChannelKeys {
@@ -158,7 +171,6 @@ export class Keys {
       members: `${tag}:m:${name}`,
       history: `${tag}:s:${name}`,
       last: `${tag}:l:${name}`,
-      missed: `${tag}:k:${name}`,
       topic: `${tag}:t:${name}`,
     };
   }

@@ -22,7 +22,8 @@ const COMMANDS = [
   ...["set K v", "spublish K m", "ssubscribe K", "sunsubscribe K", "time"],
   ...["xadd K * f v", "xinfo|stream K", "xrange K - +", "xrevrange K + -"],
   ...["xtrim K MAXLEN 1", "zadd K 0 m", "zrange K 0 0", "zrangebyscore K 0 0"],
-  ...["zrem K m", "zscore K m"],
+  ...["zcard K", "zpopmin K", "zrem K m"],
+  ...["zremrangebyscore K 0 0", "zscore K m"],
 ];
 
 /** What is sent to the nodes of a cluster besides. */

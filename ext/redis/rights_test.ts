@@ -9,7 +9,7 @@ import { RedisUnavailable } from "@glitz/pusher/redis";
 import type { FakeServer } from "../../tests/support/contract/server.ts";
 import { Gate } from "../../tests/support/gate.ts";
 import { testWithRedis } from "../../tests/support/redis.ts";
-import { RedisStage } from "../../tests/support/redis_stage.ts";
+import { RedisStage, sessionsOf } from "../../tests/support/redis_stage.ts";
 import { JOURNAL_SCRIPTS } from "./journal_scripts.ts";
 import { Keys } from "./keys.ts";
 import { commandNames } from "./rights.ts";
@@ -78,7 +78,7 @@ testWithRedis(
     const url = await grant(stage, "shop");
     await using gate = new Gate(stage.redis.port);
     const options = { prefix: "shop", url, leaseMs: 3_000 };
-    const history = { ageMs: AGE_MS };
+    const history = { ageMs: AGE_MS, sessions: 1 };
     const dying = await stage.server({
       ...options,
       url: url.replace(`${stage.redis.port}`, `${gate.port}`),
@@ -162,6 +162,11 @@ async function sessions(one: FakeServer, two: FakeServer): Promise<void> {
   await b.keep("app", SESSION, state, true);
   await a.take("app", SESSION);
   await a.forget("app", SESSION);
+  // There is room for one of a bucket.
+  for (const id of sessionsOf(3, 2)) {
+    await a.take("app", id);
+    await a.keep("app", id, state, true);
+  }
 }
 
 /** Writes and reads the journal. */

@@ -56,13 +56,14 @@ local MAX_GAPS = 8
 -- A channel's state; nil if nobody is there and nothing is kept.
 local function channel(h, token)
   if not token then return nil end
-  local v = redis.call('HMGET', h, 'e', 'k', 'o', 'n', 'u', 'r', 'a', 'l', 'g', 'm', 'z', 'x', 'y')
+  local v = redis.call('HMGET', h, 'e', 'k', 'o', 'n', 'u', 'r', 'a', 'l', 'g', 'm', 'z', 'x', 'y', 'q')
   if not v[1] then return nil end
   local ch = {
     e = v[1], o = tonumber(v[3]), n = tonumber(v[4]) or 0, u = tonumber(v[5]) or 0,
     r = tonumber(v[6]) or 0, a = tonumber(v[7]), l = tonumber(v[8]) or 0,
     g = v[9] or '', m = tonumber(v[10]) or 0, z = v[11] or '0',
     x = tonumber(v[12]) or 0, y = tonumber(v[13]) or 0,
+    q = v[14],
   }
   if v[2] ~= token then
     local to = ch.o + GAP
@@ -491,7 +492,7 @@ return ch and ch.n or 0
 /**
  * Publishes a message: its offset, the history, the topic, the last event.
  *
- * KEYS meta, holdings, state, history, last, topic, journal, missed. ARGV 1 generation;
+ * KEYS meta, holdings, state, history, last, topic, journal. ARGV 1 generation;
  * 2 channel; 3 message; 4 whether it is logged, or `terminate`; 5 how long it is the
  * last event, or nothing; 6 deadline; 7 whether webhooks get it; 8 life.
  * Returns OK, DEAD, STALE or LATE.
@@ -502,7 +503,7 @@ export const PUBLISH: Script = script(
   CHANNEL,
   FENCE,
   `
-local meta, n, h, s, l, topic, w, missed = unpack(KEYS)
+local meta, n, h, s, l, topic, w = unpack(KEYS)
 local message, life = ARGV[3], ARGV[8]
 local token = redis.call('HGET', meta, 'tok')
 local code = refusal(redis.call('HGET', n, ''), token, ARGV[1])
@@ -530,8 +531,9 @@ if ch then
 end
 if ARGV[5] ~= '' then
   redis.call('SET', l, place .. message, 'PX', ARGV[5])
-  -- Webhooks may report again that the cache has nothing.
-  if redis.call('DEL', missed) == 1 then
+  -- Webhooks may report again that the cache has nothing. See APPEND.
+  if not ch or ch.q then
+    if ch then redis.call('HDEL', h, 'q') end
     note(meta, w, t, life, ARGV[2], 'e', 'p', 'n', 0)
   end
 end
@@ -626,26 +628,30 @@ return redis.call('ZRANGE', KEYS[1], from, to, 'BYLEX', 'LIMIT', 0, ARGV[3])
 /**
  * Makes a server the owner of a session.
  *
- * KEYS state, tombstone, meta. ARGV server, start of the topics of servers, name of
- * the session, life of a session with an owner, how long after a flush an unknown
- * session counts as forgotten.
+ * KEYS state, known, away, meta. ARGV 1 server; 2 start of the topics of servers;
+ * 3 name of the session; 4 its digest; 5 life of a session with an owner; 6 how long
+ * after a flush an unknown session counts as forgotten; 7 how long it is known that
+ * there was a session.
  * Returns 1 and the state, 2 if it was forgotten, 0 if it is new.
  */
 export const TAKE: Script = script(
   "take",
   TIME,
   `
-local x = KEYS[1]
+local x, known, away = KEYS[1], KEYS[2], KEYS[3]
 local v = redis.call('HMGET', x, 's', 'o')
 if v[2] and v[2] ~= ARGV[1] then
   redis.call('SPUBLISH', ARGV[2] .. v[2], ARGV[3])
 end
 redis.call('HSET', x, 'o', ARGV[1])
-redis.call('PEXPIRE', x, ARGV[4])
+redis.call('PEXPIRE', x, ARGV[5])
+redis.call('ZREM', away, ARGV[3])
 if v[1] then return { 1, v[1] } end
-local flushed = not v[2] and tonumber(redis.call('HGET', KEYS[3], 'flushed'))
-local isRecent = flushed and now() - flushed < tonumber(ARGV[5])
-if isRecent or redis.call('EXISTS', KEYS[2]) == 1 then return { 2 } end
+local t = now()
+local keptAt = tonumber(redis.call('ZSCORE', known, ARGV[4]) or nil)
+if keptAt and t - keptAt < tonumber(ARGV[7]) then return { 2 } end
+local flushed = not v[2] and tonumber(redis.call('HGET', KEYS[4], 'flushed') or nil)
+if flushed and t - flushed < tonumber(ARGV[6]) then return { 2 } end
 return { 0 }
 `,
 );
@@ -653,22 +659,54 @@ return { 0 }
 /**
  * Keeps the state of a session.
  *
- * KEYS state, tombstone. ARGV server, state, whether its client is away, age, life of
- * a session with an owner, life of the tombstone.
+ * KEYS state, known, away. ARGV 1 server; 2 state; 3 whether its client is away;
+ * 4 age; 5 life of a session with an owner; 6 how long it is known that there was a
+ * session; 7 its name; 8 its digest; 9 most sessions that are known; 10 most whose
+ * clients are away.
+ * Returns the names of those that have been away for longest, above the most.
  */
 export const KEEP: Script = script(
   "keep",
+  TIME,
   `
-local x = KEYS[1]
-if redis.call('EXISTS', x) == 1 and redis.call('HGET', x, 'o') ~= ARGV[1] then return 0 end
-redis.call('HSET', x, 's', ARGV[2])
-redis.call('SET', KEYS[2], 1, 'PX', ARGV[6])
-if ARGV[3] == '1' then
-  redis.call('HDEL', x, 'o')
-  redis.call('PEXPIRE', x, ARGV[4])
-else
-  redis.call('HSET', x, 'o', ARGV[1])
+local x, known, away = KEYS[1], KEYS[2], KEYS[3]
+local owner = redis.call('HGET', x, 'o')
+if owner ~= ARGV[1] and (owner or redis.call('EXISTS', x) == 1) then return {} end
+local t = now()
+local function above(key, most) return redis.call('ZCARD', key) - tonumber(most) end
+if redis.call('ZADD', known, text(t), ARGV[8]) == 1 then
+  redis.call('ZREMRANGEBYSCORE', known, '-inf', text(t - tonumber(ARGV[6])))
+  local more = above(known, ARGV[9])
+  if more > 0 then redis.call('ZPOPMIN', known, more) end
+end
+redis.call('PEXPIRE', known, ARGV[6])
+if ARGV[3] == '0' then
+  redis.call('HSET', x, 's', ARGV[2], 'o', ARGV[1])
   redis.call('PEXPIRE', x, ARGV[5])
+  return {}
+end
+redis.call('HSET', x, 's', ARGV[2])
+redis.call('HDEL', x, 'o')
+redis.call('PEXPIRE', x, ARGV[4])
+redis.call('ZADD', away, text(t), ARGV[7])
+redis.call('ZREMRANGEBYSCORE', away, '-inf', text(t - tonumber(ARGV[4])))
+redis.call('PEXPIRE', away, ARGV[4])
+local more = above(away, ARGV[10])
+if more <= 0 then return {} end
+local names = {}
+for i, item in ipairs(redis.call('ZPOPMIN', away, math.min(more, 100))) do
+  if i % 2 == 1 then names[#names + 1] = item end
+end
+return names
+`,
+);
+
+/** Drops sessions whose clients are away. KEYS states. */
+export const DROP: Script = script(
+  "drop",
+  `
+for _, x in ipairs(KEYS) do
+  if not redis.call('HGET', x, 'o') then redis.call('DEL', x) end
 end
 return 1
 `,
@@ -683,12 +721,13 @@ return 1
 `,
 );
 
-/** Drops a session. KEYS state, tombstone. ARGV server. */
+/** Forgets a session. KEYS state, known. ARGV server, digest. */
 export const FORGET: Script = script(
   "forget",
   `
 if redis.call('HGET', KEYS[1], 'o') ~= ARGV[1] then return 0 end
-return redis.call('DEL', KEYS[1], KEYS[2])
+redis.call('ZREM', KEYS[2], ARGV[2])
+return redis.call('DEL', KEYS[1])
 `,
 );
 
@@ -726,6 +765,7 @@ export const SCRIPTS: readonly Script[] = [
   OCCUPIED,
   TAKE,
   KEEP,
+  DROP,
   FORGET,
   TOUCH,
 ];

@@ -4,19 +4,23 @@
  * @module
  */
 
+import { createHash } from "node:crypto";
 import type {
+  History,
   Position,
   SessionState,
   SessionStore,
 } from "../../core/backplane.ts";
-import type { Keys } from "./keys.ts";
+import { BUCKETS, type Keys } from "./keys.ts";
 import type { Network } from "./network.ts";
-import { FORGET, KEEP, TAKE, TOUCH } from "./scripts.ts";
+import { DROP, FORGET, KEEP, TAKE, TOUCH } from "./scripts.ts";
 
 /** How long a session with an owner is kept without a word from it. */
 export const OWNED_MS = 3 * 3_600_000;
-// How long it is remembered that there was a session.
-const TOMBSTONE_MS = 24 * 3_600_000;
+// How long it is known that there was a session after it was kept last.
+const KNOWN_MS = OWNED_MS + 24 * 3_600_000;
+// Sessions of which that is known. A digest takes some 90 bytes.
+const MAX_KNOWN = 262_144;
 const PAGE = 256;
 
 /** What sessions need of their backplane. */
@@ -25,8 +29,8 @@ export interface SessionServices {
   readonly network: Network;
   /** Names the server that owns sessions. */
   readonly server: string;
-  /** How long a client may be away, in milliseconds. */
-  readonly ageMs: number;
+  /** How long clients may be away, and how many. */
+  readonly history: Readonly<History>;
 }
 
 /** See {@linkcode SessionStore}. */
@@ -43,12 +47,15 @@ export class RedisSessions implements SessionStore {
     app: string,
     id: string,
   ): Promise<SessionState | "forgotten" | null> {
-    const { keys, network, server, ageMs } = this.#services();
-    const { bucket, name, state, tombstone } = keys.session(app, id);
+    const { keys, network, server } = this.#services();
+    const { bucket, name, state, known, away } = keys.session(app, id);
     const answer = await network.connection(bucket).call(
       TAKE,
-      [state, tombstone, keys.meta(bucket)],
-      [server, keys.serverTopic(bucket, ""), name, OWNED_MS, ageMs],
+      [state, known, away, keys.meta(bucket)],
+      [
+        ...[server, keys.serverTopic(bucket, ""), name, digestOf(name)],
+        ...[OWNED_MS, this.#ageMs, KNOWN_MS],
+      ],
     );
     this.#owned.add(name);
     const [code, text] = answer as [number, string?];
@@ -62,26 +69,38 @@ export class RedisSessions implements SessionStore {
     state: SessionState,
     isAway: boolean,
   ): Promise<void> {
-    const { keys, network, server, ageMs } = this.#services();
-    const { bucket, name, state: key, tombstone } = keys.session(app, id);
-    const text = encodeState(state);
-    if (isAway) this.#owned.delete(name);
-    else this.#owned.add(name);
-    const away = Number(isAway);
-    const lifeMs = OWNED_MS + TOMBSTONE_MS;
-    await network.connection(bucket).call(
+    const { keys, network, server, history } = this.#services();
+    const own = keys.session(app, id);
+    if (isAway) this.#owned.delete(own.name);
+    else this.#owned.add(own.name);
+    const connection = network.connection(own.bucket);
+    const tooMany = await connection.call(
       KEEP,
-      [key, tombstone],
-      [server, text, away, ageMs, OWNED_MS, lifeMs],
+      [own.state, own.known, own.away],
+      [
+        ...[server, encodeState(state), Number(isAway)],
+        ...[this.#ageMs, OWNED_MS, KNOWN_MS, own.name, digestOf(own.name)],
+        ...[MAX_KNOWN / BUCKETS, Math.ceil(history.sessions / BUCKETS)],
+      ],
+    ) as string[];
+    if (tooMany.length === 0) return;
+    await connection.call(
+      DROP,
+      tooMany.map((name) => keys.sessionNamed(name).state),
+      [],
     );
   }
 
   async forget(app: string, id: string): Promise<void> {
     const { keys, network, server } = this.#services();
-    const { bucket, name, state, tombstone } = keys.session(app, id);
+    const { bucket, name, state, known } = keys.session(app, id);
     this.#owned.delete(name);
-    const call = network.connection(bucket);
-    await call.call(FORGET, [state, tombstone], [server]);
+    const connection = network.connection(bucket);
+    await connection.call(FORGET, [state, known], [server, digestOf(name)]);
+  }
+
+  get #ageMs(): number {
+    return Math.ceil(this.#services().history.ageMs);
   }
 
   /** Takes the word that another server owns a session now. */
@@ -97,19 +116,15 @@ export class RedisSessions implements SessionStore {
    * @param isAway Whether their clients are gone, as the server closes.
    */
   async touch(isAway = false): Promise<void> {
-    const { keys, network, server, ageMs } = this.#services();
+    const { keys, network, server } = this.#services();
     const byBucket = new Map<number, string[]>();
     for (const name of this.#owned) {
-      const end = name.indexOf(" ");
-      const { bucket, state } = keys.session(
-        name.slice(0, end),
-        name.slice(end + 1),
-      );
+      const { bucket, state } = keys.sessionNamed(name);
       const states = byBucket.get(bucket) ?? [];
       states.push(state);
       byBucket.set(bucket, states);
     }
-    const lifeMs = isAway ? ageMs : OWNED_MS;
+    const lifeMs = isAway ? this.#ageMs : OWNED_MS;
     for (const [bucket, states] of byBucket) {
       for (let from = 0; from < states.length; from += PAGE) {
         const page = states.slice(from, from + PAGE);
@@ -118,6 +133,11 @@ export class RedisSessions implements SessionStore {
       }
     }
   }
+}
+
+/** Stands for the name of a session, whose length its client chooses. */
+function digestOf(name: string): string {
+  return createHash("sha256").update(name).digest("base64").slice(0, 10);
 }
 
 type PositionFields = [channel: string, epoch: string, offset: number];

@@ -7,6 +7,7 @@
 import type { History } from "@glitz/pusher";
 import { redis, type RedisOptions } from "@glitz/pusher/redis";
 import { SYSTEM_CLOCK } from "../../core/time.ts";
+import { Keys } from "../../ext/redis/keys.ts";
 import { Bell, FakeServer } from "./contract/server.ts";
 import { RedisServer } from "./redis.ts";
 
@@ -127,6 +128,17 @@ for _, key in ipairs(redis.call('KEYS', '*')) do
   found[#found + 1] = redis.call('PTTL', key)
 end
 return found`;
+
+/** Ids of sessions that are in one bucket. */
+export function sessionsOf(bucket: number, count: number): string[] {
+  const keys = new Keys("pusher");
+  const ids: string[] = [];
+  for (let i = 0; ids.length < count; i++) {
+    const id = `session-${String(i).padStart(10, "0")}`;
+    if (keys.session("app", id).bucket === bucket) ids.push(id);
+  }
+  return ids;
+}
 
 /** The sum of counts. */
 export function sumOf(counts: Record<string, number>): number {

@@ -1,0 +1,82 @@
+/** How much of Redis clients can take with sessions of names that they choose. */
+import { assert, assertEquals, assertLessOrEqual } from "@std/assert";
+import { testWithRedis } from "../../tests/support/redis.ts";
+import { RedisStage, sessionsOf } from "../../tests/support/redis_stage.ts";
+
+const STATE = {
+  formerIds: ["1.1"],
+  positions: new Map([["news", { epoch: "e", offset: 1 }]]),
+};
+
+testWithRedis(
+  "Above history.sessions those are forgotten that have been away for longest",
+  async () => {
+    await using stage = await RedisStage.open();
+    // Two of each of the 64 buckets.
+    const history = { sessions: 128 };
+    const one = await stage.server({ history });
+    const two = await stage.server({ history });
+    const ids = sessionsOf(5, 5);
+    for (const [i, id] of ids.entries()) {
+      const { sessions } = (i % 2 === 0 ? one : two).backplane;
+      assertEquals(await sessions.take("app", id), null);
+      await sessions.keep("app", id, STATE, true);
+    }
+    const kept = async (id: string) =>
+      await one.backplane.sessions.take("app", id);
+    const states: unknown[] = [];
+    for (const id of ids) states.push(await kept(id));
+    const forgotten = "forgotten";
+    assertEquals(states, [forgotten, forgotten, forgotten, STATE, STATE]);
+  },
+);
+
+testWithRedis(
+  "A session whose client is back takes nobody's place",
+  async () => {
+    await using stage = await RedisStage.open();
+    const { backplane: { sessions } } = await stage.server({
+      history: { sessions: 64 },
+    });
+    const [first = "", second = ""] = sessionsOf(5, 2);
+    await sessions.take("app", first);
+    await sessions.keep("app", first, STATE, true);
+    await sessions.take("app", first);
+    await sessions.keep("app", first, STATE, false);
+    await sessions.take("app", second);
+    await sessions.keep("app", second, STATE, true);
+    assertEquals(await sessions.take("app", first), STATE);
+    assertEquals(await sessions.take("app", second), STATE);
+  },
+);
+
+testWithRedis(
+  "Sessions of random names leave behind what is bounded, whatever their number",
+  async () => {
+    await using stage = await RedisStage.open();
+    const { backplane: { sessions } } = await stage.server({
+      history: { sessions: 128 },
+    });
+    const ids = sessionsOf(5, 4_200);
+    for (let i = 0; i < ids.length; i += 100) {
+      await Promise.all(
+        ids.slice(i, i + 100).map(async (id) => {
+          await sessions.take("app", id);
+          await sessions.keep("app", id, STATE, true);
+        }),
+      );
+    }
+    const keys = await stage.keys();
+    const states = [...keys.keys()].filter((key) => key.includes("}:x:"));
+    assertLessOrEqual(states.length, 2);
+    assertEquals(
+      [...keys.keys()].filter((key) => /}:[yz]/.test(key)).sort(),
+      ["{pusher:5}:y", "{pusher:5}:z"],
+    );
+    assertEquals(await stage.redis.command("ZCARD", "{pusher:5}:y"), 4_096);
+    for (const [key, ttlMs] of keys) assert(ttlMs > 0, key);
+    // The latest are known, and the first are not any more.
+    assertEquals(await sessions.take("app", ids.at(-100)!), "forgotten");
+    assertEquals(await sessions.take("app", ids[0]!), null);
+  },
+);
