@@ -121,6 +121,7 @@ export class Registration {
 
   /** Calls later, unless it has been closed by then. */
   #after(delayMs: number, run: () => void): void {
+    if (this.#isClosed) return;
     const cancel = this.#services.node.clock.after(delayMs, () => {
       this.#cancel.delete(cancel);
       run();
