@@ -11,6 +11,7 @@ import type {
   Message,
   Position,
 } from "../../core/backplane.ts";
+import { parseJson } from "../../core/protocol.ts";
 import type { ChannelKeys } from "./keys.ts";
 import type { Placed } from "./messages.ts";
 import type { Connection, Network } from "./network.ts";
@@ -236,7 +237,8 @@ export class HeldChannel {
 
 /** The `user_info` of the member that a message announces, as JSON text. */
 function userInfoOf({ data = "{}" }: Message): string {
-  const { user_info: info = {} } = JSON.parse(data);
+  // What cannot be parsed must not end the connection that it came over.
+  const { user_info: info = {} } = Object(parseJson(data));
   return JSON.stringify(info);
 }
 
