@@ -91,8 +91,11 @@ import type {
 import {
   type Check,
   checkDuration,
+  checkSecret,
+  checkText,
   copyOptions,
   type Field,
+  listOf,
   matching,
   objectOf,
 } from "../core/checks.ts";
@@ -104,7 +107,12 @@ import { Keys, LEASE_BUCKET } from "./redis/keys.ts";
 import { Lease } from "./redis/lease.ts";
 import { Membership } from "./redis/membership.ts";
 import { encodeSent } from "./redis/messages.ts";
-import { Network, RedisUnavailable } from "./redis/network.ts";
+import {
+  Network,
+  type RedisCredentials,
+  type RedisTls,
+  RedisUnavailable,
+} from "./redis/network.ts";
 import { Rights } from "./redis/rights.ts";
 import {
   COUNTS,
@@ -138,7 +146,16 @@ export interface RedisOptions {
    * longer is given up and made anew. @default {3000}
    */
   answerTimeoutMs?: number | undefined;
+  /**
+   * Certificates and key, as texts in PEM, for URLs that begin with `rediss`.
+   * @default {the system's authorities}
+   */
+  tls?: RedisTls | undefined;
+  /** How to log in at Sentinels; the URL has the login of the master. */
+  sentinel?: RedisCredentials | undefined;
 }
+
+export type { RedisCredentials, RedisTls };
 
 const OPTIONS: Field = Object.freeze({ subject: "Cannot use Redis", name: "" });
 
@@ -146,6 +163,17 @@ const OPTION_CHECKS: Record<keyof RedisOptions, Check> = {
   prefix: matching(/^[^{}\s]+$/, "be text without braces and white space"),
   leaseMs: checkDuration,
   answerTimeoutMs: checkDuration,
+  tls: objectOf<RedisTls>({
+    ca: (value, field) => {
+      if (Array.isArray(value)) {
+        listOf(checkSecret, "certificate")(value, field);
+      } else checkSecret(value, field);
+    },
+    ...{ cert: checkSecret, key: checkSecret, servername: checkText },
+  }),
+  sentinel: objectOf<RedisCredentials>({
+    ...{ username: checkText, password: checkSecret },
+  }),
 };
 
 const OPTION_NAMES = Object.keys(OPTION_CHECKS) as (keyof RedisOptions)[];
@@ -197,6 +225,7 @@ class RedisBackplane implements Backplane {
   readonly #keys: Keys;
   readonly #leaseMs: number;
   readonly #answerTimeoutMs: number;
+  readonly #security: Pick<RedisOptions, "tls" | "sentinel">;
   #running: Running | null = null;
   #isClosed = false;
 
@@ -206,6 +235,7 @@ class RedisBackplane implements Backplane {
     this.#keys = new Keys(options.prefix ?? "pusher");
     this.#leaseMs = options.leaseMs ?? 10_000;
     this.#answerTimeoutMs = options.answerTimeoutMs ?? 3_000;
+    this.#security = { tls: options.tls, sentinel: options.sentinel };
     this.journal = new RedisJournal(this.#keys, () => {
       const { network, node: { clock } } = this.#own;
       return { network, clock };
@@ -247,6 +277,7 @@ class RedisBackplane implements Backplane {
       tags: keys.tags,
       scripts: [...SCRIPTS, ...JOURNAL_SCRIPTS, ...rights.scripts],
       answerMs: this.#answerTimeoutMs,
+      ...this.#security,
     }, {
       restore: async (buckets, connection) => {
         await rights.check(buckets[0] ?? LEASE_BUCKET, connection);

@@ -180,6 +180,8 @@ const REDIS = Object.keys(
     prefix: true,
     leaseMs: true,
     answerTimeoutMs: true,
+    tls: true,
+    sentinel: true,
   } satisfies Record<keyof RedisOptions, true>,
 );
 

@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { Address, Credentials } from "./client.ts";
+import type { Address, RedisCredentials } from "./client.ts";
 
 /** What a URL says. */
 export interface Location {
@@ -18,7 +18,7 @@ export interface Location {
   /** The name by which the Sentinels know the master; "" elsewhere. */
   readonly masterName: string;
   readonly isSecure: boolean;
-  readonly credentials: Credentials;
+  readonly credentials: RedisCredentials;
 }
 
 const URL_PARTS =
@@ -110,7 +110,7 @@ function checkDatabase(path: string): "" {
   );
 }
 
-function parseLogin(login: string | undefined): Credentials {
+function parseLogin(login: string | undefined): RedisCredentials {
   if (login === undefined) return {};
   const colon = login.indexOf(":");
   const username = decode(

@@ -31,14 +31,16 @@ export interface RedisTls {
 }
 
 /** How to log in. */
-export interface Credentials {
+export interface RedisCredentials {
+  /** The user; without one it is Redis' default user. */
   readonly username?: string | undefined;
+  /** The password. */
   readonly password?: string | undefined;
 }
 
 /** What {@linkcode Client.open} needs to know. */
 export interface ClientOptions extends Address {
-  readonly credentials: Credentials;
+  readonly credentials: RedisCredentials;
   /** Null for a connection without TLS. */
   readonly tls: RedisTls | null;
 }

@@ -4,13 +4,13 @@
  *
  * @module
  */
-import { assert, assertEquals } from "@std/assert";
+import { assert, assertEquals, assertThrows } from "@std/assert";
 import { type Backplane, BackplaneUnavailable } from "@glitz/pusher";
-import { redis } from "@glitz/pusher/redis";
+import { redis, type RedisOptions } from "@glitz/pusher/redis";
 import { SYSTEM_CLOCK } from "../../core/time.ts";
 import { Bell, FakeServer } from "../../tests/support/contract/server.ts";
 import { DEADLINE_MS, within } from "../../tests/support/deadline.ts";
-import { testWithRedis } from "../../tests/support/redis.ts";
+import { RedisServer, testWithRedis } from "../../tests/support/redis.ts";
 import {
   RedisCluster,
   RedisSentinels,
@@ -176,6 +176,77 @@ testWithRedis(
     await using group = await RedisSentinels.start();
     await using servers = await Servers.start(group.url);
     await agree(servers, () => group.master.kill());
+  },
+);
+
+testWithRedis(
+  "Servers need no more rights than the head of ext/redis.ts names",
+  async () => {
+    const head = await Deno.readTextFile(
+      new URL("../redis.ts", import.meta.url),
+    );
+    const [, rule = ""] = /ACL SETUSER pusher ([^`]+)/.exec(head) ?? [];
+    const words = rule.replaceAll(/^ \*/gm, "").replaceAll("prefix", "pusher")
+      .replace(">password", ">s3cret").trim().split(/\s+/);
+    await using server = await RedisServer.start();
+    await using cluster = await RedisCluster.start();
+    const [, more = ""] = /with `([^`]+)`\s+\* besides/.exec(head) ?? [];
+    assert(more.includes("+cluster|slots"));
+    await server.command("ACL", "SETUSER", "pusher", ...words);
+    for (const node of cluster.masters) {
+      await node.command(
+        "ACL",
+        "SETUSER",
+        "pusher",
+        ...words,
+        ...more.split(" "),
+      );
+    }
+    for (const url of [server.url, cluster.url()]) {
+      await using servers = await Servers.start(
+        url.replace("//", "//pusher:s3cret@"),
+      );
+      const [first, second] = servers.all;
+      assert(first && second);
+      for (const it of servers.all) await it.enter("news", { recovers: true });
+      await first.enter("presence-room", { user: "ann" });
+      await first.publish("news", "hello", { cacheMs: 60_000 });
+      await servers.hear("news", "hello");
+      await second.backplane.sessions.take("app", "0123456789abcdef");
+      assertEquals(
+        (await second.backplane.members("app", "presence-room")).size,
+        1,
+      );
+      assertEquals((await second.backplane.occupied("app", "")).size, 2);
+      await first.leave("presence-room", { user: "ann" });
+    }
+  },
+);
+
+testWithRedis(
+  "redis refuses options of TLS and of Sentinels that cannot be, and shows no secret",
+  () => {
+    const rows: [options: unknown, message: string][] = [
+      [{ tls: "s3cret" }, "tls is a string of 6 characters"],
+      [{ tls: { ca: [] } }, "tls.ca"],
+      [{ tls: { key: "" } }, "tls.key"],
+      [{ tls: { pfx: "s3cret" } }, "unknown option"],
+      [{ sentinel: { password: 5 } }, "sentinel.password"],
+      [{ sentinel: { passwort: "s3cret" } }, "unknown option"],
+    ];
+    for (const [options, message] of rows) {
+      const error = assertThrows(
+        // Options of a program without types.
+        () => redis("redis://localhost", options as RedisOptions),
+        TypeError,
+        message,
+      );
+      assert(!error.message.includes("s3cret"));
+    }
+    redis("rediss://localhost", {
+      tls: { ca: ["a", "b"], servername: "redis.test" },
+    });
+    return Promise.resolve();
   },
 );
 

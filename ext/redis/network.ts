@@ -6,13 +6,13 @@
  */
 
 import { parseLocation, showAddress } from "./address.ts";
-import type { Address, Credentials, RedisTls } from "./client.ts";
+import type { Address, RedisCredentials, RedisTls } from "./client.ts";
 import { explain, Fault, RedisUnavailable } from "./failures.ts";
 import { type Connection, Link, type Script, tagOf } from "./link.ts";
 import { Topology } from "./topology.ts";
 
 export { type Connection, RedisUnavailable, type Script };
-export type { Credentials, RedisTls };
+export type { RedisCredentials, RedisTls };
 
 /** What uses a {@linkcode Network}. */
 export interface NetworkOwner {
@@ -41,7 +41,7 @@ export interface NetworkOptions {
   /** Options of TLS, for URLs that begin with `rediss`. */
   readonly tls?: RedisTls | undefined;
   /** How to log in at the Sentinels, where they want that. */
-  readonly sentinel?: Credentials | undefined;
+  readonly sentinel?: RedisCredentials | undefined;
 }
 
 const ANSWER_MS = 3_000;

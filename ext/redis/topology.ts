@@ -11,8 +11,8 @@ import {
   type Address,
   Client,
   type ClientOptions,
-  type Credentials,
   isReply,
+  type RedisCredentials,
   type RedisTls,
 } from "./client.ts";
 import { Fault } from "./failures.ts";
@@ -23,7 +23,7 @@ import { parseInfo, type ServerKind } from "./server.ts";
 export interface TopologyOptions {
   readonly tags: readonly string[];
   readonly tls: RedisTls;
-  readonly sentinel: Credentials;
+  readonly sentinel: RedisCredentials;
 }
 
 /** How long a Sentinel or a node may take to say where the masters are. */
@@ -116,7 +116,7 @@ export class Topology {
 
   #clientOptions(
     { host, port }: Address,
-    credentials: Credentials,
+    credentials: RedisCredentials,
   ): ClientOptions {
     const tls = this.#location.isSecure ? this.#options.tls : null;
     return { host, port, credentials, tls };
@@ -128,7 +128,7 @@ export class Topology {
    */
   async #vote<T>(
     addresses: readonly Address[],
-    credentials: Credentials,
+    credentials: RedisCredentials,
     ask: (client: Client, address: Address) => Promise<T>,
   ): Promise<T> {
     const { promise, resolve, reject } = Promise.withResolvers<T>();
@@ -162,7 +162,7 @@ export class Topology {
 
   async #ask<T>(
     address: Address,
-    credentials: Credentials,
+    credentials: RedisCredentials,
     ask: (client: Client, address: Address) => Promise<T>,
   ): Promise<T> {
     const { promise: failed, reject } = Promise.withResolvers<never>();
