@@ -16,7 +16,7 @@ import { RedisServer, testWithRedis } from "../../tests/support/redis.ts";
 
 const [givenSeed, givenSteps] = Deno.args.map(Number);
 const seed = givenSeed ?? Math.floor(Math.random() * 2 ** 31);
-const steps = givenSteps ?? 300;
+const steps = givenSteps ?? 400;
 
 testWithRedis(
   "whatever happens to servers and Redis, clients are told the truth",

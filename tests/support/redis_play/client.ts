@@ -27,6 +27,8 @@ export class Client {
   readonly user: string | undefined;
   /** Whether it comes back for what it has missed. */
   readonly recovers: boolean;
+  /** Whether it only leaves with its server. */
+  readonly stays: boolean;
   /** Data of all messages that it has got. */
   readonly heard = new Set<string>();
   /** The members that it knows, on a presence channel. */
@@ -47,13 +49,19 @@ export class Client {
   readonly #complain: (what: string) => void;
 
   constructor(
-    init: { channel: string; user: string | undefined; recovers: boolean },
+    init: {
+      channel: string;
+      user: string | undefined;
+      recovers: boolean;
+      stays: boolean;
+    },
     count: Count,
     complain: (what: string) => void,
   ) {
     this.channel = init.channel;
     this.user = init.user;
     this.recovers = init.recovers;
+    this.stays = init.stays;
     this.#count = count;
     this.#complain = (what) =>
       complain(`${init.channel}, client of ${init.user ?? "nobody"}: ${what}`);

@@ -14,9 +14,9 @@ import { Strait } from "../strait.ts";
 import { Client, Count } from "./client.ts";
 import { PlayServer } from "./server.ts";
 
-export const LEASE_MS = 800;
-/** On a busy machine an answer takes long; a server that is taken for dead is none. */
-export const ANSWER_MS = 1_000;
+export const LEASE_MS = 1_500;
+/** Less than the lease: what is given up may arrive while the server still lives. */
+export const ANSWER_MS = 700;
 
 const SMALL = "presence-small";
 const MAX_MEMBERS = 2;
@@ -106,7 +106,7 @@ export class Play {
     for (const id of SESSIONS) this.#sessions.set(id, new SessionModel());
     for (let step = 0; step < this.#options.steps; step++) {
       await this.#step();
-      if (this.#random.chance(0.3)) await wait(this.#random.next() * 25);
+      await wait(this.#random.next() * 25);
     }
     await this.#calm();
     await this.#audit();
@@ -151,6 +151,10 @@ export class Play {
       return;
     }
     this.#servers.push(server);
+    // Clients that stay notice what others have left too early for.
+    for (const channel of CHANNELS) {
+      if (this.#random.chance(0.3)) this.#join(server, channel, true);
+    }
   }
 
   // ---- Steps
@@ -165,8 +169,8 @@ export class Play {
       [
         [40, "join"],
         [12, "return"],
-        [32, "leave"],
-        [40, "publish"],
+        [36, "leave"],
+        [100, "publish"],
         [16, "repeat"],
         [10, "session"],
         [canLose ? 2 : 0, "kill"],
@@ -178,7 +182,7 @@ export class Play {
       ] as const,
     );
     this.tally[what] = (this.tally[what] ?? 0) + 1;
-    if (what === "join") this.#join(server);
+    if (what === "join") this.#join(server, random.of(CHANNELS));
     else if (what === "return") this.#return(server);
     else if (what === "leave") this.#leave(server);
     else if (what === "publish") this.#publish(server);
@@ -192,15 +196,15 @@ export class Play {
     else this.#boot();
   }
 
-  #join(server: PlayServer): void {
+  #join(server: PlayServer, channel: string, stays = false): void {
     const random = this.#random;
-    const channel = random.of(CHANNELS);
     const isPresence = channel.startsWith("presence-");
     const client = new Client(
       {
         channel,
         user: isPresence ? random.of(USERS) : undefined,
         recovers: !channel.startsWith("#") && random.chance(0.5),
+        stays,
       },
       this.#count,
       (what) => this.#complain(`${server.name}: ${what}`),
@@ -219,8 +223,9 @@ export class Play {
   }
 
   #leave(server: PlayServer): void {
-    if (server.clients.size === 0) return;
-    const client = this.#random.of([...server.clients]);
+    const clients = [...server.clients].filter(({ stays }) => !stays);
+    if (clients.length === 0) return;
+    const client = this.#random.of(clients);
     server.start(server.dismiss(client));
     if (client.recovers) this.#away.push(client);
   }
