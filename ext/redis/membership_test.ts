@@ -1,6 +1,11 @@
-import { assertEquals } from "@std/assert";
+import { RedisUnavailable } from "@glitz/pusher/redis";
+import { assertEquals, assertRejects } from "@std/assert";
 import { testWithRedis } from "../../tests/support/redis.ts";
-import { RedisServers, until } from "../../tests/support/redis_servers.ts";
+import {
+  RedisServers,
+  type StraitServer,
+  until,
+} from "../../tests/support/redis_servers.ts";
 import { MAX_PENDING } from "./link.ts";
 
 /** A busy machine may take long, which is nothing that these tests are about. */
@@ -54,5 +59,94 @@ testWithRedis(
     assertEquals(all.size, channels.length);
     for (const counts of all.values()) assertEquals(counts, expected);
     assertEquals(one.failures, []);
+  },
+);
+
+/** Resolves when a server has lost Redis, or found it again, so often. */
+function changes(server: StraitServer, count: number): Promise<void> {
+  return until(
+    `change ${count} of health`,
+    () => server.healths.length >= count,
+  );
+}
+
+testWithRedis(
+  "what was given up and arrives over an earlier connection changes nothing",
+  async () => {
+    await using servers = await RedisServers.start();
+    // It is not taken for dead meanwhile.
+    const one = await servers.server({ leaseMs: 60_000 });
+    const two = await servers.server(PATIENT);
+    const eve = await two.enter("presence-a", { user: "eve" });
+    await one.enter("presence-a", { user: "ann" });
+    one.strait.hold();
+    const joining = one.join("presence-a", { user: "bob" });
+    await assertRejects(() => joining, RedisUnavailable);
+    // The server leaves after a join that failed, as it may have been carried out.
+    await one.leave("presence-a", { user: "bob" });
+    await changes(one, 2);
+    await one.publish("presence-a", "1");
+    one.strait.release();
+    await one.leave("presence-a", { user: "ann" });
+    await one.enter("presence-a", { user: "cid" });
+    const members = await two.backplane.members("app", "presence-a");
+    assertEquals([...members.keys()].sort(), ["cid", "eve"]);
+    await until(
+      "the last message",
+      () => two.texts("presence-a").includes("added cid"),
+    );
+    assertEquals(two.texts("presence-a", eve.position), [
+      ...["added ann", "e 1", "removed ann", "added cid"],
+    ]);
+  },
+);
+
+testWithRedis(
+  "what was given up and arrives when the server has been released changes nothing",
+  async () => {
+    await using servers = await RedisServers.start();
+    const [one, two] = [
+      await servers.server({ leaseMs: 1_000 }),
+      await servers.server({ ...PATIENT, leaseMs: 5_000 }),
+    ];
+    const eve = await two.enter("presence-a", { user: "eve" });
+    await one.enter("presence-a", { user: "ann" });
+    one.strait.hold(true);
+    const joining = one.join("presence-a", { user: "bob" });
+    const publishing = one.publish("presence-a", "1");
+    await assertRejects(() => joining, RedisUnavailable);
+    await assertRejects(() => publishing, RedisUnavailable);
+    await one.leave("presence-a", { user: "bob" });
+    await until("release", async () => {
+      const members = await two.backplane.members("app", "presence-a");
+      return members.size === 1;
+    });
+    one.strait.release();
+    await changes(one, 2);
+    await one.publish("presence-a", "2");
+    await until(
+      "the last message",
+      () => two.texts("presence-a").includes("e 2"),
+    );
+    assertEquals(two.texts("presence-a", eve.position), [
+      ...["added ann", "removed ann", "added ann", "e 2"],
+    ]);
+  },
+);
+
+testWithRedis(
+  "a message that was refused and arrives later is not published",
+  async () => {
+    await using servers = await RedisServers.start();
+    const one = await servers.server({ leaseMs: 60_000 });
+    const two = await servers.server(PATIENT);
+    await two.enter("news");
+    one.strait.hold(true);
+    await assertRejects(() => one.publish("news", "1"), RedisUnavailable);
+    one.strait.release();
+    await changes(one, 2);
+    await one.publish("news", "2");
+    await until("the last message", () => two.heard("news").length > 0);
+    assertEquals(two.texts("news"), ["e 2"]);
   },
 );
