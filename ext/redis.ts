@@ -338,7 +338,11 @@ class RedisBackplane implements Backplane {
         [
           ...[connection.generation, keys.name, text],
           ...[kindOf(message), cacheMs === undefined ? "" : Math.ceil(cacheMs)],
-          ...[lease.after(this.#answerTimeoutMs), Number(fromClient), LIFE_MS],
+          ...[
+            lease.after(connection, this.#answerTimeoutMs),
+            Number(fromClient),
+            LIFE_MS,
+          ],
         ],
       ) as string;
       if (code !== "OK") throw membership.statements.refused(code, incarnation);

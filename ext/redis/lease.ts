@@ -7,7 +7,7 @@
 import type { Clock } from "../../core/time.ts";
 import { type Keys, LEASE_BUCKET } from "./keys.ts";
 import type { Connection, Network } from "./network.ts";
-import { BEAT, FENCE_OFF, QUIT } from "./scripts.ts";
+import { BEAT, FENCE_OFF, PROBE, QUIT } from "./scripts.ts";
 
 // How often a lease is renewed, as a share of it.
 const BEATS = 8;
@@ -43,8 +43,8 @@ export class Lease {
   readonly #lifeMs: number;
   /** Whether Redis has been told of the incarnation. */
   #isBegun = false;
-  /** Redis' clock minus this server's. */
-  #aheadMs = NaN;
+  /** By connection, the clock of its Redis minus this server's. */
+  readonly #aheadMs = new WeakMap<Connection, number>();
   #cancel = () => {};
   #isClosed = false;
   readonly #releasing = new Set<string>();
@@ -61,10 +61,27 @@ export class Lease {
     this.#owner = owner;
   }
 
-  /** What Redis' clock says `delayMs` from now; never reached before it is known. */
-  after(delayMs: number): number {
-    const ms = this.#clock.elapsed() + this.#aheadMs + delayMs;
-    return Number.isNaN(ms) ? Number.MAX_SAFE_INTEGER : Math.ceil(ms);
+  /**
+   * What the clock of a connection's Redis says `delayMs` from now; never reached
+   * before it is known. The masters of a cluster have clocks of their own.
+   */
+  after(connection: Connection, delayMs: number): number {
+    const aheadMs = this.#aheadMs.get(connection);
+    if (aheadMs === undefined) return Number.MAX_SAFE_INTEGER;
+    return Math.ceil(this.#clock.elapsed() + aheadMs + delayMs);
+  }
+
+  /**
+   * Notes what the clock of a connection's Redis said in answer to a call.
+   *
+   * @param sentAt When it was called, by the clock of this server.
+   */
+  read(connection: Connection, now: number, sentAt: number): void {
+    const elapsed = this.#clock.elapsed();
+    // An answer that took long says little.
+    const isVague = elapsed - sentAt > this.leaseMs / BEATS;
+    if (isVague && this.#aheadMs.has(connection)) return;
+    this.#aheadMs.set(connection, now - (sentAt + elapsed) / 2);
   }
 
   /** Takes a new name, under which nothing is held. */
@@ -91,7 +108,9 @@ export class Lease {
         const connection = network.connection(LEASE_BUCKET);
         const { incarnation } = this;
         const isAlive = await this.#beat(connection, false, network);
-        if (!isAlive) this.#owner.expired(incarnation);
+        if (!isAlive || !await this.#isKnown(network, connection)) {
+          this.#owner.expired(incarnation);
+        }
       } catch {
         // The connection is made again, and begins with the lease.
       }
@@ -118,12 +137,34 @@ export class Lease {
       [this.incarnation, this.leaseMs, Number(isFirst), this.#lifeMs],
     );
     const [isAlive, now, ...lapsed] = answer as [number, string, ...string[]];
-    // Too early rather than too late: the answer was made after it was asked for.
-    this.#aheadMs = Number(now) - (sentAt + this.#clock.elapsed()) / 2;
+    this.read(connection, Number(now), sentAt);
     if (network !== undefined) {
       for (const one of lapsed) this.#release(network, one);
     }
     return isAlive === 1;
+  }
+
+  /** Whether the Redis of each other connection knows this server, too. */
+  async #isKnown(network: Network, own: Connection): Promise<boolean> {
+    const buckets = new Map<Connection, number>();
+    for (const bucket of this.#keys.tags.keys()) {
+      const connection = network.connection(bucket);
+      if (connection !== own) buckets.set(connection, bucket);
+    }
+    const sentAt = this.#clock.elapsed();
+    const answers = Array.from(buckets, async ([connection, bucket]) => {
+      const [code, now] = await connection.call(
+        PROBE,
+        [
+          this.#keys.meta(bucket),
+          this.#keys.holdings(bucket, this.incarnation),
+        ],
+        [connection.generation],
+      ) as [string, string];
+      this.read(connection, Number(now), sentAt);
+      return code !== "DEAD";
+    });
+    return (await Promise.all(answers)).every((isKnown) => isKnown);
   }
 
   #release(network: Network, incarnation: string): void {
@@ -160,7 +201,7 @@ export class Lease {
       const fields = await connection.call(
         FENCE_OFF,
         [this.#keys.holdings(bucket, incarnation)],
-        [TOMBSTONE_MS, PAGE],
+        [TOMBSTONE_MS, PAGE, this.#lifeMs],
       ) as string[];
       if (fields.length === 0) return;
       await this.#owner.release(connection, incarnation, fields);

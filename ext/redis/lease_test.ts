@@ -4,6 +4,7 @@
 import { assert, assertEquals } from "@std/assert";
 import { ManualClock } from "../../tests/support/clock.ts";
 import { RedisServer, testWithRedis } from "../../tests/support/redis.ts";
+import { TAGS, TestNetwork } from "../../tests/support/redis_network.ts";
 import { Keys } from "./keys.ts";
 import { Lease } from "./lease.ts";
 import type { Connection, Network } from "./network.ts";
@@ -84,5 +85,70 @@ testWithRedis(
       await server.command("EVAL", QUIT.text, 2, "nodes", "dead", one);
     }
     assertEquals(await server.command("KEYS", "*"), []);
+  },
+);
+
+/** A lease of 8 s, with nobody else. */
+function makeLease(): { lease: Lease; clock: ManualClock } {
+  const clock = new ManualClock();
+  const lease = new Lease(
+    { keys: new Keys("test"), clock, leaseMs: 8_000, lifeMs: 60_000 },
+    { release: () => Promise.resolve(), expired: () => {}, failed: () => {} },
+  );
+  return { lease, clock };
+}
+
+/** A connection that only has to be another one. */
+function fakeConnection(): Connection {
+  return {} as unknown as Connection;
+}
+
+Deno.test("Lease.after goes by the clock of the Redis that is asked", () => {
+  const { lease, clock } = makeLease();
+  const [one, two] = [fakeConnection(), fakeConnection()];
+  const now = clock.elapsed();
+  lease.read(one, 1_000_000, now);
+  lease.read(two, 5_000_000, now);
+  assertEquals(lease.after(one, 10), 1_000_010);
+  assertEquals(lease.after(two, 10), 5_000_010);
+  assertEquals(lease.after(fakeConnection(), 10), Number.MAX_SAFE_INTEGER);
+});
+
+Deno.test("Lease.after does not go by an answer that took long", () => {
+  const { lease, clock } = makeLease();
+  const connection = fakeConnection();
+  // Better than nothing.
+  let sentAt = clock.elapsed();
+  clock.pass(4_000);
+  lease.read(connection, 1_000_000, sentAt);
+  assertEquals(lease.after(connection, 0), 1_002_000);
+  sentAt = clock.elapsed();
+  clock.pass(100);
+  lease.read(connection, 1_004_050, sentAt);
+  assertEquals(lease.after(connection, 0), 1_004_100);
+  sentAt = clock.elapsed();
+  clock.pass(6_000);
+  lease.read(connection, 1_004_101, sentAt);
+  assertEquals(lease.after(connection, 0), 1_010_100);
+});
+
+testWithRedis(
+  "what a dead incarnation holds outlives a release that is given up",
+  async () => {
+    await using server = await RedisServer.start();
+    await using made = await TestNetwork.start({
+      url: server.url,
+      scripts: [FENCE_OFF],
+    });
+    const key = `${TAGS[0]}:n:dead`;
+    const fence = () =>
+      made.connection().call(FENCE_OFF, [key], [600_000, 256, 86_400_000]);
+    await server.command("HSET", key, "", 1, "capp news\n", 1);
+    assertEquals(await fence(), ["capp news\n"]);
+    assert(Number(await server.command("PTTL", key)) > 600_000);
+    await server.command("HDEL", key, "capp news\n");
+    assertEquals(await fence(), []);
+    assertEquals(await server.command("HGETALL", key), { "": "dead" });
+    assert(Number(await server.command("PTTL", key)) <= 600_000);
   },
 );

@@ -150,3 +150,26 @@ testWithRedis(
     assertEquals(two.texts("news"), ["e 2"]);
   },
 );
+
+testWithRedis(
+  "a flush is no transition, also if a new server comes before those that were there",
+  async () => {
+    await using servers = await RedisServers.start();
+    const one = await servers.server(PATIENT);
+    await one.enter("presence-a", { user: "ann" });
+    await one.enter("news");
+    assertEquals(one.changes.length, 2);
+    await servers.redis.command("FLUSHALL");
+    const two = await servers.server(PATIENT);
+    // Only now does it find out.
+    await one.publish("other", "1");
+    await one.publish("presence-a", "2");
+    assertEquals(await two.backplane.occupancy("app", "presence-a"), {
+      subscriptions: 1,
+      users: 1,
+    });
+    assertEquals((await two.backplane.occupied("app", "news")).size, 1);
+    assertEquals(one.changes.length, 2);
+    assertEquals([two.changes, two.failures, one.failures], [[], [], []]);
+  },
+);

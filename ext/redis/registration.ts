@@ -61,7 +61,8 @@ export class Registration {
   readonly #departed: Departed[] = [];
   /** Buckets that are being registered after a flush. */
   readonly #settling = new Set<number>();
-  #hasBeenHere = false;
+  /** By bucket, the birth of what Redis knew when this server was registered. */
+  readonly #births = new Map<number, string>();
   #isClosed = false;
   /** Cancels timers. */
   readonly #cancel = new Set<() => void>();
@@ -115,7 +116,6 @@ export class Registration {
       return this.register(connection, held, kind, known.get(held) ?? []);
     });
     for (const held of all) this.#services.channels.dropIfDone(held);
-    this.#hasBeenHere = true;
     this.#services.registered();
   }
 
@@ -137,17 +137,21 @@ export class Registration {
     const { keys, lease, statements } = this.#services;
     const settleMs = this.#settleMs;
     const settling = new Set<number>();
-    const deadline = lease.after(lease.leaseMs);
+    const { clock } = this.#services.node;
+    const deadline = lease.after(connection, lease.leaseMs);
+    const sentAt = clock.elapsed();
     await Promise.all(buckets.map(async (bucket) => {
-      const [code, flushedMs] = await connection.call(
+      const [code, flushedMs, born, now] = await connection.call(
         HELLO,
         [keys.meta(bucket), keys.holdings(bucket, lease.incarnation)],
         [
           ...[connection.generation, connection.runId, crypto.randomUUID()],
-          ...[deadline, Number(this.#hasBeenHere), LIFE_MS],
+          ...[deadline, this.#births.get(bucket) ?? "", LIFE_MS],
         ],
-      ) as [string, number];
+      ) as [string, number, string, string];
       if (code !== "OK") throw statements.refused(code, lease.incarnation);
+      lease.read(connection, Number(now), sentAt);
+      this.#births.set(bucket, born);
       if (flushedMs < 0 || flushedMs >= settleMs) return;
       settling.add(bucket);
       if (this.#settling.has(bucket)) return;

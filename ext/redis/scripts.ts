@@ -155,10 +155,10 @@ end
  * The first call of a connection in a bucket. Older connections are stale from then
  * on, so that what waits in them cannot happen later.
  *
- * KEYS meta, holdings. ARGV generation, run id, fresh token, deadline, whether the
- * server was here before, life.
- * Returns OK, DEAD, LATE or STALE, and for how long Redis has known nothing of what
- * was there before; -1 if it knows.
+ * KEYS meta, holdings. ARGV generation, run id, fresh token, deadline, the birth that
+ * the server has found here before or nothing, life.
+ * Returns OK, DEAD, LATE or STALE; for how long Redis has known nothing of what was
+ * there before, -1 if it knows; the birth of what it knows; and the time.
  */
 export const HELLO: Script = script(
   "hello",
@@ -170,19 +170,22 @@ if t > tonumber(ARGV[4]) then return { 'LATE' } end
 local own = redis.call('HGET', n, '')
 if own == 'dead' then return { 'DEAD' } end
 if own and tonumber(own) > tonumber(ARGV[1]) then return { 'STALE' } end
-local v = redis.call('HMGET', meta, 'run', 'tok', 'flushed')
-local flushed = tonumber(v[3])
-if not v[2] then
-  flushed = ARGV[5] == '1' and t or nil
-  redis.call('HSET', meta, 'run', ARGV[2], 'tok', ARGV[3])
-  if flushed then redis.call('HSET', meta, 'flushed', text(t)) end
-elseif v[1] ~= ARGV[2] then
-  redis.call('HSET', meta, 'run', ARGV[2], 'tok', ARGV[3])
+local v = redis.call('HMGET', meta, 'run', 'tok', 'flushed', 'born', 'at')
+local flushed, born, at = tonumber(v[3]), v[4], tonumber(v[5])
+if v[1] ~= ARGV[2] then redis.call('HSET', meta, 'run', ARGV[2], 'tok', ARGV[3]) end
+if not born then
+  born, at = ARGV[3], t
+  redis.call('HSET', meta, 'born', born, 'at', text(at))
+end
+-- Perhaps a new server came first, which cannot know that there was something.
+if ARGV[5] ~= '' and ARGV[5] ~= born and not flushed then
+  flushed = at
+  redis.call('HSET', meta, 'flushed', text(at))
 end
 redis.call('HSET', n, '', ARGV[1])
 redis.call('PEXPIRE', meta, ARGV[6])
 redis.call('PEXPIRE', n, ARGV[6])
-return { 'OK', flushed and t - flushed or -1 }
+return { 'OK', flushed and t - flushed or -1, born, text(t) }
 `,
 );
 
@@ -225,6 +228,22 @@ return { alive, text(t), unpack(redis.call('ZRANGE', dead, 0, 99)) }
 `,
 );
 
+/**
+ * Finds out whether Redis still knows an incarnation: of several masters, one may have
+ * been flushed.
+ *
+ * KEYS meta, holdings. ARGV generation. Returns OK, DEAD or STALE, and the time.
+ */
+export const PROBE: Script = script(
+  "probe",
+  TIME,
+  FENCE,
+  `
+local own, token = redis.call('HGET', KEYS[2], ''), redis.call('HGET', KEYS[1], 'tok')
+return { refusal(own, token, ARGV[1]) or 'OK', text((now())) }
+`,
+);
+
 /** Ends a lease that is needed no more. KEYS leases, lapsed. ARGV incarnation. */
 export const QUIT: Script = script(
   "quit",
@@ -240,7 +259,8 @@ return 1
  * Forbids an incarnation to change a bucket from now on, and reads some of what it
  * holds.
  *
- * KEYS holdings. ARGV how long that is remembered, how many to read.
+ * KEYS holdings. ARGV how long that is remembered, how many to read, life of holdings
+ * that are yet to be released.
  * Returns fields; none when nothing is held any more.
  */
 export const FENCE_OFF: Script = script(
@@ -257,7 +277,7 @@ repeat
   end
 until #fields > 0 or cursor == '0'
 redis.call('HSET', n, '', 'dead')
-redis.call('PEXPIRE', n, ARGV[1])
+redis.call('PEXPIRE', n, #fields > 0 and ARGV[3] or ARGV[1])
 return fields
 `,
 );
@@ -752,6 +772,7 @@ return 1
 export const SCRIPTS: readonly Script[] = [
   HELLO,
   BEAT,
+  PROBE,
   QUIT,
   FENCE_OFF,
   RELEASE,

@@ -255,7 +255,8 @@ export class Statements {
           ],
         )
       ) as unknown[];
-      if (answer[0] !== "OK") throw new Error(`Redis answered ${answer[0]}`);
+      // Redis was flushed, and nothing is held any more.
+      if (answer[0] === "DEAD") return;
       this.tell(channel, user, this.#check(answer, incarnation));
     });
   }
