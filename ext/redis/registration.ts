@@ -384,9 +384,11 @@ export class Registration {
         if (answer !== null) statements.tell(held.keys, user, answer);
       }));
     });
-    await Promise.all(keys.tags.map((_, bucket) =>
-      network.connection(bucket)
-        .call(RELEASE, [keys.holdings(bucket, lease.incarnation)], [])
-    ));
+    // One bucket that is away must not leave the calls of others without a handler.
+    await Promise.all(keys.tags.map(async (_, bucket) => {
+      const connection = network.connection(bucket);
+      const holdings = keys.holdings(bucket, lease.incarnation);
+      await connection.call(RELEASE, [holdings], []);
+    }));
   }
 }
