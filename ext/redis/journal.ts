@@ -203,23 +203,29 @@ export class RedisJournal implements Journal {
     options: { ageMs: number; yield: () => Promise<void> },
   ): Promise<JournalReader | null> {
     if (this.#isClosed) return null;
-    const { network } = this.#services();
+    const { network, clock } = this.#services();
     // A name may hold a URL with a secret.
     const digest = createHash("sha256").update(name).digest("hex").slice(0, 32);
     const { bucket, key } = this.#keys.reader(digest);
     const token = crypto.randomUUID();
     const age = Math.round(options.ageMs);
-    const [isReader, timeMs, since] = await network.connection(bucket).call(
-      CLAIM,
-      [key],
-      [this.#server, token, this.#leaseMs, age, LIFE_MS],
-    ) as [number, string, string];
+    const sentMs = clock.elapsed();
+    const [isReader, timeMs, stored, isFirst] = await network.connection(bucket)
+      .call(
+        CLAIM,
+        [key],
+        [this.#server, token, this.#leaseMs, age, LIFE_MS],
+      ) as [number, string, string, number];
     if (isReader === 0) return null;
     const { yield: yieldReader } = options;
     this.#yields.set(name, yieldReader);
     const released = () => void this.#yields.delete(name);
     const home = { key, bucket, token, leaseMs: this.#leaseMs };
     const services = { keys: this.#keys, network };
+    // The age has grown until Redis got the call. And an entry of that very millisecond
+    // counts as well.
+    const lateMs = Math.ceil(clock.elapsed() - sentMs) + 1;
+    const since = isFirst === 1 ? String(Number(stored) - lateMs) : stored;
     const start = { timeMs: Number(timeMs), since };
     return new Reader(services, home, start, released);
   }

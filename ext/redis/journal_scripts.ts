@@ -116,7 +116,8 @@ return { text(t), page[#page][1], seen and text(seen) or '', dropped, more and 1
  *
  * KEYS reader. ARGV 1 server; 2 token of this claim; 3 lease; 4 for how long entries
  * were wanted already; 5 life.
- * Returns whether it is the reader now, the time, and from when it reads.
+ * Returns whether it is the reader now, the time, from when it reads, and whether it is
+ * the first one.
  */
 export const CLAIM: Script = script(
   "claim",
@@ -129,7 +130,7 @@ if v[1] and v[1] ~= ARGV[1] and tonumber(v[2]) > t then return { 0 } end
 local since = v[3] or text(t - tonumber(ARGV[4]))
 redis.call('HSET', k, 'o', ARGV[1], 'f', ARGV[2], 'u', text(t + tonumber(ARGV[3])), 's', since)
 redis.call('PEXPIRE', k, ARGV[5])
-return { 1, text(t), since }
+return { 1, text(t), since, v[3] and 0 or 1 }
 `,
 );
 

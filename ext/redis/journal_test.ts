@@ -211,18 +211,25 @@ testWithRedis(
   async () => {
     await using store = await RedisServer.start();
     await using server = await Server.start(store);
-    const first = await server.claim("first");
+    // Somebody else has read for a long time.
+    const old = ["t", 1_000, "c", "app old", "e", "o", "u", "", "n", 1];
+    for (let bucket = 0; bucket < server.journal.parts; bucket++) {
+      await store.command("XADD", `{pusher:${bucket}}:w`, "1000-1", ...old);
+    }
+    const wantedMs = performance.now();
     await server.join("a");
-    assertEquals((await readAll(server, first)).entries.length, 1);
-    const options = { ageMs: 0, yield: () => Promise.resolve() };
-    // Redis tells times apart from one millisecond on.
-    await new Promise((resolve) => setTimeout(resolve, 5));
-    const second = await server.journal.claim("second", options);
-    assert(second !== null);
-    await new Promise((resolve) => setTimeout(resolve, 5));
-    await server.join("b");
-    const { entries } = await readAll(server, second);
-    assertEquals(inShort(entries), ["channel_occupied b"]);
+    // Redis gets the claim late.
+    store.pause();
+    const claimed = server.journal.claim("reader", {
+      ageMs: performance.now() - wantedMs,
+      yield: () => Promise.resolve(),
+    });
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    store.resume();
+    const reader = await claimed;
+    assert(reader !== null);
+    const { entries } = await readAll(server, reader);
+    assertEquals(inShort(entries), ["channel_occupied a"]);
   },
 );
 
