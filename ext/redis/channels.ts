@@ -11,7 +11,6 @@ import type {
   Message,
   Position,
 } from "../../core/backplane.ts";
-import { parseJson } from "../../core/protocol.ts";
 import type { ChannelKeys } from "./keys.ts";
 import type { Placed } from "./messages.ts";
 import type { Connection, Network } from "./network.ts";
@@ -130,7 +129,7 @@ export class HeldChannel {
    * Redis that does not know it, while the subscribers do.
    */
   #count(placed: Placed): boolean {
-    const { added, removed, message } = placed;
+    const { added, removed, userInfo = "{}" } = placed;
     const { members } = this;
     const userId = added ?? removed;
     if (userId === undefined) return true;
@@ -139,7 +138,7 @@ export class HeldChannel {
       return true;
     }
     if (members.has(userId) === (added !== undefined)) return false;
-    if (added !== undefined) members.set(userId, userInfoOf(message));
+    if (added !== undefined) members.set(userId, userInfo);
     else members.delete(userId);
     return true;
   }
@@ -233,13 +232,6 @@ export class HeldChannel {
     const { app, channel } = this.keys;
     this.#node.deliver(app, channel, message, this.position);
   }
-}
-
-/** The `user_info` of the member that a message announces, as JSON text. */
-function userInfoOf({ data = "{}" }: Message): string {
-  // What cannot be parsed must not end the connection that it came over.
-  const { user_info: info = {} } = Object(parseJson(data));
-  return JSON.stringify(info);
 }
 
 /** All channels that Redis may know of this server. */

@@ -12,6 +12,8 @@ export interface Sent {
   readonly message: Message;
   /** The user who has come with it. */
   readonly added?: string | undefined;
+  /** The `user_info` of that user as JSON text. */
+  readonly userInfo?: string | undefined;
   /** The user who has gone with it. */
   readonly removed?: string | undefined;
 }
@@ -35,11 +37,14 @@ interface Header {
   l?: 1 | undefined;
   /** User added. */
   a?: string | undefined;
+  /** Information on that user. */
+  i?: string | undefined;
   /** User removed. */
   r?: string | undefined;
 }
 
-export function encodeSent({ message, added, removed }: Sent): string {
+export function encodeSent(sent: Sent): string {
+  const { message, added, userInfo, removed } = sent;
   const { event, data, userId, exceptSocketId, logged, control } = message;
   const header: Header = {
     e: event,
@@ -48,6 +53,7 @@ export function encodeSent({ message, added, removed }: Sent): string {
     k: control,
     l: logged ? 1 : undefined,
     a: added,
+    i: userInfo,
     r: removed,
   };
   const text = JSON.stringify(header);
@@ -66,7 +72,12 @@ export function decodeSent(text: string): Sent {
     ...(header.k !== undefined && { control: header.k }),
     ...(header.l !== undefined && { logged: true }),
   };
-  return { message, added: header.a, removed: header.r };
+  return {
+    message,
+    added: header.a,
+    userInfo: header.i,
+    removed: header.r,
+  };
 }
 
 /** Reads `epoch offset message`; the epoch is empty where there is no position. */

@@ -7,6 +7,7 @@
 import type {
   BackplaneNode,
   CachedMessage,
+  JoiningMember,
   JoinOptions,
   LeaveOptions,
   LoggedMessage,
@@ -18,7 +19,7 @@ import type {
 import type { HeldChannel } from "./channels.ts";
 import type { ChannelKeys, Keys } from "./keys.ts";
 import type { Lease } from "./lease.ts";
-import { decodePlaced, decodeSent, encodeSent } from "./messages.ts";
+import { decodePlaced, decodeSent, encodeSent, type Sent } from "./messages.ts";
 import { type Connection, RedisUnavailable } from "./network.ts";
 import { DEPART, HOLD, READ } from "./scripts.ts";
 import { Turns } from "./turns.ts";
@@ -53,6 +54,11 @@ export interface Answer {
   /** The offset of the last order to close a user's connections; 0 for none. */
   readonly terminated: number;
   readonly rest: readonly unknown[];
+}
+
+/** The announcement of a member who has come. */
+function announcementOf({ userId, userInfo, added }: JoiningMember): Sent {
+  return { message: added, added: userId, userInfo };
 }
 
 /** Redis knows nothing of this server. Nothing was changed. */
@@ -170,7 +176,7 @@ export class Statements {
     const occupancy = isLeaving ? last : first;
     const change = isLeaving
       ? removed && { message: removed, removed: user }
-      : member && { message: member.added, added: user };
+      : member && announcementOf(member);
     return [
       change === undefined ? "" : encodeSent(change),
       occupancy === undefined ? "" : encodeSent(occupancy),
