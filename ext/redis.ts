@@ -37,9 +37,9 @@
  *
  * | key | kind | what | how long | written by |
  * | --- | --- | --- | --- | --- |
- * | `T:meta` | hash | the run of Redis, and when it was flushed | 24 h, renewed hourly | `hello` |
- * | `T:n:I` | hash | what incarnation `I` of a server holds | 24 h; 10 min after its death | `hold`, `fence` |
- * | `T:h:C` | hash | positions and counts of a channel | 24 h; `history.ageMs` after the last leave | `hold`, `publish` |
+ * | `T:meta` | hash | the run of Redis, and when it was flushed | 24 h, renewed every 90 minutes | `hello` |
+ * | `T:n:I` | hash | what incarnation `I` of a server holds | 24 h, renewed every 90 minutes; 10 min after its death | `hello`, `hold`, `fence` |
+ * | `T:h:C` | hash | positions and counts of a channel, and how much history it keeps: the most that a server there wants | 24 h; `history.ageMs` after the last leave of a client that can recover | `hold`, `publish` |
  * | `T:c:C` | hash | connections by user | while somebody is there, 24 h | `hold` |
  * | `T:m:C` | hash | `user_info` by user | while somebody is there, 24 h | `hold` |
  * | `T:s:C` | stream | history, about `history.events` entries | `history.ageMs` after the last | `publish` |
