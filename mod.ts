@@ -1617,6 +1617,7 @@ class Server
 
   #reach(isUp: boolean): void {
     this.#isBackplaneUp = isUp;
+    if (isUp) this.sessions?.keepAgain();
     this.postponed.change(isUp);
   }
 

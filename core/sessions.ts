@@ -24,6 +24,8 @@ import {
   type Clock,
   Later,
 } from "./time.ts";
+import { isUnavailable } from "./unavailable.ts";
+import { Unkept } from "./unkept.ts";
 
 // ---- Extensions -------------------------------------------------------------
 
@@ -389,6 +391,7 @@ export class Sessions {
   readonly #pinging: Later<Session>;
   readonly #keeping: Later<Session>;
   readonly #keepingLater: Later<Session>;
+  readonly #unkept: Unkept<Session>;
 
   constructor(options: {
     store: SessionStore;
@@ -404,6 +407,7 @@ export class Sessions {
     this.clock = clock;
     this.maxChannels = options.maxChannels;
     this.#onCall = options.onCall;
+    this.#unkept = new Unkept(options.history.sessions);
     this.#pinging = new Later(
       (run) => clock.after(ACKNOWLEDGE_MS, run),
       (session) => session.ping() && this.pingSoon(session),
@@ -477,9 +481,25 @@ export class Sessions {
     this.#keepingLater.add(session);
   }
 
-  #keep(session: Session, isAway = false): void {
+  #keep(session: Session, isAway = false): Awaitable<void> {
     const kept = attempt(() => session.keep(isAway));
-    if (kept instanceof Promise) this.#onCall(kept, "keeping a session");
+    if (!(kept instanceof Promise)) return;
+    const told = kept.catch((error) => {
+      if (isUnavailable(error)) this.#unkept.add(session, isAway);
+      throw error;
+    });
+    this.#onCall(told, "keeping a session");
+    return told;
+  }
+
+  /** Keeps what could not be kept, when the backplane is back. */
+  keepAgain(): void {
+    this.#unkept.goOn((session, isAway) => {
+      // The client may be back by now.
+      const latest = this.#byKey.get(keyOf(session.appId, session.id));
+      const isOver = isAway ? latest?.isTaken === true : latest !== session;
+      return isOver ? undefined : this.#keep(session, isAway);
+    });
   }
 }
 

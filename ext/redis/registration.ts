@@ -17,7 +17,7 @@ import type { Control, Gap, HeldChannel, HeldChannels } from "./channels.ts";
 import type { RedisJournal } from "./journal.ts";
 import { type ChannelKeys, type Keys, LEASE_BUCKET } from "./keys.ts";
 import type { Lease } from "./lease.ts";
-import type { Connection, Network } from "./network.ts";
+import { type Connection, type Network, RedisUnavailable } from "./network.ts";
 import { COUNTS, HELLO, JUMP, MEMBERS, RELEASE } from "./scripts.ts";
 import {
   type Answer,
@@ -36,6 +36,8 @@ const AUDIT_MS = LIFE_MS / 4;
 const AUDIT_TICKS = 360;
 // What a server reads of a channel that it has missed messages of.
 const GAP_EVENTS = 10_000;
+// How soon departures are announced again that Redis has not got.
+const SETTLE_RETRY_MS = 1_000;
 const GAP_PAGE = Object.freeze({ events: 100, bytes: 1_048_576 });
 
 /** What registering needs of its backplane. */
@@ -157,10 +159,7 @@ export class Registration {
       if (this.#settling.has(bucket)) return;
       const leftMs = settleMs - flushedMs;
       this.#settling.add(bucket);
-      this.#after(leftMs, () => {
-        this.#settling.delete(bucket);
-        this.#settle(bucket).catch((error) => this.#services.failed(error));
-      });
+      this.#settleAfter(leftMs, bucket);
     }));
     return settling;
   }
@@ -173,6 +172,18 @@ export class Registration {
   /** By then every server has registered what it holds. */
   get #settleMs(): number {
     return this.#services.lease.leaseMs * 1.5;
+  }
+
+  #settleAfter(delayMs: number, bucket: number): void {
+    this.#after(delayMs, () => {
+      this.#settling.delete(bucket);
+      this.#settle(bucket).catch((error) => {
+        // Nobody else knows who has gone, so it waits until Redis is back.
+        if (error instanceof RedisUnavailable) {
+          this.#settleAfter(SETTLE_RETRY_MS, bucket);
+        } else this.#services.failed(error);
+      });
+    });
   }
 
   /** What the server holds of some buckets, by channel. */
@@ -321,9 +332,9 @@ export class Registration {
       statements.depart(network.connection(bucket), one);
     const gone = this.#departed.filter((one) => one.keys.bucket === bucket);
     for (const one of gone) {
-      this.#departed.splice(this.#departed.indexOf(one), 1);
       await depart(one);
       if (one.user !== "") await depart({ ...one, user: "" });
+      this.#departed.splice(this.#departed.indexOf(one), 1);
     }
     for (const held of [...this.#services.channels]) {
       if (held.keys.bucket !== bucket) continue;

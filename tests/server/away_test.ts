@@ -543,6 +543,31 @@ Deno.test("our client comes back by itself when it was sent elsewhere", async ()
   }
 });
 
+Deno.test("a session that could not be kept is kept when the backplane is back", async () => {
+  const memory = new MemoryBackplane();
+  const backplane = new AwayBackplane(memory);
+  await using one = serve({ backplane });
+  await using two = serve({ backplane: memory.peer() }, {
+    journal: new Journal(),
+  });
+  const path = `/r/${crypto.randomUUID()}`;
+  const first = await one.connect({ path });
+  await first.framesUntilPong();
+  backplane.fails = (method) => method === "keep";
+  await goAway({ server: one, backplane });
+  await first.enter("news");
+  await backplane.asked("keep");
+  await first.close();
+  await backplane.asked("keep", 2);
+  await publish(two, "news", 1, 3);
+  backplane.comeBack();
+  await backplane.succeeded("keep");
+  await using second = await two.connect({ path });
+  await second.enter("news");
+  await take(second, 1, 3);
+  await second.acknowledge();
+});
+
 // ---- Start and close --------------------------------------------------------
 
 Deno.test("a start that fails is tried again, and told once for each reason", async () => {

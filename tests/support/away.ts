@@ -21,6 +21,9 @@ export class AwayBackplane extends SlowBackplane {
   /** Methods that were called while it was away. */
   readonly refused: string[] = [];
   #heard = () => {};
+  readonly #done = new Map<string, () => void>();
+  /** Which methods fail while it is away. */
+  fails: (method: string) => boolean = () => true;
   /** How many calls are under way, and the most that were. */
   pending = 0;
   mostPending = 0;
@@ -28,8 +31,12 @@ export class AwayBackplane extends SlowBackplane {
   constructor(inner: Backplane = new MemoryBackplane()) {
     super(inner);
     this.turn = async (method, isAfter) => {
-      if (isAfter) return void this.pending--;
-      if (this.#error !== null) {
+      if (isAfter) {
+        this.pending--;
+        this.#done.get(method)?.();
+        return;
+      }
+      if (this.#error !== null && this.fails(method)) {
         this.refused.push(method);
         this.#heard();
         throw this.#error;
@@ -62,6 +69,13 @@ export class AwayBackplane extends SlowBackplane {
     }
     // Its failure reaches the server in this turn.
     await turn();
+  }
+
+  /** Waits until a method has been carried out. */
+  async succeeded(method: string): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#done.set(method, resolve);
+    await within(DEADLINE_MS, method, promise);
   }
 
   /** Has calls fail though it is up, as if there were too many of them. */
