@@ -108,6 +108,11 @@ import {
 } from "./core/client_events.ts";
 import { Delivery } from "./core/deliveries.ts";
 import { Drain, DRAIN_TICK_MS } from "./core/drain.ts";
+import {
+  type Extensions,
+  readExtensions,
+  splitSession,
+} from "./core/extensions.ts";
 import { HookQueue } from "./core/hooks.ts";
 import type { AppJournal, NotedKind } from "./core/journal.ts";
 import {
@@ -221,16 +226,13 @@ import {
 } from "./core/sdk.ts";
 import { serveClient, serveFallback } from "./core/served_client.ts";
 import {
-  type Extensions,
   hasGap,
   NO_HISTORY,
-  readExtensions,
   readHistoryRequest,
   type Resumable,
   type Session,
   sessionChannels,
   Sessions,
-  splitSession,
 } from "./core/sessions.ts";
 import {
   channelText,

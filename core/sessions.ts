@@ -14,8 +14,8 @@ import type {
   SessionState,
   SessionStore,
 } from "./backplane.ts";
-import { isObject, isSocketId } from "./protocol.ts";
-import { routePath } from "./routes.ts";
+import { MAX_FORMER_IDS } from "./extensions.ts";
+import { isObject } from "./protocol.ts";
 import {
   afterThisTurn,
   attempt,
@@ -27,55 +27,7 @@ import {
 import { isUnavailable } from "./unavailable.ts";
 import { Unkept } from "./unkept.ts";
 
-// ---- Extensions -------------------------------------------------------------
-
-/** What a client has asked for in the URL that it connects to. */
-export interface Extensions {
-  /** Whether a frame may be an array of frames. */
-  readonly batch: boolean;
-  /** Whether the client wants positions, and can say where it was. */
-  readonly recover: boolean;
-  /** Socket ids that the client has had before. */
-  readonly formerIds: readonly string[];
-  /** Names the session of a stock client. */
-  readonly sessionId: string | null;
-}
-
-/**
- * Reads `batch=1`, `recover=1` and `was=1.2,3.4` from the query, and `/r/{id}` from
- * the path, where it stands between the server's own path and the route.
- */
-export function readExtensions(
-  { pathname, searchParams }: URL,
-  path: string,
-  hasHistory: boolean,
-): Extensions {
-  const recover = hasHistory && searchParams.get("recover") === "1";
-  const { sessionId } = splitSession(routePath(pathname, path) ?? "");
-  const was = searchParams.get("was")?.split(",", MAX_FORMER_IDS) ?? [];
-  return {
-    batch: searchParams.get("batch") === "1",
-    recover,
-    formerIds: was.filter(isSocketId),
-    sessionId: hasHistory && !recover ? sessionId : null,
-  };
-}
-
-// Long enough that nobody guesses it: a UUID has 36 characters.
-const SESSION_PATH = /^\/r\/([A-Za-z0-9_-]{16,128})(?=\/)/;
-// A message that leaves out a connection is rarely older than a few reconnects.
-const MAX_FORMER_IDS = 10;
-// Enough for a client that tries all transports at once. Every connection that has
-// claimed a session remembers the socket ids of all.
-const MAX_HOLDERS = 10;
-
-/** Splits `/r/{id}`, which names a stock client's session, off a path. */
-export function splitSession(
-  path: string,
-): { sessionId: string | null; rest: string } {
-  const [prefix = "", sessionId = null] = SESSION_PATH.exec(path) ?? [];
-  return { sessionId, rest: path.slice(prefix.length) };
-}
+// ---- Requests ---------------------------------------------------------------
 
 /**
  * Reads what our own client wants of a channel's history.
@@ -378,6 +330,9 @@ const ACKNOWLEDGE_MS = 200;
 const KEEP_MS = 1_000;
 // How long a client that comes back may take to resubscribe to its channels.
 const RETURN_MS = 30_000;
+// Enough for a client that tries all transports at once. Every connection that has
+// claimed a session remembers the socket ids of all.
+const MAX_HOLDERS = 10;
 
 /** The sessions whose clients are connected to this server. */
 export class Sessions {

@@ -1,0 +1,53 @@
+/**
+ * Extensions of the protocol that a client asks for in the URL that it connects to.
+ *
+ * @module
+ */
+
+import { isSocketId } from "./protocol.ts";
+import { routePath } from "./routes.ts";
+
+/** What a client has asked for in the URL that it connects to. */
+export interface Extensions {
+  /** Whether a frame may be an array of frames. */
+  readonly batch: boolean;
+  /** Whether the client wants positions, and can say where it was. */
+  readonly recover: boolean;
+  /** Socket ids that the client has had before. */
+  readonly formerIds: readonly string[];
+  /** Names the session of a stock client. */
+  readonly sessionId: string | null;
+}
+
+/**
+ * Reads `batch=1`, `recover=1` and `was=1.2,3.4` from the query, and `/r/{id}` from
+ * the path, where it stands between the server's own path and the route.
+ */
+export function readExtensions(
+  { pathname, searchParams }: URL,
+  path: string,
+  hasHistory: boolean,
+): Extensions {
+  const recover = hasHistory && searchParams.get("recover") === "1";
+  const { sessionId } = splitSession(routePath(pathname, path) ?? "");
+  const was = searchParams.get("was")?.split(",", MAX_FORMER_IDS) ?? [];
+  return {
+    batch: searchParams.get("batch") === "1",
+    recover,
+    formerIds: was.filter(isSocketId),
+    sessionId: hasHistory && !recover ? sessionId : null,
+  };
+}
+
+// Long enough that nobody guesses it: a UUID has 36 characters.
+const SESSION_PATH = /^\/r\/([A-Za-z0-9_-]{16,128})(?=\/)/;
+// A message that leaves out a connection is rarely older than a few reconnects.
+export const MAX_FORMER_IDS = 10;
+
+/** Splits `/r/{id}`, which names a stock client's session, off a path. */
+export function splitSession(
+  path: string,
+): { sessionId: string | null; rest: string } {
+  const [prefix = "", sessionId = null] = SESSION_PATH.exec(path) ?? [];
+  return { sessionId, rest: path.slice(prefix.length) };
+}
