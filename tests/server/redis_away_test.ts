@@ -479,7 +479,7 @@ testWithRedis(
     await framesUpTo(ann, ({ data }) => String(data).includes("eve"));
     await bob.framesUntilPong();
 
-    Deno.kill(frozen.pid, "SIGSTOP");
+    frozen.signal("SIGSTOP");
     try {
       // Others take it for dead.
       const { data } = await bob.next(REMOVED);
@@ -490,7 +490,7 @@ testWithRedis(
       await using zoe = await two.connect();
       await zoe.join("presence-a", { member: { user_id: "zoe" } });
       await bob.next(ADDED);
-      Deno.kill(frozen.pid, "SIGCONT");
+      frozen.signal("SIGCONT");
       await take(ours, 1, 5);
       assertEquals(dataOf(await bob.next(ADDED)).user_id, "ann");
       for (const client of [ann, bob, zoe]) {
@@ -504,7 +504,7 @@ testWithRedis(
       const { users } = await two.pusher.users("presence-a");
       assertEquals(users.map(({ id }) => id).sort(), ["ann", "bob", "zoe"]);
     } finally {
-      Deno.kill(frozen.pid, "SIGCONT");
+      frozen.signal("SIGCONT");
     }
     deployment.expectErrors(0);
   },

@@ -12,8 +12,8 @@ const START_DEADLINE_MS = 20_000;
 export interface Program extends AsyncDisposable {
   /** What the awaited output matched. */
   readonly ready: RegExpExecArray;
-  /** Its process id. */
-  readonly pid: number;
+  /** Sends it a signal, also while it is frozen. */
+  signal(name: Deno.Signal): void;
   /** Ends it with SIGTERM, and returns what it has printed since then. */
   stop(): Promise<string>;
 }
@@ -57,7 +57,7 @@ export async function start(
   try {
     return {
       ready: await within(deadlineMs, `${ready}`, match(output, ready)),
-      pid: child.pid,
+      signal: (name) => child.kill(name),
       stop,
       async [Symbol.asyncDispose]() {
         await stop();
