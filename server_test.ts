@@ -32,6 +32,7 @@ const REMOVED = "pusher_internal:member_removed";
 
 Deno.test("the package exports these names and no others", () => {
   assertEquals(Object.keys(exported).sort(), [
+    "BackplaneUnavailable",
     "MemoryBackplane",
     "Pusher",
     "RequestError",
