@@ -43,6 +43,10 @@ export class Lease {
   readonly #lifeMs: number;
   /** Whether Redis has been told of the incarnation. */
   #isBegun = false;
+  /** Earlier incarnations, under which something may be held. */
+  readonly #former: string[] = [];
+  /** Those of them that others need not hold back any more. */
+  readonly #releasable: string[] = [];
   /** By connection, the clock of its Redis minus this server's. */
   readonly #aheadMs = new WeakMap<Connection, number>();
   #cancel = () => {};
@@ -86,8 +90,17 @@ export class Lease {
 
   /** Takes a new name, under which nothing is held. */
   renew(): void {
+    this.#former.push(this.incarnation);
     this.incarnation = crypto.randomUUID();
     this.#isBegun = false;
+  }
+
+  /**
+   * Says that all is registered under the new name. What is still held under earlier
+   * names can be released now: nobody leaves by it.
+   */
+  registered(): void {
+    this.#releasable.push(...this.#former.splice(0));
   }
 
   /**
@@ -131,11 +144,17 @@ export class Lease {
     network?: Network,
   ): Promise<boolean> {
     const sentAt = this.#clock.elapsed();
+    // Redis may have been flushed since, and then no lease of theirs would end.
+    const former = network === undefined ? [] : [...this.#releasable];
     const answer = await connection.call(
       BEAT,
       [this.#keys.leases, this.#keys.lapsed],
-      [this.incarnation, this.leaseMs, Number(isFirst), this.#lifeMs],
+      [
+        ...[this.incarnation, this.leaseMs, Number(isFirst), this.#lifeMs],
+        ...former,
+      ],
     );
+    this.#releasable.splice(0, former.length);
     const [isAlive, now, ...lapsed] = answer as [number, string, ...string[]];
     this.read(connection, Number(now), sentAt);
     if (network !== undefined) {

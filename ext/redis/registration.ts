@@ -18,13 +18,14 @@ import type { RedisJournal } from "./journal.ts";
 import { type ChannelKeys, type Keys, LEASE_BUCKET } from "./keys.ts";
 import type { Lease } from "./lease.ts";
 import { type Connection, type Network, RedisUnavailable } from "./network.ts";
-import { COUNTS, HELLO, JUMP, MEMBERS, RELEASE } from "./scripts.ts";
+import { COUNTS, HELLO, HOLDINGS, JUMP, MEMBERS, RELEASE } from "./scripts.ts";
 import {
   type Answer,
   type Departed,
   inParallel,
   LIFE_MS,
   pairs,
+  parseField,
   PIPELINE,
   readPage,
   type Statements,
@@ -65,6 +66,8 @@ export class Registration {
   readonly #settling = new Set<number>();
   /** By bucket, the birth of what Redis knew when this server was registered. */
   readonly #births = new Map<number, string>();
+  /** By bucket, the run of Redis that has it. */
+  readonly #runs = new Map<number, string>();
   #isClosed = false;
   /** Cancels timers. */
   readonly #cancel = new Set<() => void>();
@@ -117,8 +120,47 @@ export class Registration {
       const kind = settling.has(held.keys.bucket) ? "quiet" : "state";
       return this.register(connection, held, kind, known.get(held) ?? []);
     });
+    for (const bucket of buckets) await this.#reconcile(bucket, connection);
     for (const held of all) this.#services.channels.dropIfDone(held);
+    lease.registered();
     this.#services.registered();
+  }
+
+  /**
+   * Another Redis may not know what this server released last: it has taken over
+   * from one that died, or has lost its last writes.
+   */
+  async #reconcile(bucket: number, connection: Connection): Promise<void> {
+    const { keys, lease, channels, statements } = this.#services;
+    const run = this.#runs.get(bucket);
+    if (run !== undefined && run !== connection.runId) {
+      const holdings = keys.holdings(bucket, lease.incarnation);
+      let cursor = "0";
+      do {
+        const [next, fields] = await connection.call(
+          ...[HOLDINGS, [holdings], [cursor, PIPELINE]] as const,
+        ) as [string, string[]];
+        cursor = next;
+        await inParallel(PIPELINE, fields, async (field) => {
+          const { name, user, isRecovering } = parseField(field);
+          const held = channels.hold(keys.named(name), null);
+          const isHeld = isRecovering
+            ? held.recovering > 0
+            : held.stated.has(user);
+          if (!isHeld) {
+            const { recovering } = held;
+            const figures = { connections: 0, recovering };
+            const answer = await statements.state(
+              ...[connection, held, user, "leave", figures] as const,
+            );
+            if (answer !== null) statements.tell(held.keys, user, answer);
+            if (held.stated.get(user) === 0) held.stated.delete(user);
+          }
+          channels.dropIfDone(held);
+        });
+      } while (cursor !== "0");
+    }
+    this.#runs.set(bucket, connection.runId);
   }
 
   /** Calls later, unless it has been closed by then. */

@@ -193,7 +193,8 @@ return { 'OK', flushed and t - flushed or -1, born, text(t) }
  * Renews a lease, and finds the leases that have ended. If nobody has renewed one for
  * a while, Redis was away for all servers: then each gets some time to come back.
  *
- * KEYS leases, lapsed. ARGV incarnation, lease, whether it is the first time, life.
+ * KEYS leases, lapsed. ARGV incarnation, lease, whether it is the first time, life, and
+ * incarnations that nobody is any more.
  * Returns whether the incarnation lives, the time, and the incarnations whose
  * holdings are to be released.
  */
@@ -217,6 +218,11 @@ redis.call('PEXPIRE', nodes, ARGV[4])
 for _, one in ipairs(redis.call('ZRANGEBYSCORE', nodes, '-inf', '(' .. text(t), 'LIMIT', 0, 100)) do
   redis.call('ZREM', nodes, one)
   redis.call('ZADD', dead, text(t), one)
+  redis.call('PEXPIRE', dead, ARGV[4])
+end
+for i = 5, #ARGV do
+  redis.call('ZREM', nodes, ARGV[i])
+  redis.call('ZADD', dead, text(t), ARGV[i])
   redis.call('PEXPIRE', dead, ARGV[4])
 end
 local alive = 0
@@ -252,6 +258,22 @@ redis.call('ZREM', KEYS[1], ARGV[1])
 redis.call('ZREM', KEYS[2], ARGV[1])
 if redis.call('ZCARD', KEYS[1]) == 1 then redis.call('ZREM', KEYS[1], '') end
 return 1
+`,
+);
+
+/**
+ * Reads some of what an incarnation holds of a bucket. KEYS holdings. ARGV cursor, how
+ * many. Returns the next cursor, and fields.
+ */
+export const HOLDINGS: Script = script(
+  "holdings",
+  `
+local page = redis.call('HSCAN', KEYS[1], ARGV[1], 'COUNT', ARGV[2])
+local fields = {}
+for i = 1, #page[2], 2 do
+  if page[2][i] ~= '' then fields[#fields + 1] = page[2][i] end
+end
+return { page[1], fields }
 `,
 );
 
@@ -774,6 +796,7 @@ export const SCRIPTS: readonly Script[] = [
   BEAT,
   PROBE,
   QUIT,
+  HOLDINGS,
   FENCE_OFF,
   RELEASE,
   HOLD,

@@ -345,14 +345,17 @@ export function pairs(list: readonly string[]): Map<string, string> {
 }
 
 /** Reads a field of holdings: `c` with channel and user, or `r` with the channel. */
-function parseField(field: string): { name: string; user: string } {
+export function parseField(
+  field: string,
+): { name: string; user: string; isRecovering: boolean } {
   const rest = field.slice(1);
-  if (field.startsWith("r")) return { name: rest, user: "" };
+  const isRecovering = field.startsWith("r");
+  if (isRecovering) return { name: rest, user: "", isRecovering };
   // Only on the servers' own channels may the channel have a line break, and these
   // have no users.
   const channel = rest.indexOf(" ") + 1;
   const end = rest[channel] === "#" ? rest.length - 1 : rest.indexOf("\n");
-  return { name: rest.slice(0, end), user: rest.slice(end + 1) };
+  return { name: rest.slice(0, end), user: rest.slice(end + 1), isRecovering };
 }
 
 /** Runs a task for each item, so many at a time. */

@@ -238,7 +238,7 @@ testWithRedis(
     await using bob = await two.server.connect();
     await ann.join("presence-a", { member: { user_id: "ann" } });
     await bob.join("presence-a", { member: { user_id: "bob" } });
-    await ann.framesUntilPong();
+    await ann.next("pusher_internal:member_added");
     await redis.stop();
     await deployment.changed(false);
     await pass(leaseMs * 1.5);
