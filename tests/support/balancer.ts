@@ -41,6 +41,8 @@ export class Balancer implements AsyncDisposable {
   readonly #sessions = new Map<string, number>();
   /** The two ends of each socket, and the server's port. */
   readonly #links = new Map<Socket, [upstream: Socket, port: number]>();
+  /** Requests that are being answered, and the server's port. */
+  readonly #requests = new Map<ServerResponse, number>();
   readonly #checks = new Set<ReturnType<typeof setInterval>>();
   /** Sockets that were passed on so far. */
   readonly arrivals: Arrival[] = [];
@@ -120,8 +122,11 @@ export class Balancer implements AsyncDisposable {
     await within(DEADLINE_MS, `ready server on ${port}`, ready.promise);
   }
 
-  /** Cuts the sockets of one server, or all. */
+  /** Cuts the sockets and requests of one server, or all. */
   cut(how: "reset" | "close", port?: number): void {
+    for (const [outgoing, of] of this.#requests) {
+      if (of === (port ?? of)) outgoing.destroy();
+    }
     for (const [client, [upstream, of]] of this.#links) {
       if (of !== (port ?? of)) continue;
       for (const socket of [client, upstream]) {
@@ -173,7 +178,8 @@ export class Balancer implements AsyncDisposable {
     const [session] = SESSION.exec(incoming.url ?? "") ?? [];
     const { method, headers, url: path } = incoming;
     const body = await read(incoming);
-    const [upstream] = await this.#connect(session);
+    const [upstream, port] = await this.#connect(session);
+    this.#requests.set(outgoing, port);
     const passed = request({
       ...{ method, headers: { ...headers, connection: "close" }, path },
       createConnection: () => upstream,
@@ -186,7 +192,10 @@ export class Balancer implements AsyncDisposable {
       answer.pipe(outgoing);
     });
     passed.on("error", () => outgoing.destroy());
-    outgoing.on("close", () => passed.destroy());
+    outgoing.on("close", () => {
+      this.#requests.delete(outgoing);
+      passed.destroy();
+    });
     passed.end(body);
   }
 
