@@ -51,6 +51,8 @@ interface AnyPusher {
   };
   readonly user: Emitter;
   subscribe(name: string): Emitter & {
+    /** On presence channels. */
+    readonly members?: { readonly members: Record<string, unknown> };
     trigger(event: string, data: unknown): boolean;
   };
   signin(): void;
@@ -192,6 +194,12 @@ export class Subject {
       (this.#channels.get(channel)?.trigger(CLIENT_EVENT, data) ?? false);
   }
 
+  /** Whom it sees on a presence channel, in order. */
+  members(channel: string): string[] {
+    const { members } = this.#channels.get(channel) ?? {};
+    return Object.keys(members?.members ?? {}).sort();
+  }
+
   /** Disconnects for good. */
   stop(): void {
     const pusher = this.#pusher;
@@ -228,9 +236,9 @@ export class Subject {
  * does, whenever one has been trying for long: of itself it waits for fifteen
  * seconds after an attempt that did not come through.
  */
-export function nudge(subjects: readonly Subject[]): Disposable {
+export function nudge(subjects: () => readonly Subject[]): Disposable {
   const timer = setInterval(() => {
-    if (!subjects.some(({ isStuck }) => isStuck)) return;
+    if (!subjects().some(({ isStuck }) => isStuck)) return;
     // The types leave out what emitters inherit.
     const network = StockPusher.Runtime.getNetwork() as unknown as {
       emit(event: string): void;

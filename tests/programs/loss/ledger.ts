@@ -118,6 +118,7 @@ export class Account {
   #early = 0;
   /** How often it was told of a gap. */
   reports = 0;
+  #hasLeft = false;
 
   constructor(client: string, ledger: Ledger) {
     this.#client = client;
@@ -138,6 +139,11 @@ export class Account {
       reports: [],
       again: [],
     }));
+  }
+
+  /** It leaves for good: what comes after the last that it has heard is not for it. */
+  leave(): void {
+    this.#hasLeft = true;
   }
 
   /** It was given a message. */
@@ -225,14 +231,13 @@ export class Account {
   #missing(channel: string, hearing: Hearing) {
     const order = this.#ledger.order(channel);
     const reports = hearing.reports.map(({ heard, last }) => ({
-      after: hearing.first.slice(0, heard).reduce(
-        (furthest, message) => Math.max(furthest, order.get(message) ?? -1),
-        -1,
-      ),
+      after: furthest(order, hearing.first.slice(0, heard)),
       last,
     }));
-    const expected = [...order].filter(([message]) =>
-      message > hearing.since && !this.#ledger.exempts(message, this.#client)
+    const end = this.#hasLeft ? furthest(order, hearing.first) : Infinity;
+    const expected = [...order].filter(([message, place]) =>
+      message > hearing.since && place <= end &&
+      !this.#ledger.exempts(message, this.#client)
     );
     const lost: number[] = [];
     const reported: number[] = [];
@@ -245,6 +250,17 @@ export class Account {
     }
     return { lost, reported, expected: expected.length };
   }
+}
+
+/** The last place of some messages; -1 if there are none. */
+function furthest(
+  order: ReadonlyMap<number, number>,
+  messages: readonly number[],
+): number {
+  return messages.reduce(
+    (last, message) => Math.max(last, order.get(message) ?? -1),
+    -1,
+  );
 }
 
 /** Nothing happened. */

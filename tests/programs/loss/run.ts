@@ -189,7 +189,7 @@ class Stage {
     const { log = () => {} } = this.#options;
     log("the storm begins");
     const stopTraffic = this.#traffic.start();
-    using _nudge = nudge(this.#subjects);
+    using _nudge = nudge(() => this.#subjects);
     const stopArrivals = this.#arrive(seconds);
     const plan = planStorm({
       seed: this.#random.below(2 ** 31),
