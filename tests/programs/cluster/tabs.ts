@@ -1,0 +1,282 @@
+/**
+ * The pages that users have open: clients of every kind over every transport, which
+ * come and go. A user has several of them, on whichever node the balancer chose.
+ *
+ * @module
+ */
+import { Random } from "../../support/random.ts";
+import { type Kind, Subject, type Transport } from "../loss/clients.ts";
+import { Account, add, noTally, type Tally } from "../loss/ledger.ts";
+import type { Truth } from "./truth.ts";
+
+/** How often a page is closed or opened. */
+const CHURN_MS = 700;
+/** After how long a page that lacks a subscription is loaded again. */
+const RELOAD_AFTER_MS = 8_000;
+/** Users of pages, so that each has several. */
+const USERS_PER_TABS = 3;
+/** How much of what a client is told is kept, for people. */
+const MAX_TRAIL = 40;
+/** Of so many pages, what they are; repeated for more. */
+const MIX: readonly (readonly [Kind, Transport])[] = [
+  ["ours", "ws"],
+  ["stock-session", "ws"],
+  ["ours", "xhr_streaming"],
+  ["stock", "ws"],
+  ["ours", "ws"],
+  ["stock-session", "xhr_polling"],
+  ["ours", "xhr_polling"],
+  ["stock-session", "ws"],
+  ["ours", "ws"],
+  ["stock-session", "xhr_streaming"],
+  ["ours", "ws"],
+  ["stock", "xhr_polling"],
+];
+
+/** A place for one page at a time. */
+interface Slot {
+  readonly index: number;
+  readonly kind: Kind;
+  readonly transport: Transport;
+  /** Who it is on presence channels. */
+  readonly member: string;
+  /** As whom it signs in. */
+  readonly user: string;
+  page: Subject | null;
+  visits: number;
+}
+
+/** What {@linkcode Tabs} takes. */
+export interface TabsOptions {
+  readonly seed: number;
+  readonly count: number;
+  readonly port: number;
+  readonly channels: readonly string[];
+  readonly users: readonly string[];
+  readonly truth: Truth;
+  /** For how long messages are kept. */
+  readonly historyMs: number;
+  readonly onChange: () => void;
+}
+
+/** What became of the messages of all pages of a kind. */
+export interface KindTally {
+  readonly kind: Kind;
+  readonly tally: Tally;
+  /** How often a page was told of a gap. */
+  reports: number;
+}
+
+/** All pages. */
+export class Tabs {
+  readonly #options: TabsOptions;
+  readonly #random: Random;
+  readonly #slots: Slot[];
+  /** What has been counted of pages that are closed. */
+  readonly #past = new Map<Kind, KindTally>();
+  #left: { subject: Subject; kind: Kind }[] = [];
+  readonly #trails = new Map<string, string[]>();
+  #timer: ReturnType<typeof setInterval> | undefined;
+  /** When pages were loaded again. */
+  readonly #loadedAt = new WeakMap<Subject, number>();
+  readonly problems: string[] = [];
+  /** Gaps that pages were told of, though they were not away for longer than the history. */
+  readonly gaps: string[] = [];
+  /**
+   * Gaps that pages with a session were told of on their first connection: while Redis
+   * is away a server cannot know whether there was such a session before.
+   */
+  readonly firstGaps: string[] = [];
+  /** Pages that have been on a channel, and of them those that lost a connection. */
+  readonly #joined = new Set<string>();
+  readonly #hasBeenHere = new Set<string>();
+  /** By page, since when it has had no connection. */
+  readonly #awaySince = new Map<string, number>();
+  /** By page, how long it had none the last time. */
+  readonly #awayMs = new Map<string, number>();
+  readonly #told = new Set<string>();
+  /** Connections after the first of each page. */
+  #reconnects = 0;
+
+  constructor(options: TabsOptions) {
+    this.#options = options;
+    this.#random = new Random(options.seed, 5);
+    const { count, users } = options;
+    const members = Math.ceil(count / USERS_PER_TABS);
+    this.#slots = Array.from({ length: count }, (_, index) => {
+      const [kind, transport] = MIX[index % MIX.length]!; // Below its length.
+      return {
+        ...{ index, kind, transport },
+        member: `m${index % members}`,
+        user: users[index % users.length]!, // Below its length.
+        page: null,
+        visits: 0,
+      };
+    });
+  }
+
+  /** The pages that are open. */
+  get open(): Subject[] {
+    return this.#slots.flatMap(({ page }) => page ?? []);
+  }
+
+  /** Users with at least one open page. */
+  get members(): Set<string> {
+    return new Set(
+      this.#slots.flatMap(({ page, member }) => page === null ? [] : member),
+    );
+  }
+
+  get reconnects(): number {
+    return this.open.reduce(
+      (sum, { connections }) => sum + Math.max(0, connections - 1),
+      this.#reconnects,
+    );
+  }
+
+  /** Opens all. */
+  openAll(): void {
+    for (const slot of this.#slots) this.#open(slot);
+  }
+
+  /** Closes all, for good. */
+  closeAll(): void {
+    for (const slot of this.#slots) this.#close(slot);
+  }
+
+  /** Closes and opens pages from now on, until the function that is returned is called. */
+  churn(): () => void {
+    this.#timer = setInterval(() => {
+      const slot = this.#random.of(this.#slots);
+      if (slot.page === null) this.#open(slot);
+      // Most pages stay open for long.
+      else if (this.#random.chance(0.4)) this.#close(slot);
+    }, CHURN_MS);
+    return () => clearInterval(this.#timer);
+  }
+
+  /**
+   * Loads pages again that lack a subscription: pusher-js never repeats a request of
+   * the HTTP transports, or for a signature, that has failed.
+   */
+  reloadStuck(): void {
+    for (const { kind, page } of this.#slots) {
+      if (page === null || page.isSettled() || kind === "ours") continue;
+      const now = performance.now();
+      if (now - (this.#loadedAt.get(page) ?? 0) < RELOAD_AFTER_MS) continue;
+      this.#loadedAt.set(page, now);
+      this.#note(page.name, "is loaded again");
+      page.stop();
+      page.start();
+    }
+  }
+
+  /** The last that happened to a page. */
+  trail(name: string): string {
+    return (this.#trails.get(name) ?? []).join("; ");
+  }
+
+  /** Counts what has become of all messages, by kind of page. */
+  count(): KindTally[] {
+    for (const { subject, kind } of this.#left) {
+      this.#add(this.#past, kind, subject);
+      this.#reconnects += Math.max(0, subject.connections - 1);
+      for (
+        const known of [
+          ...[this.#trails, this.#awaySince, this.#awayMs],
+          ...[this.#joined, this.#hasBeenHere],
+        ]
+      ) known.delete(subject.name);
+    }
+    this.#left = [];
+    const total = new Map<Kind, KindTally>(
+      [...this.#past].map(([kind, { tally, reports }]) => [
+        kind,
+        { kind, tally: { ...tally }, reports },
+      ]),
+    );
+    for (const { page, kind } of this.#slots) {
+      if (page !== null) this.#add(total, kind, page);
+    }
+    return [...total.values()];
+  }
+
+  #add(
+    totals: Map<Kind, KindTally>,
+    kind: Kind,
+    { name, account, problems }: Subject,
+  ) {
+    const total = totals.get(kind) ?? { kind, tally: noTally(), reports: 0 };
+    totals.set(kind, total);
+    add(total.tally, account.tally());
+    total.reports += account.reports;
+    this.problems.push(...problems.splice(0));
+    if (kind === "stock") return;
+    const examples = account.examples().filter((example) =>
+      !this.#told.has(`${name} ${example}`) &&
+      // A session promises at least once.
+      (kind === "ours" || !example.startsWith("twice"))
+    );
+    if (examples.length === 0) return;
+    for (const example of examples) this.#told.add(`${name} ${example}`);
+    const more = examples.length > 5 ? ` and ${examples.length - 5} more` : "";
+    this.problems.push(
+      `${kind} ${name}: ${examples.slice(0, 5).join(", ")}${more}` +
+        ` [${this.trail(name)}]`,
+    );
+  }
+
+  #open(slot: Slot): void {
+    if (slot.page !== null) return;
+    const { kind, transport, member, user, index } = slot;
+    const { port, channels, truth, onChange } = this.#options;
+    const name = `${member}.${index}-${slot.visits++}`;
+    slot.page = new Subject({
+      ...{ kind, transport, port, name, user, channels, onChange },
+      account: new Account(name, truth),
+      trace: (line) => this.#note(name, line),
+    });
+    slot.page.start();
+  }
+
+  #close(slot: Slot): void {
+    const { page, kind } = slot;
+    if (page === null) return;
+    slot.page = null;
+    page.account.leave();
+    page.stop();
+    this.#left.push({ subject: page, kind });
+  }
+
+  #note(name: string, line: string): void {
+    const now = performance.now();
+    if (/^(connecting|unavailable|disconnected) /.test(line)) {
+      if (this.#joined.has(name)) this.#hasBeenHere.add(name);
+      const since = this.#awaySince.get(name) ?? now;
+      this.#awaySince.set(name, since);
+    } else if (/^pusher_internal:subscription_succeeded /.test(line)) {
+      this.#awayMs.set(name, now - (this.#awaySince.get(name) ?? now));
+      this.#awaySince.delete(name);
+      this.#joined.add(name);
+    } else if (/^pusher:recovery_failed /.test(line)) {
+      const awayMs = this.#awayMs.get(name) ?? 0;
+      const gap = `${name}: ${line} [${this.trail(name)}]`;
+      if (!this.#hasBeenHere.has(name)) this.firstGaps.push(gap);
+      else if (awayMs < this.#options.historyMs / 2) this.gaps.push(gap);
+    }
+    const trail = this.#trails.get(name) ?? [];
+    this.#trails.set(name, trail);
+    if (/^pusher:p[io]ng /.test(line)) return;
+    // Messages are many, and the ledger has them.
+    if (/^(client-)?message /.test(line)) {
+      const last = trail.at(-1) ?? "";
+      const [, , n] = line.split(" ");
+      if (/ … \d+$/.test(last)) trail.pop();
+      trail.push(`${Math.round(performance.now())} … ${n}`);
+      return;
+    }
+    const brief = line.trim().replace(/^pusher(_internal)?:(\w+)/, "$2");
+    trail.push(`${Math.round(performance.now())} ${brief}`);
+    if (trail.length > MAX_TRAIL) trail.shift();
+  }
+}
