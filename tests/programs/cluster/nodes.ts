@@ -110,6 +110,8 @@ export class ClusterNode implements AsyncDisposable {
     });
     const err = this.#read(child.stderr, () => {});
     this.#ended = Promise.all([child.status, out, err]).then(([status]) => {
+      // Its end may have closed the pipe already.
+      child.stdin.close().catch(() => {});
       this.#exitCode = status.code;
       ready.reject(new Error(`It ended: ${this.lines.slice(-5).join("\n")}`));
       if (this.#child === child) this.#child = null;

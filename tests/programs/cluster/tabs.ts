@@ -7,7 +7,7 @@
 import { Random } from "../../support/random.ts";
 import { type Kind, Subject, type Transport } from "../loss/clients.ts";
 import { Account, add, noTally, type Tally } from "../loss/ledger.ts";
-import type { Truth } from "./truth.ts";
+import { entry, type Truth } from "./truth.ts";
 
 /** How often a page is closed or opened. */
 const CHURN_MS = 700;
@@ -87,13 +87,8 @@ export class Tabs {
    * is away a server cannot know whether there was such a session before.
    */
   readonly firstGaps: string[] = [];
-  /** Pages that have been on a channel, and of them those that lost a connection. */
-  readonly #joined = new Set<string>();
-  readonly #hasBeenHere = new Set<string>();
-  /** By page, since when it has had no connection. */
-  readonly #awaySince = new Map<string, number>();
-  /** By page, how long it had none the last time. */
-  readonly #awayMs = new Map<string, number>();
+  /** By page and channel, since when it has not been there; null if it is there. */
+  readonly #lostAt = new Map<string, Map<string, number | null>>();
   readonly #told = new Set<string>();
   /** Connections after the first of each page. */
   #reconnects = 0;
@@ -181,12 +176,8 @@ export class Tabs {
     for (const { subject, kind } of this.#left) {
       this.#add(this.#past, kind, subject);
       this.#reconnects += Math.max(0, subject.connections - 1);
-      for (
-        const known of [
-          ...[this.#trails, this.#awaySince, this.#awayMs],
-          ...[this.#joined, this.#hasBeenHere],
-        ]
-      ) known.delete(subject.name);
+      this.#trails.delete(subject.name);
+      this.#lostAt.delete(subject.name);
     }
     this.#left = [];
     const total = new Map<Kind, KindTally>(
@@ -248,22 +239,35 @@ export class Tabs {
     this.#left.push({ subject: page, kind });
   }
 
-  #note(name: string, line: string): void {
+  /** Knows since when a page has not been on a channel that it is told of a gap on. */
+  #track(name: string, line: string): void {
     const now = performance.now();
-    if (/^(connecting|unavailable|disconnected) /.test(line)) {
-      if (this.#joined.has(name)) this.#hasBeenHere.add(name);
-      const since = this.#awaySince.get(name) ?? now;
-      this.#awaySince.set(name, since);
-    } else if (/^pusher_internal:subscription_succeeded /.test(line)) {
-      this.#awayMs.set(name, now - (this.#awaySince.get(name) ?? now));
-      this.#awaySince.delete(name);
-      this.#joined.add(name);
-    } else if (/^pusher:recovery_failed /.test(line)) {
-      const awayMs = this.#awayMs.get(name) ?? 0;
-      const gap = `${name}: ${line} [${this.trail(name)}]`;
-      if (!this.#hasBeenHere.has(name)) this.firstGaps.push(gap);
-      else if (awayMs < this.#options.historyMs / 2) this.gaps.push(gap);
+    const lostAt = entry(this.#lostAt, name, () => new Map());
+    const [event, channel = ""] = line.split(" ");
+    switch (event) {
+      case "connecting":
+      case "unavailable":
+      case "disconnected":
+        for (const [one, at] of lostAt) if (at === null) lostAt.set(one, now);
+        break;
+      case "pusher_internal:subscription_succeeded":
+        // Whether there was a gap is said after it.
+        lostAt.set(`joining ${channel}`, lostAt.get(channel) ?? -Infinity);
+        lostAt.set(channel, null);
+        break;
+      case "pusher:recovery_failed": {
+        const known = lostAt.get(channel);
+        const joined = lostAt.get(`joining ${channel}`);
+        const since = (known === null ? joined : known) ?? -Infinity;
+        const gap = `${name}: ${line} [${this.trail(name)}]`;
+        if (since === -Infinity) this.firstGaps.push(gap);
+        else if (now - since < this.#options.historyMs / 2) this.gaps.push(gap);
+      }
     }
+  }
+
+  #note(name: string, line: string): void {
+    this.#track(name, line);
     const trail = this.#trails.get(name) ?? [];
     this.#trails.set(name, trail);
     if (/^pusher:p[io]ng /.test(line)) return;
