@@ -482,6 +482,11 @@ export class Outbox implements ReplayReader {
     return this.#services.ask(call);
   }
 
+  /** See {@linkcode ReplayReader.after}. */
+  after(delayMs: number, run: () => void): () => void {
+    return this.#services.clock.after(delayMs, run);
+  }
+
   /** See {@linkcode ReplayReader.fail}. */
   fail(error: unknown, during: string): void {
     this.#services.hooks.fail(error, during, this.appId);

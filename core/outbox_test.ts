@@ -18,6 +18,7 @@ import { closeTransport, Outbox, OutboxSchedule } from "./outbox.ts";
 import { CLOSE, type Close, OUTBOUND } from "./protocol.ts";
 import type { Session } from "./sessions.ts";
 import type { Awaitable } from "./time.ts";
+import { BackplaneUnavailable } from "./unavailable.ts";
 
 const EPOCH = "e";
 
@@ -673,6 +674,41 @@ Deno.test("a read that fails is reported, and the client is told of its loss", a
   ]);
   assertEquals(bench.got(), [OUTBOUND.RecoveryFailed]);
   assertEquals(await isSettled(replayed), true);
+});
+
+Deno.test("a replay goes on when the backplane is back that was away", async () => {
+  const slow = slowBench();
+  const { bench } = slow;
+  bench.logMessages("c", range(1, 150));
+  const replayed = bench.outbox.replay("c", at(0), 150);
+  await slow.answer();
+  assertEquals(bench.got().length, 100);
+  for (let i = 0; i < 2; i++) {
+    await slow.answer(new BackplaneUnavailable("away", { wasSent: true }));
+    // The client may go on with something else meanwhile.
+    assertEquals(await isSettled(replayed), true);
+    bench.outbox.deliver(delivery(151 + i));
+    assertEquals(bench.got(), []);
+    bench.clock.pass(1_000);
+  }
+  bench.logMessages("c", [151, 152]);
+  await slow.answer();
+  assertEquals(bench.got(), range(101, 152).map(String));
+  assertEquals(bench.clock.waiting, 0);
+});
+
+Deno.test("a replay that waits for the backplane ends with its client", async () => {
+  for (const end of ["endReplay", "close"] as const) {
+    const slow = slowBench();
+    const { bench } = slow;
+    bench.outbox.replay("c", at(0), 5);
+    await slow.answer(new BackplaneUnavailable("away", { wasSent: true }));
+    assertEquals(bench.clock.waiting, 1);
+    if (end === "close") bench.outbox.close();
+    else bench.outbox.endReplay("c");
+    bench.clock.pass(60_000);
+    assertEquals([bench.clock.waiting, bench.got()], [0, []]);
+  }
 });
 
 Deno.test("endReplay sends no more of a replay, and what waits for it is dropped", async () => {

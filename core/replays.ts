@@ -8,6 +8,7 @@
 import type { Backplane, Page, Position } from "./backplane.ts";
 import { type Delivery, deliveryOf } from "./deliveries.ts";
 import type { Awaitable } from "./time.ts";
+import { isUnavailable } from "./unavailable.ts";
 
 /** A cursor into the history of one channel, for one client. */
 interface Replay {
@@ -20,13 +21,18 @@ interface Replay {
   /** Messages that have been read, and how many of them are sent. */
   page: Page;
   taken: number;
-  /** Whether the next page has been asked for. */
+  /** Whether the next page has been asked for, or will be. */
   isReading: boolean;
+  /** Cancels the next attempt to read. */
+  cancel: () => void;
   /** Deliveries that the history does not hold, to be sent in between. */
   waiting: Delivery[];
   /** Resolves what {@linkcode Replays.start} has returned. */
   settle: () => void;
 }
+
+// How soon a page is asked for again that could not be read as the backplane was away.
+const RETRY_MS = 1_000;
 
 const EMPTY_PAGE: Page = Object.freeze({ messages: [], reaches: -1 });
 
@@ -51,6 +57,8 @@ export interface ReplayReader {
   unhold(waiting: readonly Delivery[]): void;
   /** Calls the backplane. */
   ask<T>(call: (backplane: Backplane) => Awaitable<T>): Awaitable<T>;
+  /** Calls something later; returns how to cancel that. */
+  after(delayMs: number, run: () => void): () => void;
   /** Reports a failure. */
   fail(error: unknown, during: string): void;
 }
@@ -69,7 +77,7 @@ export class Replays {
     const replay: Replay = {
       ...{ channel, epoch: from.epoch, after: from.offset, until },
       ...{ page: EMPTY_PAGE, taken: 0, isReading: false, waiting: [] },
-      settle: () => {},
+      ...{ cancel: () => {}, settle: () => {} },
     };
     this.#byChannel.set(channel, replay);
     this.goOn();
@@ -102,6 +110,7 @@ export class Replays {
   /** Ends all replays. */
   endAll(): void {
     this.#settle();
+    for (const { cancel } of this.#byChannel.values()) cancel();
     this.#byChannel.clear();
   }
 
@@ -109,7 +118,8 @@ export class Replays {
     for (const { settle } of this.#byChannel.values()) settle();
   }
 
-  #remove({ channel, settle }: Replay): void {
+  #remove({ channel, cancel, settle }: Replay): void {
+    cancel();
     this.#byChannel.delete(channel);
     if (this.#byChannel.size === 0) this.#reader.replayed();
     settle();
@@ -163,15 +173,25 @@ export class Replays {
     replay.isReading = true;
     page.catch((error) => {
       this.#reader.fail(error, "reading a channel's history");
-      return null;
+      return isUnavailable(error) ? "away" : null;
     }).then((answer) => {
-      replay.isReading = false;
       // The client may have left the channel by now.
       if (this.#byChannel.get(channel) !== replay) return;
+      if (answer === "away") return this.#readLater(replay);
+      replay.isReading = false;
       this.#takePage(replay, answer);
       this.goOn();
     });
     return false;
+  }
+
+  /** Reads on when the backplane may be back: it may still have everything. */
+  #readLater(replay: Replay): void {
+    replay.settle();
+    replay.cancel = this.#reader.after(RETRY_MS, () => {
+      replay.isReading = false;
+      this.goOn();
+    });
   }
 
   #takePage(replay: Replay, page: Page | null): void {
