@@ -31,7 +31,9 @@ export async function differences(
   const ofRosters = [...model.members].flatMap(([channel, users]) => {
     const expected = [...users].sort().join();
     return [
-      ...probes.map((probe) => [probe.name, probe.roster(channel)] as const),
+      ...probes.map((probe) =>
+        [`${probe.name} [${probe.trail}]`, probe.roster(channel)] as const
+      ),
       ...tabs.open.map((tab) => [tab.name, tab.members(channel)] as const),
     ].flatMap(([name, seen]) =>
       seen.join() === expected
@@ -113,7 +115,7 @@ async function ask(
 
 /** Keys that may stay when nobody is there and the history is over; see ext/redis.ts. */
 const BOOKKEEPING =
-  /^\{[^}]+\}:(meta|nodes|dead|gone|w|r:[0-9a-f]+|n:[^:]+|y:[^:]+)$/;
+  /^\{[^}]+\}:(meta|nodes|dead|gone|w|y|r:[0-9a-f]+|n:[^:]+)$/;
 
 /**
  * What Redis keeps that nobody needs any more, or for ever.

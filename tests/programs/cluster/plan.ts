@@ -67,7 +67,7 @@ export interface PlanOptions {
   readonly blows: number;
   /** Kinds to choose from. @default {BLOWS} */
   readonly kinds?: readonly BlowKind[] | undefined;
-  /** At most how many come between two audits. @default {3} */
+  /** At most how many come between two audits, and at least half as many. @default {3} */
   readonly blowsPerAct?: number | undefined;
 }
 
@@ -90,7 +90,9 @@ export function planActs(options: PlanOptions): Act[] {
   for (let count = 0; count < blows;) {
     const most = options.blowsPerAct ?? 3;
     const own: Blow[] = [];
-    const number = Math.min(1 + random.below(most), blows - count);
+    const least = Math.ceil(most / 2);
+    const some = least + random.below(most - least + 1);
+    const number = Math.min(some, blows - count);
     for (let i = 0; i < number; i++) {
       if (left.length === 0) left = shuffled(kinds, random);
       const kind = left.pop()!; // Filled just before; no list of kinds is empty.
@@ -98,7 +100,7 @@ export function planActs(options: PlanOptions): Act[] {
         kind,
         node: random.below(nodes),
         forMs: Math.round(lasts(kind, random.next(), leaseMs)),
-        restMs: 300 + random.below(1_500),
+        restMs: Math.round(100 + leaseMs * random.next() / 2),
       });
       count++;
     }

@@ -17,11 +17,15 @@ const MARK_MS = 30_000;
 const AGREEMENT_MS = 30_000;
 /** For a node to end, past its drain. */
 const END_MS = 20_000;
+/** For a page to be told what was so when it came. */
+const EXTRA_MS = 30_000;
 const POLL_MS = 250;
 
 /** Looks at a stage on which nothing happens. */
 export class Quiet {
   readonly #stage: Stage;
+  /** When Redis may have forgotten everything the last time, at the latest. */
+  #forgottenAt = -Infinity;
 
   constructor(stage: Stage) {
     this.#stage = stage;
@@ -56,7 +60,10 @@ export class Quiet {
       gaps.push(...truth.takeUnheard());
       const firstGaps = tabs.firstGaps.splice(0);
       if (!mayForget) problems.push(...gaps);
-      if (!wasAway) problems.push(...firstGaps);
+      const { historyMs } = this.#stage.options;
+      const isForgotten = performance.now() - this.#forgottenAt < historyMs;
+      if (mayForget) this.#forgottenAt = performance.now() + EXTRA_MS;
+      if (!wasAway && !isForgotten) problems.push(...firstGaps);
       if (redis) problems.push(...await surplus(redis, PREFIX, false));
     });
   }

@@ -121,7 +121,7 @@ class Play {
     traffic.areClientsHushed = true;
     await within(ANSWER_MS, "answer to the publishers", stopTraffic());
     const mayForget = act.blows.some(forgets);
-    const wasAway = act.blows.some(isolates);
+    const wasAway = mayForget || act.blows.some(isolates);
     this.#note(what, await this.#quiet.settle(mayForget, wasAway));
   }
 

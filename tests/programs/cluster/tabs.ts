@@ -11,6 +11,8 @@ import { entry, type Truth } from "./truth.ts";
 
 /** How often a page is closed or opened. */
 const CHURN_MS = 700;
+/** What a page is told so soon after it has joined is about the time before. */
+const JOIN_MS = 1_000;
 /** After how long a page that lacks a subscription is loaded again. */
 const RELOAD_AFTER_MS = 8_000;
 /** Users of pages, so that each has several. */
@@ -83,12 +85,15 @@ export class Tabs {
   /** Gaps that pages were told of, though they were not away for longer than the history. */
   readonly gaps: string[] = [];
   /**
-   * Gaps that pages with a session were told of on their first connection: while Redis
-   * is away a server cannot know whether there was such a session before.
+   * Gaps that pages were told of on their first connection: while Redis is away, and
+   * for as long as the history after it has forgotten everything, a server cannot know
+   * whether there was such a session before.
    */
   readonly firstGaps: string[] = [];
   /** By page and channel, since when it has not been there; null if it is there. */
   readonly #lostAt = new Map<string, Map<string, number | null>>();
+  /** Pages with such gaps. */
+  readonly #doubtful = new Set<string>();
   readonly #told = new Set<string>();
   /** Connections after the first of each page. */
   #reconnects = 0;
@@ -178,6 +183,7 @@ export class Tabs {
       this.#reconnects += Math.max(0, subject.connections - 1);
       this.#trails.delete(subject.name);
       this.#lostAt.delete(subject.name);
+      this.#doubtful.delete(subject.name);
     }
     this.#left = [];
     const total = new Map<Kind, KindTally>(
@@ -213,8 +219,20 @@ export class Tabs {
     const more = examples.length > 5 ? ` and ${examples.length - 5} more` : "";
     this.problems.push(
       `${kind} ${name}: ${examples.slice(0, 5).join(", ")}${more}` +
+        ` (${this.#around(account, examples[0] ?? "")})` +
         ` [${this.trail(name)}]`,
     );
+  }
+
+  /** What a page heard around the first message that went wrong, and where it came. */
+  #around(account: Account, example: string): string {
+    const { truth } = this.#options;
+    const [, channel = "", n] = example.split(" ");
+    const heard = account.heardOn(channel);
+    const at = heard.findIndex((message) => message >= Number(n));
+    return heard.slice(Math.max(0, at - 4), at + 4)
+      .map((message) => `${message} at ${truth.place(channel, message)}`)
+      .join(", ");
   }
 
   #open(slot: Slot): void {
@@ -253,15 +271,24 @@ export class Tabs {
       case "pusher_internal:subscription_succeeded":
         // Whether there was a gap is said after it.
         lostAt.set(`joining ${channel}`, lostAt.get(channel) ?? -Infinity);
+        lostAt.set(`joined ${channel}`, now);
         lostAt.set(channel, null);
         break;
       case "pusher:recovery_failed": {
         const known = lostAt.get(channel);
-        const joined = lostAt.get(`joining ${channel}`);
-        const since = (known === null ? joined : known) ?? -Infinity;
+        const joinedAt = lostAt.get(`joined ${channel}`) ?? now;
+        const before = now - joinedAt > JOIN_MS
+          ? now
+          : lostAt.get(`joining ${channel}`);
+        const since = (known === null ? before : known) ?? -Infinity;
         const gap = `${name}: ${line} [${this.trail(name)}]`;
-        if (since === -Infinity) this.firstGaps.push(gap);
-        else if (now - since < this.#options.historyMs / 2) this.gaps.push(gap);
+        // Until a client has acknowledged it, its session says so again.
+        if (since === -Infinity || this.#doubtful.has(name)) {
+          this.#doubtful.add(name);
+          this.firstGaps.push(gap);
+        } else if (now - since < this.#options.historyMs / 2) {
+          this.gaps.push(gap);
+        }
       }
     }
   }

@@ -130,6 +130,7 @@ export class Traffic implements Disposable {
     // One that has never been connected has nothing to be left out by.
     const socketId = exempt?.socketId;
     const n = truth.number(socketId && exempt?.name);
+    truth.sent(channel, n);
     const request = signedRequest(
       `http://127.0.0.1:${port}`,
       "POST",
@@ -194,6 +195,7 @@ export class Traffic implements Disposable {
     );
     if (this.areClientsHushed) return;
     const n = truth.number(subject.name);
+    truth.sent(channel, n);
     subject.say(channel, this.#data(n));
   }
 

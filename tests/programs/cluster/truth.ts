@@ -21,6 +21,7 @@ interface Log {
 /** The truth, as observers at all nodes hear it. */
 export class Truth extends Ledger {
   readonly #logs = new Map<string, Log>();
+  readonly #sent = new Map<string, Set<number>>();
   readonly #accepted = new Map<string, Set<number>>();
   readonly #oddities: string[] = [];
   readonly #told = new Set<string>();
@@ -36,6 +37,21 @@ export class Truth extends Ledger {
     const n = super.number(exempt);
     if (this.isMeasuring) this.#sentAt.set(n, performance.now());
     return n;
+  }
+
+  /** Takes down that a message is on its way to a channel. */
+  sent(channel: string, message: number): void {
+    entry(this.#sent, channel, () => new Set()).add(message);
+  }
+
+  /** Observers miss what only others hear when Redis forgets everything. */
+  override invents(channel: string, message: number): boolean {
+    return !this.#sent.get(channel)?.has(message);
+  }
+
+  /** Where a message came, for people. */
+  place(channel: string, message: number): string {
+    return this.#log(channel).places.get(message) ?? "nowhere";
   }
 
   override published(channel: string, message: number): void {

@@ -49,6 +49,11 @@ export class Ledger {
     return entry(this.#order, channel, () => new Map());
   }
 
+  /** Whether a message was never published on a channel. */
+  invents(channel: string, message: number): boolean {
+    return !this.order(channel).has(message);
+  }
+
   /** Whether a client is the one that must not get a message. */
   exempts(message: number, client: string): boolean {
     return this.#exempt.get(message) === client;
@@ -165,6 +170,11 @@ export class Account {
     hearing?.reports.push({ heard: hearing.first.length, last });
   }
 
+  /** What it heard on a channel, in order, each once. */
+  heardOn(channel: string): readonly number[] {
+    return this.#channels.get(channel)?.first ?? [];
+  }
+
   /** Whether a message has come. */
   hasHeard(channel: string, message: number): boolean {
     return this.#channels.get(channel)?.seen.has(message) ?? false;
@@ -195,7 +205,6 @@ export class Account {
   }
 
   #count(channel: string, hearing: Hearing): Tally {
-    const order = this.#ledger.order(channel);
     const { lost, reported, expected } = this.#missing(channel, hearing);
     return {
       expected,
@@ -205,7 +214,10 @@ export class Account {
       duplicated: hearing.again.length,
       outOfOrder: this.#late(channel, hearing).length,
       echoed: this.#echoes(hearing).length,
-      invented: hearing.first.filter((message) => !order.has(message)).length,
+      invented:
+        hearing.first.filter((message) =>
+          this.#ledger.invents(channel, message)
+        ).length,
     };
   }
 
