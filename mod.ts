@@ -245,12 +245,15 @@ import {
 } from "./core/signatures.ts";
 import { Start } from "./core/start.ts";
 import {
+  countMessage,
+  SubscriptionCounts,
+} from "./core/subscription_counts.ts";
+import {
   all,
   attempt,
   type Awaitable,
   chain,
   type Clock,
-  CountThrottle,
   delay,
   withinMs,
 } from "./core/time.ts";
@@ -1531,10 +1534,7 @@ class Server
   announceCount(app: App, channel: string, subscriptionCount: number): void {
     const event = { app: app.id, channel, subscriptionCount };
     this.note("subscription_count", event);
-    const sent = this.send(app, channel, {
-      event: OUTBOUND.SubscriptionCount,
-      data: JSON.stringify({ subscription_count: subscriptionCount }),
-    });
+    const sent = this.send(app, channel, countMessage(subscriptionCount));
     this.#watch(sent, "counting subscribers", app);
   }
 
@@ -1556,7 +1556,9 @@ class Server
     position: Position,
   ): void {
     const { epoch, offset } = position;
-    this.appsById.get(appId)?.channels.get(channelName)
+    const app = this.appsById.get(appId);
+    if (app?.subscriptionCounts) app.counts.heard(channelName, message);
+    app?.channels.get(channelName)
       ?.deliver(new Delivery(channelName, message, offset, epoch));
   }
 
@@ -1714,7 +1716,7 @@ class App {
   readonly encryption: Encryption | undefined;
   readonly limits: Readonly<Limits>;
   readonly origins: OriginCheck;
-  readonly counts: CountThrottle;
+  readonly counts: SubscriptionCounts;
   /** Infinity where clients need not authorize. */
   readonly authorizationTimeoutMs: number;
   readonly quota: Quota;
@@ -1748,9 +1750,10 @@ class App {
     this.quota = new Quota(this.limits, this.authorizationTimeoutMs);
     // Sockets may come from anywhere unless `origins` is given.
     this.origins = compileOrigins(own.origins ?? shared.origins ?? "*");
-    this.counts = new CountThrottle(
+    this.counts = new SubscriptionCounts(
       server.clock,
       (channel, count) => server.announceCount(this, channel, count),
+      server.asking(this),
     );
   }
 

@@ -267,23 +267,44 @@ export class TokenBucket {
 const THROTTLE_ABOVE = 100;
 const THROTTLE_MS = 5_000;
 
+// How far servers may be apart that have heard of a count together. Whoever is the
+// first announces the next one for all.
+const THROTTLE_SPREAD_MS = 500;
+
+/** A count that was announced a short while ago. */
+interface AnnouncedCount {
+  /** The last change since; undefined if there was none. */
+  latest: number | undefined;
+  /** What was announced from here, and has not been heard yet. */
+  own: number | undefined;
+  readonly cancel: () => void;
+}
+
 /**
  * Announces counts that change: each change of a small one at once, those of a
- * large one at most every five seconds, and the last one always.
+ * large one at most every five seconds, and the last one always. Servers that share
+ * a channel take turns: each hears what the others announce.
  */
 export class CountThrottle {
   readonly #clock: Clock;
   readonly #announce: (key: string, count: number) => void;
-  /** Counts that were announced a short while ago. */
-  readonly #waiting = new Map<
-    string,
-    { latest: number | undefined; cancel: () => void }
-  >();
+  readonly #current: (key: string, latest: number) => Awaitable<number>;
+  readonly #waiting = new Map<string, AnnouncedCount>();
   #isClosed = false;
 
-  constructor(clock: Clock, announce: (key: string, count: number) => void) {
+  /**
+   * @param current What a count is by now, as another server may have changed it
+   * since `latest`.
+   */
+  constructor(
+    clock: Clock,
+    announce: (key: string, count: number) => void,
+    current: (key: string, latest: number) => Awaitable<number> = (_, latest) =>
+      latest,
+  ) {
     this.#clock = clock;
     this.#announce = announce;
+    this.#current = current;
   }
 
   /** Takes a new count. */
@@ -295,15 +316,39 @@ export class CountThrottle {
     }
     waiting?.cancel();
     this.#waiting.delete(key);
+    const isThrottled = count > THROTTLE_ABOVE && !this.#isClosed;
+    // Before it is announced, as it may be heard at once.
+    if (isThrottled) this.#wait(key, THROTTLE_MS, { own: count });
     this.#announce(key, count);
+  }
+
+  /** Takes a count that this server or another one has announced. */
+  heard(key: string, count: number): void {
+    const waiting = this.#waiting.get(key);
+    if (waiting?.own === count) {
+      waiting.own = undefined;
+      return;
+    }
     if (count <= THROTTLE_ABOVE || this.#isClosed) return;
-    const cancel = this.#clock.after(THROTTLE_MS, () => {
+    waiting?.cancel();
+    const latest = waiting?.latest === count ? undefined : waiting?.latest;
+    const spreadMs = Math.random() * THROTTLE_SPREAD_MS;
+    this.#wait(key, THROTTLE_MS + spreadMs, { latest });
+  }
+
+  #wait(
+    key: string,
+    delayMs: number,
+    { latest, own }: { latest?: number | undefined; own?: number },
+  ): void {
+    const cancel = this.#clock.after(delayMs, () => {
       const { latest } = this.#waiting.get(key) ?? {};
       this.#waiting.delete(key);
       // Even if it is the same count: a new subscriber has not heard of it.
-      if (latest !== undefined) this.change(key, latest);
+      if (latest === undefined) return;
+      chain(this.#current(key, latest), (count) => this.change(key, count));
     });
-    this.#waiting.set(key, { latest: undefined, cancel });
+    this.#waiting.set(key, { latest, own, cancel });
   }
 
   /** Announces what still waits, and waits no more. */

@@ -449,6 +449,32 @@ Deno.test("CountThrottle waits no longer once a count is 100 or less", () => {
   assertEquals([told(), clock.waiting], [[], 0]);
 });
 
+Deno.test("CountThrottles that hear each other announce by turns, and the true count in the end", () => {
+  const clock = new ManualClock();
+  const told: number[] = [];
+  let count = 300;
+  const throttles: CountThrottle[] = [];
+  const announce = (key: string, count: number) => {
+    told.push(count);
+    for (const one of throttles) one.heard(key, count);
+  };
+  for (let i = 0; i < 3; i++) {
+    throttles.push(new CountThrottle(clock, announce, () => count));
+  }
+  for (const one of throttles) one.change("a", ++count);
+  assertEquals(told, [301]);
+  for (let round = 1; round <= 3; round++) {
+    for (const one of throttles) one.change("a", ++count);
+    clock.pass(5_500);
+    assertEquals(told.length, 1 + round);
+  }
+  // Those that have not heard the last count say it again, by turns as well.
+  clock.pass(20_000);
+  assertEquals(told.at(-1), count);
+  assert(told.length <= 1 + 3 + 3, `${told}`);
+  assertEquals(clock.waiting, 0);
+});
+
 Deno.test("CountThrottle announces at its close what waits, and leaves no timer", () => {
   const { clock, throttle, told } = startThrottle();
   for (const count of [101, 102, 103]) throttle.change("a", count);

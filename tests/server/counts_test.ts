@@ -366,7 +366,8 @@ Deno.test("close tells a count that is due to the subscribers of other servers",
   const leaving = new Crowd({ backplane: backplane.peer() });
   await staying.resize(150);
   await leaving.resize(3);
-  assertEquals(staying.told.at(-1)?.[1], 151);
+  // The servers take turns, so the one that joins last has to wait.
+  assertEquals(staying.told.at(-1)?.[1], 101);
   // The timer sanitizer fails the test if one is left.
   await leaving.close();
   assertEquals(staying.told.at(-1)?.[1], 150);
