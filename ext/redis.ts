@@ -46,7 +46,7 @@
  * | `T:l:C` | string | last event of a cache channel | `cacheTtlMs` | `publish` |
  * | `T:occ` | sorted set | occupied channels | while there are any, 24 h | `hold` |
  * | `T:gone` | hash | departures that were announced after a flush | 10 min | `depart` |
- * | `T:x:A S` | hash | state and owner of session `S` of app `A` | 3 h, renewed; `history.ageMs` while away | `take`, `keep` |
+ * | `T:x:A S` | hash | state and owner of session `S` of app `A` | `history.ageMs` while away, else twice that, renewed | `take`, `keep` |
  * | `T:y` | sorted set | digests of at most 4,096 sessions that there were | 27 h after the last | `keep` |
  * | `T:z` | sorted set | sessions whose clients are away, a 64th of `history.sessions` | `history.ageMs` after the last | `keep` |
  * | `T:w` | stream | transitions for webhooks, about 10,000 | 24 h, while they are wanted | `hold`, `publish`, `append` |
@@ -308,7 +308,8 @@ class RedisBackplane implements Backplane {
     }
     if (this.#isClosed) throw new Error("Cannot start: it has been closed");
     lease.keep(network);
-    membership.registration.keepUp(() => this.#sessions.touch());
+    membership.registration.keepUp();
+    this.#sessions.keepUp(node.clock);
   }
 
   /** Takes what is for this server alone. */
@@ -455,9 +456,10 @@ class RedisBackplane implements Backplane {
     this.#isClosed = true;
     const { network, lease, membership } = this.#running;
     lease.stop();
+    this.#sessions.stop();
     try {
       await Promise.all([this.journal.close(), membership.close()]);
-      await this.#sessions.touch(true);
+      await this.#sessions.close();
       await lease.end(network);
     } catch {
       // Redis is away. The lease ends, and then others release what is held.

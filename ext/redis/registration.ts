@@ -395,17 +395,17 @@ export class Registration {
   // ---- Upkeep
 
   /** States from time to time all that is held, so that Redis goes on to keep it. */
-  keepUp(touch: () => Promise<void>): void {
+  keepUp(): void {
     this.#after(AUDIT_MS / AUDIT_TICKS, () => {
-      this.#audit(touch).catch(() => {
+      this.#audit().catch(() => {
         // Redis is away. What is left out comes with the next round.
       }).finally(() => {
-        if (!this.#isClosed) this.keepUp(touch);
+        if (!this.#isClosed) this.keepUp();
       });
     });
   }
 
-  async #audit(touch: () => Promise<void>): Promise<void> {
+  async #audit(): Promise<void> {
     const { network, keys } = this.#services;
     const tick = this.#audited++ % AUDIT_TICKS;
     const channels = [...this.#services.channels]
@@ -418,7 +418,6 @@ export class Registration {
     for (const bucket of keys.tags.keys()) {
       await this.#greet([bucket], network.connection(bucket));
     }
-    await touch();
   }
 
   /** Stops, and releases what is held. */

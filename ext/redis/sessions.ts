@@ -11,14 +11,17 @@ import type {
   SessionState,
   SessionStore,
 } from "../../core/backplane.ts";
+import type { Clock } from "../../core/time.ts";
 import { BUCKETS, type Keys } from "./keys.ts";
 import type { Network } from "./network.ts";
 import { DROP, FORGET, KEEP, TAKE, TOUCH } from "./scripts.ts";
 
-/** How long a session with an owner is kept without a word from it. */
-export const OWNED_MS = 3 * 3_600_000;
+// How long a session with an owner is kept at most without a word from it, and how
+// often the owner has its sessions live on.
+const MAX_OWNED_MS = 3 * 3_600_000;
+const MAX_TOUCH_MS = 3_600_000;
 // How long it is known that there was a session after it was kept last.
-const KNOWN_MS = OWNED_MS + 24 * 3_600_000;
+const KNOWN_MS = 27 * 3_600_000;
 // Sessions of which that is known. A digest takes some 90 bytes.
 const MAX_KNOWN = 262_144;
 const PAGE = 256;
@@ -38,6 +41,8 @@ export class RedisSessions implements SessionStore {
   readonly #services: () => SessionServices;
   /** Sessions that this server owns, as far as it knows. */
   readonly #owned = new Set<string>();
+  #cancel = () => {};
+  #isClosed = false;
 
   constructor(services: () => SessionServices) {
     this.#services = services;
@@ -54,7 +59,7 @@ export class RedisSessions implements SessionStore {
       [state, known, away, keys.meta(bucket)],
       [
         ...[server, keys.serverTopic(bucket, ""), name, digestOf(name)],
-        ...[OWNED_MS, this.#ageMs, KNOWN_MS],
+        ...[this.#ownedMs, this.#ageMs, KNOWN_MS],
       ],
     );
     this.#owned.add(name);
@@ -79,7 +84,8 @@ export class RedisSessions implements SessionStore {
       [own.state, own.known, own.away],
       [
         ...[server, encodeState(state), Number(isAway)],
-        ...[this.#ageMs, OWNED_MS, KNOWN_MS, own.name, digestOf(own.name)],
+        ...[this.#ageMs, this.#ownedMs, KNOWN_MS],
+        ...[own.name, digestOf(own.name)],
         ...[MAX_KNOWN / BUCKETS, Math.ceil(history.sessions / BUCKETS)],
       ],
     ) as string[];
@@ -103,6 +109,35 @@ export class RedisSessions implements SessionStore {
     return Math.ceil(this.#services().history.ageMs);
   }
 
+  /** A session whose owner has died ends about as soon as that of a client away. */
+  get #ownedMs(): number {
+    return Math.min(2 * this.#ageMs, MAX_OWNED_MS);
+  }
+
+  /** Has the sessions of this server live on, until it closes. */
+  keepUp(clock: Clock): void {
+    const delayMs = Math.min(this.#ageMs / 2, MAX_TOUCH_MS);
+    this.#cancel = clock.after(delayMs, () => {
+      this.touch().catch(() => {
+        // Redis is away. What has ended by then is kept anew by its owner.
+      }).finally(() => {
+        if (!this.#isClosed) this.keepUp(clock);
+      });
+    });
+  }
+
+  /** Says that the clients of all sessions are gone. */
+  async close(): Promise<void> {
+    this.stop();
+    await this.touch(true);
+  }
+
+  /** Ends the upkeep. */
+  stop(): void {
+    this.#isClosed = true;
+    this.#cancel();
+  }
+
   /** Takes the word that another server owns a session now. */
   lose(name: string): { app: string; id: string } {
     this.#owned.delete(name);
@@ -124,7 +159,7 @@ export class RedisSessions implements SessionStore {
       states.push(state);
       byBucket.set(bucket, states);
     }
-    const lifeMs = isAway ? this.#ageMs : OWNED_MS;
+    const lifeMs = isAway ? this.#ageMs : this.#ownedMs;
     for (const [bucket, states] of byBucket) {
       for (let from = 0; from < states.length; from += PAGE) {
         const page = states.slice(from, from + PAGE);

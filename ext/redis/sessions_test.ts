@@ -1,5 +1,6 @@
 /** How much of Redis clients can take with sessions of names that they choose. */
 import { assert, assertEquals, assertLessOrEqual } from "@std/assert";
+import { Gate } from "../../tests/support/gate.ts";
 import { testWithRedis } from "../../tests/support/redis.ts";
 import { RedisStage, sessionsOf } from "../../tests/support/redis_stage.ts";
 
@@ -47,6 +48,34 @@ testWithRedis(
     await sessions.keep("app", second, STATE, true);
     assertEquals(await sessions.take("app", first), STATE);
     assertEquals(await sessions.take("app", second), STATE);
+  },
+);
+
+testWithRedis(
+  "A session lives while its server does, and about as long as one away without it",
+  async () => {
+    await using stage = await RedisStage.open();
+    await using gate = new Gate(stage.redis.port);
+    const history = { ageMs: 2_000 };
+    const one = await stage.server({ history });
+    const url = `redis://127.0.0.1:${gate.port}`;
+    const gone = await stage.server({ history, url });
+    const [kept = "", lost = ""] = sessionsOf(5, 2);
+    for (const [server, id] of [[one, kept], [gone, lost]] as const) {
+      const { sessions } = server.backplane;
+      await sessions.take("app", id);
+      await sessions.keep("app", id, STATE, false);
+    }
+    gate.shut();
+    const states = async () => {
+      const keys = await stage.keys();
+      return [...keys.keys()].filter((key) => key.includes("}:x:"));
+    };
+    while ((await states()).length > 1) {
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+    assertEquals(await one.backplane.sessions.take("app", kept), STATE);
+    assertEquals(await one.backplane.sessions.take("app", lost), "forgotten");
   },
 );
 
