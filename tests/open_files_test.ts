@@ -129,6 +129,8 @@ function failsAgain(port: number): Promise<true> {
       return await connection.read(new Uint8Array(1)) === null ? true : null;
     } catch (error) {
       if (error instanceof Deno.errors.ConnectionReset) return true;
+      // It was reset before the runtime had asked where it leads.
+      if (error instanceof Deno.errors.NotConnected) return true;
       if (error instanceof Deno.errors.ConnectionRefused) return null;
       throw error;
     }

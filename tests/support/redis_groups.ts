@@ -20,16 +20,26 @@ const NEVER_DOWN_MS = 60_000;
 /** Between two looks at servers that cannot say when they are ready. */
 const POLL_MS = 50;
 
-/** Resolves when a condition holds; what is looked at has no events. */
+/**
+ * Resolves when a condition holds; what is looked at has no events. A look that fails
+ * is repeated: servers that change their parts cut those who ask.
+ */
 export async function until(
   what: string,
   holds: () => Promise<boolean> | boolean,
   deadlineMs = 3 * DEADLINE_MS,
 ): Promise<void> {
   const end = performance.now() + deadlineMs;
-  while (!await holds()) {
+  for (;;) {
+    let cause: unknown;
+    try {
+      if (await holds()) return;
+    } catch (error) {
+      cause = error;
+    }
     if (performance.now() > end) {
-      throw new Error(`Cannot wait longer: ${what} has not happened`);
+      const reason = `${what} has not happened`;
+      throw new Error(`Cannot wait longer: ${reason}`, { cause });
     }
     await new Promise((resolve) => setTimeout(resolve, POLL_MS));
   }
