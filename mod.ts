@@ -58,7 +58,6 @@ import type {
   Held,
   History,
   HistoryRequest,
-  Holding,
   JoiningMember,
   JoinResult,
   KnownMember,
@@ -113,6 +112,7 @@ import {
   readExtensions,
   splitSession,
 } from "./core/extensions.ts";
+import { Holdings } from "./core/holdings.ts";
 import { HookQueue } from "./core/hooks.ts";
 import type { AppJournal, NotedKind } from "./core/journal.ts";
 import {
@@ -148,7 +148,7 @@ import {
 } from "./core/liveness.ts";
 import { NO_MEMBERS } from "./core/memory.ts";
 import { MemoryBackplane } from "./core/memory_backplane.ts";
-import { defaultSockets, socketsWithRefused } from "./core/open_files.ts";
+import { defaultSockets } from "./core/open_files.ts";
 import {
   checkCloseOptions,
   checkFilter,
@@ -234,6 +234,7 @@ import {
   sessionChannels,
   Sessions,
 } from "./core/sessions.ts";
+import { SocketCount } from "./core/sockets.ts";
 import {
   channelText,
   decodePart,
@@ -263,6 +264,7 @@ import {
   refusalOf,
   together,
 } from "./core/unavailable.ts";
+import { Unsettled } from "./core/unsettled.ts";
 import {
   type Admitted,
   answerSubprotocol,
@@ -1043,7 +1045,7 @@ function upgrade(
     return refuse(overLimit("urlLength", limits, "The URL is too long", 414));
   }
   const admission = server.admit(key ?? "", request);
-  if (server.isOverrun(admission)) {
+  if (server.sockets.isOverrun(admission.refusal !== null)) {
     // The client has to close it: the runtime would keep the file descriptor.
     return refuse(REFUSAL.OverCapacity, { connection: "close" });
   }
@@ -1247,13 +1249,10 @@ class Server
   readonly answerTimeoutMs: number;
   readonly bodyTimeoutMs: number;
   readonly #strictProtocol: boolean;
-  /** Calls of the backplane that have not been answered yet. */
-  readonly #unsettled = new Set<Promise<unknown>>();
-  #sockets = 0;
-  /** Sockets of refused clients that have not closed yet. */
-  #refused = 0;
+  readonly sockets: SocketCount;
+  /** Calls of the backplane. */
+  readonly #unsettled = new Unsettled();
   #isBackplaneUp = false;
-  #onEmpty: (() => void) | null = null;
   readonly #start: Start;
   #closing: Promise<void> | null = null;
   readonly #drain: Drain;
@@ -1268,6 +1267,7 @@ class Server
     this.path = options.path ?? "";
     const sockets = options.limits?.sockets ?? defaultSockets();
     this.limits = { ...DEFAULT_LIMITS, ...options.limits, sockets };
+    this.sockets = new SocketCount(sockets);
     this.authorize = options.authorize;
     this.authenticate = options.authenticate;
     this.answerTimeoutMs = options.answerTimeoutMs ?? 10_000;
@@ -1355,15 +1355,15 @@ class Server
   /** Opens an admitted connection on a transport that is ready to send. */
   open(transport: Transport, admission: Admission): Peer {
     const { app, refusal } = admission;
-    this.#sockets++;
+    this.sockets.enter();
     const close = refusal ?? this.#capacity(app);
     if (app === null || close !== null) {
-      this.#refused++;
+      this.sockets.refuse();
       const { code, message } = close ?? CLOSE.UnknownApp;
       const known = app && { app: app.id };
       const event = { ...known, what: "connection", reason: message } as const;
       this.hooks.emit("refused", { ...event, code });
-      return new RefusedPeer(this, transport, { code, message });
+      return new RefusedPeer(this.sockets, transport, { code, message });
     }
     let socketId = randomSocketId();
     while (this.connections.has(socketId)) socketId = randomSocketId();
@@ -1377,18 +1377,9 @@ class Server
     return connection;
   }
 
-  /**
-   * Whether to refuse before the upgrade. A client that does not answer a close
-   * frame keeps its socket, and the runtime cannot end it.
-   */
-  isOverrun({ refusal }: Admission): boolean {
-    return this.#sockets >= socketsWithRefused(this.limits.sockets) ||
-      (refusal !== null && this.#refused >= MAX_REFUSED_SOCKETS);
-  }
-
   #capacity(app: App | null): Close | null {
     if (this.#closing !== null) return CLOSE.ShuttingDown;
-    if (this.#sockets > this.limits.sockets) return CLOSE.ServerFull;
+    if (this.sockets.isAboveLimit) return CLOSE.ServerFull;
     return app && app.quota.checkNew();
   }
 
@@ -1397,13 +1388,6 @@ class Server
     this.connections.delete(connection.socketId);
     connection.app.quota.leave(connection.pulse);
     this.liveness.wheel.remove(connection.pulse);
-  }
-
-  /** Counts a transport that has closed for good; called once for each. */
-  release(wasRefused: boolean): void {
-    this.#sockets--;
-    if (wasRefused) this.#refused--;
-    if (this.#sockets === 0) this.#onEmpty?.();
   }
 
   /** Whether a page may come in; a rule that throws says no. */
@@ -1509,7 +1493,11 @@ class Server
     history: HistoryRequest | undefined,
   ): Awaitable<JoinResult | null> {
     const { app, name } = channel;
-    const holding = channel.count(member?.userId, 1, history !== undefined);
+    const holding = channel.holdings.count(
+      member?.userId,
+      1,
+      history !== undefined,
+    );
     const first = announceUser(name, "online");
     const options = { ...holding, member, first, history };
     return this.track(
@@ -1523,7 +1511,7 @@ class Server
    */
   leave(channel: Channel, userId: string | undefined, recovers: boolean): void {
     const { app, name } = channel;
-    const holding = channel.count(userId, -1, recovers);
+    const holding = channel.holdings.count(userId, -1, recovers);
     const left = this.ask((backplane) =>
       backplane.leave(app.id, name, { ...holding, userId })
     );
@@ -1642,11 +1630,7 @@ class Server
 
   /** Lets {@linkcode close} wait for a call. */
   track<T>(value: Awaitable<T>): Awaitable<T> {
-    if (!(value instanceof Promise)) return value;
-    this.#unsettled.add(value);
-    const settle = () => this.#unsettled.delete(value);
-    value.then(settle, settle);
-    return value;
+    return this.#unsettled.track(value);
   }
 
   /** See {@linkcode Pusher.close}. A second call joins the first, or hastens it. */
@@ -1677,15 +1661,11 @@ class Server
 
   /** Waits for the clients to answer the close, and for the backplane. */
   async #settle(): Promise<void> {
-    if (this.#sockets > 0) {
-      await new Promise<void>((resolve) => this.#onEmpty = resolve);
-    }
+    await this.sockets.empty();
     // A leave follows each join whose answer comes too late.
-    while (this.#unsettled.size > 0) {
-      await Promise.allSettled(this.#unsettled);
-    }
+    await this.#unsettled.settled();
     this.#closeCounts();
-    await Promise.allSettled(this.#unsettled);
+    await this.#unsettled.settled();
   }
 
   /** Tells the last counts to subscribers that are on other servers. */
@@ -1693,10 +1673,6 @@ class Server
     for (const { counts } of this.appsById.values()) counts.close();
   }
 }
-
-// Up to so many sockets, refused clients get a close code; above, a plain HTTP
-// refusal.
-const MAX_REFUSED_SOCKETS = 1_000;
 
 // How long the clients, and then the backplane, may take to answer a close; dead
 // ones never do.
@@ -2326,7 +2302,7 @@ class Connection
     this.#leaveAll(code);
     this.outbox.drop();
     this.#state = "released";
-    this.#server.release(false);
+    this.#server.sockets.release(false);
   }
 
   #leaveAll(code: number): void {
@@ -2451,12 +2427,7 @@ class Channel {
   readonly subscriptions = new Set<Subscription>();
   /** Outboxes of connections that are joining, and deliveries for afterwards. */
   #joining: Map<Outbox, Delivery[]> | null = null;
-  /** Connections that have joined or are joining. */
-  #connections = 0;
-  /** How many of them can recover. */
-  #recovering = 0;
-  /** By user, on a presence channel. */
-  #users: Map<string, number> | null = null;
+  readonly holdings = new Holdings();
 
   constructor(app: App, name: string, kind: ChannelKind) {
     this.app = app;
@@ -2554,35 +2525,20 @@ class Channel {
     }
   }
 
-  /** Counts a connection that joins or leaves; returns the holding after that. */
-  count(userId: string | undefined, by: 1 | -1, recovers: boolean): Holding {
-    this.#connections += by;
-    if (recovers) this.#recovering += by;
-    const recovering = this.#recovering;
-    if (userId === undefined) {
-      return { connections: this.#connections, recovering };
-    }
-    this.#users ??= new Map();
-    const connections = (this.#users.get(userId) ?? 0) + by;
-    if (connections > 0) this.#users.set(userId, connections);
-    else this.#users.delete(userId);
-    return { connections, recovering };
-  }
-
   /** See {@linkcode BackplaneNode.held}. */
   *held(): Iterable<Held> {
     const { app: { id: app, limits }, name: channel } = this;
-    const about = { app, channel, recovering: this.#recovering };
-    const first = announceUser(channel, "online");
-    if (this.#users === null) {
-      yield { ...about, connections: this.#connections, first };
+    const { all, users } = this.holdings;
+    const about = { app, channel, ...all };
+    if (users === null) {
+      yield { ...about, first: announceUser(channel, "online") };
       return;
     }
     const members = new Map<string, KnownMember>();
     for (const { member } of this.subscriptions) {
       if (member !== undefined) members.set(member.userId, member);
     }
-    for (const [userId, connections] of this.#users) {
+    for (const [userId, connections] of users) {
       const known = members.get(userId);
       // The join that is under way registers such a user.
       if (known === undefined) continue;

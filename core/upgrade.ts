@@ -213,11 +213,11 @@ interface Releasing {
 
 /** A client that was refused, until its transport has closed. */
 export class RefusedPeer implements Peer {
-  readonly #server: Releasing;
+  readonly #sockets: Releasing;
   #released = false;
 
-  constructor(server: Releasing, transport: Transport, close: Close) {
-    this.#server = server;
+  constructor(sockets: Releasing, transport: Transport, close: Close) {
+    this.#sockets = sockets;
     try {
       transport.send(encodeError(close.code, close.message));
     } catch {
@@ -237,6 +237,6 @@ export class RefusedPeer implements Peer {
   closed(): void {
     if (this.#released) return;
     this.#released = true;
-    this.#server.release(true);
+    this.#sockets.release(true);
   }
 }
