@@ -107,11 +107,7 @@ import {
 } from "./core/client_events.ts";
 import { Delivery } from "./core/deliveries.ts";
 import { Drain, DRAIN_TICK_MS } from "./core/drain.ts";
-import {
-  type Extensions,
-  readExtensions,
-  splitSession,
-} from "./core/extensions.ts";
+import { readExtensions, splitSession } from "./core/extensions.ts";
 import { Holdings } from "./core/holdings.ts";
 import { HookQueue } from "./core/hooks.ts";
 import type { AppJournal, NotedKind } from "./core/journal.ts";
@@ -131,6 +127,13 @@ import {
   whenStarted,
 } from "./core/http.ts";
 import { Inbox, type InboxOwner, type InboxServices } from "./core/inbox.ts";
+import {
+  type Client,
+  clientOf,
+  inspect,
+  type Inspection,
+  noteInfo,
+} from "./core/inspection.ts";
 import {
   accepted,
   DEFAULT_LIMITS,
@@ -266,6 +269,7 @@ import {
 } from "./core/unavailable.ts";
 import { Unsettled } from "./core/unsettled.ts";
 import {
+  type Admission,
   type Admitted,
   answerSubprotocol,
   chooseSubprotocol,
@@ -299,6 +303,7 @@ export type * from "./core/calls.ts";
 export type * from "./core/journal.ts";
 export type { Handler } from "./core/cascade.ts";
 export type { OriginRule } from "./core/http.ts";
+export type { Client, Inspection, LiveConnection } from "./core/inspection.ts";
 export type { Limits } from "./core/limits.ts";
 export { MemoryBackplane } from "./core/memory_backplane.ts";
 export type { AppOptions, PusherOptions } from "./core/options.ts";
@@ -327,7 +332,7 @@ export { BackplaneUnavailable } from "./core/unavailable.ts";
  * - Listen: `on`; read webhooks of another server: `webhook`.
  * - Disconnect: `terminateUserConnections`, `close`, `[Symbol.asyncDispose]`.
  * - Use the HTTP API without HTTP: `get`, `post`, `createSignedQueryString`.
- * - See another app: `app`; write an extension: `clock`, `journal`.
+ * - See another app: `app`; write an extension: `clock`, `inspect`, `journal`.
  *
  * All except `app`, `journal` and `[Symbol.asyncDispose]` exist as statics, too, on one
  * default instance. It is made on first use and reads `PUSHER_APP_ID`, `PUSHER_APP_KEY`,
@@ -389,7 +394,8 @@ export class Pusher<Events extends object = AnyEvents> {
     // Answers of `authorize` are checked at run time, whatever `Events` says.
     const untyped = options as unknown as PusherOptions;
     this.#app = viewed ?? new Server(untyped).defaultApp;
-    this.handler = (request) => handle(this.#app.server, request);
+    this.handler = (request, info) =>
+      handle(this.#app.server, noteInfo(request, info));
   }
 
   /** The clock of the server, for extensions that belong to it. */
@@ -709,6 +715,16 @@ export class Pusher<Events extends object = AnyEvents> {
   }
 
   /**
+   * Shows who is connected to this server: to all of its apps, or, in the view of one
+   * app, to that app. It is what the debug console shows.
+   *
+   * @returns See {@linkcode Inspection}.
+   */
+  inspect(): Inspection {
+    return inspect(this.#app.server, this.#hears);
+  }
+
+  /**
    * Listens to lifecycle events. Listeners run after the change, in order, in a
    * microtask of their own. A listener that throws, rejects or is slow disturbs
    * nothing else; its error goes to the `error` listeners.
@@ -930,6 +946,11 @@ export class Pusher<Events extends object = AnyEvents> {
   /** {@linkcode Pusher.stats} of the default instance. */
   static stats(): Stats {
     return Pusher.#instance.stats();
+  }
+
+  /** {@linkcode Pusher.inspect} of the default instance. */
+  static inspect(): Inspection {
+    return Pusher.#instance.inspect();
   }
 
   /** {@linkcode Pusher.on} of the default instance. */
@@ -1313,6 +1334,11 @@ class Server
     if (this.starting === null) this.#reach(true);
   }
 
+  /** See {@linkcode Inspection.isShared}. */
+  get isShared(): boolean {
+    return !(this.backplane instanceof MemoryBackplane);
+  }
+
   /** See {@linkcode Start.pending}. */
   get starting(): Promise<void> | null {
     return this.#start.pending;
@@ -1331,7 +1357,7 @@ class Server
   }
 
   /** Judges a client by its request, before its transport is open. */
-  admit(key: string, request: Request): Admission {
+  admit(key: string, request: Request): Admission<App> {
     const app = this.appsByKey.get(key) ?? null;
     const url = new URL(request.url);
     const version = namedVersion(url.searchParams, request);
@@ -1347,13 +1373,13 @@ class Server
     const extensions = readExtensions(url, this.path, hasHistory);
     const isOurs = extensions.batch || extensions.recover;
     const page = isOurs && this.judgeOrigin(this.origins, request);
-    const client = url.searchParams.get("client");
-    const idleTimeout = this.liveness.idleTimeoutS(client);
-    return { app, refusal, extensions, page, idleTimeout };
+    const client = clientOf(url, request, this);
+    const idleTimeout = this.liveness.idleTimeoutS(client.library ?? null);
+    return { app, refusal, extensions, page, idleTimeout, client };
   }
 
   /** Opens an admitted connection on a transport that is ready to send. */
-  open(transport: Transport, admission: Admission): Peer {
+  open(transport: Transport, admission: Admission<App>): Peer {
     const { app, refusal } = admission;
     this.sockets.enter();
     const close = refusal ?? this.#capacity(app);
@@ -1772,17 +1798,6 @@ class App {
 /** Takes the result of a join, and what was wanted of the history. */
 type Answer = (result: JoinResult | null, request?: HistoryRequest) => void;
 
-/** What is known of a client before its transport is open. */
-interface Admission {
-  readonly app: App | null;
-  readonly refusal: Close | null;
-  readonly extensions: Extensions;
-  /** Whether the auth endpoints answer the page of the client, and why. */
-  readonly page: OriginVerdict;
-  /** Seconds after which the runtime gives it up; 0 if it does not. */
-  readonly idleTimeout: number;
-}
-
 /**
  * A client's connection.
  *
@@ -1807,6 +1822,7 @@ class Connection
   readonly #server: Server;
   readonly #inbox: Inbox;
   readonly pulse: Pulse;
+  readonly client: Client;
   #state: "open" | "gone" | "released" = "open";
   /** Whether the client may come back for the history of its channels. */
   readonly #canRecover: boolean;
@@ -1826,12 +1842,13 @@ class Connection
     app: App,
     transport: Transport,
     socketId: string,
-    { extensions, idleTimeout }: Admission,
+    { extensions, idleTimeout, client }: Admission<App>,
   ) {
     const { batch, recover, formerIds, sessionId } = extensions;
     this.#server = server;
     this.app = app;
     this.socketId = socketId;
+    this.client = client;
     const ids = [socketId, ...formerIds];
     this.outbox = new Outbox(transport, server, this, { batch, recover, ids });
     this.#inbox = new Inbox(this, server);
@@ -2215,6 +2232,10 @@ class Connection
     return this.#user?.id;
   }
 
+  get subscriptions(): Iterable<Subscription> {
+    return this.#subscriptions?.values() ?? [];
+  }
+
   subscriptionTo(channel: string): Subscription | undefined {
     return this.#subscriptions?.get(channel);
   }
@@ -2311,9 +2332,7 @@ class Connection
     this.#server.forget(this);
     this.#inbox.clear();
     this.outbox.close();
-    for (const subscription of this.#subscriptions?.values() ?? []) {
-      this.#leave(subscription);
-    }
+    for (const subscription of this.subscriptions) this.#leave(subscription);
     if (this.#session !== null) {
       this.#server.sessions?.release(this.#session, this);
     }

@@ -62,6 +62,13 @@ export class HookQueue {
     return (this.#listeners.get(name)?.size ?? 0) > 0;
   }
 
+  /** Whether a listener other than an {@linkcode onlooker} hears an event. */
+  #isHeard(name: keyof Hooks): boolean {
+    return [...this.#listeners.get(name) ?? []].some(({ run }) =>
+      !ONLOOKERS.has(run)
+    );
+  }
+
   /** Has the listeners of an event run, in a microtask. */
   emit<Name extends keyof Hooks>(name: Name, event: Hooks[Name]): void {
     if (!this.has(name)) return;
@@ -97,7 +104,7 @@ export class HookQueue {
   /** Tells that the backplane went down or came up, or prints it as an error. */
   backplane(isUp: boolean, error?: unknown): void {
     if (!isUp) this.#tell(error, REACHING);
-    else if (this.#isAway && !this.has("error")) {
+    else if (this.#isAway && !this.#isHeard("error")) {
       console.error("Pusher: the backplane is back");
     }
     this.#isAway = !isUp;
@@ -124,7 +131,7 @@ export class HookQueue {
       const { run, appId } = listener;
       if (!listeners.has(listener)) continue;
       if (appId !== null && event.app !== appId) continue;
-      isHeard = true;
+      isHeard ||= !ONLOOKERS.has(run);
       const failed = (error: unknown) => {
         if (name === "error") printError(error, 'running an "error" listener');
         else this.fail(error, `running a "${name}" listener`, event.app);
@@ -139,6 +146,19 @@ export class HookQueue {
     // Only now: a listener may be removed before its turn comes.
     if (!isHeard && "during" in event) printError(event.error, event.during);
   }
+}
+
+const ONLOOKERS = new WeakSet<object>();
+
+/**
+ * Makes an onlooker of a listener: errors that only onlookers hear are printed, as
+ * without a listener. Extensions that show errors do not take them from the log.
+ */
+export function onlooker<Event>(
+  run: (event: Event) => unknown,
+): (event: Event) => unknown {
+  ONLOOKERS.add(run);
+  return run;
 }
 
 // Calls may fail in large numbers though the backplane is up, as when it is too slow.

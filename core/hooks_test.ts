@@ -2,7 +2,7 @@ import { assert, assertEquals, assertFalse, assertThrows } from "@std/assert";
 import { turn } from "../tests/support/clock.ts";
 import type { Hooks } from "./calls.ts";
 import { ManualClock } from "../tests/support/clock.ts";
-import { HookQueue } from "./hooks.ts";
+import { HookQueue, onlooker } from "./hooks.ts";
 
 /** A queue, and what its listeners have heard since the last look. */
 function startQueue() {
@@ -308,4 +308,22 @@ Deno.test("of calls that fail though the backplane is up, one is told in ten sec
   }
   await Promise.resolve();
   assertEquals(told, ["second 0", "second 10"]);
+});
+
+Deno.test("an error that only onlookers hear is printed, and so is the return of the backplane", async () => {
+  const { hooks, note, heard } = startQueue();
+  const look = onlooker(note("looked"));
+  hooks.add("error", look, null);
+  const printed = await withConsole(async () => {
+    hooks.fail(new Error("first"), "testing", "a");
+    assertEquals(await heard(), ["looked a"]);
+    hooks.backplane(false, new Error("away"));
+    hooks.backplane(true);
+    assertEquals(await heard(), ["looked all"]);
+    hooks.add("error", note("heard"), null);
+    hooks.fail(new Error("second"), "testing", "a");
+    assertEquals(await heard(), ["looked a", "heard a"]);
+  });
+  assertEquals(printed.length, 3);
+  assert(printed.some(([text]) => String(text).includes("is back")));
 });

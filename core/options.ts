@@ -152,9 +152,10 @@ export interface PusherOptions<Events = AnyEvents> {
    */
   forceTLS?: boolean | undefined;
   /**
-   * Whether to believe the header `x-forwarded-proto`, for `forceTLS`. Only for a
-   * server that every client reaches through a proxy that sets this header: anybody
-   * else can send it, too. @default {false}
+   * Whether to believe the header `x-forwarded-proto`, for `forceTLS`, and the last
+   * address in `x-forwarded-for`, which `inspect` shows. Only for a server that every
+   * client reaches through a proxy that sets these headers: anybody else can send
+   * them, too. @default {false}
    */
   trustProxy?: boolean | undefined;
   /**

@@ -6,6 +6,9 @@
  */
 
 import type { Peer, Transport } from "./backplane.ts";
+import type { Extensions } from "./extensions.ts";
+import type { OriginVerdict } from "./http.ts";
+import type { Client } from "./inspection.ts";
 import { closeCodeOf } from "./liveness.ts";
 import { closeTransport } from "./outbox.ts";
 import { type Close, encodeError } from "./protocol.ts";
@@ -157,6 +160,18 @@ const UNANSWERED =
   "Return the answer of the handler as it is: Deno.serve stops listening when it gets another one";
 
 // ---- Sockets that open ------------------------------------------------------
+
+/** What is known of a client before its transport is open. */
+export interface Admission<App> {
+  readonly app: App | null;
+  readonly refusal: Close | null;
+  readonly extensions: Extensions;
+  /** Whether the auth endpoints answer the page of the client, and why. */
+  readonly page: OriginVerdict;
+  /** Seconds after which the runtime gives it up; 0 if it does not. */
+  readonly idleTimeout: number;
+  readonly client: Client;
+}
 
 /** A client whose socket has not opened yet. */
 export interface Admitted extends Opening {
