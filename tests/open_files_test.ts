@@ -1,6 +1,6 @@
 /**
  * Programs that run out of file descriptors: the standalone server, the program in
- * the README, and the default of `limits.sockets`.
+ * docs/deployment.md, and the default of `limits.sockets`.
  */
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { DEADLINE_MS, within } from "./support/deadline.ts";
@@ -228,11 +228,14 @@ Deno.test({
 // ---- Other programs ---------------------------------------------------------
 
 Deno.test({
-  name: "the lines of README.md survive when no file descriptor is left",
+  name:
+    "the lines of docs/deployment.md survive when no file descriptor is left",
   ignore: isWindows,
   async fn() {
-    const readme = await Deno.readTextFile(new URL("README.md", ROOT));
-    const programs = readme.matchAll(/```ts ignore\n(.*?)```/gs);
+    const document = await Deno.readTextFile(
+      new URL("docs/deployment.md", ROOT),
+    );
+    const programs = document.matchAll(/```ts ignore\n(.*?)```/gs);
     const [lines, ...others] = Array.from(programs, ([, code = ""]) => code)
       .filter((code) => code.includes("finished.catch"));
     assert(lines !== undefined && others.length === 0);

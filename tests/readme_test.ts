@@ -1,6 +1,6 @@
 /**
- * The promises of the README to a newcomer, and its tables. Its other snippets run
- * by themselves, as documentation tests.
+ * The promises of the README to a newcomer, and the tables of the guides in docs/.
+ * Their other snippets run by themselves, as documentation tests.
  */
 import {
   type History,
@@ -20,14 +20,21 @@ const read = (file: string) => Deno.readTextFile(new URL(file, ROOT));
 
 const README = await read("README.md");
 
+const GUIDES = Array.from(
+  Deno.readDirSync(new URL("docs/", ROOT)),
+  ({ name }) => `docs/${name}`,
+).filter((name) => name.endsWith(".md")).sort();
+
 /** The documents of the repository. */
 const DOCUMENTS = [
   "README.md",
   "CHANGELOG.md",
   "CONTRIBUTING.md",
   "SECURITY.md",
-  "docs/scaling.md",
+  ...GUIDES,
 ];
+
+const TEXTS = await Promise.all(DOCUMENTS.map(read));
 
 /** A screen, and the lines that a reader gives a project. */
 const FIRST_SCREEN_LINES = 40;
@@ -85,15 +92,22 @@ Deno.test("README.md has a server that runs as it stands", async () => {
   }
 });
 
-Deno.test("README.md has no snippet that closes the reader's server at its end", () => {
+Deno.test("README.md names every guide", () => {
+  for (const guide of GUIDES) {
+    assertStringIncludes(README, `](${guide})`);
+  }
+});
+
+Deno.test("no snippet closes the reader's server at its end", () => {
   // A reader who adds `Deno.serve` below it would refuse every client.
-  const found = README.match(/^await using (?:pusher|hooks)\b.*/gm) ?? [];
+  const texts = TEXTS.join("\n");
+  const found = texts.match(/^await using (?:pusher|hooks)\b.*/gm) ?? [];
   assertEquals(found, []);
 });
 
 // ---- Tables -----------------------------------------------------------------
 // The compiler finds a name that is missing here, and the test finds it in the
-// README.
+// documents.
 
 /** Accepted for the official SDK, and ignored. */
 type IgnoredOption =
@@ -208,8 +222,10 @@ const HOOKS = Object.keys(
 
 /** The names in the first column of the table with such a first heading. */
 function firstColumn(heading: string): string[] {
-  const table = README.match(/^\|.*\n(?:\|.*\n)+/gm)
-    ?.find((text) => text.split("|")[1]?.trim() === heading);
+  const tables = TEXTS.join("\n").match(/^\|.*\n(?:\|.*\n)+/gm) ?? [];
+  const [table, ...others] = tables
+    .filter((text) => text.split("|")[1]?.trim() === heading);
+  assert(others.length === 0, `two tables begin with ${heading}`);
   const [, , ...rows] = table?.trimEnd().split("\n") ?? [];
   return rows.flatMap((row) => {
     const [, cell = ""] = row.split("|");
@@ -217,7 +233,7 @@ function firstColumn(heading: string): string[] {
   });
 }
 
-Deno.test("README.md has a row for every option, limit, event and figure", () => {
+Deno.test("the documents have a row for every option, limit, event and figure", () => {
   const tables: [heading: string, names: string[]][] = [
     ["Option", OPTIONS],
     ["Limit", LIMITS],

@@ -1,5 +1,5 @@
 /**
- * The browsers that the README promises: what the server serves needs no newer
+ * The browsers that docs/client.md promises: what the server serves needs no newer
  * browser. MDN's data says which browser has what.
  */
 import { Pusher } from "@glitz/pusher";
@@ -24,15 +24,15 @@ const FIELDS = ["nonce"];
 /** Names without which the client does less, as a test of each says. */
 const OPTIONAL = ["BroadcastChannel"];
 
-/** The versions in the README, by the names of the browsers in MDN's data. */
+/** The versions in docs/client.md, by the names of the browsers in MDN's data. */
 async function promisedVersions(): Promise<Versions> {
-  const readme = await Deno.readTextFile(
-    new URL("../../README.md", import.meta.url),
+  const document = await Deno.readTextFile(
+    new URL("../../docs/client.md", import.meta.url),
   );
   const [, chrome, firefox, safari] =
     /Chrome\s+and\s+Edge\s+(\d+),\s+Firefox\s+(\d+)\s+and\s+Safari\s+(\d+)/
-      .exec(readme) ?? [];
-  assert(chrome && firefox && safari, "README.md names versions");
+      .exec(document) ?? [];
+  assert(chrome && firefox && safari, "docs/client.md names versions");
   return {
     chrome: Number(chrome),
     chrome_android: Number(chrome),
@@ -57,7 +57,7 @@ async function servedScripts(): Promise<Map<string, string>> {
   return scripts;
 }
 
-Deno.test("served scripts need no newer browsers than README.md promises", async () => {
+Deno.test("served scripts need no newer browsers than docs/client.md promises", async () => {
   const versions = await promisedVersions();
   const scripts = await servedScripts();
   // The scripts call each other.
@@ -71,7 +71,7 @@ Deno.test("served scripts need no newer browsers than README.md promises", async
   }
 });
 
-Deno.test("README.md promises the oldest browsers in which served scripts run", async () => {
+Deno.test("docs/client.md promises the oldest browsers in which served scripts run", async () => {
   const versions = await promisedVersions();
   const scripts = [...(await servedScripts()).values()];
   for (const browser of ["chrome", "firefox", "safari"]) {

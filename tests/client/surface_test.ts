@@ -22,13 +22,13 @@ type Any = any;
 
 const BEGIN = "<!-- names that are left out -->";
 
-const README = await Deno.readTextFile(
-  new URL("../../README.md", import.meta.url),
+const DOCUMENT = await Deno.readTextFile(
+  new URL("../../docs/client.md", import.meta.url),
 );
 
-/** The names that README.md lists as left out, by what they are members of. */
+/** The names that docs/client.md lists as left out, by what they are members of. */
 function namesLeftOut(): Map<string, Set<string>> {
-  const [, rest = ""] = README.split(BEGIN);
+  const [, rest = ""] = DOCUMENT.split(BEGIN);
   const [list = ""] = rest.trimStart().split("\n\n");
   const items = list.split(/^- /m).slice(1);
   return new Map(items.map((item) => {
@@ -50,7 +50,7 @@ function namesOf(object: object): string[] {
   return [...names];
 }
 
-/** The objects of a client that a program can reach, by their names in README.md. */
+/** The objects of a client that a program can reach, by their names in docs/client.md. */
 function objectsOf(pusher: Any, PusherClass: Any): Record<string, Any> {
   return {
     "`Pusher`": PusherClass,
@@ -83,7 +83,7 @@ async function useEverything(pusher: Any): Promise<void> {
   await pusher.user.signinDonePromise;
 }
 
-Deno.test("the objects have all names that those of pusher-js have, except names that README.md lists", async () => {
+Deno.test("the objects have all names that those of pusher-js have, except names that docs/client.md lists", async () => {
   await using server = await serve({ encryption: undefined });
   const options = {
     ...authenticatedBy(

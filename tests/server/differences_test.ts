@@ -1,5 +1,5 @@
 /**
- * The deliberate differences that the README lists: each row has a test here, and
+ * The deliberate differences that docs/protocol.md lists: each row has a test here, and
  * each test a row.
  */
 import { Pusher, type PusherOptions } from "@glitz/pusher";
@@ -193,12 +193,12 @@ const ROWS: Record<string, ((server: TestServer) => Promise<void>) | null> = {
   },
 };
 
-const README = await Deno.readTextFile(
-  new URL("../../README.md", import.meta.url),
+const PROTOCOL = await Deno.readTextFile(
+  new URL("../../docs/protocol.md", import.meta.url),
 );
 
-Deno.test("README.md lists each deliberate difference, and a test tries it", () => {
-  const [, section = ""] = README.split("\n### Deliberate differences\n");
+Deno.test("docs/protocol.md lists each deliberate difference, and a test tries it", () => {
+  const [, section = ""] = PROTOCOL.split("\n## Deliberate differences\n");
   const [table = ""] = /^\|.*\n(?:\|.*\n)+/m.exec(section) ?? [];
   const rows = table.trimEnd().split("\n").slice(2);
   const subjects = rows.map((row) => row.split("|")[1]?.trim());

@@ -1,7 +1,7 @@
 /**
  * The samples of the official Node SDK, each run twice: by the SDK over HTTP, and in
- * process by Pusher, which has the same methods. What differs on purpose is in the
- * README, under "Deliberate differences".
+ * process by Pusher, which has the same methods. What differs on purpose is in
+ * docs/protocol.md, under "Deliberate differences".
  */
 import {
   Pusher,
