@@ -345,10 +345,28 @@ export type UserInfo<Events> = Events extends { "pusher:user_info": infer Info }
   // deno-lint-ignore no-explicit-any -- without a declaration it may be anything
   : any;
 
-/** The class of a channel, which its name decides. */
-export type ChannelOf<Events, Name extends keyof Events> = Name extends
-  `presence-${string}` ? PresenceChannel<Events[Name]>
-  : Channel<Events[Name]>;
+/** Events that a channel has because of its kind, which its name decides. */
+export type EventsOfKind<Events, Name> = Name extends `presence-${string}`
+  ? PresenceEvents<UserInfo<Events>>
+  : unknown;
+
+/**
+ * All events of a channel, of the program and of the protocol: for code that takes
+ * the channel's name as a type parameter.
+ */
+export type EventsOf<Events, Name extends keyof Events> =
+  & ProgramEvents<Events[Name]>
+  & ChannelEvents
+  & EventsOfKind<Events[Name], Name>;
+
+/**
+ * The class of a channel, which its name decides. The first part is there for every
+ * name, so that code for any channel can call its methods.
+ */
+export type ChannelOf<Events, Name extends keyof Events> =
+  & Channel<Events[Name], EventsOfKind<Events[Name], Name>>
+  & (Name extends `presence-${string}` ? PresenceChannel<Events[Name]>
+    : unknown);
 
 /** The event names of any of several maps from event to data. */
 export type NameIn<Maps> = Maps extends unknown ? keyof Maps : never;
@@ -398,8 +416,7 @@ export interface ChannelEvents {
 
 /** Events of the protocol on presence channels. */
 // deno-lint-ignore no-explicit-any -- without a declaration it may be anything
-export interface PresenceEvents<Info = any>
-  extends Omit<ChannelEvents, "pusher:subscription_succeeded"> {
+export interface PresenceEvents<Info = any> extends ChannelEvents {
   /** The server confirmed the subscription; the data is the members. */
   "pusher:subscription_succeeded": Members<Info>;
   /** A member joined. */
@@ -1658,8 +1675,8 @@ const NEEDS_AUTH = /^(private|presence)-/;
 
 /** A channel that the client is subscribed to, or is about to be. */
 // deno-lint-ignore no-explicit-any -- without a declaration every event is allowed
-export class Channel<Events = any, Own = ChannelEvents>
-  extends Emitter<ProgramEvents<Events> & Own> {
+export class Channel<Events = any, OfKind = unknown>
+  extends Emitter<ProgramEvents<Events> & ChannelEvents & OfKind> {
   /** The name. */
   declare readonly name: string;
   /** The client it belongs to. */

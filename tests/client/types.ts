@@ -7,8 +7,17 @@
  */
 import DefaultPusher, {
   type Channel,
+  type ChannelName,
+  type ChannelOf,
+  type ClientEventName,
+  type DataArgs,
+  type DataIn,
+  type EventName,
+  type EventsOf,
+  type Handler,
   type Members,
   type PresenceChannel,
+  type ProgramEvents,
   Pusher,
   type PusherOptions,
 } from "@glitz/pusher/client";
@@ -232,6 +241,99 @@ export function membersUndeclared(pusher: Pusher<Events>): void {
   hall.bind("pusher:member_added", ({ info }) => info.anything.at.all);
   // @ts-expect-error The id is a text.
   hall.bind("pusher:member_added", ({ id }) => id.toFixed());
+}
+
+// ---- Generic code -----------------------------------------------------------
+// Here the compiler does not know the channel, or does not know a single channel.
+
+/** For any channel and event of these. */
+export function bindGeneric<
+  C extends ChannelName<Events>,
+  N extends EventName<EventsOf<Events, C>>,
+>(
+  pusher: Pusher<Events>,
+  name: C,
+  event: N,
+  handler: Handler<EventsOf<Events, C>[N]>,
+): void {
+  const channel = pusher.subscribe(name);
+  channel.bind(event, handler).unbind(event, handler);
+  pusher.channel(name)?.bind(event, handler);
+  channel.bind("pusher:subscription_error", ({ error }) => error.trim());
+  channel.bind("pusher:recovery_failed", ({ channel }) => channel.trim());
+  const same: ChannelOf<Events, C> = channel;
+  same.subscriptionCount?.toFixed();
+  // @ts-expect-error Not every channel has this event.
+  channel.bind("create", () => {});
+  // @ts-expect-error Not every channel has this event.
+  channel.bind("pusher:member_added", () => {});
+  // @ts-expect-error Not every channel has members.
+  channel.members;
+  // @ts-expect-error The data may be of another type.
+  channel.bind(event, (data: number) => data);
+}
+
+/** For any declaration. */
+export function bindDeclared<
+  Declared,
+  C extends ChannelName<Declared>,
+  N extends EventName<EventsOf<Declared, C>>,
+  P extends EventName<ProgramEvents<Declared[C]>>,
+>(
+  pusher: Pusher<Declared>,
+  name: C,
+  [event, handler]: [N, Handler<EventsOf<Declared, C>[N]>],
+  [own, ownHandler]: [P, Handler<ProgramEvents<Declared[C]>[P]>],
+): void {
+  pusher.subscribe(name).bind(event, handler).unbind(event, handler);
+  pusher.subscribe(name).bind(own, ownHandler);
+  pusher.subscribe(name).bind("pusher:error", ({ code }) => code?.toFixed());
+  // @ts-expect-error The handler is another event's.
+  pusher.subscribe(name).bind("pusher:error", handler);
+}
+
+export function triggerGeneric<
+  C extends ChannelName<Events>,
+  N extends ClientEventName<Events[C]>,
+>(
+  pusher: Pusher<Events>,
+  name: C,
+  event: N,
+  ...data: DataArgs<DataIn<ProgramEvents<Events[C]>, N>>
+): boolean {
+  // @ts-expect-error The data may be missing.
+  pusher.subscribe(name).trigger(event);
+  return pusher.subscribe(name).trigger(event, ...data);
+}
+
+/** With a prefix, the names are of presence channels. */
+export function bindRoom<C extends `presence-room-${string}`>(
+  pusher: Pusher<Events>,
+  name: C,
+): void {
+  const room = pusher.subscribe(name);
+  room.bind("said", ({ text }) => text.trim());
+  room.bind("pusher:member_added", ({ info }) => info.name.trim());
+  room.members.me?.info.name.trim();
+  // @ts-expect-error There is no such event.
+  room.bind("create", () => {});
+}
+
+/** A name that is one of several. */
+export function bindSeveral(
+  pusher: Pusher<Events>,
+  name: "messages" | "other",
+  any: ChannelName<Events>,
+): Channel {
+  const channel = pusher.subscribe(name);
+  channel.bind("create", (data) => "text" in data ? data.text : data.id);
+  channel.bind("pusher:subscription_error", ({ error }) => error.trim());
+  pusher.subscribe(any).bind("pusher:error", ({ message }) => message.trim());
+  // @ts-expect-error Only the other channel has this event.
+  channel.bind("remove", () => {});
+  // @ts-expect-error Not every channel has members.
+  pusher.subscribe(any).members;
+  return channel;
 }
 
 // ---- Others -----------------------------------------------------------------
