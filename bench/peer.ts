@@ -40,7 +40,9 @@ export const FOLDER: URL = new URL(".peers/", import.meta.url);
  *   begin with `presence-`, and the client sends a signed `auth` and
  *   `channel_data`, which a minimal peer may leave unchecked. Any `pusher:ping` of
  *   either side gets a `pusher:pong`.
- * - `faye`: Bayeux over a WebSocket at `/bayeux`; the channel `c0` is `/c0`.
+ * - `faye`: Bayeux over a WebSocket at `/bayeux`; the channel `c0` is `/c0`. The
+ *   client sends `/meta/subscribe` in a frame without `/meta/connect`: Faye answers
+ *   all that one frame asks at once, and a connect late.
  * - `socketio`: Socket.IO 4 over a WebSocket at `/socket.io/?EIO=4`. The client
  *   emits `subscribe` with the channel's name and waits for the acknowledgement; the
  *   server emits `m` with the data to the room of that name.
