@@ -6,13 +6,14 @@ import { assertEquals, assertStringIncludes } from "@std/assert";
 import type { BrowserContext } from "puppeteer-core";
 import { handler, pusher } from "../examples/compose.ts";
 import * as hono from "../examples/hono.ts";
+import { BROWSERS, browserTest, openPage, Window } from "./support/browser.ts";
 import {
-  BROWSERS,
-  browserTest,
-  openPage,
-  PLAIN_HOST,
-  Window,
-} from "./support/browser.ts";
+  checkMethods,
+  checkParts,
+  lists,
+  plainUrl,
+  post,
+} from "./support/example_pages.ts";
 import { type Program, start } from "./support/program.ts";
 
 /** What each of them prints once it listens. */
@@ -46,25 +47,6 @@ const screenshot = async ({ page }: Window, name: Example) => {
   await Deno.mkdir(".artifacts", { recursive: true });
   await page.screenshot({ path: `.artifacts/${name}.png` });
 };
-
-/** Waits until the list of a page has these items, or says how they differ. */
-async function lists({ page }: Window, expected: string[]): Promise<void> {
-  const items =
-    `[...document.querySelectorAll("li")].map((item) => item.textContent)`;
-  const wanted = JSON.stringify(JSON.stringify(expected));
-  try {
-    const isThere = `JSON.stringify(${items}) === ${wanted}`;
-    await page.waitForFunction(isThere, { polling: "mutation" });
-  } catch (error) {
-    assertEquals(await page.evaluate(items), expected, `${error}`);
-  }
-}
-
-/** A form's text, sent as a program does without a page. */
-function post(url: URL | string, fields: Record<string, string>) {
-  const body = new URLSearchParams(fields);
-  return fetch(url, { method: "POST", body, redirect: "manual" });
-}
 
 // The keys of an object literal are known; the type of Object.keys is not.
 for (const name of Object.keys(READY) as Example[]) {
@@ -139,25 +121,7 @@ const PATHS: Record<typeof NAMES[number], Record<string, string>> = {
 for (const name of NAMES) {
   Deno.test(`examples/${name}.ts answers HEAD, and refuses other methods and paths`, async () => {
     await using example = await serve(name);
-    const ask = async (path: string, init: RequestInit) => {
-      const response = await fetch(new URL(path, example.url), init);
-      const text = await response.text();
-      return { status: response.status, headers: response.headers, text };
-    };
-    for (const [path, allow] of Object.entries(PATHS[name])) {
-      for (const method of ["PUT", "DELETE"]) {
-        const { status, headers } = await ask(path, { method });
-        assertEquals([status, headers.get("allow")], [405, allow], path);
-      }
-      if (!allow.startsWith("GET")) continue;
-      const head = await ask(path, { method: "HEAD" });
-      assertEquals([head.status, head.text], [200, ""]);
-      assertStringIncludes(head.headers.get("content-type")!, "text/html");
-    }
-    for (const method of ["GET", "POST"]) {
-      const { status } = await ask("missing", { method });
-      assertEquals(status, 404);
-    }
+    await checkMethods(example.url, PATHS[name]);
   });
 
   browserTest(
@@ -174,30 +138,8 @@ for (const name of NAMES) {
         if (response.status() >= 400) faults.push(response.url());
       });
       await page.setViewport({ width: 320, height: 568 });
-      const { port } = new URL(example.url);
-      await page.goto(`http://${PLAIN_HOST}:${port}/`);
-      const parts = `{
-        lang: document.documentElement.lang,
-        viewport: document.querySelector("[name=viewport]")?.content,
-        schemes: document.querySelector("[name=color-scheme]")?.content,
-        titles: [document.title, document.querySelector("h1").textContent].every(Boolean),
-        unnamed: [...document.querySelectorAll("input, button")].filter((part) =>
-          !part.labels[0]?.textContent.trim() && !part.textContent.trim()
-        ).length,
-        // What changes, for a user who cannot see it.
-        announced: document.querySelector("[role=status], [role=alert]") !== null,
-        fits: document.documentElement.scrollWidth <= innerWidth,
-      }`;
-      const expected = {
-        lang: "en",
-        viewport: "width=device-width",
-        schemes: "light dark",
-        titles: true,
-        unnamed: 0,
-        announced: true,
-        fits: true,
-      };
-      assertEquals(await page.evaluate(`(${parts})`), expected);
+      await page.goto(plainUrl(example.url));
+      await checkParts(page);
       if (name === "presence") {
         await page.type("[name=name]", "M".repeat(40));
         await page.keyboard.press("Enter");
@@ -212,7 +154,7 @@ for (const name of NAMES) {
         await (await post(url, { message })).body?.cancel();
         await window.shows(message);
       }
-      assertEquals(await page.evaluate(`(${parts})`), expected);
+      await checkParts(page);
       assertEquals([faults, errors], [[], []]);
       await page.close();
     },
