@@ -1,7 +1,7 @@
 // Pusher in a program of Hono, below the path /realtime. Run
 // `deno run --allow-net examples/hono.ts` and open http://localhost:8000/.
-import { Pusher } from "@glitz/pusher";
-import { Hono } from "hono";
+import { Pusher } from "../mod.ts";
+import { Hono } from "npm:hono@4.13.19";
 
 export const pusher = new Pusher({ path: "/realtime" });
 
@@ -13,8 +13,18 @@ const page = () =>
 <meta name="viewport" content="width=device-width"><meta name="color-scheme" content="light dark">
 <link rel="icon" href="data:,">
 <style>
-  body { font: 1.1em system-ui; max-width: 30em; margin: auto; padding: 1em; overflow-wrap: anywhere }
-  input, button { font: inherit; padding: .3em; max-width: 100%; box-sizing: border-box }
+  :root { --ink: light-dark(#1b2232, #e6eaf2); --paper: light-dark(#f3f5fa, #13161c); --card: light-dark(#fff, #1d222c); --line: light-dark(#cbd3e1, #465062); --accent: light-dark(#3f3cbb, #b4bcff) }
+  body { font: 1.05rem/1.5 system-ui, sans-serif; max-width: 36rem; margin: auto; padding: 1rem; overflow-wrap: anywhere; color: var(--ink); background: var(--paper) }
+  h1 { font-size: 1.7rem; line-height: 1.2; margin: .5rem 0 1rem }
+  a { color: var(--accent) }
+  form { display: flex; flex-wrap: wrap; gap: .6rem; align-items: end; margin: 1rem 0 }
+  label { flex: 1 1 12rem; display: grid; gap: .2rem }
+  input, button { font: inherit; padding: .5rem .9rem; min-width: 0; max-width: 100%; box-sizing: border-box; border: 1px solid var(--line); border-radius: .6rem; color: var(--ink); background: var(--card) }
+  button { font-weight: 600; border-color: var(--accent); color: var(--paper); background: var(--accent); cursor: pointer }
+  :focus-visible { outline: 3px solid var(--accent); outline-offset: 2px }
+  ul { list-style: none; padding: 0 }
+  li { padding: .5rem .9rem; margin: .5rem 0; border: 1px solid var(--line); border-radius: .6rem; background: var(--card) }
+  p[role=status], p[role=alert] { min-height: 1.5em; margin: .6rem 0 }
 </style>
 <main>
 <h1>Counter</h1>
