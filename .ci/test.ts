@@ -64,7 +64,7 @@ function permissions(): string[] {
   const programs = [
     Deno.execPath(),
     ...EVERY_BROWSER.flatMap(findBrowser),
-    ...["bash", "nginx", "caddy", "node", "bun", "openssl"]
+    ...["bash", "nginx", "caddy", "node", "bun", "openssl", "python3"]
       .map((name) => findInstalled(name)),
     ...["redis-server", "redis-cli", "valkey-server", "valkey-cli"]
       .map((name) => findInstalled(name)),

@@ -171,7 +171,7 @@ const onListen = ({ port }: Deno.NetAddr) =>
 Deno.serve({ port, onListen }, Pusher.cascade(pusher.handler, app));
 
 /** Never called: each line is an error for the compiler, with the reason above it. */
-export function refused(page: Client<Events>): void {
+function _refused(page: Client<Events>): void {
   const channel = page.subscribe("presence-poll-lunch");
   // @ts-expect-error There is no such channel.
   pusher.trigger("presence-lunch", "counted", { tea: 1, coffee: 0 });
