@@ -1118,17 +1118,9 @@ async function serveApi(
   return await whenStarted(server, async () => {
     const answer = await answerCall(app, apiRoute, request, url, rest[1] ?? "");
     if (!isRefusal(answer)) return Response.json(answer);
-    emitRefused(server, answer, { app: app.id });
+    server.hooks.refusedRequest(answer, app.id);
     return refuse(answer);
   });
-}
-
-function emitRefused(
-  { hooks }: Server,
-  { error: reason, status: code }: Refusal,
-  app: { app?: string },
-): void {
-  hooks.emit("refused", { ...app, what: "request", reason, code });
 }
 
 /** Checks a call and serves it. */
@@ -1219,8 +1211,8 @@ async function serveAuth(
     ? REFUSAL.TlsOnly
     : await answer(form);
   if (!isRefusal(answered)) return Response.json(answered, { headers: cors });
-  const app = isRefusal(form) ? {} : { app: form.app.id };
-  emitRefused(server, answered, app);
+  const appId = isRefusal(form) ? undefined : form.app.id;
+  server.hooks.refusedRequest(answered, appId);
   if (answered.status === 405) {
     return refuse(answered, { ...cors, allow: "POST" });
   }
@@ -1436,7 +1428,7 @@ class Server
         : publish.message;
       return chain(
         this.ask((backplane) => backplane.publish(app.id, name, message)),
-        () => this.#emitPublished(app, name, message),
+        () => this.hooks.published(app.id, name, message),
       );
     });
     const { channels, info } = publish;
@@ -1469,18 +1461,6 @@ class Server
     const message = { event: "terminate", control: "terminate" } as const;
     const sent = this.send(app, OWN_CHANNEL.User + userId, message);
     return chain(sent, () => ({}));
-  }
-
-  #emitPublished(app: App, channel: string, message: Message): void {
-    if (!this.hooks.has("published") || isOwnChannel(channel)) return;
-    const { event, data = "", exceptSocketId } = message;
-    this.hooks.emit("published", {
-      app: app.id,
-      channel,
-      event,
-      data,
-      ...(exceptSocketId !== undefined && { socketId: exceptSocketId }),
-    });
   }
 
   /** Calls the backplane, once it has started. */

@@ -4,8 +4,10 @@
  * @module
  */
 
+import type { Message } from "./backplane.ts";
 import type { Hooks } from "./calls.ts";
-import { quote } from "./limits.ts";
+import { quote, type Refusal } from "./limits.ts";
+import { isOwnChannel } from "./protocol.ts";
 import { type Clock, SYSTEM_CLOCK } from "./time.ts";
 import { isUnavailable } from "./unavailable.ts";
 
@@ -74,6 +76,25 @@ export class HookQueue {
     if (!this.has(name)) return;
     if (this.#queue.length === 0) queueMicrotask(() => this.#flush());
     this.#queue.push(() => this.#run(name, event));
+  }
+
+  /** Tells of an event that the program or the HTTP API has published. */
+  published(app: string, channel: string, message: Message): void {
+    if (!this.has("published") || isOwnChannel(channel)) return;
+    const { event, data = "", exceptSocketId } = message;
+    this.emit("published", {
+      app,
+      channel,
+      event,
+      data,
+      ...(exceptSocketId !== undefined && { socketId: exceptSocketId }),
+    });
+  }
+
+  /** Tells of an HTTP request that was refused, of an app if one is known. */
+  refusedRequest({ error: reason, status: code }: Refusal, app?: string): void {
+    const known = app === undefined ? {} : { app };
+    this.emit("refused", { ...known, what: "request", reason, code });
   }
 
   /**
