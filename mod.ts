@@ -38,6 +38,7 @@
 import {
   API_ROUTES,
   type ApiRoute,
+  apiRouteName,
   refuseCall,
   triggerResponse,
 } from "./core/api_calls.ts";
@@ -108,6 +109,7 @@ import {
 import { Delivery } from "./core/deliveries.ts";
 import { Drain, DRAIN_TICK_MS } from "./core/drain.ts";
 import { readExtensions, splitSession } from "./core/extensions.ts";
+import type { Meter, PublishSource } from "./core/figures.ts";
 import { Holdings } from "./core/holdings.ts";
 import { HookQueue } from "./core/hooks.ts";
 import type { AppJournal, NotedKind } from "./core/journal.ts";
@@ -151,6 +153,7 @@ import {
 } from "./core/liveness.ts";
 import { NO_MEMBERS } from "./core/memory.ts";
 import { MemoryBackplane } from "./core/memory_backplane.ts";
+import { type MeasuredServer, ServerMeter, Traffic } from "./core/meter.ts";
 import { defaultSockets } from "./core/open_files.ts";
 import {
   checkCloseOptions,
@@ -212,8 +215,7 @@ import {
   describeChannel,
   listChannels,
   listUsers,
-  totalsOf,
-  trafficOf,
+  statsOf,
 } from "./core/queries.ts";
 import { PostponedQueue } from "./core/postponed.ts";
 import { Quota } from "./core/quota.ts";
@@ -300,6 +302,7 @@ import { Watchlist, type WatchlistOwner } from "./core/watchlist.ts";
 
 export type * from "./core/backplane.ts";
 export type * from "./core/calls.ts";
+export type * from "./core/figures.ts";
 export type * from "./core/journal.ts";
 export type { Handler } from "./core/cascade.ts";
 export type { OriginRule } from "./core/http.ts";
@@ -332,12 +335,12 @@ export { BackplaneUnavailable } from "./core/unavailable.ts";
  * - Listen: `on`; read webhooks of another server: `webhook`.
  * - Disconnect: `terminateUserConnections`, `close`, `[Symbol.asyncDispose]`.
  * - Use the HTTP API without HTTP: `get`, `post`, `createSignedQueryString`.
- * - See another app: `app`; write an extension: `clock`, `inspect`, `journal`.
+ * - See another app: `app`; extend it: `clock`, `inspect`, `journal`, `meter`.
  *
- * All except `app`, `journal` and `[Symbol.asyncDispose]` exist as statics, too, on one
- * default instance. It is made on first use and reads `PUSHER_APP_ID`, `PUSHER_APP_KEY`,
- * `PUSHER_APP_SECRET` and `PUSHER_PATH` where reading the environment is permitted
- * already. Statics only: `forURL`, `forCluster`, `RequestError`, `WebHookError`.
+ * All except `app`, `journal`, `meter` and `[Symbol.asyncDispose]` exist as statics, too,
+ * on one default instance. It is made on first use and reads `PUSHER_APP_ID`,
+ * `PUSHER_APP_KEY`, `PUSHER_APP_SECRET` and `PUSHER_PATH` where reading the environment is
+ * permitted already. Statics only: `forURL`, `forCluster`, `RequestError`, `WebHookError`.
  *
  * The command `deno doc --filter Pusher.trigger jsr:@glitz/pusher` prints one member.
  *
@@ -407,6 +410,11 @@ export class Pusher<Events extends object = AnyEvents> {
   get journal(): AppJournal | null {
     const { id: app, server: { backplane: { journal } } } = this.#app;
     return journal === undefined ? null : { app, journal };
+  }
+
+  /** Measures the whole server, for extensions that report its figures. */
+  get meter(): Meter {
+    return this.#app.server.meter;
   }
 
   /** The prefix of every route, see {@linkcode PusherOptions.path}. */
@@ -1030,7 +1038,8 @@ function findRoute(
   if (sessionId !== null) return null;
   if (first === "apps" && second) {
     const appId = decodePart(second);
-    return () => serveApi(server, request, url, appId, more);
+    const serve = () => serveApi(server, request, url, appId, more);
+    return () => server.meter.request(apiRouteName(more), serve);
   }
   if (path === "/pusher.js" || path === "/pusher.mjs") {
     const { defaultApp: { key }, path: prefix } = server;
@@ -1105,8 +1114,7 @@ async function serveApi(
   appId: string | null,
   rest: string[],
 ): Promise<Response> {
-  const pattern = rest.map((part, i) => i === 1 ? "*" : part).join("/");
-  const apiRoute = API_ROUTES.get(pattern);
+  const apiRoute = API_ROUTES.get(apiRouteName(rest));
   const app = server.appsById.get(appId ?? "");
   if (apiRoute === undefined || app === undefined) {
     return refuseCall(request, url, appId, app);
@@ -1173,11 +1181,13 @@ function findAuthRoute(
   const app = appName === undefined ? undefined : decodePart(appName) ?? "";
   if (name === "auth" && authorize !== undefined) {
     const answer: AuthAnswer = (form) => authorizeForm(form, authorize);
-    return () => serveAuth(server, request, app, answer);
+    const serve = () => serveAuth(server, request, app, answer);
+    return () => server.meter.request("pusher/auth", serve);
   }
   if (name === "user-auth" && authenticate !== undefined) {
     const answer: AuthAnswer = (form) => authenticateForm(form, authenticate);
-    return () => serveAuth(server, request, app, answer);
+    const serve = () => serveAuth(server, request, app, answer);
+    return () => server.meter.request("pusher/user-auth", serve);
   }
   const refusal = AUTH_NOT_SERVED.get(name);
   if (refusal === undefined) return null;
@@ -1230,6 +1240,7 @@ class Server
     BackplaneNode,
     InboxServices,
     OutboxServices,
+    MeasuredServer,
     AuthApps<App>,
     AnswerRules {
   readonly id: string = crypto.randomUUID();
@@ -1239,6 +1250,7 @@ class Server
   /** Live connections of all apps by socket id. */
   readonly connections = new Map<string, Connection>();
   readonly hooks: HookQueue;
+  readonly meter = new ServerMeter(this);
   readonly liveness: Liveness;
   readonly backplane: Backplane;
   readonly limits: Readonly<Limits>;
@@ -1259,13 +1271,13 @@ class Server
   readonly postponed: PostponedQueue;
   /** Incoming frames that were dropped for a limit. */
   droppedFrames = 0;
+  isBackplaneUp = false;
   readonly answerTimeoutMs: number;
   readonly bodyTimeoutMs: number;
   readonly #strictProtocol: boolean;
   readonly sockets: SocketCount;
   /** Calls of the backplane. */
   readonly #unsettled = new Unsettled();
-  #isBackplaneUp = false;
   readonly #start: Start;
   #closing: Promise<void> | null = null;
   readonly #drain: Drain;
@@ -1336,6 +1348,11 @@ class Server
     return this.#start.pending;
   }
 
+  /** Whether {@linkcode close} was called. */
+  get isClosing(): boolean {
+    return this.#closing !== null;
+  }
+
   /** Aborts when {@linkcode close} has closed all connections. */
   get ended(): AbortSignal {
     return this.#end.signal;
@@ -1396,7 +1413,7 @@ class Server
   }
 
   #capacity(app: App | null): Close | null {
-    if (this.#closing !== null) return CLOSE.ShuttingDown;
+    if (this.isClosing) return CLOSE.ShuttingDown;
     if (this.sockets.isAboveLimit) return CLOSE.ServerFull;
     return app && app.quota.checkNew();
   }
@@ -1421,7 +1438,16 @@ class Server
   // ---- Publishing and queries
 
   /** Publishes one event to each of its channels. */
-  publish(app: App, publish: Publish): Awaitable<PublishResult> {
+  publish(
+    app: App,
+    publish: Publish,
+    source: PublishSource = "program",
+  ): Awaitable<PublishResult> {
+    const call = () => this.#publish(app, publish);
+    return this.meter.publish(app.id, source, call);
+  }
+
+  #publish(app: App, publish: Publish): Awaitable<PublishResult> {
     const published = publish.channels.map(({ name, kind }) => {
       const message = kind.cache
         ? { ...publish.message, cacheMs: this.cacheTtlMs }
@@ -1439,9 +1465,13 @@ class Server
   }
 
   /** Publishes several events in order. */
-  publishBatch(app: App, publishes: Publish[]): Awaitable<PublishResult> {
+  publishBatch(
+    app: App,
+    publishes: readonly Publish[],
+    source?: PublishSource,
+  ): Awaitable<PublishResult> {
     const results = together(
-      publishes.map((item) => this.publish(app, item)),
+      publishes.map((item) => this.publish(app, item, source)),
     );
     if (publishes.every((item) => item.info.length === 0)) {
       return chain(results, () => ({}));
@@ -1466,8 +1496,8 @@ class Server
   /** Calls the backplane, once it has started. */
   ask<T>(call: (backplane: Backplane) => Awaitable<T>): Awaitable<T> {
     const { backplane, starting } = this;
-    if (starting === null) return attempt(() => call(backplane));
-    return starting.then(() => call(backplane));
+    const measured = () => this.meter.backplane(() => call(backplane));
+    return starting === null ? attempt(measured) : starting.then(measured);
   }
 
   /** Asks about the channels of an app. */
@@ -1477,17 +1507,7 @@ class Server
 
   /** See {@linkcode Pusher.stats}. */
   stats(): Stats {
-    const usage = this.backplane.usage?.();
-    return {
-      ready: this.#isBackplaneUp && this.#closing === null,
-      connections: this.connections.size,
-      ...totalsOf(this.appsById.values()),
-      ...trafficOf(this.connections.values()),
-      sessions: this.sessions?.size ?? 0,
-      sessionsAway: usage?.sessionsAway ?? 0,
-      historyBytes: usage?.historyBytes ?? 0,
-      droppedFrames: this.droppedFrames,
-    };
+    return statsOf(this);
   }
 
   // ---- Joining and leaving
@@ -1608,13 +1628,13 @@ class Server
 
   /** See {@linkcode BackplaneNode.health}. */
   health(isUp: boolean, error?: unknown): void {
-    if (isUp === this.#isBackplaneUp) return;
+    if (isUp === this.isBackplaneUp) return;
     this.hooks.backplane(isUp, error);
     this.#reach(isUp);
   }
 
   #reach(isUp: boolean): void {
-    this.#isBackplaneUp = isUp;
+    this.isBackplaneUp = isUp;
     if (isUp) this.sessions?.keepAgain();
     this.postponed.change(isUp);
   }
@@ -1702,6 +1722,7 @@ class App {
   /** Infinity where clients need not authorize. */
   readonly authorizationTimeoutMs: number;
   readonly quota: Quota;
+  readonly traffic = new Traffic();
   /** Channels that a connection of this server is on, or is joining. */
   readonly channels = new Map<string, Channel>();
   /** How many of them are clients' channels. */
@@ -2224,7 +2245,8 @@ class Connection
     const { app, socketId } = this;
     const sender = { exceptSocketId: socketId, fromClient: true };
     const message = { ...event, ...sender, logged: true };
-    return chain(this.#server.send(app, channel, message), () => {
+    const send = () => this.#server.send(app, channel, message);
+    return chain(this.#server.meter.publish(app.id, "client", send), () => {
       this.#emit("client_event", { channel, ...event });
     });
   }

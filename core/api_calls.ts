@@ -30,10 +30,15 @@ import {
 
 /** What calls need of a server whose apps are of the type `App`. */
 export interface ApiServer<App> {
-  publish(app: App, publish: Publish): Awaitable<PublishResult>;
+  publish(
+    app: App,
+    publish: Publish,
+    source: "http_api",
+  ): Awaitable<PublishResult>;
   publishBatch(
     app: App,
     publishes: readonly Publish[],
+    source: "http_api",
   ): Awaitable<PublishResult>;
   terminate(app: App, userId: string): Awaitable<PublishResult>;
   asking(app: App): Asking;
@@ -74,6 +79,12 @@ export const API_ROUTES: ReadonlyMap<string, ApiRoute> = new Map<
   ["users/*/terminate_connections", { method: "POST", serve: serveTerminate }],
 ]);
 
+/** The route of {@linkcode API_ROUTES} that parts of a path ask for, or `unknown`. */
+export function apiRouteName(parts: readonly string[]): string {
+  const name = parts.map((part, i) => i === 1 ? "*" : part).join("/");
+  return API_ROUTES.has(name) ? name : "unknown";
+}
+
 /**
  * Refuses a call of an app or a route that there is not. In a cascade the call may
  * be another handler's; if it is nobody's, this answer says why.
@@ -106,7 +117,8 @@ function serveEvents<App extends Limited>(
   { server, app, body }: ApiCall<App>,
 ): Awaitable<object> {
   const publish = parsePublish(body, app.limits);
-  return isRefusal(publish) ? publish : server.publish(app, publish);
+  if (isRefusal(publish)) return publish;
+  return server.publish(app, publish, "http_api");
 }
 
 /** `POST /apps/{id}/batch_events`: publishes all of several events or none. */
@@ -115,7 +127,7 @@ function serveBatchEvents<App extends Limited>(
 ): Awaitable<object> {
   const publishes = parseBatch(body.batch, app.limits);
   if (isRefusal(publishes)) return publishes;
-  return server.publishBatch(app, publishes);
+  return server.publishBatch(app, publishes, "http_api");
 }
 
 /** `GET /apps/{id}/channels`: the occupied channels. */

@@ -20,6 +20,8 @@ export class HookQueue {
   #isAway = false;
   /** When it was told of a call that the backplane has not carried out. */
   #toldAt = -Infinity;
+  /** How many failures it has told of. */
+  failures = 0;
 
   /** @param clock How much time has passed between two failures. */
   constructor(clock: Clock = SYSTEM_CLOCK) {
@@ -134,6 +136,7 @@ export class HookQueue {
   }
 
   #tell(error: unknown, during: string, app?: string): void {
+    this.failures++;
     if (!this.has("error")) return printError(error, during);
     this.emit("error", { error, during, ...(app !== undefined && { app }) });
   }

@@ -5,6 +5,7 @@
  */
 
 import { exceedsBytes, isRefusal, type Limits, overLimit } from "./limits.ts";
+import type { Traffic } from "./meter.ts";
 import { canWait, Postponed, type PostponedQueue } from "./postponed.ts";
 import { CLOSE, type Close, decodeFrame, type Frame } from "./protocol.ts";
 import { isUnavailable } from "./unavailable.ts";
@@ -24,7 +25,11 @@ export interface InboxServices {
 
 /** The connection that an inbox belongs to. */
 export interface InboxOwner {
-  readonly app: { readonly id: string; readonly limits: Readonly<Limits> };
+  readonly app: {
+    readonly id: string;
+    readonly limits: Readonly<Limits>;
+    readonly traffic: Traffic;
+  };
   readonly isOpen: boolean;
   /** Serves one frame. The next frame is served when this one is done. */
   dispatch(frame: Frame): Awaitable<void>;
@@ -67,7 +72,8 @@ export class Inbox {
 
   /** Takes one frame. */
   receive(text: string): void {
-    const { limits } = this.#owner.app;
+    const { limits, traffic } = this.#owner.app;
+    traffic.received(text);
     const { framesBurst, framesPerSecond } = limits;
     const elapsed = this.#services.clock.elapsed();
     if (!this.#rate.take(elapsed, framesBurst, framesPerSecond)) {

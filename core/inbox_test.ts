@@ -3,6 +3,7 @@ import { ManualClock, turn } from "../tests/support/clock.ts";
 import { PostponedQueue } from "./postponed.ts";
 import { Inbox } from "./inbox.ts";
 import { DEFAULT_LIMITS, type Limits } from "./limits.ts";
+import { Traffic } from "./meter.ts";
 import { CLOSE, type Close, type Frame } from "./protocol.ts";
 import type { Awaitable } from "./time.ts";
 
@@ -12,7 +13,7 @@ const tooFast = (framesPerSecond: number) =>
 /** A client's inbox, and what has become of the frames. */
 class Reader {
   readonly clock = new ManualClock();
-  readonly app: { id: string; limits: Limits };
+  readonly app: { id: string; limits: Limits; traffic: Traffic };
   readonly inbox: Inbox;
   readonly isOpen = true;
   readonly postponed: PostponedQueue;
@@ -28,7 +29,11 @@ class Reader {
   serve: (frame: Frame) => Awaitable<void> = () => {};
 
   constructor(limits: Partial<Limits> = {}) {
-    this.app = { id: "a", limits: { ...DEFAULT_LIMITS, ...limits } };
+    this.app = {
+      id: "a",
+      limits: { ...DEFAULT_LIMITS, ...limits },
+      traffic: new Traffic(),
+    };
     this.postponed = new PostponedQueue(this.clock);
     this.inbox = new Inbox(this, this);
   }

@@ -17,6 +17,7 @@ import { Backlog, HANDED_BYTES, HANDED_FRAMES } from "./backlog.ts";
 import { type Delivery, EMPTY_BATCH, type FrameBatch } from "./deliveries.ts";
 import type { OriginVerdict } from "./http.ts";
 import type { Limits } from "./limits.ts";
+import type { Traffic } from "./meter.ts";
 import {
   clipReason,
   CLOSE,
@@ -98,7 +99,11 @@ export interface OutboxServices {
 
 /** The connection that an outbox belongs to. */
 export interface OutboxOwner {
-  readonly app: { readonly id: string; readonly limits: Readonly<Limits> };
+  readonly app: {
+    readonly id: string;
+    readonly limits: Readonly<Limits>;
+    readonly traffic: Traffic;
+  };
   /** Tells the client why, and ends the connection. */
   close(close: Close): void;
   /** Ends the connection without an error frame, which the client would not read. */
@@ -118,6 +123,7 @@ export class Outbox implements ReplayReader {
   session: Session | null = null;
   readonly #services: OutboxServices;
   readonly #owner: OutboxOwner;
+  readonly #traffic: Traffic;
   /** Frames for the end of this turn; null for a client that takes no batches. */
   #batch: FrameBatch | null;
   /** What waits for a client that does not read as fast; null for all others. */
@@ -142,6 +148,7 @@ export class Outbox implements ReplayReader {
     this.transport = transport;
     this.#services = services;
     this.#owner = owner;
+    this.#traffic = owner.app.traffic;
     this.hasPositions = extensions.recover;
     this.takesBatches = extensions.batch;
     this.ownIds = extensions.ids;
@@ -177,6 +184,7 @@ export class Outbox implements ReplayReader {
   /** Sends one encoded frame, unless the connection is gone. */
   send(frame: string): void {
     if (!this.#isOpen || this.#hasFailed) return;
+    this.#traffic.messagesSent++;
     if (this.#batch === null) return this.#write(frame);
     if (this.#batch === EMPTY_BATCH) this.#services.schedule.flushing.add(this);
     this.#batch = this.#batch.with(frame);
@@ -187,7 +195,9 @@ export class Outbox implements ReplayReader {
   /** Sends one encoded frame by itself and at once. */
   sendAlone(frame: string): void {
     this.flush();
-    if (this.#isOpen && !this.#hasFailed) this.#write(frame);
+    if (!this.#isOpen || this.#hasFailed) return;
+    this.#traffic.messagesSent++;
+    this.#write(frame);
   }
 
   /** Sends the frames of this turn. */
@@ -213,6 +223,7 @@ export class Outbox implements ReplayReader {
   #hand(frame: string): number {
     try {
       this.transport.send(frame);
+      this.#traffic.handed(frame);
       const unread = this.transport.bufferedAmount;
       // If there is only this frame, the client has read all others.
       if (unread <= frame.length) this.#frames = 0;
@@ -305,6 +316,7 @@ export class Outbox implements ReplayReader {
    */
   replay(channel: string, from: Position, until: number): Awaitable<void> {
     if (from.offset >= until) return;
+    this.#traffic.replays++;
     if (this.#replays === null) {
       this.#replays = new Replays(this);
       this.#backlog?.forgive();
@@ -337,6 +349,7 @@ export class Outbox implements ReplayReader {
 
   /** Tells the client that it has lost messages before a position. */
   tellLost(channel: string, now: Position): void {
+    this.#traffic.losses++;
     const position = this.hasPositions ? now : undefined;
     this.send(encodeRecoveryFailed(channel, position));
     this.session?.begin(channel, now, true);
@@ -440,6 +453,7 @@ export class Outbox implements ReplayReader {
 
   /** Closes the transport, once the client has read what waits for it. */
   end(close: Close): void {
+    if (close === CLOSE.SlowPeer) this.#traffic.slowClients++;
     const { clock, schedule } = this.#services;
     const backlog = this.#backlog;
     if (backlog?.isEmpty === false && close.code !== CLOSE.SlowPeer.code) {

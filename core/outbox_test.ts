@@ -14,6 +14,7 @@ import type {
 import { Delivery, EMPTY_BATCH } from "./deliveries.ts";
 import type { OriginVerdict } from "./http.ts";
 import { DEFAULT_LIMITS, type Limits } from "./limits.ts";
+import { Traffic } from "./meter.ts";
 import { closeTransport, Outbox, OutboxSchedule } from "./outbox.ts";
 import { CLOSE, type Close, OUTBOUND } from "./protocol.ts";
 import type { Session } from "./sessions.ts";
@@ -43,7 +44,7 @@ class Bench {
   readonly client = new Client();
   readonly clock = new ManualClock();
   readonly schedule = new OutboxSchedule(this.clock);
-  readonly app: { id: string; limits: Limits };
+  readonly app: { id: string; limits: Limits; traffic: Traffic };
   readonly outbox: Outbox;
   /** Closes and failures. */
   readonly log: string[] = [];
@@ -68,7 +69,11 @@ class Bench {
       limits?: Partial<Limits>;
     } = {},
   ) {
-    this.app = { id: "a", limits: { ...DEFAULT_LIMITS, ...limits } };
+    this.app = {
+      id: "a",
+      limits: { ...DEFAULT_LIMITS, ...limits },
+      traffic: new Traffic(),
+    };
     this.outbox = new Outbox(this.client, this, this, { batch, recover, ids });
   }
 

@@ -205,6 +205,32 @@ export function listUsers(
 
 // ---- Figures ----------------------------------------------------------------
 
+/** A server, as far as {@linkcode Stats} tell of it. */
+interface Counted {
+  readonly isBackplaneUp: boolean;
+  readonly isClosing: boolean;
+  readonly connections: ReadonlyMap<string, Sending>;
+  readonly appsById: ReadonlyMap<string, Serving>;
+  readonly backplane: Backplane;
+  readonly sessions: { readonly size: number } | null;
+  readonly droppedFrames: number;
+}
+
+/** See {@linkcode Pusher.stats}. */
+export function statsOf(server: Counted): Stats {
+  const usage = server.backplane.usage?.();
+  return {
+    ready: server.isBackplaneUp && !server.isClosing,
+    connections: server.connections.size,
+    ...totalsOf(server.appsById.values()),
+    ...trafficOf(server.connections.values()),
+    sessions: server.sessions?.size ?? 0,
+    sessionsAway: usage?.sessionsAway ?? 0,
+    historyBytes: usage?.historyBytes ?? 0,
+    droppedFrames: server.droppedFrames,
+  };
+}
+
 /** What a connection tells of the frames that it sends. */
 interface Sending {
   readonly outbox: {
@@ -214,7 +240,7 @@ interface Sending {
 }
 
 /** The figures of {@linkcode Stats} that are sums over all connections. */
-export function trafficOf(
+function trafficOf(
   connections: Iterable<Sending>,
 ): Pick<Stats, "transports" | "bufferedBytes"> {
   const transports: Record<string, number> = {};
@@ -234,7 +260,7 @@ interface Serving {
 }
 
 /** The figures of {@linkcode Stats} that are sums over all apps. */
-export function totalsOf(
+function totalsOf(
   apps: Iterable<Serving>,
 ): Pick<Stats, "channels" | "unauthorizedConnections"> {
   let [channels, unauthorizedConnections] = [0, 0];
