@@ -463,7 +463,7 @@ export class Pusher<Events extends object = AnyEvents> {
     params?: TriggerParams | string,
   ): Promise<TriggerResponse> {
     const { limits, seal } = this.#app;
-    const what = `Cannot trigger ${quote(event)}`;
+    const what = () => `Cannot trigger ${quote(event)}`;
     const list = typeof channels === "string" ? [channels] : channels;
     const fields = { channels: list, name: event, data };
     const all = { ...readTriggerParams(params, what), ...fields };
@@ -507,7 +507,7 @@ export class Pusher<Events extends object = AnyEvents> {
     event: string,
     data: unknown,
   ): Promise<TriggerResponse> {
-    const what = `Cannot send ${quote(event)} to a user`;
+    const what = () => `Cannot send ${quote(event)} to a user`;
     const id = accepted(checkUserId(userId, this.#app.limits), what);
     const channels = [OWN_CHANNEL.User + id];
     const publish = accepted(
@@ -574,7 +574,7 @@ export class Pusher<Events extends object = AnyEvents> {
     member?: MemberOf<Events, string extends C ? ChannelName<Events> : C>,
   ): ChannelAuth {
     const { limits } = this.#app;
-    const what = `Cannot authorize ${quote(channel)}`;
+    const what = () => `Cannot authorize ${quote(channel)}`;
     accepted(checkSocketId(socketId), what);
     const kind = accepted(checkChannelName(channel, limits), what);
     // A client that has signed in may join a presence channel as its user.

@@ -57,7 +57,7 @@ export class Inbox {
   /** Frames that wait for the one that is being served; null if none is. */
   #backlog: string[] | null = null;
   /** Resolves when the backlog has been served. */
-  #serving: Promise<void> = Promise.resolve();
+  #serving: Promise<void> | null = null;
   /** UTF-16 units that the backlog takes, about. */
   #waitingUnits = 0;
   /** Frames that wait for the backplane. */

@@ -160,10 +160,18 @@ export function overLimit(
   return new Refusal(status, error, limit);
 }
 
-/** Returns a value, or throws a refusal: to the program it is an exception. */
-export function accepted<T>(value: T | Refusal, what: string): T {
+/**
+ * Returns a value, or throws a refusal: to the program it is an exception.
+ *
+ * @param what Opens the message; a function where to write it costs something.
+ */
+export function accepted<T>(
+  value: T | Refusal,
+  what: string | (() => string),
+): T {
   if (!isRefusal(value)) return value as T;
-  const message = `${what}: ${value.error}`;
+  const subject = typeof what === "string" ? what : what();
+  const message = `${subject}: ${value.error}`;
   throw value.limit === undefined
     ? new TypeError(message)
     : new RangeError(message);

@@ -162,9 +162,11 @@ export class MemoryBackplane implements Backplane {
     const isGone = userId !== undefined && !state.hasUser(userId);
     const isEmpty = state.subscriptions === 0;
     if (isGone) state.removeMember(userId);
-    const { removed, last } = told.departure(channel, userId);
-    if (isGone && removed) memory.publish(app, channel, removed);
-    if (isEmpty && last) memory.publish(app, last.channel, last.message);
+    if (isGone || isEmpty) {
+      const { removed, last } = told.departure(channel, userId);
+      if (isGone && removed) memory.publish(app, channel, removed);
+      if (isEmpty && last) memory.publish(app, last.channel, last.message);
+    }
     memory.forgetIfEmpty(state);
     told.changed(app, channel, {
       subscriptions: state.subscriptions,

@@ -36,11 +36,11 @@ import type { Awaitable } from "./time.ts";
  */
 export function readTriggerParams(
   params: unknown,
-  subject: string,
+  subject: () => string,
 ): TriggerParams {
   if (params === undefined || params === null) return {};
   if (typeof params === "string") return { socket_id: params };
-  const field = { subject, name: "params" };
+  const field = { subject: subject(), name: "params" };
   if (typeof params === "function") {
     fail(
       params,
