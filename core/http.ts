@@ -225,7 +225,7 @@ export function refuse(
 }
 
 /** What goes with a status, so that clients and proxies know what to do. */
-const ADVICE: ReadonlyMap<number, Record<string, string>> = new Map([
+const ADVICE = new Map<number, Record<string, string>>([
   // The rest of a body that is late is not read, so no request can follow it.
   [408, { connection: "close" }],
   // It passes: another server, or this one in a moment, can serve the request.
