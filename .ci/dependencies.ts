@@ -18,6 +18,8 @@ const ALLOWED: Record<string, string[]> = {
   "core/": ["core/", "client_bundle.ts", "node:"],
   "ext/": ["mod.ts", "core/", "node:"],
   "cli.ts": ["cli/", "mod.ts", "core/", "ext/", "node:"],
+  "init.ts": ["init/", "node:"],
+  "init/": [],
   "cli/": ["cli/", "mod.ts", "core/", "ext/", "node:"],
   "client.ts": ["client/"],
   "client/": ["client/"],
