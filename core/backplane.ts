@@ -323,7 +323,10 @@ export interface BackplaneNode {
    * another epoch than the one before says the same.
    */
   lost(app: string, channel: string, now: Position): void;
-  /** Says that another server has taken a session that this one owned. */
+  /**
+   * Says that another server has taken a session that this one owned, and has not
+   * taken again since.
+   */
   taken(app: string, sessionId: string): void;
   /** What this server holds, for a backplane that has forgotten it. */
   held(): Iterable<Held>;

@@ -46,7 +46,7 @@
  * | `T:l:C` | string | last event of a cache channel | `cacheTtlMs` | `publish` |
  * | `T:occ` | sorted set | occupied channels | while there are any, 24 h | `hold` |
  * | `T:gone` | hash | departures that were announced after a flush | 10 min | `depart` |
- * | `T:x:A S` | hash | state and owner of session `S` of app `A` | `history.ageMs` while away, else twice that, renewed | `take`, `keep` |
+ * | `T:x:A S` | hash | state, owner and its term of session `S` of app `A` | `history.ageMs` while away, else twice that, renewed | `take`, `keep` |
  * | `T:y` | sorted set | digests of at most 4,096 sessions that there were | 27 h after the last | `keep` |
  * | `T:z` | sorted set | sessions whose clients are away, a 64th of `history.sessions` | `history.ageMs` after the last | `keep` |
  * | `T:w` | stream | transitions for webhooks, about 10,000 | 24 h, while they are wanted | `hold`, `publish`, `append` |
@@ -245,6 +245,7 @@ class RedisBackplane implements Backplane {
       return {
         ...{ keys: this.#keys, network, server: node.id },
         history: node.history ?? DEFAULT_HISTORY,
+        taken: (app, id) => node.taken(app, id),
       };
     });
   }
@@ -315,8 +316,7 @@ class RedisBackplane implements Backplane {
   /** Takes what is for this server alone. */
   #take(topic: string, text: string): void {
     if (!topic.includes("}:@")) return;
-    const { app, id } = this.#sessions.lose(text);
-    this.#own.node.taken(app, id);
+    this.#sessions.lose(text);
   }
 
   /** See {@linkcode Backplane.publish}. */

@@ -674,27 +674,29 @@ return redis.call('ZRANGE', KEYS[1], from, to, 'BYLEX', 'LIMIT', 0, ARGV[3])
  * 3 name of the session; 4 its digest; 5 life of a session with an owner; 6 how long
  * after a flush an unknown session counts as forgotten; 7 how long it is known that
  * there was a session.
- * Returns 1 and the state, 2 if it was forgotten, 0 if it is new.
+ * Returns the term of the owner, which grows from owner to owner; then 1 and the
+ * state, 2 if it was forgotten, 0 if it is new.
  */
 export const TAKE: Script = script(
   "take",
   TIME,
   `
 local x, known, away = KEYS[1], KEYS[2], KEYS[3]
-local v = redis.call('HMGET', x, 's', 'o')
+local v = redis.call('HMGET', x, 's', 'o', 'n')
+local t = now()
+local term = text(math.max(t, (tonumber(v[3]) or 0) + 1))
 if v[2] and v[2] ~= ARGV[1] then
-  redis.call('SPUBLISH', ARGV[2] .. v[2], ARGV[3])
+  redis.call('SPUBLISH', ARGV[2] .. v[2], term .. ' ' .. ARGV[3])
 end
-redis.call('HSET', x, 'o', ARGV[1])
+redis.call('HSET', x, 'o', ARGV[1], 'n', term)
 redis.call('PEXPIRE', x, ARGV[5])
 redis.call('ZREM', away, ARGV[3])
-if v[1] then return { 1, v[1] } end
-local t = now()
+if v[1] then return { term, 1, v[1] } end
 local keptAt = tonumber(redis.call('ZSCORE', known, ARGV[4]) or nil)
-if keptAt and t - keptAt < tonumber(ARGV[7]) then return { 2 } end
+if keptAt and t - keptAt < tonumber(ARGV[7]) then return { term, 2 } end
 local flushed = not v[2] and tonumber(redis.call('HGET', KEYS[4], 'flushed') or nil)
-if flushed and t - flushed < tonumber(ARGV[6]) then return { 2 } end
-return { 0 }
+if flushed and t - flushed < tonumber(ARGV[6]) then return { term, 2 } end
+return { term, 0 }
 `,
 );
 

@@ -34,13 +34,24 @@ export interface SessionServices {
   readonly server: string;
   /** How long clients may be away, and how many. */
   readonly history: Readonly<History>;
+  /** See {@linkcode BackplaneNode.taken}. */
+  taken(app: string, id: string): void;
+}
+
+/** Calls to take a session that have not been answered yet. */
+interface Taking {
+  calls: number;
+  /** The latest term at which another server has taken it meanwhile; 0 for none. */
+  lostTerm: number;
 }
 
 /** See {@linkcode SessionStore}. */
 export class RedisSessions implements SessionStore {
   readonly #services: () => SessionServices;
-  /** Sessions that this server owns, as far as it knows. */
-  readonly #owned = new Set<string>();
+  /** Sessions that this server owns, as far as it knows, with the terms of that. */
+  readonly #owned = new Map<string, number>();
+  /** Sessions that it is about to take. */
+  readonly #taking = new Map<string, Taking>();
   #cancel = () => {};
   #isClosed = false;
 
@@ -54,18 +65,25 @@ export class RedisSessions implements SessionStore {
   ): Promise<SessionState | "forgotten" | null> {
     const { keys, network, server } = this.#services();
     const { bucket, name, state, known, away } = keys.session(app, id);
-    const answer = await network.connection(bucket).call(
-      TAKE,
-      [state, known, away, keys.meta(bucket)],
-      [
-        ...[server, keys.serverTopic(bucket, ""), name, digestOf(name)],
-        ...[this.#ownedMs, this.#ageMs, KNOWN_MS],
-      ],
-    );
-    this.#owned.add(name);
-    const [code, text] = answer as [number, string?];
-    if (text !== undefined) return decodeState(text);
-    return code === 2 ? "forgotten" : null;
+    const taking = this.#taking.get(name) ?? { calls: 0, lostTerm: 0 };
+    this.#taking.set(name, taking);
+    taking.calls++;
+    try {
+      const [term, code, text] = await network.connection(bucket).call(
+        TAKE,
+        [state, known, away, keys.meta(bucket)],
+        [
+          ...[server, keys.serverTopic(bucket, ""), name, digestOf(name)],
+          ...[this.#ownedMs, this.#ageMs, KNOWN_MS],
+        ],
+      ) as [string, number, string?];
+      this.#owned.set(name, Number(term));
+      this.#compare(name, taking.lostTerm);
+      if (text !== undefined) return decodeState(text);
+      return code === 2 ? "forgotten" : null;
+    } finally {
+      if (--taking.calls === 0) this.#taking.delete(name);
+    }
   }
 
   async keep(
@@ -77,7 +95,7 @@ export class RedisSessions implements SessionStore {
     const { keys, network, server, history } = this.#services();
     const own = keys.session(app, id);
     if (isAway) this.#owned.delete(own.name);
-    else this.#owned.add(own.name);
+    else this.#owned.set(own.name, this.#owned.get(own.name) ?? 0);
     const connection = network.connection(own.bucket);
     const tooMany = await connection.call(
       KEEP,
@@ -138,11 +156,23 @@ export class RedisSessions implements SessionStore {
     this.#cancel();
   }
 
-  /** Takes the word that another server owns a session now. */
-  lose(name: string): { app: string; id: string } {
+  /** Takes the word that another server has made a session its own, at a term. */
+  lose(text: string): void {
+    const end = text.indexOf(" ");
+    const [term, name] = [Number(text.slice(0, end)), text.slice(end + 1)];
+    const taking = this.#taking.get(name);
+    if (taking === undefined) return this.#compare(name, term);
+    // The client may be on its way back: the answer tells who was later.
+    taking.lostTerm = Math.max(taking.lostTerm, term);
+  }
+
+  /** Lets go of a session if another server has taken it since this one did. */
+  #compare(name: string, lostTerm: number): void {
+    const term = this.#owned.get(name);
+    if (term === undefined || lostTerm <= term) return;
     this.#owned.delete(name);
     const end = name.indexOf(" ");
-    return { app: name.slice(0, end), id: name.slice(end + 1) };
+    this.#services().taken(name.slice(0, end), name.slice(end + 1));
   }
 
   /**
@@ -153,7 +183,7 @@ export class RedisSessions implements SessionStore {
   async touch(isAway = false): Promise<void> {
     const { keys, network, server } = this.#services();
     const byBucket = new Map<number, string[]>();
-    for (const name of this.#owned) {
+    for (const name of this.#owned.keys()) {
       const { bucket, state } = keys.sessionNamed(name);
       const states = byBucket.get(bucket) ?? [];
       states.push(state);

@@ -1,4 +1,7 @@
-/** How much of Redis clients can take with sessions of names that they choose. */
+/**
+ * Sessions in Redis: whose they are, and how much of Redis clients can take with names
+ * that they choose.
+ */
 import { assert, assertEquals, assertLessOrEqual } from "@std/assert";
 import { Gate } from "../../tests/support/gate.ts";
 import { testWithRedis } from "../../tests/support/redis.ts";
@@ -48,6 +51,23 @@ testWithRedis(
     await sessions.keep("app", second, STATE, true);
     assertEquals(await sessions.take("app", first), STATE);
     assertEquals(await sessions.take("app", second), STATE);
+  },
+);
+
+testWithRedis(
+  "A client that is back is not taken away by what was said before it came",
+  async () => {
+    await using stage = await RedisStage.open();
+    const [one, two] = [await stage.server(), await stage.server()];
+    for (const id of sessionsOf(5, 50)) {
+      await one.backplane.sessions.take("app", id);
+      await two.backplane.sessions.take("app", id);
+      // The word that the session is the other's is still on its way.
+      const before = one.lostSessions.length;
+      await one.backplane.sessions.take("app", id);
+      assertEquals(one.lostSessions.slice(before), []);
+      await stage.bell.until(() => two.lostSessions.includes(id));
+    }
   },
 );
 
