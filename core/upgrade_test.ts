@@ -1,6 +1,7 @@
 import { assertEquals, assertMatch } from "@std/assert";
 import { ManualClock } from "../tests/support/clock.ts";
-import { type Opening, Openings } from "./upgrade.ts";
+import type { Peer } from "./backplane.ts";
+import { connectSocket, type Opening, Openings } from "./upgrade.ts";
 
 /** A request as a handler gets it from a copy: the runtime can upgrade it again. */
 function copied(): Opening {
@@ -95,4 +96,31 @@ Deno.test("Openings watches nothing after its end", () => {
   assertEquals([clock.waiting, openings.size], [0, 0]);
   clock.pass(60_000);
   assertEquals(reports, []);
+});
+
+// Deleting a field would make each socket a hash table, for as long as it is open.
+Deno.test("connectSocket deletes no field of a socket that opens and closes", () => {
+  const heard: unknown[] = [];
+  const peer: Peer = {
+    receive: (frame) => heard.push(frame),
+    heard: () => {},
+    closed: (code) => heard.push(code),
+  };
+  // It has the events of a socket, and nothing else is used here.
+  const socket = new EventTarget() as WebSocket;
+  connectSocket(socket, { ...original(), appId: "1", open: () => peer });
+  const fields = Reflect.ownKeys(socket);
+  for (
+    const event of [
+      new Event("open"),
+      new MessageEvent("message", { data: "frame" }),
+      new CloseEvent("close", { code: 4200 }),
+      new CloseEvent("close", { code: 1006 }),
+    ]
+  ) {
+    socket.dispatchEvent(event);
+    const left = Reflect.ownKeys(socket);
+    assertEquals(left.slice(0, fields.length), fields, event.type);
+  }
+  assertEquals(heard, ["frame", 4200]);
 });
