@@ -1845,13 +1845,12 @@ class Connection
     socketId: string,
     { extensions, idleTimeout, client }: Admission<App>,
   ) {
-    const { batch, recover, formerIds, sessionId } = extensions;
+    const { recover, sessionId } = extensions;
     this.#server = server;
     this.app = app;
     this.socketId = socketId;
     this.client = client;
-    const ids = [socketId, ...formerIds];
-    this.outbox = new Outbox(transport, server, this, { batch, recover, ids });
+    this.outbox = new Outbox(transport, server, this, extensions);
     this.#inbox = new Inbox(this, server);
     this.pulse = new Pulse(
       ...[server.liveness, this, idleTimeout === 0] as const,
@@ -2032,7 +2031,7 @@ class Connection
       // Another connection may have claimed it in the meantime.
       if (this.#session !== session) return NO_HISTORY;
       this.outbox.session = session;
-      this.outbox.ownIds = session.ids;
+      this.outbox.formerIds = session.ids;
       return session.request(channel);
     });
   }
@@ -2403,7 +2402,8 @@ class Subscription {
   /** Whether the client may come back for events that it has missed. */
   readonly recovers: boolean;
   /** Where it began, or goes on after a loss: the join covers earlier messages. */
-  #from: Position;
+  #epoch: string;
+  #offset: number;
 
   constructor(
     channel: Channel,
@@ -2416,14 +2416,15 @@ class Subscription {
     this.connection = connection;
     this.member = member;
     this.recovers = recovers;
-    this.#from = from;
+    this.#epoch = from.epoch;
+    this.#offset = from.offset;
   }
 
   /** Takes a message of the channel, unless the join covers it. */
   take(delivery: Delivery): void {
     const { epoch, offset } = delivery;
-    if (epoch !== this.#from.epoch) this.lose({ epoch, offset: offset - 1 });
-    if (offset <= this.#from.offset) return;
+    if (epoch !== this.#epoch) this.lose({ epoch, offset: offset - 1 });
+    if (offset <= this.#offset) return;
     if (delivery.control === undefined) {
       this.connection.outbox.deliver(delivery);
     } else this.connection.obey(delivery.control, this.channel.name);
@@ -2431,7 +2432,7 @@ class Subscription {
 
   /** Goes on from a position. Messages before it are lost, as the client hears. */
   lose(now: Position): void {
-    this.#from = now;
+    ({ epoch: this.#epoch, offset: this.#offset } = now);
     const { channel: { name }, connection: { outbox } } = this;
     outbox.endReplay(name);
     const isUser = name.startsWith(OWN_CHANNEL.User);

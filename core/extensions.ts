@@ -30,15 +30,17 @@ export function readExtensions(
 ): Extensions {
   const recover = hasHistory && searchParams.get("recover") === "1";
   const { sessionId } = splitSession(routePath(pathname, path) ?? "");
-  const was = searchParams.get("was")?.split(",", MAX_FORMER_IDS) ?? [];
+  const was = searchParams.get("was")?.split(",", MAX_FORMER_IDS);
   return {
     batch: searchParams.get("batch") === "1",
     recover,
-    formerIds: was.filter(isSocketId),
+    formerIds: was?.filter(isSocketId) ?? NO_IDS,
     sessionId: hasHistory && !recover ? sessionId : null,
   };
 }
 
+// Most clients have none, and each connection refers to its own.
+const NO_IDS: readonly string[] = Object.freeze([]);
 // Long enough that nobody guesses it: a UUID has 36 characters.
 const SESSION_PATH = /^\/r\/([A-Za-z0-9_-]{16,128})(?=\/)/;
 // A message that leaves out a connection is rarely older than a few reconnects.

@@ -43,6 +43,14 @@ const FLOOD_WARNING_MS = 1_000;
 // What a frame in the backlog counts at least: an empty one takes memory, too.
 const MIN_FRAME_UNITS = 16;
 
+/** A client whose frames come too fast. */
+interface Flood {
+  /** How many more frames may be dropped. */
+  readonly drops: TokenBucket;
+  /** When the client heard of it last. */
+  warnedAt: number;
+}
+
 /**
  * Takes the frames of one client, and has them served strictly in order. The checks
  * of rate, size, JSON and shape come before everything else.
@@ -51,12 +59,11 @@ export class Inbox {
   readonly #owner: InboxOwner;
   readonly #services: InboxServices;
   readonly #rate: TokenBucket;
-  /** How many more frames may be dropped for coming too fast. */
-  #drops: TokenBucket | null = null;
-  #warnedAt = -Infinity;
+  /** Null until a frame comes too fast. */
+  #flood: Flood | null = null;
   /** Frames that wait for the one that is being served; null if none is. */
   #backlog: string[] | null = null;
-  /** Resolves when the backlog has been served. */
+  /** Resolves when the backlog has been served; null if there has been none. */
   #serving: Promise<void> | null = null;
   /** UTF-16 units that the backlog takes, about. */
   #waitingUnits = 0;
@@ -109,12 +116,15 @@ export class Inbox {
     const { limits } = this.#owner.app;
     const { framesBurst, framesPerSecond } = limits;
     this.#services.droppedFrames++;
-    this.#drops ??= new TokenBucket(framesBurst, elapsed);
-    if (!this.#drops.take(elapsed, framesBurst, framesPerSecond)) {
+    this.#flood ??= {
+      drops: new TokenBucket(framesBurst, elapsed),
+      warnedAt: -Infinity,
+    };
+    if (!this.#flood.drops.take(elapsed, framesBurst, framesPerSecond)) {
       return this.#owner.close(CLOSE.Flood);
     }
-    if (elapsed - this.#warnedAt < FLOOD_WARNING_MS) return;
-    this.#warnedAt = elapsed;
+    if (elapsed - this.#flood.warnedAt < FLOOD_WARNING_MS) return;
+    this.#flood.warnedAt = elapsed;
     const found = "Frames come too fast";
     this.#owner.sendError(overLimit("framesPerSecond", limits, found).error);
   }

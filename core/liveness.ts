@@ -87,8 +87,8 @@ export class Pulse implements Ticking {
   answers: boolean;
   readonly #liveness: Liveness;
   readonly #owner: PulseOwner;
-  /** Tick until which it has to authorize; Infinity if it has, or need not. */
-  #authorizeBy: number;
+  /** Tick until which it has to authorize; null if it has, or need not. */
+  #authorizeBy: number | null;
   /** Tick of the last sign of life. */
   #heardAt: number;
   /** Tick of a ping that has not been answered, or -1. */
@@ -112,7 +112,9 @@ export class Pulse implements Ticking {
     this.answers = answers;
     this.#heardAt = wheel.tick;
     // A connection opens during a tick, and the rest of that tick does not count.
-    this.#authorizeBy = wheel.tick + wheel.ticks(authorizationTimeoutMs) + 1;
+    this.#authorizeBy = authorizationTimeoutMs === Infinity
+      ? null
+      : wheel.tick + wheel.ticks(authorizationTimeoutMs) + 1;
   }
 
   /**
@@ -120,15 +122,16 @@ export class Pulse implements Ticking {
    * need not do so.
    */
   get isAuthorized(): boolean {
-    return this.#authorizeBy === Infinity;
+    return this.#authorizeBy === null;
   }
 
   authorize(): void {
-    this.#authorizeBy = Infinity;
+    this.#authorizeBy = null;
   }
 
   /** How much of its time to authorize is left. */
   get ticksToAuthorize(): number {
+    if (this.#authorizeBy === null) return Infinity;
     return this.#authorizeBy - this.#liveness.wheel.tick;
   }
 

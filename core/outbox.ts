@@ -99,6 +99,7 @@ export interface OutboxServices {
 
 /** The connection that an outbox belongs to. */
 export interface OutboxOwner {
+  readonly socketId: string;
   readonly app: {
     readonly id: string;
     readonly limits: Readonly<Limits>;
@@ -117,8 +118,8 @@ export class Outbox implements ReplayReader {
   readonly hasPositions: boolean;
   /** Whether the client takes several frames in one. */
   readonly takesBatches: boolean;
-  /** Socket ids of the client: messages that leave out one of them are skipped. */
-  ownIds: readonly string[];
+  /** Socket ids that the client has had before, of which some may be its own now. */
+  formerIds: readonly string[];
   /** What a stock client acknowledges, where it asked for that. */
   session: Session | null = null;
   readonly #services: OutboxServices;
@@ -143,16 +144,20 @@ export class Outbox implements ReplayReader {
     transport: Transport,
     services: OutboxServices,
     owner: OutboxOwner,
-    extensions: { batch: boolean; recover: boolean; ids: readonly string[] },
+    { batch, recover, formerIds }: {
+      batch: boolean;
+      recover: boolean;
+      formerIds: readonly string[];
+    },
   ) {
     this.transport = transport;
     this.#services = services;
     this.#owner = owner;
     this.#traffic = owner.app.traffic;
-    this.hasPositions = extensions.recover;
-    this.takesBatches = extensions.batch;
-    this.ownIds = extensions.ids;
-    this.#batch = extensions.batch ? EMPTY_BATCH : null;
+    this.hasPositions = recover;
+    this.takesBatches = batch;
+    this.formerIds = formerIds;
+    this.#batch = batch ? EMPTY_BATCH : null;
   }
 
   /**
@@ -269,14 +274,19 @@ export class Outbox implements ReplayReader {
   }
 
   sendDelivery(delivery: Delivery): void {
-    // The client may have caused it, also on an earlier connection.
     const { exceptSocketId } = delivery;
-    if (exceptSocketId !== "" && this.ownIds.includes(exceptSocketId)) return;
+    if (exceptSocketId !== "" && this.#isOwn(exceptSocketId)) return;
     if (this.hasPositions) return this.send(delivery.positioned);
     this.send(delivery.frame);
     if (this.session !== null && delivery.isLogged) {
       this.session.sent(delivery.channel, delivery.offset);
     }
+  }
+
+  /** Whether the client has caused a message, also on an earlier connection. */
+  #isOwn(socketId: string): boolean {
+    return socketId === this.#owner.socketId ||
+      this.formerIds.includes(socketId);
   }
 
   // ---- Positions

@@ -45,6 +45,7 @@ class Bench {
   readonly clock = new ManualClock();
   readonly schedule = new OutboxSchedule(this.clock);
   readonly app: { id: string; limits: Limits; traffic: Traffic };
+  readonly socketId: string;
   readonly outbox: Outbox;
   /** Closes and failures. */
   readonly log: string[] = [];
@@ -74,7 +75,10 @@ class Bench {
       limits: { ...DEFAULT_LIMITS, ...limits },
       traffic: new Traffic(),
     };
-    this.outbox = new Outbox(this.client, this, this, { batch, recover, ids });
+    const [socketId = "", ...formerIds] = ids;
+    this.socketId = socketId;
+    const extensions = { batch, recover, formerIds };
+    this.outbox = new Outbox(this.client, this, this, extensions);
   }
 
   // ---- The server and the connection
@@ -289,7 +293,7 @@ Deno.test("a message is not delivered to the connection that it leaves out, nor 
     bench.outbox.deliver(new Delivery("c", logged(offset, 0, except), offset));
   }
   assertEquals(bench.got(), ["2", "3"]);
-  bench.outbox.ownIds = ["3.3"];
+  bench.outbox.formerIds = ["3.3"];
   bench.outbox.deliver(new Delivery("c", logged(4, 0, "3.3"), 4));
   assertEquals(bench.got(), []);
 });
