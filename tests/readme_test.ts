@@ -13,6 +13,7 @@ import type { RedisOptions } from "@glitz/pusher/redis";
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import manifest from "../deno.json" with { type: "json" };
 import { within } from "./support/deadline.ts";
+import { inspectPackage } from "./support/npm_package.ts";
 
 const ROOT = new URL("..", import.meta.url);
 
@@ -245,6 +246,15 @@ Deno.test("the documents have a row for every option, limit, event and figure", 
   for (const [heading, names] of tables) {
     assertEquals(firstColumn(heading).sort(), names.sort(), heading);
   }
+});
+
+Deno.test("SECURITY.md lists the packages that the package imports, with their versions", async () => {
+  const rows = (await read("SECURITY.md")).matchAll(
+    /^\| `@glitz\/pusher[^|]*\| `([^`]+)` *\| ([\d.]+) /gm,
+  );
+  const listed = Array.from(rows, ([, name, version]) => [name, version]);
+  const { dependencies } = await inspectPackage();
+  assertEquals(Object.fromEntries(listed), dependencies);
 });
 
 // ---- Commands and links -----------------------------------------------------
