@@ -123,6 +123,7 @@ import {
   notFound,
   type OriginCheck,
   type OriginVerdict,
+  parseUrl,
   refuse,
   refuseMethod,
   refuseOrigin,
@@ -279,6 +280,7 @@ import {
   namedVersion,
   Openings,
   RefusedPeer,
+  upgradeSocket,
 } from "./core/upgrade.ts";
 import {
   checkChannelName,
@@ -1022,7 +1024,7 @@ function findRoute(
   request: Request,
 ): (() => Awaitable<Response>) | null {
   // The client chooses the host in it, which may be no host at all.
-  const url = URL.parse(request.url);
+  const url = parseUrl(request.url);
   const path = url && routePath(url.pathname, server.path);
   if (url === null || path === null) return null;
   const { sessionId, rest } = splitSession(path);
@@ -1082,8 +1084,7 @@ function upgrade(
   const subprotocol = chooseSubprotocol(request);
   let upgraded;
   try {
-    const { idleTimeout } = admission;
-    upgraded = Deno.upgradeWebSocket(request, { idleTimeout });
+    upgraded = upgradeSocket(request, admission.idleTimeout);
   } catch {
     return refuse(REFUSAL.BadUpgrade);
   }

@@ -14,7 +14,7 @@ import {
   type NamedChannel,
   REFUSAL,
 } from "./protocol.ts";
-import type { Awaitable, Clock } from "./time.ts";
+import { type Awaitable, type Clock, deferred } from "./time.ts";
 import { encodeMember, encodeUser } from "./validation.ts";
 
 // ---- Forms ------------------------------------------------------------------
@@ -116,7 +116,7 @@ export interface AnswerRules {
 /** The time that the program has to answer one request. */
 export class AnswerTime {
   readonly #controller = new AbortController();
-  readonly #over = Promise.withResolvers<Refusal>();
+  readonly #over = deferred<Refusal>();
   readonly #release: () => void;
 
   /** @param onLate Called when the program has not answered in time. */

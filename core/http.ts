@@ -66,7 +66,7 @@ function compileOrigin(rule: string | RegExp): RegExp {
     .map(([name, standard]) => {
       // Browsers leave a default port out.
       const end = host + (port === standard ? "" : port ?? "");
-      return `${name}://${labels}${RegExp.escape(end)}`;
+      return `${name}://${labels}${escapePattern(end)}`;
     });
   return new RegExp(`^(?:${origins.join("|")})$`, "i");
 }
@@ -90,7 +90,7 @@ export const ORIGIN_RULE =
  * as `x-forwarded-host` do not count, as any client can send them.
  */
 function isOwnOrigin(origin: string, request: Request): boolean {
-  const host = request.headers.get("host") ?? URL.parse(request.url)?.host;
+  const host = request.headers.get("host") ?? parseUrl(request.url)?.host;
   const page = ORIGIN.exec(origin.toLowerCase());
   const target = HOST.exec(host?.toLowerCase() ?? "");
   if (page === null || target === null || page[2] !== target[1]) return false;
@@ -114,7 +114,7 @@ export function refuseOrigin(request: Request): Refusal {
 /** Why the page of a request is refused: its origin, and what it was compared with. */
 function describeOrigin({ headers, url }: Request): string {
   const origin = quote(headers.get("origin") ?? "");
-  const host = quote(headers.get("host") ?? URL.parse(url)?.host ?? "");
+  const host = quote(headers.get("host") ?? parseUrl(url)?.host ?? "");
   // A close frame has room for 123 bytes.
   return `Origin ${origin} is not that of host ${host}, and origins does not list it`;
 }
@@ -184,6 +184,20 @@ export function checkRequest(request: Request): Request {
       quote(given)
     }, and must get the Request of Deno.serve${advice}`,
   );
+}
+
+/** A URL, as `URL.parse` makes it; Node has had that since version 22. */
+export function parseUrl(text: string): URL | null {
+  try {
+    return new URL(text);
+  } catch {
+    return null;
+  }
+}
+
+/** As `RegExp.escape`, for paths and hosts; Node has had that since version 24. */
+export function escapePattern(text: string): string {
+  return text.replaceAll(/[^\w/-]/g, "\\$&");
 }
 
 /** Decodes a text; null if the bytes are not UTF-8. */

@@ -3,8 +3,10 @@ import {
   compileOrigins,
   corsHeaders,
   decodeUtf8,
+  escapePattern,
   lowerCaseNames,
   type OriginRule,
+  parseUrl,
   refuse,
 } from "./http.ts";
 import { Refusal } from "./limits.ts";
@@ -272,4 +274,29 @@ Deno.test("refuse answers in JSON, with the status of the refusal", async () => 
   assertEquals(response.status, 413);
   assertEquals(response.headers.get("vary"), "origin");
   assertEquals(await response.json(), { error: "Too much" });
+});
+
+// ---- Node before version 24 -------------------------------------------------
+
+Deno.test("parseUrl returns what URL.parse returns", () => {
+  for (
+    const text of [
+      "http://example.com/a?b#c",
+      "ws://[::1]:80/",
+      "http://",
+      "/a",
+      "",
+      "http://a b/",
+    ]
+  ) {
+    assertEquals(parseUrl(text)?.href, URL.parse(text)?.href, text);
+  }
+});
+
+Deno.test("escapePattern makes a pattern that finds the text, and no other", () => {
+  for (const text of ["/a.b/c-d_e~", "[::1]:80", "^$\\|?*+(){}", "ü"]) {
+    const pattern = new RegExp(`^${escapePattern(text)}$`);
+    assertEquals([pattern.test(text), pattern.test(`${text}x`)], [true, false]);
+    assertEquals(pattern.test(text.replaceAll(/\W/g, "x")), false, text);
+  }
 });

@@ -193,9 +193,11 @@ export class Pulse implements Ticking {
 
 /** Whether a transport is a socket that is closing, or has closed. */
 export function isClosing(transport: object): boolean {
-  return "readyState" in transport &&
-    Number(transport.readyState) > WebSocket.OPEN;
+  return "readyState" in transport && Number(transport.readyState) > OPEN;
 }
+
+/** `WebSocket.OPEN`, which not every runtime has. */
+const OPEN = 1;
 
 /** The code with which a socket has closed. */
 export function closeCodeOf({ code, wasClean }: CloseEvent): number {

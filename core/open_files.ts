@@ -39,6 +39,8 @@ export function socketsWithRefused(sockets: number): number {
 
 /** How many files the process may open; Infinity if that cannot be found out. */
 function readOpenFiles(): number {
+  // A server in the memory of another runtime opens no files.
+  if (!("Deno" in globalThis)) return Infinity;
   const permission = { name: "read", path: LIMITS_FILE } as const;
   // To request the permission could stop the program at a prompt.
   const granted = Deno.permissions.querySync(permission).state === "granted";

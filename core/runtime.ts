@@ -1,6 +1,6 @@
 /**
  * The runtime: the server needs Deno. Other runtimes can load it, so that it can say
- * what to run instead.
+ * what to run instead, and can run it in memory.
  *
  * @module
  */
@@ -11,10 +11,22 @@
  * @param what What cannot be done, such as "Cannot create a Pusher".
  */
 export function requireDeno(what: string): void {
-  if ("Deno" in globalThis) return;
+  if ("Deno" in globalThis || isInMemory) return;
   throw new Error(
     `${what}: ${NEEDS_DENO}, and this is ${runtimeName()}. ${RUN}`,
   );
+}
+
+let isInMemory = false;
+
+/** Makes a server that opens no sockets of the runtime, which may be any. */
+export function inMemory<Server>(make: () => Server): Server {
+  isInMemory = true;
+  try {
+    return make();
+  } finally {
+    isInMemory = false;
+  }
 }
 
 const NEEDS_DENO = "the server of @glitz/pusher needs Deno";

@@ -1,5 +1,5 @@
 import { assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
-import { requireDeno } from "./runtime.ts";
+import { inMemory, requireDeno } from "./runtime.ts";
 
 /** Runs with globals such as those of another runtime. */
 function as(globals: Record<string, unknown>, run: () => void): void {
@@ -38,4 +38,20 @@ Deno.test("requireDeno is silent in Deno, and elsewhere names the runtime and wh
     assertEquals(error.slice(0, said.length), said);
     assertStringIncludes(error, "deno run --allow-net jsr:@glitz/pusher/cli");
   }
+});
+
+Deno.test("inMemory makes a server in any runtime, and nothing after it", () => {
+  as({}, () => {
+    assertEquals(inMemory(() => (requireDeno("Cannot do it"), "made")), "made");
+    assertThrows(() => requireDeno("Cannot do it"), Error, "needs Deno");
+    assertThrows(
+      () =>
+        inMemory(() => {
+          throw new Error("No server");
+        }),
+      Error,
+      "No server",
+    );
+    assertThrows(() => requireDeno("Cannot do it"), Error, "needs Deno");
+  });
 });

@@ -20,6 +20,7 @@ import {
   fieldsOf,
   optionOf,
 } from "./checks.ts";
+import { parseUrl } from "./http.ts";
 import type { PusherOptions } from "./options.ts";
 import { isObject, parseJson } from "./protocol.ts";
 import { type Credentials, hmac } from "./signatures.ts";
@@ -274,7 +275,7 @@ export async function expectSuccess(
 export function readUrl(
   url: unknown,
 ): Pick<Required<PusherOptions>, "appId" | "key" | "secret"> {
-  const parsed = typeof url === "string" ? URL.parse(url) : null;
+  const parsed = typeof url === "string" ? parseUrl(url) : null;
   const appId = /\/apps\/([^/]+)\/?$/.exec(parsed?.pathname ?? "")?.[1];
   if (!parsed?.username || !parsed.password || appId === undefined) {
     // The URL has a secret, and does not belong in a message.

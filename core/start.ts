@@ -5,7 +5,7 @@
  * @module
  */
 
-import { attempt, type Awaitable, type Clock } from "./time.ts";
+import { attempt, type Awaitable, type Clock, deferred } from "./time.ts";
 
 /** The server whose backplane starts. */
 export interface StartOwner {
@@ -44,7 +44,7 @@ export class Start {
     this.#owner = owner;
     const started = owner.begin();
     if (!(started instanceof Promise)) return;
-    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    const { promise, resolve, reject } = deferred<void>();
     this.pending = promise;
     this.#refuse = reject;
     // Before all calls that wait, and before a listener could overtake them.

@@ -41,6 +41,15 @@ export function attempt<T>(run: () => Awaitable<T>): Awaitable<T> {
   }
 }
 
+/** A promise and its ends, as `Promise.withResolvers`, which Node 20 lacks. */
+export function deferred<T>(): PromiseWithResolvers<T> {
+  // The executor runs at once.
+  let resolve!: PromiseWithResolvers<T>["resolve"];
+  let reject!: PromiseWithResolvers<T>["reject"];
+  const promise = new Promise<T>((...ends) => [resolve, reject] = ends);
+  return { promise, resolve, reject };
+}
+
 // ---- The clock --------------------------------------------------------------
 
 /** A longer delay overflows the runtime's timer, which then fires at once. */

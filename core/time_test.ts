@@ -6,6 +6,7 @@ import {
   attempt,
   chain,
   CountThrottle,
+  deferred,
   delay,
   Later,
   SYSTEM_CLOCK,
@@ -61,6 +62,15 @@ Deno.test("attempt returns values and promises as they are, and turns an excepti
     throw new Error("at once");
   });
   await assertRejects(() => failed as Promise<void>, Error, "at once");
+});
+
+Deno.test("deferred is a promise with its ends", async () => {
+  const { promise, resolve } = deferred<number>();
+  resolve(1);
+  assertEquals(await promise, 1);
+  const failed = deferred<number>();
+  failed.reject(new TypeError("No"));
+  await assertRejects(() => failed.promise, TypeError, "No");
 });
 
 // ---- The clock --------------------------------------------------------------

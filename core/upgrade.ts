@@ -1,6 +1,6 @@
 /**
- * The upgrade from HTTP to a WebSocket: subprotocols, and sockets that open or do
- * not.
+ * The upgrade from HTTP to a WebSocket: the runtime's own or one in memory,
+ * subprotocols, and sockets that open or do not.
  *
  * @module
  */
@@ -13,6 +13,37 @@ import { closeCodeOf } from "./liveness.ts";
 import { closeTransport } from "./outbox.ts";
 import { type Close, encodeError } from "./protocol.ts";
 import type { Clock } from "./time.ts";
+
+// ---- The upgrade ------------------------------------------------------------
+
+/** A socket, and the answer to the request that it was made of. */
+export interface Upgrade {
+  readonly socket: WebSocket;
+  readonly response: Response;
+}
+
+/** Requests that were made in memory, and what upgrades them. */
+const inMemory = new WeakMap<Request, () => Upgrade>();
+
+/** Says how a request is upgraded that the runtime has not received. */
+export function upgradeInMemory(
+  request: Request,
+  upgrade: () => Upgrade,
+): void {
+  inMemory.set(request, upgrade);
+}
+
+/**
+ * Upgrades a request.
+ *
+ * @param idleTimeout Seconds of silence after which the runtime gives the client up.
+ * @throws {TypeError} If the request cannot be upgraded.
+ */
+export function upgradeSocket(request: Request, idleTimeout: number): Upgrade {
+  const upgrade = inMemory.get(request);
+  if (upgrade !== undefined) return upgrade();
+  return Deno.upgradeWebSocket(request, { idleTimeout });
+}
 
 // ---- Subprotocols -----------------------------------------------------------
 // Most clients name the protocol version in the query and offer no subprotocol. A

@@ -1,7 +1,14 @@
-import { assertEquals, assertMatch } from "@std/assert";
+import { assertEquals, assertMatch, assertThrows } from "@std/assert";
 import { ManualClock } from "../tests/support/clock.ts";
 import type { Peer } from "./backplane.ts";
-import { connectSocket, type Opening, Openings } from "./upgrade.ts";
+import {
+  connectSocket,
+  type Opening,
+  Openings,
+  type Upgrade,
+  upgradeInMemory,
+  upgradeSocket,
+} from "./upgrade.ts";
 
 /** A request as a handler gets it from a copy: the runtime can upgrade it again. */
 function copied(): Opening {
@@ -123,4 +130,12 @@ Deno.test("connectSocket deletes no field of a socket that opens and closes", ()
     assertEquals(left.slice(0, fields.length), fields, event.type);
   }
   assertEquals(heard, ["frame", 4200]);
+});
+
+Deno.test("upgradeSocket upgrades a request in memory as that says, and no copy of it", () => {
+  const { request } = copied();
+  const upgrade = { response: new Response() } as Upgrade;
+  upgradeInMemory(request, () => upgrade);
+  assertEquals(upgradeSocket(request, 60) === upgrade, true);
+  assertThrows(() => upgradeSocket(original().request, 60), Error);
 });

@@ -69,7 +69,7 @@ import {
   objectOf,
 } from "../core/checks.ts";
 import { readBody, refuseBody } from "../core/bodies.ts";
-import { decodeUtf8, refuse } from "../core/http.ts";
+import { decodeUtf8, escapePattern, parseUrl, refuse } from "../core/http.ts";
 import { isRefusal, quote, Refusal } from "../core/limits.ts";
 import { AUTH_NOT_SERVED, parseJson } from "../core/protocol.ts";
 import { mergeSlashes } from "../core/routes.ts";
@@ -249,7 +249,7 @@ class Sessions {
   #route({ method, url }: Request): Route | null {
     if (method !== "POST" && method !== "OPTIONS") return null;
     // The host in it is the word of the client, and may not be a host.
-    const parsed = URL.parse(url);
+    const parsed = parseUrl(url);
     if (parsed === null) return null;
     this.#pattern ??= this.#compile();
     const match = this.#pattern.exec(mergeSlashes(parsed.pathname));
@@ -263,9 +263,9 @@ class Sessions {
     const own = this.#pusher.path;
     const { path = `${own}/pusher` } = this.settings;
     const prefix = path.startsWith(`${own}/`)
-      ? RegExp.escape(own) + STOCK_SESSION +
-        RegExp.escape(path.slice(own.length))
-      : RegExp.escape(path);
+      ? escapePattern(own) + STOCK_SESSION +
+        escapePattern(path.slice(own.length))
+      : escapePattern(path);
     return new RegExp(`^(${prefix}/app/([^/]+)${SESSION})${ACTION}$`);
   }
 
@@ -354,7 +354,7 @@ const MAX_FRAMES = 1_000;
 
 /** Refuses a request that is for none of the routes. */
 function unknownRoute({ method, url }: Request): Refusal {
-  const path = URL.parse(url)?.pathname ?? url;
+  const path = parseUrl(url)?.pathname ?? url;
   // The last answer of a cascade is what a client reads.
   const [, name] = /\/pusher\/(auth|user-auth)(?:\/|$)/.exec(path) ?? [];
   return AUTH_NOT_SERVED.get(name) ??
