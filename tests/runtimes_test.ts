@@ -1,11 +1,12 @@
 /**
  * The server in other runtimes than Deno: they can load it, and its first use says
- * what to run instead. The client runs there, see `tests/client/`.
+ * what to run instead. In the memory of a test it runs there. The client runs there,
+ * too, see `tests/client/`.
  */
-import { assertEquals, assertStringIncludes } from "@std/assert";
+import { assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { findInstalled } from "./support/installed.ts";
 
-/** A module of the repository as one script, as a package for npm has it. */
+/** A module as one script, as a package for npm has it. */
 async function bundle(file: string): Promise<string> {
   const { success, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
     args: [
@@ -81,3 +82,117 @@ Deno.test({
     assertStringIncludes(lines[0] ?? "", "jsr:@glitz/pusher/cli");
   },
 });
+
+// ---- Tests in memory --------------------------------------------------------
+
+/** The parts of the package that a test in memory uses. */
+const PACKAGE = `
+  export { Pusher as Client } from "${new URL(
+  "../client.ts",
+  import.meta.url,
+)}";
+  export { Pusher } from "${new URL("../mod.ts", import.meta.url)}";
+  export * from "${new URL("../ext/testing.ts", import.meta.url)}";
+`;
+
+/** Tests as the user of a runner writes them; the first line imports the runner. */
+const TESTS = `
+import { Client, RefusedError, testPusher } from "./package.mjs";
+
+const options = {
+  clientEvents: true,
+  authorize(request, { channel }) {
+    const user = request.headers.get("cookie")?.replace("user=", "");
+    if (user === undefined) return false;
+    return channel.startsWith("presence-") ? { user_id: user } : true;
+  },
+};
+
+const as = (user) => ({ headers: { cookie: "user=" + user } });
+
+test("clients of a test, and what was published", async () => {
+  const t = testPusher(options, { deadlineMs: 20_000 });
+  const ann = await t.connect(as("ann"));
+  const bob = await t.connect(as("bob"));
+  const room = await ann.subscribe("presence-room");
+  const his = await bob.subscribe("presence-room");
+  equal(await room.next("pusher:member_added"), { id: "bob", info: {} });
+  his.trigger("client-typing", { since: 1 });
+  equal(await room.next("client-typing"), { since: 1 });
+  await t.pusher.trigger("presence-room", "create", { text: "hello" });
+  equal(await room.next("create"), { text: "hello" });
+  await t.expectPublished("presence-room", "create", { text: "hello" });
+  const stranger = await t.connect();
+  const refused = await stranger.subscribe("private-notes").catch((e) => e);
+  equal(refused instanceof RefusedError, true);
+  stranger.network.drop();
+  await t.clock.tickAsync(80_000);
+  equal(t.pusher.stats().connections, 2);
+  await t.close();
+});
+
+test("an unmodified client, over a reset", async () => {
+  const t = testPusher(options, { deadlineMs: 20_000 });
+  t.stubGlobals();
+  const client = new Client("app-key", {
+    url: "http://localhost",
+    channelAuthorization: as("ann"),
+  });
+  const heard = (emitter, event) =>
+    new Promise((resolve) => emitter.bind(event, resolve));
+  const notes = client.subscribe("private-notes");
+  await heard(notes, "pusher:subscription_succeeded");
+  const created = heard(notes, "create");
+  const lost = heard(client.connection, "connecting");
+  t.network.reset();
+  await lost;
+  await t.pusher.trigger("private-notes", "create", 1);
+  client.connect();
+  equal(await created, 1);
+  client.disconnect();
+  await t.close();
+});
+`;
+
+/** How to run a file of tests, and the lines with which it imports the runner. */
+const RUNNERS: Record<string, { args: string[]; imports: string }> = {
+  node: {
+    args: ["--test"],
+    imports: `import test from "node:test";
+      import { deepStrictEqual as equal } from "node:assert";`,
+  },
+  bun: {
+    args: ["test"],
+    imports: `import { expect, test } from "bun:test";
+      const equal = (actual, wanted) => expect(actual).toEqual(wanted);`,
+  },
+};
+
+for (const [name, { args, imports }] of Object.entries(RUNNERS)) {
+  const program = findInstalled(name);
+  Deno.test({
+    name: `testing runs in the test runner of ${name}, and lets it exit`,
+    ignore: program === null,
+    async fn() {
+      const folder = await Deno.makeTempDir();
+      try {
+        await Deno.writeTextFile(`${folder}/package.ts`, PACKAGE);
+        const script = await bundle(`${folder}/package.ts`);
+        await Deno.writeTextFile(`${folder}/package.mjs`, script);
+        await Deno.writeTextFile(`${folder}/a.test.mjs`, imports + TESTS);
+        const { code, stdout, stderr } = await new Deno.Command(program ?? "", {
+          args: [...args, "./a.test.mjs"],
+          cwd: folder,
+          env: { NO_COLOR: "1" },
+        }).output();
+        const [out, errors] = [stdout, stderr].map((bytes) =>
+          new TextDecoder().decode(bytes)
+        );
+        assertEquals(code, 0, `${out}${errors}`);
+        assertMatch(`${out}${errors}`, /\b(?:pass 2|2 pass)\b/);
+      } finally {
+        await Deno.remove(folder, { recursive: true });
+      }
+    },
+  });
+}

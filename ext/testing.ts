@@ -1,0 +1,680 @@
+/**
+ * Tests of your own program without a port: the server runs in the memory of the
+ * test, and clients speak the real protocol with it, over the handler of the program.
+ *
+ * ```ts
+ * import { Pusher } from "@glitz/pusher";
+ * import { testPusher } from "@glitz/pusher/testing";
+ * import { assertEquals } from "@std/assert";
+ *
+ * // Your program.
+ * const pusher = new Pusher();
+ * const handler = Pusher.cascade(pusher.handler, async (request: Request) => {
+ *   await pusher.trigger("messages", "create", await request.json());
+ *   return new Response("message created");
+ * });
+ *
+ * Deno.test("a message that is posted reaches every subscriber", async () => {
+ *   await using test = testPusher(pusher, { handler });
+ *   const messages = await (await test.connect()).subscribe("messages");
+ *   await test.fetch("/", { method: "POST", body: '{"text":"hello"}' });
+ *   assertEquals(await messages.next("create"), { text: "hello" });
+ * });
+ * ```
+ *
+ * - {@linkcode TestPusher.connect} makes a client. It subscribes, takes events in
+ *   any order of names, and asks the program for permission as clients do: through
+ *   the handler.
+ * - {@linkcode TestPusher.expectPublished} looks at what the program has published,
+ *   whoever is subscribed.
+ * - {@linkcode TestClock} turns time, {@linkcode TestPusher.network} and the
+ *   `network` of each client have faults, and {@linkcode TestBackplane} goes away.
+ * - {@linkcode TestPusher.stubGlobals} and {@linkcode TestPusher.WebSocket} connect
+ *   unmodified clients, our own and `pusher-js`, for tests of a page's code.
+ *
+ * What a test waits for has a deadline in real time, and an error that says what
+ * came instead. Disposal closes all connections: the leak checks of `deno test` find
+ * nothing. No port is opened, so no permission is needed.
+ *
+ * In Node (20 or later) and Bun, where the server cannot run otherwise, `testPusher`
+ * makes it of its options: `testPusher({ authorize })`. Runtimes without `await using`
+ * call {@linkcode TestPusher.close}.
+ *
+ * @module
+ */
+
+import { isDeepStrictEqual } from "node:util";
+import {
+  checkDuration,
+  checkFunction,
+  checkText,
+  copyOptions,
+  type Field,
+  having,
+  matching,
+  objectOf,
+} from "../core/checks.ts";
+import { parseUrl } from "../core/http.ts";
+import { inMemory } from "../core/runtime.ts";
+import { type Upgrade, upgradeInMemory } from "../core/upgrade.ts";
+import {
+  type AnyEvents,
+  type ChannelName,
+  type Clock,
+  type EventData,
+  type EventName,
+  type Handler,
+  Pusher,
+  type PusherOptions,
+} from "../mod.ts";
+import { TestBackplane } from "./testing/backplane.ts";
+import {
+  type ClientHost,
+  RefusedError,
+  type TestChannel,
+  TestClient,
+  type TestSubscribeOptions,
+} from "./testing/client.ts";
+import { TestClock, turn } from "./testing/clock.ts";
+import { describeEvent } from "./testing/events.ts";
+import { ExpectationError, list, Mailbox, show } from "./testing/mailbox.ts";
+import {
+  type Closing,
+  type Faults,
+  Line,
+  type Network,
+  SocketEnd,
+  Wires,
+} from "./testing/sockets.ts";
+
+export { ExpectationError, RefusedError, TestBackplane, TestClient, TestClock };
+export type * from "./testing/events.ts";
+export type { Closing, Faults, Network, TestChannel, TestSubscribeOptions };
+
+// ---- Options ----------------------------------------------------------------
+
+/** Options of {@linkcode testPusher}. */
+export interface TestOptions {
+  /**
+   * The handler of the program, as it is passed to `Deno.serve`. All clients and
+   * requests come through it. @default {`pusher.handler`}
+   */
+  handler?: Handler | undefined;
+  /** Where clients find the program. @default {"http://localhost"} */
+  origin?: string | undefined;
+  /**
+   * How long an expected event may take, in milliseconds of real time.
+   * @default {2000}
+   */
+  deadlineMs?: number | undefined;
+  /**
+   * Where clients ask for permission to subscribe.
+   * @default {`${pusher.path}/pusher/auth`}
+   */
+  authEndpoint?: string | undefined;
+  /**
+   * Where clients ask who they are. @default {`${pusher.path}/pusher/user-auth`}
+   */
+  userAuthEndpoint?: string | undefined;
+}
+
+/** How a client of a test connects. */
+export interface TestConnectOptions {
+  /**
+   * Headers of all its requests, such as `cookie`, `authorization` and `origin`.
+   */
+  headers?: HeadersInit | undefined;
+  /** The app's key. @default {the key of the server} */
+  key?: string | undefined;
+}
+
+const SUBJECT = "Cannot test a Pusher";
+
+const CHECKS = {
+  handler: checkFunction,
+  origin: matching(
+    /^https?:\/\/[^\/?#]+$/,
+    'be like "https://example.com", without a path',
+  ),
+  deadlineMs: checkDuration,
+  authEndpoint: checkText,
+  userAuthEndpoint: checkText,
+};
+const checkOptions = objectOf<TestOptions>(CHECKS);
+const checkPusher = having(["on", "open"], "be a Pusher, or its options");
+
+// ---- The test ---------------------------------------------------------------
+
+/** An event that the program has published. */
+export interface TestPublished {
+  /** The channel. */
+  channel: string;
+  /** The name of the event. */
+  event: string;
+  /** Its data: the value if it is JSON, else the text. */
+  // deno-lint-ignore no-explicit-any -- a test knows what it looks for
+  data: any;
+  /** The connection that was left out. */
+  socketId?: string;
+}
+
+/** An error of the program or the server, as the `error` hook has it. */
+export interface TestFailure {
+  /** What was thrown. */
+  error: unknown;
+  /** What the server was doing. */
+  during: string;
+}
+
+/**
+ * Puts a server into the memory of a test.
+ *
+ * @example Private channels behind a cookie
+ * ```ts
+ * import { RefusedError, testPusher } from "@glitz/pusher/testing";
+ * import { assertRejects } from "@std/assert";
+ *
+ * await using test = testPusher({
+ *   authorize: (request) => request.headers.get("cookie") === "user=ann",
+ * });
+ * const ann = await test.connect({ headers: { cookie: "user=ann" } });
+ * await ann.subscribe("private-notes");
+ * const stranger = await test.connect();
+ * await assertRejects(() => stranger.subscribe("private-notes"), RefusedError);
+ * ```
+ *
+ * @param pusher The class `Pusher`, for its default instance. The server stays open
+ * when the test ends.
+ * @param options See {@linkcode TestOptions}; checked at once.
+ * @throws {TypeError} If an option is unknown or of the wrong kind.
+ */
+export function testPusher(
+  pusher: typeof Pusher,
+  options?: TestOptions,
+): TestPusher<AnyEvents, typeof Pusher>;
+/**
+ * Puts a server into the memory of a test.
+ *
+ * @param pusher A server, which stays open when the test ends; or the options of a
+ * server, which closes then. Such a server has a {@linkcode TestClock} unless
+ * `clock` says otherwise, and its backplane is a {@linkcode TestBackplane}.
+ * @param options See {@linkcode TestOptions}; checked at once.
+ * @throws {TypeError} If an option is unknown or of the wrong kind.
+ */
+export function testPusher<Events extends object = AnyEvents>(
+  pusher?: Pusher<Events> | PusherOptions<Events>,
+  options?: TestOptions,
+): TestPusher<Events>;
+export function testPusher(
+  pusher: Pusher | PusherOptions | typeof Pusher = {},
+  options: TestOptions = {},
+): TestPusher<AnyEvents, Pusher | typeof Pusher> {
+  if (typeof pusher === "object" && !(pusher instanceof Pusher)) {
+    const clock = pusher.clock ?? new TestClock();
+    const backplane = pusher.backplane instanceof TestBackplane
+      ? pusher.backplane
+      : new TestBackplane(pusher.backplane);
+    const given = { ...pusher, clock, backplane };
+    const made = inMemory(() => new Pusher(given));
+    return new TestPusher(made, options, backplane);
+  }
+  checkPusher(pusher, { subject: SUBJECT, name: "pusher" });
+  return new TestPusher(pusher, options);
+}
+
+/**
+ * A server in the memory of a test, and what is around it.
+ *
+ * @typeParam Events As for {@linkcode Pusher}.
+ * @typeParam Tested The server: an instance of {@linkcode Pusher}, or the class.
+ */
+export class TestPusher<
+  Events extends object = AnyEvents,
+  Tested extends TestedPusher = Pusher<Events>,
+> implements AsyncDisposable {
+  /** The server. */
+  readonly pusher: Tested;
+  /** The network between all clients and the server, and its faults. */
+  readonly network: Network;
+  /**
+   * The class `WebSocket`, for clients that take one: `pusher-js` does as
+   * `Pusher.Runtime.getWebSocketAPI = () => test.WebSocket`. It connects in memory,
+   * whatever the host of the URL.
+   */
+  readonly WebSocket: typeof WebSocket;
+  /** Everything that the program has published so far, expected or not. */
+  readonly published: readonly TestPublished[];
+  readonly #published: TestPublished[] = [];
+  readonly #unexpected: Mailbox<TestPublished>;
+  readonly #wires: Wires = new Wires();
+  readonly #settings: Settings;
+  readonly #clock: Clock;
+  readonly #backplane: TestBackplane | undefined;
+  readonly #errors: TestFailure[] = [];
+  /** How many of the errors the test has seen. */
+  #seenErrors = 0;
+  #unlisten: (() => void)[] = [];
+  #unstub: () => void = () => {};
+  #closing: Promise<void> | null = null;
+
+  /** Made by {@linkcode testPusher}. */
+  constructor(pusher: Tested, options: TestOptions, own?: TestBackplane) {
+    this.pusher = pusher;
+    this.#backplane = own;
+    this.#settings = readSettings(pusher, options);
+    this.#clock = pusher.clock;
+    this.network = this.#wires;
+    this.published = this.#published;
+    this.#unexpected = new Mailbox(this.#settings.deadlineMs);
+    this.WebSocket = socketClass((...given) => this.#dial(...given));
+    this.#unlisten = [
+      pusher.on("published", ({ channel, event, data, socketId }) => {
+        const except = socketId === undefined ? {} : { socketId };
+        const item = { channel, event, data: decode(data), ...except };
+        this.#published.push(item);
+        this.#unexpected.push(item);
+      }),
+      pusher.on("error", ({ error, during }) => {
+        this.#errors.push({ error, during });
+      }),
+    ];
+  }
+
+  /**
+   * The clock of the server.
+   *
+   * @throws {TypeError} If it is no {@linkcode TestClock}.
+   */
+  get clock(): TestClock {
+    if (this.#clock instanceof TestClock) return this.#clock;
+    throw new TypeError(
+      "Cannot turn the clock: the server goes by real time. Make it with the option clock: new TestClock()",
+    );
+  }
+
+  /**
+   * The backplane of the server, if {@linkcode testPusher} has made the server.
+   *
+   * @throws {TypeError} If it was made by the program.
+   */
+  get backplane(): TestBackplane {
+    if (this.#backplane !== undefined) return this.#backplane;
+    throw new TypeError(
+      "Cannot reach the backplane: make the server with the option backplane: new TestBackplane(), and keep that",
+    );
+  }
+
+  /** The errors of the program and the server so far. */
+  get errors(): readonly TestFailure[] {
+    this.#seenErrors = this.#errors.length;
+    return [...this.#errors];
+  }
+
+  /**
+   * Connects a client.
+   *
+   * @param options See {@linkcode TestConnectOptions}.
+   * @returns The client, once the server has greeted it.
+   * @throws {RefusedError} If the program or the server refuses the connection.
+   */
+  async connect(
+    options: TestConnectOptions = {},
+  ): Promise<TestClient<Events>> {
+    const { key = this.#settings.key } = options;
+    const { origin, path } = this.#settings;
+    const route = `${path}/app/${encodeURIComponent(key)}`;
+    // What says so is pinged by the server, and answers.
+    const query = "protocol=7&client=js&version=testing";
+    const near = new SocketEnd(`${toWs(origin)}${route}?${query}`);
+    const headers = new Headers(options.headers);
+    const client = new TestClient<Events>(
+      this.#host(),
+      this.#dial(near, [], headers),
+      headers,
+    );
+    await client.established();
+    return client;
+  }
+
+  /**
+   * Sends a request to the handler.
+   *
+   * @param input A path, a URL or a request.
+   * @param init As for `fetch`.
+   */
+  async fetch(
+    input: string | URL | Request,
+    init?: RequestInit,
+  ): Promise<Response> {
+    const target = input instanceof Request
+      ? input
+      : new URL(input, this.#settings.origin);
+    const request = input instanceof Request && init === undefined
+      ? input
+      : new Request(target, init);
+    const answer = await this.#settings.handler(request, INFO);
+    return answer ?? new Response("Not found", { status: 404 });
+  }
+
+  /**
+   * Replaces `WebSocket` and `fetch` of the runtime: what goes to the origin of the
+   * test gets to the handler, everything else where it went before. So the code of a
+   * page, with an unmodified client, runs in the test. Disconnect such clients before
+   * the test ends.
+   *
+   * @returns Puts the originals back, which the end of the test does as well.
+   */
+  stubGlobals(): Disposable {
+    this.#unstub();
+    const { WebSocket: socket, fetch: fetchBefore } = globalThis;
+    const { host } = new URL(this.#settings.origin);
+    const isOwn = (url: string | URL) =>
+      parseUrl(new URL(url, this.#settings.origin).href)?.host === host;
+    globalThis.WebSocket = socketClass(
+      (...given) => this.#dial(...given),
+      (url, protocols) => isOwn(url) ? undefined : new socket(url, protocols),
+    );
+    globalThis.fetch = async (input, init) => {
+      const url = input instanceof Request ? input.url : input;
+      if (!isOwn(url)) return await fetchBefore(input, init);
+      await this.#wires.pass(this.#clock);
+      return await this.fetch(input, init);
+    };
+    this.#unstub = () => {
+      globalThis.WebSocket = socket;
+      globalThis.fetch = fetchBefore;
+      this.#unstub = () => {};
+    };
+    return { [Symbol.dispose]: () => this.#unstub() };
+  }
+
+  /**
+   * Expects that the program publishes an event, or has done so: with `trigger`,
+   * `triggerBatch` or the HTTP API. Each event meets one expectation.
+   *
+   * @param channel The channel.
+   * @param event The name of the event.
+   * @param data Its data, which must be equal, or a function that says whether it
+   * fits. Without it any data fits.
+   * @returns The data.
+   * @throws {ExpectationError} If it does not; the message says what was published.
+   */
+  async expectPublished<
+    C extends ChannelName<Events>,
+    N extends EventName<Events, C>,
+  >(
+    channel: C,
+    event: N,
+    data?:
+      | EventData<Events, C, N>
+      | ((data: EventData<Events, C, N>) => boolean),
+  ): Promise<EventData<Events, C, N>> {
+    const fits = fitting(data);
+    const wanted = `"${event}" on "${channel}"` +
+      (data === undefined || typeof data === "function"
+        ? ""
+        : ` with ${show(data)}`);
+    const found = await this.#unexpected.take(
+      (one) => one.channel === channel && one.event === event && fits(one.data),
+      (why) => {
+        const rest = this.#unexpected.items.map(describeEvent);
+        const instead = rest.length === 0
+          ? "Nothing else was published"
+          : `Instead there is${list(rest)}`;
+        return this.#failure(
+          `Cannot find a published ${wanted}: ${why}. ${instead}`,
+        );
+      },
+    );
+    return found.data;
+  }
+
+  /**
+   * Expects that the program has published nothing so far, except what the test has
+   * expected already.
+   *
+   * @param channel Only events of that channel.
+   * @param event Only events of that name.
+   * @throws {ExpectationError} If there is such an event.
+   */
+  async expectNothingPublished(
+    channel?: ChannelName<Events>,
+    event?: string,
+  ): Promise<void> {
+    await turn();
+    const found = this.#unexpected.items.filter((one) =>
+      (channel === undefined || one.channel === channel) &&
+      (event === undefined || one.event === event)
+    );
+    if (found.length === 0) return;
+    throw this.#failure(
+      `Cannot expect nothing: the program has published${
+        list(found.map(describeEvent))
+      }`,
+    );
+  }
+
+  /**
+   * Ends the test: closes all connections, puts globals back, and closes the server
+   * if {@linkcode testPusher} has made it. Errors that the test has not looked at are
+   * printed.
+   */
+  close(): Promise<void> {
+    return this.#closing ??= this.#close();
+  }
+
+  /** See {@linkcode close}. */
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  async #close(): Promise<void> {
+    this.#unstub();
+    this.#unexpected.end("the test has ended");
+    await this.#wires.end();
+    this.#backplane?.comeBack();
+    await turn();
+    if (this.#backplane !== undefined) await this.pusher.close();
+    for (const unlisten of this.#unlisten.splice(0)) unlisten();
+    for (const { error, during } of this.#errors.slice(this.#seenErrors)) {
+      console.error(`Pusher: failed while ${during}:`, error);
+    }
+  }
+
+  #host(): ClientHost<Events> {
+    const { deadlineMs, authEndpoint, userAuthEndpoint } = this.#settings;
+    return {
+      // The class has the same methods, without the types of events.
+      pusher: this.pusher as ClientHost<Events>["pusher"],
+      deadlineMs,
+      authEndpoint,
+      userAuthEndpoint,
+      fetch: (input, init) => this.fetch(input, init),
+      cause: () => this.#cause(),
+    };
+  }
+
+  #cause(): { cause?: unknown } {
+    const last = this.errors.at(-1);
+    return last === undefined ? {} : { cause: last.error };
+  }
+
+  #failure(message: string): Error {
+    return new ExpectationError(message, this.#cause());
+  }
+
+  // ---- Sockets
+
+  #dial(near: SocketEnd, protocols: string[], headers: Headers): Line {
+    const line = new Line(this.#clock, near);
+    this.#wires.add(line);
+    line.request(() => this.#shakeHands(line, protocols, headers));
+    return line;
+  }
+
+  /** Sends the request of a socket to the handler, as the runtime does. */
+  async #shakeHands(
+    line: Line,
+    protocols: string[],
+    given: Headers,
+  ): Promise<void> {
+    const headers = new Headers(given);
+    headers.set("connection", "Upgrade");
+    headers.set("upgrade", "websocket");
+    headers.set("sec-websocket-version", "13");
+    headers.set("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==");
+    if (protocols.length > 0) {
+      headers.set("sec-websocket-protocol", protocols.join(", "));
+    }
+    const request = new Request(toHttp(line.near.url), { headers });
+    const response = switchingProtocols();
+    let isUpgraded = false;
+    upgradeInMemory(request, (): Upgrade => {
+      if (isUpgraded) throw new TypeError("Cannot upgrade a request twice");
+      isUpgraded = true;
+      // It has all that the server uses.
+      return { socket: line.far as unknown as WebSocket, response };
+    });
+    let answer;
+    try {
+      answer = await this.#settings.handler(request, INFO);
+    } catch (error) {
+      return line.fail("the handler has thrown", error);
+    }
+    if (answer === response) {
+      return line.open(response.headers.get("sec-websocket-protocol") ?? "");
+    }
+    line.fail(
+      isUpgraded
+        ? "the handler returned another answer than that of pusher.handler"
+        : await describeAnswer(answer ?? new Response(null, { status: 404 })),
+    );
+  }
+}
+
+/** What a test needs of a server: an instance, or the class. */
+export type TestedPusher = Pick<
+  Pusher,
+  | "authenticateUser"
+  | "authorizeChannel"
+  | "clock"
+  | "close"
+  | "handler"
+  | "on"
+  | "path"
+>;
+
+// ---- Settings ---------------------------------------------------------------
+
+/** Options, checked. */
+interface Settings {
+  readonly handler: Handler;
+  readonly origin: string;
+  readonly path: string;
+  readonly key: string;
+  readonly deadlineMs: number;
+  readonly authEndpoint: string;
+  readonly userAuthEndpoint: string;
+}
+
+function readSettings(pusher: TestedPusher, given: TestOptions): Settings {
+  const field: Field = { subject: SUBJECT, name: "" };
+  // The keys of an object literal are known; the type of Object.keys is not.
+  const names = Object.keys(CHECKS) as (keyof TestOptions)[];
+  const options = copyOptions(given, names);
+  checkOptions(options, field);
+  const { path } = pusher;
+  const {
+    handler = pusher.handler,
+    origin = "http://localhost",
+    deadlineMs = 2_000,
+    authEndpoint = `${path}/pusher/auth`,
+    userAuthEndpoint = `${path}/pusher/user-auth`,
+  } = options;
+  // Each signature names the key of the app.
+  const { auth } = pusher.authorizeChannel("1.1", "private-key");
+  const key = auth.slice(0, auth.indexOf(":"));
+  const endpoints = { authEndpoint, userAuthEndpoint };
+  return { handler, origin, path, key, deadlineMs, ...endpoints };
+}
+
+/** What `Deno.serve` tells a handler of a request. */
+const INFO: Deno.ServeHandlerInfo = Object.freeze({
+  remoteAddr: Object.freeze(
+    { transport: "tcp", hostname: "127.0.0.1", port: 50_000 } as const,
+  ),
+  completed: Promise.resolve(),
+});
+
+// ---- Helpers ----------------------------------------------------------------
+
+/** Dials for a socket of a client. */
+type Dial = (near: SocketEnd, protocols: string[], headers: Headers) => void;
+
+/** What the class takes besides the URL; Deno has more than browsers. */
+type SocketInit = ConstructorParameters<typeof WebSocket>[1];
+
+/** Makes the class `WebSocket`; `other` may connect some URLs in another way. */
+function socketClass(
+  dial: Dial,
+  other: (url: string | URL, init?: SocketInit) => WebSocket | undefined = () =>
+    undefined,
+): typeof WebSocket {
+  class TestWebSocket extends SocketEnd {
+    constructor(url: string | URL, init: SocketInit = {}) {
+      super(toWs(new URL(url).href));
+      const elsewhere = other(url, init);
+      if (elsewhere !== undefined) return elsewhere as unknown as this;
+      const isList = typeof init === "string" || Array.isArray(init);
+      const { protocols = [], headers } = isList ? { protocols: init } : init;
+      dial(this, [protocols].flat(), new Headers(headers));
+    }
+
+    override close(code?: number, reason?: string): void {
+      if (
+        code !== undefined && code !== 1000 && !(code >= 3000 && code < 5000)
+      ) {
+        const message =
+          `Cannot close: code is ${code}, and must be 1000 or from 3000 to 4999`;
+        throw new DOMException(message, "InvalidAccessError");
+      }
+      super.close(code, reason);
+    }
+  }
+  // It has what clients use; the types of its events are wider.
+  return TestWebSocket as unknown as typeof WebSocket;
+}
+
+const toWs = (url: string) => url.replace(/^http/, "ws");
+
+const toHttp = (url: string) => url.replace(/^ws/, "http");
+
+/** The answer to an upgrade. No runtime lets a program make one with its status. */
+function switchingProtocols(): Response {
+  return Object.defineProperty(new Response(null), "status", { value: 101 });
+}
+
+async function describeAnswer(answer: Response): Promise<string> {
+  const text = (await answer.text()).slice(0, 200);
+  return `the handler answered ${answer.status}${text && `: ${text}`}`;
+}
+
+/** Whether data is as expected. */
+function fitting(expected: unknown): (data: unknown) => boolean {
+  if (expected === undefined) return () => true;
+  if (typeof expected === "function") return (data) => expected(data) === true;
+  // As it was on the way.
+  const wanted = typeof expected === "string"
+    ? decode(expected)
+    : JSON.parse(JSON.stringify(expected));
+  return (data) => isDeepStrictEqual(data, wanted);
+}
+
+/** The value of JSON, and any other text as it is. */
+function decode(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return text;
+  }
+}
