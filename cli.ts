@@ -67,10 +67,9 @@ function stopAt(
   started: Standalone,
   end: () => Promise<void>,
 ): void {
-  const { health, settings: { drainMs } } = started;
+  const { pusher: { meter }, settings: { drainMs } } = started;
   const stop = async () => {
-    if (health.isClosing) Deno.exit(1);
-    health.isClosing = true;
+    if (meter.isClosing) Deno.exit(1);
     // Nobody who waits for the end of the process waits for longer.
     const isDone = await withinMs(
       SYSTEM_CLOCK,

@@ -29,6 +29,7 @@ const ALLOWED: Record<string, string[]> = {
 /** The only library that an extension may import. */
 const LIBRARIES: Record<string, string> = {
   "ext/encryption.ts": "npm:@noble/ciphers@",
+  "ext/metrics/registry.ts": "npm:prom-client@",
   "ext/redis/client.ts": "npm:@redis/client@",
 };
 

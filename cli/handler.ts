@@ -7,21 +7,22 @@
 
 import { answerSubprotocol, chooseSubprotocol } from "../core/upgrade.ts";
 import { fallback } from "../ext/fallback.ts";
+import { health } from "../ext/metrics/health.ts";
 import type { Pusher } from "../mod.ts";
-import type { Health } from "./health.ts";
 
 /** The handler of a server that owns its port. */
 export function standalone(
-  { pusher, health }: { readonly pusher: Pusher; readonly health: Health },
+  { pusher }: { readonly pusher: Pusher },
 ): (request: Request, info?: Deno.ServeHandlerInfo) => Promise<Response> {
   // The fallback is last: for all other routes it answers a 404 in JSON.
   const serve = pusher.cascade(pusher.handler, fallback(pusher));
+  const check = health(pusher);
   return async (request, info) => {
-    const answer = health.answer(request) ?? await serve(request, info);
+    const answer = check(request) ?? await serve(request, info);
     // The headers of a request that was upgraded cannot be read any more.
     if (answer.status === 101) return answer;
     // A proxy must not send the next request into the end of the process.
-    if (health.isClosing) answer.headers.set("connection", "close");
+    if (pusher.meter.isClosing) answer.headers.set("connection", "close");
     if (answer.status !== 404) return answer;
     const upgrade = request.headers.get("upgrade")?.toLowerCase();
     if (upgrade !== "websocket") return answer;

@@ -14,14 +14,12 @@ import {
   Pusher,
 } from "../mod.ts";
 import { messageOf, type Settings, UsageError } from "./flags.ts";
-import { Health } from "./health.ts";
 
 /** A server with its settings and its webhooks, one per app. */
 export interface Standalone {
   readonly pusher: Pusher;
   /** Resolves when the backplane can be used; null if it can already. */
   readonly up: Promise<void> | null;
-  readonly health: Health;
   readonly settings: Settings;
   readonly senders: readonly Webhooks[];
 }
@@ -38,10 +36,9 @@ export async function standUp(settings: Settings): Promise<Standalone> {
     ...settings.pusher,
     ...(backplane && { backplane }),
   });
-  const health = new Health(pusher);
-  const up = backplane && whenUp(pusher, health);
+  const up = backplane && whenUp(pusher);
   const senders = startWebhooks(pusher, settings);
-  return { pusher, up, health, settings, senders };
+  return { pusher, up, settings, senders };
 }
 
 /** The key that signs, of an app that has been checked. */
@@ -58,14 +55,14 @@ async function connect(
 }
 
 /** Resolves when the backplane has started. If it cannot, says why and exits. */
-function whenUp(pusher: Pusher, health: Health): Promise<void> {
+function whenUp(pusher: Pusher): Promise<void> {
   const { promise, resolve } = Promise.withResolvers<void>();
   // From then on errors are printed as without a listener.
   const stop = [
     pusher.on("backplane", () => resolve()),
     pusher.on("error", ({ during, error }) => {
       // It has been told to stop, and so does not start any more.
-      if (during === STARTING && health.isClosing) return;
+      if (during === STARTING && pusher.meter.isClosing) return;
       const what = during === STARTING
         ? "cannot start"
         : `failed while ${during}`;

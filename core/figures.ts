@@ -54,10 +54,6 @@ export interface AppFigures {
 
 /** The figures of a server. */
 export interface Figures {
-  /** Whether the backplane can be reached. */
-  readonly isBackplaneUp: boolean;
-  /** Whether the server is closing, or has closed. */
-  readonly isClosing: boolean;
   /** Failures that `error` listeners heard of, or that were printed. */
   readonly errors: number;
   /** Each app that the options name, in their order. */
@@ -100,6 +96,10 @@ export type Measurement =
 
 /** Measures a server, for extensions. Made by the server, see {@linkcode Pusher.meter}. */
 export interface Meter {
+  /** Whether the backplane can be reached. It costs nothing to ask. */
+  readonly isBackplaneUp: boolean;
+  /** Whether the server is closing, or has closed. It costs nothing to ask. */
+  readonly isClosing: boolean;
   /**
    * The figures of this moment. It visits each connection and each channel of this
    * server, so it should be called each few seconds at most.

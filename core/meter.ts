@@ -98,9 +98,16 @@ export class ServerMeter implements Meter {
     this.#server = server;
   }
 
+  get isBackplaneUp(): boolean {
+    return this.#server.isBackplaneUp;
+  }
+
+  get isClosing(): boolean {
+    return this.#server.isClosing;
+  }
+
   figures(): Figures {
-    const { appsById, connections, hooks, isBackplaneUp, isClosing } =
-      this.#server;
+    const { appsById, connections, hooks } = this.#server;
     const apps = new Map(
       Array.from(appsById.values(), (app) => [app.id, figuresOf(app)]),
     );
@@ -111,8 +118,7 @@ export class ServerMeter implements Meter {
       figures.transports[name] = (figures.transports[name] ?? 0) + 1;
       figures.bufferedBytes += outbox.pendingBytes;
     }
-    const { failures: errors } = hooks;
-    return { isBackplaneUp, isClosing, errors, apps: [...apps.values()] };
+    return { errors: hooks.failures, apps: [...apps.values()] };
   }
 
   observe(observer: (measurement: Measurement) => void): () => void {

@@ -38,7 +38,7 @@ export function socketsWithRefused(sockets: number): number {
 }
 
 /** How many files the process may open; Infinity if that cannot be found out. */
-function readOpenFiles(): number {
+export function readOpenFiles(): number {
   // A server in the memory of another runtime opens no files.
   if (!("Deno" in globalThis)) return Infinity;
   const permission = { name: "read", path: LIMITS_FILE } as const;

@@ -161,34 +161,42 @@ if (import.meta.main) {
 </html>
 `,
   "main_test.ts":
-    `// Tests of the program without a port: \`deno task test\` runs them.
-import { testPusher } from "@glitz/pusher/testing";
+    `// Tests of the program, over a port of their own: \`deno task test\` runs them.
+import { Pusher as Client } from "@glitz/pusher/client";
 import { assertEquals } from "@std/assert";
-import { handler, pusher } from "./main.ts";
+import { type Events, handler } from "./main.ts";
 
-Deno.test("a message reaches every subscriber", async () => {
-  await using test = testPusher(pusher, { handler });
-  const ann = await (await test.connect()).subscribe("messages");
-  const bob = await (await test.connect()).subscribe("messages");
-  const answer = await test.fetch("/messages?text=hello", { method: "POST" });
+const serve = () =>
+  Deno.serve({ hostname: "localhost", port: 0, onListen() {} }, handler);
+
+Deno.test("a message reaches a subscriber", async () => {
+  await using server = serve();
+  const url = \`http://localhost:\${server.addr.port}\`;
+  const client = new Client<Events>("app-key", { url });
+  const messages = client.subscribe("messages");
+  await new Promise<void>((resolve) => {
+    messages.bind("pusher:subscription_succeeded", () => resolve());
+  });
+  const created = new Promise((resolve) => messages.bind("created", resolve));
+  const answer = await fetch(\`\${url}/messages?text=hello\`, { method: "POST" });
   assertEquals(await answer.text(), "created");
-  for (const messages of [ann, bob]) {
-    assertEquals(await messages.next("created"), { text: "hello" });
-  }
+  assertEquals(await created, { text: "hello" });
+  client.disconnect();
 });
 
 Deno.test("a message without a text is refused", async () => {
-  await using test = testPusher(pusher, { handler });
-  const answer = await test.fetch("/messages?text=", { method: "POST" });
-  assertEquals(answer.status, 400);
+  await using server = serve();
+  const url = \`http://localhost:\${server.addr.port}/messages?text=\`;
+  const answer = await fetch(url, { method: "POST" });
   await answer.body?.cancel();
+  assertEquals(answer.status, 400);
 });
 `,
   "deno.json": `{
   "tasks": {
     "start": "deno run --allow-net --allow-env=PORT,PUSHER_APP_SECRET main.ts",
     "dev": "deno run --watch --allow-net --allow-env=PORT,PUSHER_APP_SECRET main.ts",
-    "test": "deno test --allow-env=PUSHER_APP_SECRET"
+    "test": "deno test --allow-net=localhost --allow-env=PUSHER_APP_SECRET"
   },
   "imports": {
     "@glitz/pusher": "jsr:@glitz/pusher@^0.1.0",
@@ -249,7 +257,7 @@ changes. Open the page in two windows. The second command runs the tests.
 | -------------- | -------------------------------------------- |
 | \`main.ts\`      | the server: its channels, routes and options |
 | \`page.html\`    | the page, and its client                     |
-| \`main_test.ts\` | tests, which open no port                    |
+| \`main_test.ts\` | tests                                        |
 | \`Dockerfile\`   | an image                                     |
 | \`app.service\`  | a service for systemd                        |
 

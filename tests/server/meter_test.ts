@@ -243,8 +243,9 @@ Deno.test("an observer of the meter that throws is an error, and disturbs nothin
 
 Deno.test("meter says that the server is closing", async () => {
   const pusher = new Pusher();
-  const { isBackplaneUp, isClosing } = pusher.meter.figures();
-  assertEquals([isBackplaneUp, isClosing], [true, false]);
-  await pusher.close();
-  assertEquals(pusher.meter.figures().isClosing, true);
+  const { meter } = pusher;
+  assertEquals([meter.isBackplaneUp, meter.isClosing], [true, false]);
+  const closed = pusher.close();
+  assertEquals(meter.isClosing, true);
+  await closed;
 });

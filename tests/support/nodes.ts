@@ -34,8 +34,7 @@ async function main([count, ...flags]: string[]): Promise<void> {
     ports.push(addr.port);
   }
   const stop = async () => {
-    await Promise.all(nodes.map(async ({ pusher, senders, health }) => {
-      health.isClosing = true;
+    await Promise.all(nodes.map(async ({ pusher, senders }) => {
       await pusher.close({ over: drainMs });
       await Promise.all(senders.map((sender) => sender.close()));
     }));
