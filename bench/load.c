@@ -478,10 +478,20 @@ static void answer_pings(struct client *client, const char *text, size_t length)
     send_text(client, "{\"event\":\"pusher:pong\",\"data\":{}}");
 }
 
+// The position of the last event in a frame, from which the client recovers.
+static void note_position(struct client *client, const char *text, size_t length) {
+  size_t tail = length < 40 ? length : 40;
+  char number[24];
+  if (copy_after(text + length - tail, tail, "\"offset\":", " ", ",}", number,
+                 sizeof number))
+    client->offset = atol(number);
+}
+
 // A frame of a client that has joined: events, one or many, or something else.
 static void take_events(struct client *client, const char *text, size_t length, double at) {
   const char *rest = text, *end = text + length, *mark;
   int many = *text == '[';
+  if (*client->epoch) note_position(client, text, length);
   while (end - rest >= 10 && (mark = memmem(rest, (size_t)(end - rest), "@t", 2))) {
     if (end - mark < 10) break;
     account(client, mark, at);
