@@ -7,8 +7,9 @@
 // It reads commands from its standard input, one a line, as `name key=value …`,
 // and answers each with one line of JSON; bench/load.ts sends them.
 //
-//   open      count ports path dialect [channel channels presence receive window]
-//             connects clients that join channel{i % channels}, waits for the last
+//   open      count ports path dialect [channel channels presence small window]
+//             connects clients that join channel{i % channels}, waits for the last;
+//             the first `small` clients have small buffers in the kernel
 //   reopen    [path]        connects closed clients again, where they stopped,
 //             and waits until nothing that was published is missing
 //   requests  file count bytes channels         what `publish` sends
@@ -76,7 +77,7 @@ static struct client *clients;
 static int client_count, joined, connecting;
 static enum dialect dialect;
 static char path[512], channel_name[128];
-static int channels = 1, presence, receive_bytes;
+static int channels = 1, presence, small_count;
 static int ports[16], port_count;
 static long closed_by_server, close_code;
 
@@ -259,12 +260,12 @@ static void watch(int poller, int operation, int fd, uint32_t events, void *owne
 }
 
 // Connects without waiting. Several addresses, so that no one runs out of ports.
-static int connect_to(int port, int number, int receive) {
-  int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0), one = 1;
+static int connect_to(int port, int number, int is_small) {
+  int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0), one = 1, small = 4096;
   if (fd < 0) fail("cannot open another socket: %s; see ulimit -n", strerror(errno));
   setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
   setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof one);
-  if (receive) setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &receive, sizeof receive);
+  if (is_small) setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof small);
   struct sockaddr_in here = {.sin_family = AF_INET};
   here.sin_addr.s_addr = htonl(0x7f000002 + (uint32_t)number % 16);
   // Only Linux has all of 127.0.0.0/8; elsewhere the system chooses.
@@ -344,7 +345,8 @@ static void close_client(struct client *client, int abort) {
 static void begin_client(struct client *client) {
   client->kind = CLIENT;
   client->state = CONNECTING;
-  client->fd = connect_to(ports[client->index % port_count], client->index, receive_bytes);
+  client->fd = connect_to(ports[client->index % port_count], client->index,
+                          client->index < small_count);
   connecting++;
   watch(crowd, EPOLL_CTL_ADD, client->fd, EPOLLOUT, client);
 }
@@ -899,7 +901,7 @@ static void open_clients(void) {
   snprintf(channel_name, sizeof channel_name, "%s", text_of("channel", "c"));
   channels = (int)number_of("channels", 1);
   presence = (int)number_of("presence", 0);
-  receive_bytes = (int)number_of("receive", 0);
+  small_count = (int)number_of("small", 0);
   for (int i = 0; i < client_count; i++) {
     clients[i].kind = CLIENT;
     clients[i].index = i;

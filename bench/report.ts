@@ -130,8 +130,11 @@ const ROWS: Row[] = [
   ),
   row("connect and subscribe 3,000", "connect", "connect"),
   row("the same, presence channels", "connect", "connect presence"),
-  row("1,000 join one presence channel", "storm", "join 1000"),
-  row("2,000 join one presence channel", "storm", "join 2000"),
+  row("1,000 users join one presence channel", "storm", "storm 1000"),
+  row(
+    "the same, batches",
+    ...["storm", "storm 1000", "ours+batch"] as const,
+  ),
   row("memory of an idle connection, 5,000", "memory", "memory 5000"),
   row("the same, 10,000", "memory", "memory 10000"),
   row("p99 while 50 of 1,000 do not read", "unread", "unread p99"),

@@ -22,7 +22,14 @@ import {
 import { type Scenario, SCENARIOS } from "./scenarios.ts";
 import { nameOf, type Settings, type Subject } from "./stage.ts";
 
-const DEFAULTS = ["fanout", "channels", "publishes", "latency", "connect"];
+/** The scenarios of the README's table: 20 minutes on two slow cores. */
+const DEFAULTS = [
+  ...["fanout", "channels", "publishes", "latency", "connect"],
+  ...["memory", "storm"],
+];
+
+/** How many rounds make a median, unless a scenario has fewer. */
+const ROUNDS = 5;
 
 const HELP = `Measures this server beside others on this machine.
 
@@ -36,10 +43,11 @@ ${
 
 Without a name: ${DEFAULTS.join(", ")}. "all" stands for all.
 
-  --rounds <n>      how often each server is measured, in turn (default 5)
+  --rounds <n>      how often each server is measured, in turn (default 5, or
+                    1 where figures hardly vary, as for memory)
   --peers <list>    some of ${PEERS.map(({ name }) => name).join(", ")}
   --only <list>     some of the ways to use a peer, such as ours,ours+batch
-  --seconds <n>     how long a rate is measured (default 1.6)
+  --seconds <n>     how long a rate is measured (default 1.5)
   --quick           a tenth of the clients, a round, a moment: to try the bench
   --no-pin          let the system choose the cores
   --port <n>        the first of 1,000 ports to use (default 16000)
@@ -98,7 +106,7 @@ export async function main(
     return 0;
   }
   const settings: Settings = {
-    seconds: number("seconds", values.seconds, values.quick ? 0.3 : 1.6),
+    seconds: number("seconds", values.seconds, values.quick ? 0.3 : 1.5),
     warmUpSeconds: values.quick ? 0.1 : 0.5,
     scale: values.quick ? 0.1 : 1,
     program: await compileLoad(),
@@ -106,7 +114,9 @@ export async function main(
     port,
   };
   const results = await measure(names, chosen, settings, {
-    rounds: number("rounds", values.rounds, values.quick ? 1 : 5),
+    rounds: values.rounds === undefined && !values.quick
+      ? null
+      : number("rounds", values.rounds, 1),
     only: values.only?.split(","),
     command: ["deno task bench", ...args].join(" "),
   });
@@ -123,13 +133,20 @@ async function check(peers: Peer[], port: number): Promise<void> {
   }
 }
 
+/** Puts another at the front in each round: nobody is always the first. */
+function rotate<T>(list: T[], by: number): T[] {
+  const at = by % Math.max(1, list.length);
+  return [...list.slice(at), ...list.slice(0, at)];
+}
+
 /** Measures all scenarios in each round, and in each scenario all peers in turn. */
 async function measure(
   names: string[],
   peers: Peer[],
   settings: Settings,
   { rounds, only, command }: {
-    rounds: number;
+    /** Null for as many as suits each scenario. */
+    rounds: number | null;
     only: string[] | undefined;
     command: string;
   },
@@ -139,12 +156,15 @@ async function measure(
     names.map((name) => [name, { ...about, rounds: [] }]),
   );
   try {
-    for (let round = 0; round < rounds; round++) {
+    for (let round = 0; round < (rounds ?? ROUNDS); round++) {
       for (const name of names) {
         const scenario = SCENARIOS[name]!;
-        if (round >= (scenario.rounds ?? rounds)) continue;
-        const subjects = scenario.subjects(peers)
-          .filter((subject) => only?.includes(nameOf(subject)) ?? true);
+        if (round >= (rounds ?? scenario.rounds ?? ROUNDS)) continue;
+        const subjects = rotate(
+          scenario.subjects(peers)
+            .filter((subject) => only?.includes(nameOf(subject)) ?? true),
+          round,
+        );
         const title = `${name}, round ${round + 1}`;
         results[name]!.rounds.push(
           await runRound(title, scenario, subjects, settings),

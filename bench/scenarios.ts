@@ -34,7 +34,7 @@ export type Figures = Record<string, Figure>;
 /** Something to measure. */
 export interface Scenario {
   title: string;
-  /** At most so many rounds, where a figure hardly varies. */
+  /** At most so many rounds by default, where a figure hardly varies. */
   rounds?: number;
   metrics: Record<string, Metric>;
   /** Who takes part. */
@@ -241,15 +241,15 @@ const latency: Scenario = {
 
 // ---- Connections ------------------------------------------------------------
 
-/** Connects clients three times, as the first time is the slowest. */
-async function connectThrice(
+/** Connects clients twice, as the first time is the slower one. */
+async function connectTwice(
   metric: string,
   stage: Stage,
   fields: Record<string, string | number>,
 ): Promise<Figures> {
   const count = stage.scaled(3_000);
   let phase: Phase | undefined;
-  for (let i = 0; i < 3; i++) {
+  for (let i = 0; i < 2; i++) {
     await stage.run("close", { abort: 1 });
     // The server needs a moment to see that they have gone.
     await stage.run("idle", { seconds: 0.3 });
@@ -284,61 +284,58 @@ const connect: Scenario = {
   subjects: (peers) => those(peers, "fanout"),
   async measure(subject, settings) {
     await using stage = await Stage.open(subject, settings);
-    const figures = await connectThrice("connect", stage, {});
+    const figures = await connectTwice("connect", stage, {});
     if (!subject.peer.can.has("presence")) return figures;
     const fields = { channel: "presence-c", presence: 1 };
     return {
       ...figures,
-      ...await connectThrice("connect presence", stage, fields),
+      ...await connectTwice("connect presence", stage, fields),
     };
   },
 };
 
-const storm: Scenario = {
-  title: "Users join one presence channel, and half of them leave",
-  metrics: Object.assign(
-    {},
-    ...[1_000, 2_000].map((count) => ({
-      [`join ${count}`]: {
-        title: `${thousands(count)} users join`,
-        unit: "ms",
-        better: "less",
+/** So many users join one presence channel, and then half of them leave. */
+function storm(users: number): Scenario {
+  const metric = `storm ${users}`;
+  const title = `${thousands(users)} users join one presence channel`;
+  const half = `${thousands(users / 2)} of them leave`;
+  const frame = { unit: "µs", better: "less" } as const;
+  return {
+    title: `${title}, and half of them leave`,
+    rounds: 1,
+    metrics: {
+      [metric]: { title, unit: "ms", better: "less" },
+      [`${metric} frame`]: {
+        title: `${title}: server CPU for each frame that it sends`,
+        ...frame,
       },
-      [`join ${count} cpu`]: {
-        title: `${thousands(count)} users join: server CPU`,
-        unit: "ms",
-        better: "less",
+      [`${metric} leave`]: { title: half, unit: "ms", better: "less" },
+      [`${metric} leave frame`]: {
+        title: `${half}: server CPU for each frame that it sends`,
+        ...frame,
       },
-      [`leave ${count} cpu`]: {
-        title: `${thousands(count / 2)} of them leave: server CPU`,
-        unit: "ms",
-        better: "less",
-      },
-    })),
-  ),
-  subjects: (peers) => those(peers, "presence", ["batch"]),
-  async measure(subject, settings) {
-    const figures: Figures = {};
-    for (const size of [1_000, 2_000]) {
-      const presenceMembers = 2_000;
-      await using stage = await Stage.open(subject, settings, {
-        presenceMembers,
-      });
-      const count = stage.scaled(size);
+    },
+    subjects: (peers) => those(peers, "presence", ["batch"]),
+    async measure(subject, settings) {
+      const options = { presenceMembers: users };
+      await using stage = await Stage.open(subject, settings, options);
+      const count = stage.scaled(users);
       const fields = { channel: "presence-c", presence: 1 };
-      const joined = requireAll(await stage.connect(count, fields));
-      const left = requireAll(
+      const join = requireAll(await stage.connect(count, fields));
+      const leave = requireAll(
         await stage.run("leave", { count: count / 2, abort: 1 }),
       );
-      figures[`join ${size}`] = joined.loadShare === undefined
-        ? { value: joined.ms }
-        : { value: joined.ms, loadShare: joined.loadShare };
-      figures[`join ${size} cpu`] = { value: joined.serverMs };
-      figures[`leave ${size} cpu`] = { value: left.serverMs };
-    }
-    return figures;
-  },
-};
+      // Each user hears of those who come later, and each of the rest of all others.
+      const joined = count * (count - 1) / 2, left = (count / 2) ** 2;
+      return {
+        [metric]: { value: join.ms, loadShare: join.loadShare },
+        [`${metric} frame`]: { value: join.serverMs * 1_000 / joined },
+        [`${metric} leave`]: { value: leave.ms, loadShare: leave.loadShare },
+        [`${metric} leave frame`]: { value: leave.serverMs * 1_000 / left },
+      };
+    },
+  };
+}
 
 function thousands(count: number): string {
   return count.toLocaleString("en");
@@ -351,7 +348,7 @@ const REST = { seconds: 1.5 };
 
 const memory: Scenario = {
   title: "Memory of idle connections, each subscribed to one of 100 channels",
-  rounds: 3,
+  rounds: 1,
   metrics: {
     "memory empty": {
       title: "Memory of the server without connections",
@@ -442,7 +439,7 @@ const cycles: Scenario = {
 // ---- Clients that do not read, or that return -------------------------------
 
 const unread: Scenario = {
-  title: "40 messages of 4,000 B a second to 1,000 subscribers, of which 50 " +
+  title: "20 messages of 6,000 B a second to 1,000 subscribers, of which 50 " +
     "do not read",
   metrics: {
     "unread p99": {
@@ -464,15 +461,15 @@ const unread: Scenario = {
   subjects: (peers) => those(peers, "fanout", ["batch"]),
   async measure(subject, settings) {
     await using stage = await Stage.open(subject, settings);
-    const rate = 40, muted = stage.scaled(50);
+    const rate = 20, muted = stage.scaled(50);
     // Long enough to fill a client's limit, 1 MiB, as well as the kernel's buffers.
-    const seconds = 5 * settings.seconds;
+    const seconds = 8 * settings.seconds;
     const count = 1 +
       Math.ceil(rate * (seconds * 1.5 + settings.warmUpSeconds));
     requireAll(
-      await stage.connect(stage.scaled(SUBSCRIBERS), { receive: 4_096 }),
+      await stage.connect(stage.scaled(SUBSCRIBERS), { small: muted }),
     );
-    await stage.prepare({ count, channels: 1, bytes: 4_000 });
+    await stage.prepare({ count, channels: 1, bytes: 6_000 });
     const publish = (seconds: number) =>
       stage.publish(4, { rate, seconds }).then(requireAll);
     await publish(settings.warmUpSeconds);
@@ -616,7 +613,8 @@ export const SCENARIOS: Readonly<Record<string, Scenario>> = Object.freeze({
   latency,
   connect,
   memory,
-  storm,
+  storm: storm(1_000),
+  "storm-2000": storm(2_000),
   unread,
   history,
   return: massReturn,
