@@ -77,7 +77,9 @@ export class Quiet {
       await this.#agree();
       if (redis) {
         await this.#until(
-          options.historyMs + AGREEMENT_MS,
+          // A session has an owner for so long if Redis was paused while it was taken,
+          // and nobody heard the answer.
+          2 * options.historyMs + AGREEMENT_MS,
           "end of all keys",
           () => surplus(redis, PREFIX, true),
         );
