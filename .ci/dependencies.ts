@@ -28,6 +28,11 @@ const ALLOWED: Record<string, string[]> = {
 
 /** The only library that an extension may import. */
 const LIBRARIES: Record<string, string> = {
+  ...Object.fromEntries(
+    ["main", "parts", "views"].map((name) =>
+      [`ext/console/page/${name}.tsx`, "npm:preact@"] as const
+    ),
+  ),
   "ext/encryption.ts": "npm:@noble/ciphers@",
   "ext/metrics/registry.ts": "npm:prom-client@",
   "ext/redis/client.ts": "npm:@redis/client@",

@@ -108,6 +108,8 @@ export interface Inspection {
   readonly isShared: boolean;
   /** Ids of the apps. */
   readonly apps: readonly string[];
+  /** Aborts when the server has closed. */
+  readonly ended: AbortSignal;
   /** Lists the live connections of this server, the oldest first. */
   connections(): Iterable<LiveConnection>;
   /** Finds a live connection. */
@@ -136,6 +138,7 @@ interface InspectedServer {
   readonly id: string;
   readonly clock: Clock;
   readonly isShared: boolean;
+  readonly ended: AbortSignal;
   readonly appsById: ReadonlyMap<string, unknown>;
   readonly connections: ReadonlyMap<string, Inspected>;
 }
@@ -154,6 +157,7 @@ export function inspect(
   return {
     node: server.id,
     isShared: server.isShared,
+    ended: server.ended,
     apps: [...server.appsById.keys()].filter(isSeen),
     *connections() {
       for (const one of connections.values()) {
