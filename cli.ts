@@ -124,7 +124,10 @@ function survive(started: Standalone, port: Port): void {
 const THREADS_MS = 2_000;
 
 /** Prints where to connect, and with which key. */
-function announce(address: Deno.NetAddr, { pusher }: Settings): void {
+function announce(
+  address: Deno.NetAddr,
+  { pusher, console: debug }: Settings,
+): void {
   const { hostname, port } = address;
   const isAny = hostname === "0.0.0.0" || hostname === "::";
   const host = isAny ? "localhost" : hostOf(hostname);
@@ -142,6 +145,14 @@ function announce(address: Deno.NetAddr, { pusher }: Settings): void {
   console.log(
     `Pusher server on ws://${host}:${port}${path}/app/${keys.join(", ")}`,
   );
+  if (debug !== null) {
+    const whose = debug.password === undefined
+      ? ", for browsers on this machine: no --console-password is given"
+      : "";
+    console.log(
+      `Debug console on http://${host}:${port}${path}/console${whose}`,
+    );
+  }
   if (pusher.apps === undefined && pusher.secret === undefined) {
     const hint = mayRead(FLAGS.secret.variable)
       ? ""

@@ -143,6 +143,19 @@ export const FLAGS = {
     help: "URL that gets the events of channels, members and clients, signed " +
       "by the app; may be repeated, and the variable takes a comma list",
   },
+  "console": {
+    type: "boolean",
+    variable: "PUSHER_CONSOLE",
+    help: "serve the debug console at /console: connections, channels, " +
+      "events and problems; without a password for this machine only",
+  },
+  "console-password": {
+    type: "string",
+    variable: "PUSHER_CONSOLE_PASSWORD",
+    value: "password",
+    help: "password of the console, of 12 characters at least; the variable " +
+      "is the better place, since other users of the machine can see flags",
+  },
   "redis": {
     type: "string",
     variable: "PUSHER_REDIS_URL",
@@ -287,6 +300,8 @@ export interface Settings {
   readonly ownAddress: boolean;
   readonly drainMs: number;
   readonly webhooks: readonly string[];
+  /** The debug console; null if nobody has asked for it. */
+  readonly console: { readonly password?: string } | null;
   /** Where Redis is, password included. */
   readonly redis: { readonly url: string; readonly prefix?: string } | null;
   readonly pusher: PusherOptions;
@@ -409,6 +424,7 @@ export function readSettings(args: string[]): Settings | null {
     ownAddress: port !== undefined || hostname !== undefined,
     drainMs,
     webhooks: flags.list("webhook") ?? [],
+    console: readConsole(flags),
     redis: readRedis(flags),
     pusher: {
       ...readApps(flags),
@@ -432,6 +448,15 @@ export function readSettings(args: string[]): Settings | null {
       origins: flags.list("origin"),
     },
   };
+}
+
+function readConsole(flags: Flags): Settings["console"] {
+  const password = flags.text("console-password");
+  if (flags.boolean("console")) {
+    return password === undefined ? {} : { password };
+  }
+  if (password === undefined) return null;
+  throw new UsageError("--console-password needs --console, which it opens");
 }
 
 function readRedis(flags: Flags): Settings["redis"] {

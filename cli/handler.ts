@@ -8,14 +8,18 @@
 import { answerSubprotocol, chooseSubprotocol } from "../core/upgrade.ts";
 import { fallback } from "../ext/fallback.ts";
 import { health } from "../ext/metrics/health.ts";
-import type { Pusher } from "../mod.ts";
+import type { Handler, Pusher } from "../mod.ts";
 
 /** The handler of a server that owns its port. */
 export function standalone(
-  { pusher }: { readonly pusher: Pusher },
+  { pusher, debug }: {
+    readonly pusher: Pusher;
+    readonly debug: Handler | null;
+  },
 ): (request: Request, info?: Deno.ServeHandlerInfo) => Promise<Response> {
   // The fallback is last: for all other routes it answers a 404 in JSON.
-  const serve = pusher.cascade(pusher.handler, fallback(pusher));
+  const own = debug === null ? [] : [debug];
+  const serve = pusher.cascade(pusher.handler, ...own, fallback(pusher));
   const check = health(pusher);
   return async (request, info) => {
     const answer = check(request) ?? await serve(request, info);

@@ -6,6 +6,7 @@
 
 import { STARTING } from "../core/hooks.ts";
 import { credentialsOf } from "../core/keys.ts";
+import type { DebugConsole } from "../ext/console.ts";
 import { type Webhooks, webhooks } from "../ext/webhooks.ts";
 import {
   type AppOptions,
@@ -21,6 +22,8 @@ export interface Standalone {
   /** Resolves when the backplane can be used; null if it can already. */
   readonly up: Promise<void> | null;
   readonly settings: Settings;
+  /** The debug console, where it is asked for. */
+  readonly debug: DebugConsole | null;
   readonly senders: readonly Webhooks[];
 }
 
@@ -38,12 +41,23 @@ export async function standUp(settings: Settings): Promise<Standalone> {
   });
   const up = backplane && whenUp(pusher);
   const senders = startWebhooks(pusher, settings);
-  return { pusher, up, settings, senders };
+  const debug = await makeConsole(pusher, settings);
+  return { pusher, up, settings, debug, senders };
 }
 
 /** The key that signs, of an app that has been checked. */
 export function newestOf(app: AppOptions): Credentials {
   return credentialsOf(app)[0]!;
+}
+
+/** The debug console. Its page is large, so only who wants it loads it. */
+async function makeConsole(
+  pusher: Pusher,
+  { console: options }: Settings,
+): Promise<DebugConsole | null> {
+  if (options === null) return null;
+  const { debugConsole } = await import("../ext/console.ts");
+  return debugConsole(pusher, options);
 }
 
 /** The backplane on Redis. Its library is large, so only who wants it loads it. */

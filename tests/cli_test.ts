@@ -40,6 +40,8 @@ Deno.test("cli.ts --help names every flag and its variable, and exits 0", async 
       ["--max-sockets", "PUSHER_MAX_SOCKETS"],
       ["--max-unauthorized", "PUSHER_MAX_UNAUTHORIZED"],
       ["--drain", "PUSHER_DRAIN"],
+      ["--console", "PUSHER_CONSOLE"],
+      ["--console-password", "PUSHER_CONSOLE_PASSWORD"],
     ]
   ) {
     assertStringIncludes(stdout, `${flag}`);
@@ -67,6 +69,7 @@ for (
     [["--webhook", "http://127.0.0.1:1/"], "--webhook needs a --secret"],
     [["--activity-timeout", "0"], "activityTimeoutMs is 0"],
     [["--ping-after", "0"], "pingAfterMs is 0"],
+    [["--console-password", "x"], "--console-password needs --console"],
     [["stray"], "stray"],
   ] as const
 ) {
@@ -561,6 +564,43 @@ Deno.test("cli.ts drains on SIGTERM: every client gets 4200, and it exits 0", as
     assertEquals((await closed).code, 4200);
     assertEquals(frames.at(-1)?.event, "pusher:error");
   }
+});
+
+// ---- Console ----------------------------------------------------------------
+
+Deno.test("cli.ts --console serves the console below its path, behind its password, until it stops", async () => {
+  const args = ["--console", "--path", "/x", "--secret", "s"];
+  const variable = { PUSHER_CONSOLE_PASSWORD: "correct horse battery" };
+  await using cli = await start(
+    [...NET, "--allow-env", "cli.ts", ...LOCAL, ...args],
+    variable,
+  );
+  const api = `${cli.url}/x/console/api`;
+  const [status, page] = await ask(`${cli.url}/x/console`);
+  assertEquals([status, page.includes("Pusher console")], [200, true]);
+  assertEquals((await ask(`${api}/session`))[0], 401);
+  const login = await fetch(`${api}/login`, {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify({ password: variable.PUSHER_CONSOLE_PASSWORD }),
+  });
+  await login.body?.cancel();
+  const cookie = login.headers.get("set-cookie") ?? "";
+  const { body } = await fetch(`${api}/stream`, { headers: { cookie } });
+  const stream = body!.pipeThrough(new TextDecoderStream()).getReader();
+  assertStringIncludes((await stream.read()).value ?? "", "event: hello");
+  // A page that is open does not hold up the end.
+  assertEquals(await cli.stop("SIGTERM"), 0);
+  while (!(await stream.read()).done);
+});
+
+Deno.test("cli.ts serves no console unless it is asked for, and refuses a short password", async () => {
+  await using cli = await start([...NET, "cli.ts", ...LOCAL]);
+  assertEquals((await ask(`${cli.url}/console/`))[0], 404);
+  const args = ["--console", "--console-password=short"];
+  const { code, stderr } = await run([...NET, "cli.ts", ...args]);
+  assertEquals(code, 2);
+  assertStringIncludes(stderr, "password is a string of 5 characters");
 });
 
 // ---- Health and the end -----------------------------------------------------
