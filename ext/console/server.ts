@@ -55,6 +55,8 @@ export interface ConsoleSettings extends AccessRules {
 
 /** No event of a usual size is larger, quoted in JSON. */
 const BODY_BYTES = 262_144;
+/** Room for a password: strangers may send it. */
+const PUBLIC_BODY_BYTES = 4_096;
 const BODY_TIMEOUT_MS = 10_000;
 /** Requests of all pages together; a page makes about one a second. */
 const REQUESTS_PER_S = 50;
@@ -168,18 +170,25 @@ export class Console {
       return problem(405, `The method is not ${allow}`, { allow });
     }
     if (!isFromOwnPage(request)) {
-      return problem(403, "Only the console's own page may send this request");
-    }
-    const elapsed = this.#clock.elapsed();
-    if (!this.#rate.take(elapsed, REQUESTS_PER_S, REQUESTS_PER_S)) {
-      const error = `The console serves ${REQUESTS_PER_S} requests a second`;
-      return problem(429, error, { "retry-after": "1" });
+      return problem(
+        403,
+        "Only the console's own page may send this request. Behind a proxy that " +
+          "changes the header Host, let it pass Host on",
+      );
     }
     const denial = route.isPublic
       ? null
       : await this.#access.judge(request, info);
     if (denial !== null) return denied(denial);
-    const body = route.method === "POST" ? await this.#readBody(request) : {};
+    // Only now: strangers must not use up what operators need.
+    if (!route.isPublic && !this.#isInTime()) {
+      const error = `The console serves ${REQUESTS_PER_S} requests a second`;
+      return problem(429, error, { "retry-after": "1" });
+    }
+    const maxBytes = route.isPublic ? PUBLIC_BODY_BYTES : BODY_BYTES;
+    const body = route.method === "POST"
+      ? await this.#readBody(request, maxBytes)
+      : {};
     if (body instanceof Response) return body;
     try {
       const call = { request, query: url.searchParams, body };
@@ -200,8 +209,14 @@ export class Console {
     return problem(500, "The request has failed: the log says why");
   }
 
+  #isInTime(): boolean {
+    const elapsed = this.#clock.elapsed();
+    return this.#rate.take(elapsed, REQUESTS_PER_S, REQUESTS_PER_S);
+  }
+
   async #readBody(
     request: Request,
+    maxBytes: number,
   ): Promise<Record<string, unknown> | Response> {
     // No form can send it, so no page elsewhere can without asking first.
     const type = request.headers.get("content-type") ?? "";
@@ -213,9 +228,9 @@ export class Console {
       bodyTimeoutMs: BODY_TIMEOUT_MS,
       ended: this.#ended,
     };
-    const body = await readBody(request, BODY_BYTES, rules);
+    const body = await readBody(request, maxBytes, rules);
     if (body === "too large") {
-      return problem(413, `The body is larger than ${BODY_BYTES} bytes`);
+      return problem(413, `The body is larger than ${maxBytes} bytes`);
     }
     if (typeof body === "string") {
       const { status, error } = refuseBody(body, rules);

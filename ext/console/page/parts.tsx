@@ -225,10 +225,12 @@ export function useAnswer<T>(
   useEffect(() => {
     const ending = new AbortController();
     let timer: ReturnType<typeof setTimeout> | undefined;
+    let hasAnswer = false;
     const ask = async () => {
       try {
-        if (!document.hidden || answer === null) {
+        if (!document.hidden || !hasAnswer) {
           setAnswer(await get<T>(name, query, ending.signal));
+          hasAnswer = true;
           setError("");
         }
       } catch (failure) {
