@@ -1,6 +1,10 @@
-// A chart that the server feeds. Run `deno run --allow-net examples/chart.ts` and
-// open the address that it prints. A window that is opened later begins with the
-// last minute, and a window that was offline gets what it missed.
+/**
+ * A chart that the server feeds. Run `deno run --allow-net examples/chart.ts` and
+ * open the address that it prints. A window that is opened later begins with the
+ * last minute, and a window that was offline gets what it missed.
+ *
+ * @module
+ */
 import { Pusher } from "../mod.ts";
 
 type Events = { memory: { measured: { mib: number; clients: number } } };

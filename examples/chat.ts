@@ -1,7 +1,12 @@
-// A chat in one file. Run `deno run --allow-net examples/chat.ts` and open the
-// address that it prints in two windows. Or send a message from a terminal:
-//   curl localhost:9292/messages -d "message=hello"
-// A page that is reloaded begins empty; history.ts shows the last messages.
+/**
+ * A chat in one file. Run `deno run --allow-net examples/chat.ts` and open the
+ * address that it prints in two windows. Or send a message from a terminal:
+ * `curl localhost:9292/messages -d "message=hello"`.
+ *
+ * A page that is reloaded begins empty; history.ts shows the last messages.
+ *
+ * @module
+ */
 import { Pusher } from "../mod.ts";
 
 const page = `<!doctype html>

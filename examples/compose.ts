@@ -1,5 +1,9 @@
-// Pusher beside the other routes of a program, below the path /realtime. Run
-// `deno run --allow-net examples/compose.ts` and open http://localhost:8000/.
+/**
+ * Pusher beside the other routes of a program, below the path /realtime. Run
+ * `deno run --allow-net examples/compose.ts` and open http://localhost:8000/.
+ *
+ * @module
+ */
 import { Pusher } from "../mod.ts";
 import { route } from "@std/http/unstable-route";
 

@@ -1,6 +1,10 @@
-// The cursors of all visitors, live. Run `deno run --allow-net examples/cursors.ts`,
-// open the address that it prints in two windows, and move the mouse or a finger.
-// The pages send client events to each other; the server only checks them.
+/**
+ * The cursors of all visitors, live. Run `deno run --allow-net examples/cursors.ts`,
+ * open the address that it prints in two windows, and move the mouse or a finger.
+ * The pages send client events to each other; the server only checks them.
+ *
+ * @module
+ */
 import { Pusher } from "../mod.ts";
 
 type Events = {

@@ -1,6 +1,10 @@
-// Pages with Laravel Echo and with pusher-js, both unmodified. Run
-// `deno run --allow-net examples/echo.ts`, open the address that it prints, and open
-// both pages side by side. They load their clients from a CDN.
+/**
+ * Pages with Laravel Echo and with pusher-js, both unmodified. Run
+ * `deno run --allow-net examples/echo.ts`, open the address that it prints, and open
+ * both pages side by side. They load their clients from a CDN.
+ *
+ * @module
+ */
 import { Pusher } from "../mod.ts";
 
 const pusher = new Pusher({

@@ -1,6 +1,10 @@
-// Pusher in the shape of a Fresh project. Run `deno run --allow-net examples/fresh.ts`
-// and open the address that it prints. The first two parts are what you write in such
-// a project; the last part stands for Fresh, which this file does not need.
+/**
+ * Pusher in the shape of a Fresh project. Run `deno run --allow-net examples/fresh.ts`
+ * and open the address that it prints. The first two parts are what you write in such
+ * a project; the last part stands for Fresh, which this file does not need.
+ *
+ * @module
+ */
 import { Pusher } from "../mod.ts";
 
 // ---- utils.ts: one instance, which all routes import ------------------------

@@ -1,7 +1,11 @@
-// A chat with a history. Run `deno run --allow-net examples/history.ts`, open the
-// address that it prints, send some messages, and open it in another window. A new
-// window shows the last messages. A window that was offline for a while gets the
-// messages that it missed, each of them once.
+/**
+ * A chat with a history. Run `deno run --allow-net examples/history.ts`, open the
+ * address that it prints, send some messages, and open it in another window. A new
+ * window shows the last messages. A window that was offline for a while gets the
+ * messages that it missed, each of them once.
+ *
+ * @module
+ */
 import { Pusher } from "../mod.ts";
 
 // The history is in memory and begins when the first page subscribes. By default the

@@ -1,5 +1,9 @@
-// Pusher in a program of Hono, below the path /realtime. Run
-// `deno run --allow-net examples/hono.ts` and open http://localhost:8000/.
+/**
+ * Pusher in a program of Hono, below the path /realtime. Run
+ * `deno run --allow-net examples/hono.ts` and open http://localhost:8000/.
+ *
+ * @module
+ */
 import { Pusher } from "../mod.ts";
 import { Hono } from "npm:hono@4.13.19";
 

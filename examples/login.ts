@@ -1,6 +1,10 @@
-// Private channels and notifications behind a log-in. Run
-// `deno run --allow-net examples/login.ts`, open the address that it prints in a
-// normal window as ann and in a private window as bob, and send each other money.
+/**
+ * Private channels and notifications behind a log-in. Run
+ * `deno run --allow-net examples/login.ts`, open the address that it prints in a
+ * normal window as ann and in a private window as bob, and send each other money.
+ *
+ * @module
+ */
 import { Pusher } from "../mod.ts";
 
 // A real program has users and sessions already, and keeps no passwords, only their

@@ -1,10 +1,14 @@
-// Notes that the server cannot read. Run `deno run --allow-net examples/notes.ts`,
-// open the address that it prints, and give the address that the page then has to
-// somebody else. The part behind # is the key, and browsers do not send that part:
-// the pages encrypt and decrypt, and server, proxies and Redis see boxes only.
-//
-// If your program itself writes the events, take `@glitz/pusher/encryption`. Then the
-// program has the keys, and only what is between it and the pages cannot read them.
+/**
+ * Notes that the server cannot read. Run `deno run --allow-net examples/notes.ts`,
+ * open the address that it prints, and give the address that the page then has to
+ * somebody else. The part behind # is the key, and browsers do not send that part:
+ * the pages encrypt and decrypt, and server, proxies and Redis see boxes only.
+ *
+ * If your program itself writes the events, take `@glitz/pusher/encryption`. Then the
+ * program has the keys, and only what is between it and the pages cannot read them.
+ *
+ * @module
+ */
 import { Pusher } from "../mod.ts";
 
 const pusher = new Pusher({

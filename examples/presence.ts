@@ -1,6 +1,10 @@
-// A list of who is here. Run `deno run --allow-net examples/presence.ts`, open the
-// address that it prints in a normal window and in a private window, and come in
-// under two names.
+/**
+ * A list of who is here. Run `deno run --allow-net examples/presence.ts`, open the
+ * address that it prints in a normal window and in a private window, and come in
+ * under two names.
+ *
+ * @module
+ */
 import { Pusher } from "../mod.ts";
 
 // A real program has sessions and users already; this map replaces them. Its key is

@@ -1,6 +1,10 @@
-// One server for several apps, each with its own key, secret and limits. Run
-// `deno run --allow-net examples/tenants.ts` and open the address that it prints. Both
-// apps have a channel "news", and neither hears of the other's.
+/**
+ * One server for several apps, each with its own key, secret and limits. Run
+ * `deno run --allow-net examples/tenants.ts` and open the address that it prints. Both
+ * apps have a channel "news", and neither hears of the other's.
+ *
+ * @module
+ */
 import { Pusher } from "../mod.ts";
 
 type Events = { news: { posted: { text: string } } };

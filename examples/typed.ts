@@ -1,6 +1,10 @@
-// One type for the server and the page. Run `deno run --allow-net examples/typed.ts`
-// and open the address that it prints in two windows. `deno check examples/typed.ts`
-// finds events and data of the wrong type; the end of this file has examples.
+/**
+ * One type for the server and the page. Run `deno run --allow-net examples/typed.ts`
+ * and open the address that it prints in two windows. `deno check examples/typed.ts`
+ * finds events and data of the wrong type; the end of this file has examples.
+ *
+ * @module
+ */
 import { Pusher } from "../mod.ts";
 import type { Pusher as Client } from "../client.ts";
 

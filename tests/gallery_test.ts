@@ -98,9 +98,9 @@ Deno.test("all examples begin with what to run, and look alike", async () => {
   const styles = new Map<string, string>();
   for (const name of EXAMPLES) {
     const text = await read(name);
-    const [comment = ""] = /^(?:\/\/.*\n)+/.exec(text) ?? [];
+    const [, comment = ""] = /^\/\*\*(.*?)@module\n/s.exec(text) ?? [];
     assertStringIncludes(
-      comment.replaceAll(/\n\/\/ /g, " "),
+      comment.replaceAll(/\n \* /g, " "),
       `\`deno run --allow-net examples/${name}\``,
     );
     // After these lines an example may have some of its own.
