@@ -12,6 +12,7 @@ import type {
   Occupancy,
   Position,
 } from "./backplane.ts";
+import { MemberList } from "./members.ts";
 import {
   type ChannelLog,
   type LogOwner,
@@ -201,8 +202,8 @@ export class ChannelState implements LogOwner {
   #members: Map<string, string> | null = null;
   /** User id to the number of the user's connections. */
   #connections: Map<string, number> | null = null;
-  /** A copy of the members that was handed out and still holds. */
-  #snapshot: ReadonlyMap<string, string> | null = null;
+  /** What was handed out of the members last; null once somebody has left. */
+  #list: MemberList | null = null;
 
   constructor(app: string, channel: string, offset: number) {
     this.app = app;
@@ -225,7 +226,7 @@ export class ChannelState implements LogOwner {
   /** The members, in a map that no longer changes. */
   snapshot(): ReadonlyMap<string, string> {
     if (this.#members === null) return NO_MEMBERS;
-    return this.#snapshot ??= new Map(this.#members);
+    return this.#list ??= MemberList.of(this.#members);
   }
 
   /** Adds to the connections; a negative number takes away. */
@@ -242,12 +243,12 @@ export class ChannelState implements LogOwner {
   addMember(userId: string, userInfo: string): void {
     this.#members ??= new Map();
     this.#members.set(userId, userInfo);
-    this.#snapshot = null;
+    this.#list = this.#list?.with(userId, userInfo) ?? null;
   }
 
   removeMember(userId: string): void {
     this.#members?.delete(userId);
-    this.#snapshot = null;
+    this.#list = null;
   }
 
   addRecovering(connections: number, now: number): void {

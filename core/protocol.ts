@@ -12,6 +12,7 @@ import type {
   Position,
 } from "./backplane.ts";
 import { quote, Refusal } from "./limits.ts";
+import { encodeMembers } from "./members.ts";
 
 // ---- Names, close codes and refusals -----------------------------------------
 
@@ -421,25 +422,6 @@ export function encodeSubscribed(
   }
   const start = encodeFrame({ event, channel, ...fields }).slice(0, -1);
   return `${start},"data":${encodeMembers(members)}}`;
-}
-
-// A list is encoded once, as long as nobody comes or goes.
-const encodedMembers = new WeakMap<ReadonlyMap<string, string>, string>();
-
-/** Encodes a member list, whose infos are JSON texts already, as a JSON string. */
-function encodeMembers(members: ReadonlyMap<string, string>): string {
-  const known = encodedMembers.get(members);
-  if (known !== undefined) return known;
-  const ids = JSON.stringify([...members.keys()]);
-  const hash = Array.from(
-    members,
-    ([id, info]) => `${JSON.stringify(id)}:${info}`,
-  ).join(",");
-  const encoded = JSON.stringify(
-    `{"presence":{"ids":${ids},"hash":{${hash}},"count":${members.size}}}`,
-  );
-  encodedMembers.set(members, encoded);
-  return encoded;
 }
 
 /** Tells a client that it has lost messages of a channel, and where it goes on. */

@@ -487,8 +487,8 @@ test(
         const added = memberOf("added", "new");
         return {
           // The new member for the others: the id, and the frame. The list: its frame,
-          // the ids, each id once more, and the whole as text.
-          encodings: 2 + 3 + (subscribers + 1),
+          // and the new member's id and info.
+          encodings: 6,
           hmacs: 1,
           matches: 1,
           calls: 1,
