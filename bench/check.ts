@@ -310,13 +310,3 @@ async function within<T>(what: string, promise: Promise<T>): Promise<T> {
 function quote(text: string): string {
   return JSON.stringify(text.slice(0, 300));
 }
-
-if (import.meta.main) {
-  const { PEERS } = await import("./peers.ts");
-  for (const peer of PEERS) {
-    if (Deno.args.length > 0 && !Deno.args.includes(peer.name)) continue;
-    await peer.install();
-    await checkPeer(peer, 18_700);
-    console.log(`${peer.name}: ${[...peer.can].join(", ")}`);
-  }
-}
