@@ -1019,7 +1019,7 @@ Deno.test("the end of a test rejects what waits", async () => {
   await Promise.all(waiting);
 });
 
-Deno.test("the end of a test closes connections, and prints errors that nobody has looked at", async () => {
+Deno.test("the end of a test closes connections, and prints errors that the test has neither seen nor caused", async () => {
   await using pusher = new Pusher({
     authorize: () => {
       throw new Error("No database");
@@ -1029,6 +1029,11 @@ Deno.test("the end of a test closes connections, and prints errors that nobody h
   const { error } = console;
   console.error = (...given) => printed.push(given);
   try {
+    const away = testPusher({}, AMPLE);
+    away.backplane.goAway();
+    await away.close();
+    assertEquals(printed, []);
+
     const test = testPusher(pusher, AMPLE);
     const ann = await test.connect();
     const body = new URLSearchParams({

@@ -161,42 +161,32 @@ if (import.meta.main) {
 </html>
 `,
   "main_test.ts":
-    `// Tests of the program, over a port of their own: \`deno task test\` runs them.
-import { Pusher as Client } from "@glitz/pusher/client";
+    `// Tests of the program, in memory: \`deno task test\` runs them.
+import { testPusher } from "@glitz/pusher/testing";
 import { assertEquals } from "@std/assert";
-import { type Events, handler } from "./main.ts";
-
-const serve = () =>
-  Deno.serve({ hostname: "localhost", port: 0, onListen() {} }, handler);
+import { handler, pusher } from "./main.ts";
 
 Deno.test("a message reaches a subscriber", async () => {
-  await using server = serve();
-  const url = \`http://localhost:\${server.addr.port}\`;
-  const client = new Client<Events>("app-key", { url });
-  const messages = client.subscribe("messages");
-  await new Promise<void>((resolve) => {
-    messages.bind("pusher:subscription_succeeded", () => resolve());
-  });
-  const created = new Promise((resolve) => messages.bind("created", resolve));
-  const answer = await fetch(\`\${url}/messages?text=hello\`, { method: "POST" });
+  await using test = testPusher(pusher, { handler });
+  const client = await test.connect();
+  const messages = await client.subscribe("messages");
+  const answer = await test.fetch("/messages?text=hello", { method: "POST" });
   assertEquals(await answer.text(), "created");
-  assertEquals(await created, { text: "hello" });
-  client.disconnect();
+  assertEquals(await messages.next("created"), { text: "hello" });
 });
 
 Deno.test("a message without a text is refused", async () => {
-  await using server = serve();
-  const url = \`http://localhost:\${server.addr.port}/messages?text=\`;
-  const answer = await fetch(url, { method: "POST" });
-  await answer.body?.cancel();
+  await using test = testPusher(pusher, { handler });
+  const answer = await test.fetch("/messages?text=", { method: "POST" });
   assertEquals(answer.status, 400);
+  await test.expectNothingPublished();
 });
 `,
   "deno.json": `{
   "tasks": {
     "start": "deno run --allow-net --allow-env=PORT,PUSHER_APP_SECRET main.ts",
     "dev": "deno run --watch --allow-net --allow-env=PORT,PUSHER_APP_SECRET main.ts",
-    "test": "deno test --allow-net=localhost --allow-env=PUSHER_APP_SECRET"
+    "test": "deno test --allow-env=PUSHER_APP_SECRET"
   },
   "imports": {
     "@glitz/pusher": "jsr:@glitz/pusher@^0.1.0",

@@ -5,6 +5,7 @@
  */
 import { assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { findInstalled } from "./support/installed.ts";
+import { NpmProject } from "./support/npm_package.ts";
 
 /** A module as one script, as a package for npm has it. */
 async function bundle(file: string): Promise<string> {
@@ -85,19 +86,10 @@ Deno.test({
 
 // ---- Tests in memory --------------------------------------------------------
 
-/** The parts of the package that a test in memory uses. */
-const PACKAGE = `
-  export { Pusher as Client } from "${new URL(
-  "../client.ts",
-  import.meta.url,
-)}";
-  export { Pusher } from "${new URL("../mod.ts", import.meta.url)}";
-  export * from "${new URL("../ext/testing.ts", import.meta.url)}";
-`;
-
-/** Tests as the user of a runner writes them; the first line imports the runner. */
+/** Tests as a user writes them, for a runner that the first lines import. */
 const TESTS = `
-import { Client, RefusedError, testPusher } from "./package.mjs";
+import { Pusher as Client } from "@glitz/pusher/client";
+import { RefusedError, testPusher } from "@glitz/pusher/testing";
 
 const options = {
   clientEvents: true,
@@ -168,31 +160,50 @@ const RUNNERS: Record<string, { args: string[]; imports: string }> = {
   },
 };
 
+/** Runs files of tests that import the package from npm. */
+async function runTests(
+  program: string,
+  args: string[],
+  tests: string,
+): Promise<{ code: number; text: string }> {
+  await using project = await NpmProject.make();
+  await Deno.writeTextFile(`${project.folder}/a.test.mjs`, tests);
+  const { code, stdout, stderr } = await new Deno.Command(program, {
+    args: [...args, "./a.test.mjs"],
+    cwd: project.folder,
+    env: { NO_COLOR: "1" },
+  }).output();
+  const [out = "", errors = ""] = [stdout, stderr].map((bytes) =>
+    new TextDecoder().decode(bytes)
+  );
+  return { code, text: out + errors };
+}
+
 for (const [name, { args, imports }] of Object.entries(RUNNERS)) {
   const program = findInstalled(name);
   Deno.test({
     name: `testing runs in the test runner of ${name}, and lets it exit`,
     ignore: program === null,
     async fn() {
-      const folder = await Deno.makeTempDir();
-      try {
-        await Deno.writeTextFile(`${folder}/package.ts`, PACKAGE);
-        const script = await bundle(`${folder}/package.ts`);
-        await Deno.writeTextFile(`${folder}/package.mjs`, script);
-        await Deno.writeTextFile(`${folder}/a.test.mjs`, imports + TESTS);
-        const { code, stdout, stderr } = await new Deno.Command(program ?? "", {
-          args: [...args, "./a.test.mjs"],
-          cwd: folder,
-          env: { NO_COLOR: "1" },
-        }).output();
-        const [out, errors] = [stdout, stderr].map((bytes) =>
-          new TextDecoder().decode(bytes)
-        );
-        assertEquals(code, 0, `${out}${errors}`);
-        assertMatch(`${out}${errors}`, /\b(?:pass 2|2 pass)\b/);
-      } finally {
-        await Deno.remove(folder, { recursive: true });
-      }
+      const { code, text } = await runTests(program!, args, imports + TESTS);
+      assertEquals(code, 0, text);
+      assertMatch(text, /\b(?:pass 2|2 pass)\b/);
     },
   });
 }
+
+Deno.test({
+  name: "docs/testing.md has a test for Node that runs as it stands",
+  ignore: NODE === null,
+  async fn() {
+    const guide = await Deno.readTextFile(
+      new URL("../docs/testing.md", import.meta.url),
+    );
+    const blocks = guide.matchAll(/^```js ignore\n(.*?)^```/gms);
+    const [example = ""] = Array.from(blocks, ([, text = ""]) => text)
+      .filter((text) => text.includes("node:test"));
+    const { code, text } = await runTests(NODE!, ["--test"], example);
+    assertEquals(code, 0, text);
+    assertMatch(text, /\bpass [1-9]/);
+  },
+});

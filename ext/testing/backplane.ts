@@ -23,6 +23,14 @@ import {
   type SessionStore,
 } from "../../mod.ts";
 
+/** Errors that tests have caused. */
+const staged = new WeakSet<object>();
+
+/** Whether an error is there because a test has a backplane away. */
+export function isStaged(error: unknown): boolean {
+  return staged.has(Object(error));
+}
+
 /**
  * Memory, or another backplane, behind a way that a test can cut. As the option
  * `backplane` of a server it shows what the program does while Redis is away.
@@ -84,6 +92,7 @@ export class TestBackplane implements Backplane {
     if (this.#error !== null) return;
     const reason = "The backplane is away, because the test says so";
     this.#error = new BackplaneUnavailable(reason, { wasSent: false });
+    staged.add(this.#error);
     this.#node?.health(false, this.#error);
   }
 
