@@ -147,7 +147,7 @@ browserTest(
     const { page } = window;
     await shows(page, "live");
     await shows(page, "No app has this key");
-    await shows(page, "compare `key` of the client");
+    await shows(page, "compare key of the client");
     await page.waitForFunction("document.title.startsWith('Overview')");
     await stage.pusher.trigger("news", HOSTILE, `<img src=x onerror=broken=1>`);
     await stage.pusher.trigger("news", "long", "x".repeat(10_000));
