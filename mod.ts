@@ -1143,7 +1143,7 @@ async function answerCall(
   const { server } = app;
   if (!app.enabled) return REFUSAL.AppDisabled;
   if (server.needsTls(app, request)) return REFUSAL.TlsOnly;
-  const query = lowerCaseNames(url.searchParams);
+  const query = lowerCaseNames(url);
   const now = server.clock.now();
   const unsigned = checkRequestSignature(
     ...[app.signer.credentials, method, url, server.path, query, now] as const,

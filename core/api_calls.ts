@@ -107,9 +107,7 @@ export function refuseCall(
     } below /apps/{id}/`;
   const answer = refuse(new Refusal(404, error));
   // Any other page may be below /apps/.
-  return lowerCaseNames(url.searchParams).has("auth_key")
-    ? preferred(answer)
-    : answer;
+  return lowerCaseNames(url).has("auth_key") ? preferred(answer) : answer;
 }
 
 /** `POST /apps/{id}/events`: publishes to one channel or several. */

@@ -27,7 +27,7 @@ function judge(
   { nowMs = SIGNED_AT, app = APP, prefix = "" } = {},
 ): string | null {
   const url = new URL(`http://example.com${target}`);
-  const query = lowerCaseNames(url.searchParams);
+  const query = lowerCaseNames(url);
   const refusal = checkRequestSignature(
     ...[[app], method, url, prefix, query, nowMs] as const,
   );

@@ -200,23 +200,29 @@ export function escapePattern(text: string): string {
   return text.replaceAll(/[^\w/-]/g, "\\$&");
 }
 
+const UTF8 = new TextDecoder("utf-8", { fatal: true });
+
 /** Decodes a text; null if the bytes are not UTF-8. */
 export function decodeUtf8(bytes: Uint8Array): string | null {
   try {
-    return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+    return UTF8.decode(bytes);
   } catch {
     return null;
   }
 }
 
 /** The same parameters, with their names in lower case. */
-export function lowerCaseNames(params: URLSearchParams): URLSearchParams {
-  const pairs = [...params];
-  if (pairs.every(([name]) => name === name.toLowerCase())) return params;
+export function lowerCaseNames(
+  { search, searchParams }: URL,
+): URLSearchParams {
+  if (!OTHER_NAME.test(search)) return searchParams;
   return new URLSearchParams(
-    pairs.map(([name, value]) => [name.toLowerCase(), value]),
+    Array.from(searchParams, ([name, value]) => [name.toLowerCase(), value]),
   );
 }
+
+/** The name of a parameter that may have characters other than lower case. */
+const OTHER_NAME = /[?&][^=&]*[A-Z%]/;
 
 // ---- Answers ----------------------------------------------------------------
 

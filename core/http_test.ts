@@ -260,11 +260,22 @@ Deno.test("decodeUtf8 refuses bytes that are not UTF-8", () => {
 });
 
 Deno.test("lowerCaseNames keeps values, their order and repeated names", () => {
-  const params = new URLSearchParams("Auth_Key=A&b=B&auth_key=a");
-  assertEquals([...lowerCaseNames(params)], [["auth_key", "A"], ["b", "B"], [
-    "auth_key",
-    "a",
-  ]]);
+  const list = (query: string) => [
+    ...lowerCaseNames(new URL(`http://example.com/?${query}`)),
+  ];
+  assertEquals(list("Auth_Key=A&b=B&auth_key=a"), [
+    ["auth_key", "A"],
+    ["b", "B"],
+    ["auth_key", "a"],
+  ]);
+  assertEquals(list("a=1&%41=2&b=%43&%C3%89=É"), [
+    ["a", "1"],
+    ["a", "2"],
+    ["b", "C"],
+    ["é", "É"],
+  ]);
+  assertEquals(list("a=B?C=D&e"), [["a", "B?C=D"], ["e", ""]]);
+  assertEquals(list(""), []);
 });
 
 // ---- Answers ----------------------------------------------------------------

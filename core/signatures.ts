@@ -6,7 +6,12 @@
  */
 
 import { Buffer } from "node:buffer";
-import { createHmac, timingSafeEqual } from "node:crypto";
+import {
+  createHash,
+  createHmac,
+  type Hash,
+  timingSafeEqual,
+} from "node:crypto";
 import type { ChannelAuth, UserAuth } from "./calls.ts";
 import { quote } from "./limits.ts";
 import { isObject, parseJson } from "./protocol.ts";
@@ -21,13 +26,63 @@ import { joinInfo } from "./queries.ts";
  * surrogates become the same character, so that two texts would have one signature.
  */
 export function hmac(secret: string, text: string): string {
-  if (!secret.isWellFormed() || !text.isWellFormed()) {
-    const what = secret.isWellFormed() ? "text" : "secret";
-    throw new TypeError(
-      `Cannot sign: the ${what} is not well-formed Unicode, it has a lone surrogate`,
-    );
-  }
+  requireWellFormed(secret, "secret");
+  requireWellFormed(text, "text");
   return createHmac("sha256", secret).update(text).digest("hex");
+}
+
+function requireWellFormed(text: string, what: string): void {
+  if (text.isWellFormed()) return;
+  throw new TypeError(
+    `Cannot sign: the ${what} is not well-formed Unicode, it has a lone surrogate`,
+  );
+}
+
+/** The same as {@linkcode hmac}, for credentials that sign again and again. */
+export function signWith(credentials: Credentials, text: string): string {
+  const keyed = keyedHashes.get(credentials) ??
+    new KeyedHash(credentials.secret);
+  keyedHashes.set(credentials, keyed);
+  return keyed.sign(text);
+}
+
+const keyedHashes = new WeakMap<Credentials, KeyedHash>();
+
+/**
+ * HMAC-SHA256 with one secret, as RFC 2104 makes it out of two hashes. Both begin
+ * with a block that has the secret, so each text goes on with copies of hashes that
+ * have taken it: for the runtime's HMAC the key is prepared each time, which takes
+ * three times as long as the text of a request.
+ */
+class KeyedHash {
+  readonly #inner: Hash;
+  readonly #outer: Hash;
+
+  constructor(secret: string) {
+    requireWellFormed(secret, "secret");
+    const bytes = Buffer.from(secret);
+    const key = bytes.length > BLOCK_BYTES
+      ? createHash("sha256").update(bytes).digest()
+      : bytes;
+    this.#inner = beginWith(key, 0x36);
+    this.#outer = beginWith(key, 0x5c);
+  }
+
+  sign(text: string): string {
+    requireWellFormed(text, "text");
+    const digest = this.#inner.copy().update(text).digest();
+    return this.#outer.copy().update(digest).digest("hex");
+  }
+}
+
+/** The block size of SHA-256. */
+const BLOCK_BYTES = 64;
+
+/** A hash that has taken the block of a key. */
+function beginWith(key: Uint8Array, pad: number): Hash {
+  const block = Buffer.alloc(BLOCK_BYTES, pad);
+  for (const [i, byte] of key.entries()) block[i] = byte ^ pad;
+  return createHash("sha256").update(block);
 }
 
 /** Compares in a time that does not depend on where the texts differ. */
@@ -79,6 +134,30 @@ export function* requestTexts(
   }
 }
 
+/**
+ * The text of a request whose parameters came sorted and without escapes, and whose
+ * signature came last, as most SDKs send them. It is one of those that
+ * {@linkcode requestTexts} makes of such a request, and takes much less time; null for
+ * any other request.
+ */
+export function sentText(
+  method: string,
+  { pathname, search }: URL,
+): string | null {
+  const end = search.indexOf("&auth_signature=");
+  if (end < 0 || search.includes("&", end + 1)) return null;
+  const text = `${method}\n${pathname}\n${search.slice(1, end)}`;
+  if (/[%+]|auth_signature=/i.test(text)) return null;
+  let last = "";
+  for (const part of search.slice(1, end).split("&")) {
+    const units = part.indexOf("=");
+    const name = part.slice(0, units);
+    if (units < 0 || name < last) return null;
+    last = name;
+  }
+  return text;
+}
+
 /** `name=value` of all parameters but the signature, sorted, unescaped. */
 function* signedParams(sent: URLSearchParams): Generator<string> {
   const params = [...sent];
@@ -121,18 +200,17 @@ export class Signer {
 
   /** `key:signature` of a text. */
   #sign(text: string): string {
-    const { key, secret } = this.#newest;
-    return `${key}:${hmac(secret, text)}`;
+    return `${this.#newest.key}:${signWith(this.#newest, text)}`;
   }
 
   /** Whether `auth` is `key:signature` of a text, for a key of the app. */
   permits(auth: unknown, text: string): boolean {
     if (typeof auth !== "string" || !text.isWellFormed()) return false;
-    return this.credentials.some(({ key, secret }) => {
-      const prefix = `${key}:`;
+    return this.credentials.some((own) => {
+      const prefix = `${own.key}:`;
       return auth.startsWith(prefix) &&
         auth.length === prefix.length + SIGNATURE_UNITS &&
-        equalsInConstantTime(hmac(secret, text), auth.slice(prefix.length));
+        equalsInConstantTime(signWith(own, text), auth.slice(prefix.length));
     });
   }
 

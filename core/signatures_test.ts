@@ -5,7 +5,9 @@ import {
   equalsInConstantTime,
   hmac,
   requestTexts,
+  sentText,
   Signer,
+  signWith,
   userText,
 } from "./signatures.ts";
 
@@ -80,6 +82,25 @@ Deno.test("signatures are those of the protocol's documentation", () => {
   );
 });
 
+Deno.test("signWith signs as hmac does, whatever the length of the secret", () => {
+  const secrets = [0, 1, 20, 63, 64, 65, 200].map((n) => "s".repeat(n));
+  for (const secret of [...secrets, SECRET, "sécret ✓"]) {
+    const credentials = { key: "k", secret };
+    for (const text of ["", "a", "Zoë ✓", "x".repeat(1_000)]) {
+      assertEquals(signWith(credentials, text), hmac(secret, text), secret);
+    }
+  }
+  for (
+    const [secret, text] of [["\ud800", "a"], ["a", "\udc00"]] as const
+  ) {
+    assertThrows(
+      () => signWith({ key: "k", secret }, text),
+      TypeError,
+      "not well-formed Unicode",
+    );
+  }
+});
+
 Deno.test("a channel's permission, a member's and a user's cannot pass for each other", () => {
   assertEquals(channelText("1.2", "private-a", undefined), "1.2:private-a");
   assertEquals(channelText("1.2", "presence-a", "{}"), "1.2:presence-a:{}");
@@ -116,6 +137,36 @@ Deno.test("a request may be signed with each of its paths, and names as sent or 
       `GET\n${path}@b\nInfo=x`,
     ],
   );
+});
+
+Deno.test("the text of a request as it was sent is one of those that may be signed, or none", () => {
+  const end = "&auth_signature=x";
+  const cases: [query: string, isPlain: boolean][] = [
+    [`a=1&b=2${end}`, true],
+    [`a=1&a=0&ab=2&b=${end}`, true],
+    [`A=1&b=2=3${end}`, true],
+    [`b=2&a=1${end}`, false],
+    [`a-b=1&a=2${end}`, false],
+    [`a=1&b${end}`, false],
+    [`a=1&&b=2${end}`, false],
+    [`a=%31${end}`, false],
+    [`a=1+1${end}`, false],
+    [`Auth_Signature=y&b=1${end}`, false],
+    [`a=1${end}&b=2`, false],
+    ["auth_signature=x&b=2", false],
+    ["a=1", false],
+    ["", false],
+  ];
+  for (const [query, isPlain] of cases) {
+    const url = new URL(`http://example.com/apps/3/events?${query}`);
+    const text = sentText("POST", url);
+    const { pathname, searchParams } = url;
+    const texts = [...requestTexts("POST", [pathname], searchParams)];
+    assertEquals(text !== null, isPlain, query);
+    if (text !== null) assert(texts.includes(text), query);
+  }
+  const escaped = new URL(`http://example.com/apps/3%20/events?a=1${end}`);
+  assertEquals(sentText("POST", escaped), null);
 });
 
 Deno.test("a part of a path is unescaped once, and properly or not at all", () => {
