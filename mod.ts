@@ -782,7 +782,8 @@ export class Pusher<Events extends object = AnyEvents> {
    * being closed.
    */
   open(transport: Transport, key: string, request: Request): Peer {
-    const admission = this.#app.server.admit(key, request);
+    const url = new URL(request.url);
+    const admission = this.#app.server.admit(key, request, url);
     // The runtime does not watch over such a transport.
     return this.#app.server.open(transport, { ...admission, idleTimeout: 0 });
   }
@@ -1031,7 +1032,7 @@ function findRoute(
   const [, first, second, ...more] = rest.split("/");
   if (first === "app" && second && more.length === 0) {
     const key = decodePart(second);
-    return () => serveSocket(server, request, key);
+    return () => serveSocket(server, request, url, key);
   }
   // Our client asks beside the route that it connects to.
   if (first === "pusher" && more.length <= 1) {
@@ -1055,6 +1056,7 @@ function findRoute(
 function serveSocket(
   server: Server,
   request: Request,
+  url: URL,
   key: string | null,
 ): Awaitable<Response> {
   const known = key !== null && server.appsByKey.has(key);
@@ -1063,20 +1065,22 @@ function serveSocket(
       ? refuse(REFUSAL.UpgradeRequired, { upgrade: "websocket" })
       : notFound();
   }
-  const serve = () => whenStarted(server, () => upgrade(server, request, key));
+  const serve = () =>
+    whenStarted(server, () => upgrade(server, request, url, key));
   return known ? serve() : serveAtLast(request, serve);
 }
 
 function upgrade(
   server: Server,
   request: Request,
+  url: URL,
   key: string | null,
 ): Response {
   const { limits } = server.appsByKey.get(key ?? "") ?? server;
   if (request.url.length > limits.urlLength) {
     return refuse(overLimit("urlLength", limits, "The URL is too long", 414));
   }
-  const admission = server.admit(key ?? "", request);
+  const admission = server.admit(key ?? "", request, url);
   if (server.sockets.isOverrun(admission.refusal !== null)) {
     // The client has to close it: the runtime would keep the file descriptor.
     return refuse(REFUSAL.OverCapacity, { connection: "close" });
@@ -1367,9 +1371,8 @@ class Server
   }
 
   /** Judges a client by its request, before its transport is open. */
-  admit(key: string, request: Request): Admission<App> {
+  admit(key: string, request: Request, url: URL): Admission<App> {
     const app = this.appsByKey.get(key) ?? null;
-    const url = new URL(request.url);
     const version = namedVersion(url.searchParams, request);
     const refusal = app === null
       ? CLOSE.UnknownApp

@@ -50,6 +50,7 @@ export const MAX_FORMER_IDS = 10;
 export function splitSession(
   path: string,
 ): { sessionId: string | null; rest: string } {
+  if (!path.startsWith("/r/")) return { sessionId: null, rest: path };
   const [prefix = "", sessionId = null] = SESSION_PATH.exec(path) ?? [];
   return { sessionId, rest: path.slice(prefix.length) };
 }

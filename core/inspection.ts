@@ -29,8 +29,11 @@ const INFOS = new WeakMap<Request, Info>();
 
 /** Remembers with a request where it came from; returns the request. */
 export function noteInfo(request: Request, info: Info | undefined): Request {
-  // Some frameworks pass other things than a request, which is refused later.
-  if (info?.remoteAddr && request instanceof Request) INFOS.set(request, info);
+  // Some frameworks pass other things than a request, which is refused later. The
+  // address is not read here: that takes time, and few requests need it.
+  if (info instanceof Object && request instanceof Request) {
+    INFOS.set(request, info);
+  }
   return request;
 }
 

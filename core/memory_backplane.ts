@@ -189,7 +189,9 @@ export class MemoryBackplane implements Backplane {
     if (held.isNothing) this.#held.delete(state);
     else this.#held.set(state, held);
     state.add(userId, more);
-    state.addRecovering(moreRecovering, this.#memory.clock.elapsed());
+    if (moreRecovering !== 0) {
+      state.addRecovering(moreRecovering, this.#memory.clock.elapsed());
+    }
     return more !== 0;
   }
 
