@@ -16,6 +16,11 @@ const root = fileURLToPath(new URL("..", import.meta.url));
 const ALLOWED: Record<string, string[]> = {
   "mod.ts": ["core/", "client_bundle.ts", "node:"],
   "core/": ["core/", "client_bundle.ts", "node:"],
+  // For pages: they know the client, and nothing of the server.
+  "ext/shared/": ["client.ts", "ext/shared/"],
+  "ext/react.ts": ["client.ts", "ext/shared/"],
+  "ext/svelte.ts": ["client.ts", "ext/shared/"],
+  "ext/vue.ts": ["client.ts", "ext/shared/"],
   "ext/": ["mod.ts", "core/", "node:"],
   "cli.ts": ["cli/", "mod.ts", "core/", "ext/", "node:"],
   "init.ts": ["init/", "node:"],

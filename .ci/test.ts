@@ -64,7 +64,7 @@ function permissions(): string[] {
   const programs = [
     Deno.execPath(),
     ...EVERY_BROWSER.flatMap(findBrowser),
-    ...["bash", "nginx", "caddy", "node", "bun", "openssl", "python3"]
+    ...["bash", "nginx", "caddy", "node", "npm", "bun", "openssl", "python3"]
       .map((name) => findInstalled(name)),
     ...["redis-server", "redis-cli", "valkey-server", "valkey-cli"]
       .map((name) => findInstalled(name)),
@@ -81,7 +81,7 @@ function permissions(): string[] {
     "--allow-net=localhost,127.0.0.1,[::1],0.0.0.0",
     // The client, as a module that one of those servers has.
     "--allow-import=127.0.0.1",
-    // Servers as a user starts them, browsers, a proxy, Redis, and other runtimes.
+    // Servers as a user starts them, browsers, a proxy, Redis, other runtimes, and npm.
     `--allow-run=${programs.join()}`,
   ];
 }

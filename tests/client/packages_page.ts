@@ -10,7 +10,7 @@ import * as echoVue from "npm:@laravel/echo-vue@2.5.0";
 import Echo1 from "npm:laravel-echo@1.19.0";
 import Echo2 from "npm:laravel-echo@2.5.0";
 import React from "npm:react@16.14.0";
-import ReactDOM from "npm:react-dom@16.14.0";
+import OldReactDOM from "npm:react-dom@16.14.0";
 import * as reactPusher from "npm:react-pusher@0.2.0";
 import * as Vue from "npm:vue@3.5.45";
 
@@ -19,6 +19,9 @@ import * as Vue from "npm:vue@3.5.45";
 type Any = any;
 
 const page = globalThis as Any;
+
+/** Deno takes the types of a newer version, which other tests use. */
+const ReactDOM = OldReactDOM as Any;
 
 // Some of the packages import pusher-js, which makes itself the page's `Pusher`.
 page.Pusher = page.Client;

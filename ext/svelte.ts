@@ -1,0 +1,140 @@
+// deno-lint-ignore-file no-explicit-any -- without a declaration everything is allowed
+/**
+ * Svelte stores for the client: `channel`, `presence` and `connectionState`, and
+ * `onEvent` for effects. They need no library, and work wherever the contract of
+ * Svelte's stores is known.
+ *
+ * ```svelte
+ * <script lang="ts">
+ *   import { onMount } from "svelte";
+ *   import { connectionState, onEvent, presence } from "@glitz/pusher/svelte";
+ *   import { pusher } from "./realtime.ts";
+ *
+ *   const lobby = presence(pusher, "presence-lobby");
+ *   const state = connectionState(pusher);
+ *   let texts: string[] = $state([]);
+ *   onMount(() =>
+ *     onEvent(pusher, "messages", "create", ({ text }) => texts.push(text))
+ *   );
+ * </script>
+ *
+ * <p title={$state}>{$lobby.count} here: {texts.join(", ")}</p>
+ * ```
+ *
+ * Subscriptions are counted, as for React: any number of stores share a channel, also
+ * with code that calls the client itself. A store is subscribed to its channel while
+ * the store has subscribers. On a server there is no client: pass `undefined`, and
+ * the stores keep their initial values.
+ *
+ * @module
+ */
+import type {
+  Channel,
+  ChannelName,
+  ChannelOf,
+  ConnectionState,
+  EventName,
+  EventsOf,
+  Handler,
+  Pusher,
+  SubscribeOptions,
+  UserInfo,
+} from "../client.ts";
+import {
+  type AnyHandler,
+  channelSource,
+  type LazyClient,
+  listen,
+  NOBODY,
+  NOT_CONNECTED,
+  type Presence,
+  type PresenceName,
+  presenceSource,
+  type Source,
+  stateSource,
+  toLazy,
+} from "./shared/sources.ts";
+
+export type { Presence, PresenceName } from "./shared/sources.ts";
+
+/** A store, as Svelte's `Readable`. */
+export interface PusherStore<Value> {
+  /** Calls a function with the value, now and after each change, until stopped. */
+  subscribe(run: (value: Value) => void): () => void;
+}
+
+function store<Value>(
+  client: Pusher | undefined,
+  make: (lazy: LazyClient) => Source<Value>,
+  initial: Value,
+): PusherStore<Value> {
+  return {
+    subscribe(run) {
+      const source = client && make(toLazy(client));
+      let shown = source ? source.read() : initial;
+      run(shown);
+      return source?.watch(() => {
+        const value = source.read();
+        if (value !== shown) run(shown = value);
+      }) ?? (() => {});
+    },
+  };
+}
+
+/** A channel, which is subscribed while the store has subscribers. */
+export function channel<
+  Events = any,
+  C extends ChannelName<Events> = ChannelName<Events>,
+>(
+  client: Pusher<Events> | undefined,
+  name: C,
+  options?: SubscribeOptions,
+): PusherStore<ChannelOf<Events, C> | undefined> {
+  const found = store<Channel | undefined>(
+    client,
+    (lazy) => channelSource(lazy, name, options),
+    undefined,
+  );
+  // The name decides the class, as the type says.
+  return found as PusherStore<ChannelOf<Events, C> | undefined>;
+}
+
+/** The members of a presence channel, subscribed while the store has subscribers. */
+export function presence<
+  Events = any,
+  C extends PresenceName<Events> = PresenceName<Events>,
+>(
+  client: Pusher<Events> | undefined,
+  name: C,
+): PusherStore<Presence<UserInfo<Events[C]>>> {
+  return store(client, (lazy) => presenceSource(lazy, name), NOBODY);
+}
+
+/** The state of the connection. */
+export function connectionState<Events>(
+  client: Pusher<Events> | undefined,
+): PusherStore<ConnectionState> {
+  return store(client, stateSource, NOT_CONNECTED);
+}
+
+/**
+ * Subscribes to a channel and handles an event, for `onMount` and `$effect`.
+ *
+ * @returns A function that ends it.
+ */
+export function onEvent<
+  Events = any,
+  C extends ChannelName<Events> = ChannelName<Events>,
+  N extends EventName<EventsOf<Events, C>> = EventName<EventsOf<Events, C>>,
+>(
+  client: Pusher<Events> | undefined,
+  name: C,
+  event: N,
+  handler: Handler<EventsOf<Events, C>[N]>,
+  options?: SubscribeOptions,
+): () => void {
+  if (!client) return () => {};
+  // The types say which data this event has.
+  const any = handler as AnyHandler;
+  return listen(toLazy(client), name, event, any, options);
+}
