@@ -385,7 +385,9 @@ for (const [name, file] of PUBLISHERS) {
   const program = findInstalled(name);
   Deno.test({
     name: `examples/publish/${file} publishes, and says what is wrong`,
-    ignore: program === null || findInstalled("openssl") === null,
+    ignore: program === null ||
+      file.endsWith(".sh") &&
+        !(findInstalled("curl") && findInstalled("openssl")),
     async fn() {
       await using pusher = new Pusher({
         appId: "7",
