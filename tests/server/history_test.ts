@@ -25,7 +25,7 @@ import {
   take,
   visit,
 } from "../support/recovering.ts";
-import { serve, type TestServer, TWO_APPS } from "../support/server.ts";
+import { serveInMemory, type TestServer, TWO_APPS } from "../support/server.ts";
 import type { App, Position } from "../support/wire.ts";
 
 // ---- What is kept -----------------------------------------------------------
@@ -469,7 +469,7 @@ Deno.test("history may leave out any of its bounds", async () => {
     ]
   ) {
     // Only its type forbids to say `undefined`.
-    await using server = serve({ history } as PusherOptions);
+    await using server = serveInMemory({ history } as PusherOptions);
     await using client = await server.connect({ query: RECOVER });
     await client.enter("news");
     await publish(server, "news", 1, 3);

@@ -24,6 +24,7 @@ import {
   leave,
   MemoryTransport,
   serve,
+  serveInMemory,
   type TestServer,
   TWO_APPS,
 } from "../support/server.ts";
@@ -84,7 +85,7 @@ eachBackplane(
 
 Deno.test("a connection that goes while it joins was never subscribed", async () => {
   const { backplane, joining, answer } = lateJoin();
-  await using server = serve({ backplane });
+  await using server = serveInMemory({ backplane });
   await using client = await server.connect();
   client.requestSubscribe("news");
   await joining();
@@ -96,7 +97,7 @@ Deno.test("a connection that goes while it joins was never subscribed", async ()
 });
 
 Deno.test("connections that the server ends are unsubscribed", async () => {
-  await using server = serve();
+  await using server = serveInMemory();
   await using ann = await server.connect();
   await using bob = await server.connect();
   for (const client of [ann, bob]) await client.join("news");
@@ -186,7 +187,7 @@ Deno.test("refused tells of connections, as the client is told", async () => {
     ...{ id: "full", key: "full", secret: "full" },
     limits: { connections: 0 },
   };
-  await using server = serve({
+  await using server = serveInMemory({
     apps: [APP, off, full],
     strictProtocol: true,
     origins: "https://example.com",
@@ -221,7 +222,7 @@ Deno.test("refused tells of connections, as the client is told", async () => {
 });
 
 Deno.test("refused tells of subscriptions, as the client is told", async () => {
-  await using server = serve({
+  await using server = serveInMemory({
     limits: { channelsPerConnection: 3, presenceMembers: 1 },
   });
   await using ann = await server.connect();
@@ -266,7 +267,7 @@ async function refusedOn(
 }
 
 Deno.test("refused tells of sign-ins and client events, as the client is told", async () => {
-  await using server = serve();
+  await using server = serveInMemory();
   await using client = await server.connect();
   await client.join("private-a");
   const { socketId } = client;
@@ -344,7 +345,7 @@ Deno.test("refused tells of requests, as the sender is told", async () => {
 });
 
 Deno.test("no refusal tells a secret, a signature or the id of a session", async () => {
-  await using server = serve({ authorize: () => false });
+  await using server = serveInMemory({ authorize: () => false });
   const path = newPath();
   const session = path.slice("/r/".length);
   await server.turnsAway({ path, query: "?protocol=3" });
@@ -386,7 +387,7 @@ Deno.test("a subscription that the backplane fails is refused without its reason
   backplane.join = () => {
     throw new Error("redis://user:password@host is away");
   };
-  await using server = serve({ backplane });
+  await using server = serveInMemory({ backplane });
   await using client = await server.connect();
   assertEquals(await client.refused("news"), "ServerError 500");
   const { reason, code, channel } = await server.journal.next("refused");
@@ -403,7 +404,7 @@ function serveWithHealth() {
   let node: BackplaneNode | undefined;
   const start = backplane.start.bind(backplane);
   backplane.start = (started) => start(node = started);
-  const server = serve({ backplane });
+  const server = serveInMemory({ backplane });
   return { server, node: node! }; // The constructor has started it.
 }
 
@@ -465,7 +466,7 @@ const NOTHING = {
 
 Deno.test("stats counts what there is, and goes back to zero", async () => {
   const clock = new ManualClock();
-  await using server = serve({ clock, history: { ageMs: 60_000 } });
+  await using server = serveInMemory({ clock, history: { ageMs: 60_000 } });
   const stats = () => server.pusher.stats();
   assertEquals(stats(), NOTHING);
   const path = newPath();
@@ -513,7 +514,7 @@ Deno.test("stats counts what there is, and goes back to zero", async () => {
 });
 
 Deno.test("stats counts transports by their names, and what they hold", async () => {
-  await using server = serve({ limits: { frameBytes: 100 } });
+  await using server = serveInMemory({ limits: { frameBytes: 100 } });
   const stats = () => server.pusher.stats();
   await using client = await server.connect();
   const request = new Request("http://a/app/app-key?protocol=7");
@@ -542,7 +543,7 @@ Deno.test("stats counts transports by their names, and what they hold", async ()
 
 Deno.test("stats counts frames that came too fast, since the start", async () => {
   const clock = new ManualClock();
-  await using server = serve({ clock, limits: { framesBurst: 10 } });
+  await using server = serveInMemory({ clock, limits: { framesBurst: 10 } });
   await using client = await server.connect();
   for (let n = 0; n < 15; n++) client.ping();
   const frames: string[] = [];
@@ -565,7 +566,7 @@ Deno.test("stats is cheap: it looks at each transport once, and asks nobody", as
       };
     },
   });
-  await using server = serve({ backplane });
+  await using server = serveInMemory({ backplane });
   const request = new Request("http://a/app/app-key?protocol=7&recover=1");
   let looks = 0;
   const peers = Array.from({ length: 100 }, () => {

@@ -35,7 +35,7 @@ import {
   APP,
   type Client,
   type ConnectInit,
-  serve,
+  serveInMemory,
   type TestServer,
 } from "../support/server.ts";
 import { channelAuth, dataOf, type Position } from "../support/wire.ts";
@@ -70,7 +70,7 @@ Deno.test("connection_established names the extensions that were asked for and a
     ] satisfies [string, PusherOptions, string[] | undefined][]
   ) {
     const label = `${query} ${JSON.stringify(options)}`;
-    await using server = serve(options);
+    await using server = serveInMemory(options);
     await using client = server.dial({ query });
     const { socket_id: _, activity_timeout, extensions, ...more } = dataOf(
       await client.established(),
@@ -97,7 +97,7 @@ Deno.test("extensions say whether the auth endpoints answer the client's page", 
       [listed, { origins: [listed, "*"] }, [...both, "credentials"]],
     ] satisfies [string | undefined, PusherOptions, string[]][]
   ) {
-    await using server = serve({ authorize, authenticate, ...options });
+    await using server = serveInMemory({ authorize, authenticate, ...options });
     const own = new URL(server.url).origin;
     const headers = origin && { origin: origin === "own" ? own : origin };
     await using client = server.dial({
@@ -110,7 +110,7 @@ Deno.test("extensions say whether the auth endpoints answer the client's page", 
 });
 
 Deno.test("a client that asks to recover where nothing is kept is served as a plain one", async () => {
-  await using server = serve({ history: false });
+  await using server = serveInMemory({ history: false });
   await using client = await server.connect({ query: RECOVER });
   const recover = { epoch: "e", offset: 0 };
   await client.enter("news", { recover, rewind: 5 });
@@ -155,7 +155,7 @@ async function story(
 
 Deno.test("a plain client is sent the same bytes whoever is beside it and whatever is kept", async () => {
   const options = { clientEvents: true, subscriptionCounts: true };
-  await using old = serve({ ...options, history: false });
+  await using old = serveInMemory({ ...options, history: false });
   const expected = await story(old, {});
   assertGreater(expected.length, 30);
   for (
@@ -166,7 +166,7 @@ Deno.test("a plain client is sent the same bytes whoever is beside it and whatev
       { path: `/r/${crypto.randomUUID()}` },
     ]
   ) {
-    await using server = serve(options);
+    await using server = serveInMemory(options);
     const label = JSON.stringify(other);
     assertEquals(await story(server, other), expected, label);
   }
@@ -349,7 +349,7 @@ recoveryTest(
 
 Deno.test("what comes while a join is on its way comes once, after what was missed", async () => {
   const { backplane, joining, answer } = lateJoin();
-  await using server = serve({ backplane });
+  await using server = serveInMemory({ backplane });
   // The first join is the one that waits, so it has to be another's.
   await using first = await server.connect({ query: RECOVER });
   first.requestSubscribe("news");
@@ -441,7 +441,7 @@ recoveryTest(
 );
 
 Deno.test("recover that is null asks for nothing", async () => {
-  await using server = serve();
+  await using server = serveInMemory();
   await using client = await server.connect({ query: RECOVER });
   const { recovered } = await client.enter("news", { recover: null });
   assertNotEquals(recovered, true);
@@ -536,7 +536,7 @@ recoveryTest(
 );
 
 Deno.test("rewind by more than a number can say does no harm", async () => {
-  await using server = serve();
+  await using server = serveInMemory();
   await visit(PLAIN, server, "news");
   await publish(server, "news", 1, 5);
   await using client = await server.connect({ query: RECOVER });
@@ -813,7 +813,7 @@ recoveryTest(
 
 Deno.test("was that is nonsense does no harm", async () => {
   const lane = PLAIN;
-  await using server = serve({ limits: { urlLength: 100_000 } });
+  await using server = serveInMemory({ limits: { urlLength: 100_000 } });
   const [recover] = await visit(lane, server, "news") as [Position];
   await publish(server, "news", 1);
   for (
@@ -1033,7 +1033,7 @@ recoveryTest(
 
 Deno.test("a subscription that fails can be asked for again, from the same position", async () => {
   const backplane = new SlowBackplane();
-  await using server = serve({ backplane });
+  await using server = serveInMemory({ backplane });
   const lane = PLAIN;
   const [recover] = await visit(lane, server, "news") as [Position];
   await publish(server, "news", 1, 2);

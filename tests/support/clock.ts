@@ -7,6 +7,7 @@
  */
 import type { Clock } from "@glitz/pusher";
 import { setImmediate } from "node:timers";
+import { TestClock } from "../../ext/testing/clock.ts";
 
 const realDate = Date;
 
@@ -46,50 +47,14 @@ export const REAL_CLOCK: Clock = {
   },
 };
 
-interface Timer {
-  /** When it is due, by the clock that does not jump. */
-  readonly at: number;
-  readonly run: () => void;
-}
-
 /**
  * A clock that stands still until the test turns it. Sockets go on in real time;
  * whatever a server does after a delay waits for the test.
  */
-export class ManualClock implements Clock {
-  #wallMs = Date.now();
-  // A process has run for a while when a server is made.
-  #elapsedMs = 5_000;
-  readonly #timers = new Set<Timer>();
-
-  now(): number {
-    return this.#wallMs;
-  }
-
-  elapsed(): number {
-    return this.#elapsedMs;
-  }
-
-  after(delayMs: number, run: () => void): () => void {
-    // As the runtime does, so that a timer that starts itself again takes time.
-    const timer = { at: this.#elapsedMs + Math.max(1, delayMs), run };
-    this.#timers.add(timer);
-    return () => void this.#timers.delete(timer);
-  }
-
-  /** How many calls are waiting to be due. */
-  get waiting(): number {
-    return this.#timers.size;
-  }
-
+export class ManualClock extends TestClock {
   /** Lets time pass: each call runs when it is due. */
   pass(ms: number): void {
-    const end = this.#elapsedMs + ms;
-    for (let timer; (timer = this.#first()) && timer.at <= end;) {
-      this.#move(Math.max(0, timer.at - this.#elapsedMs));
-      this.#run(timer);
-    }
-    this.#move(end - this.#elapsedMs);
+    this.tick(ms);
   }
 
   /** The same in steps, between which sockets and promises get their turn. */
@@ -98,41 +63,5 @@ export class ManualClock implements Clock {
       this.pass(Math.min(leftMs, stepMs));
       await turn();
     }
-  }
-
-  /**
-   * Lets time pass as in a process that is frozen and wakes: each call that was
-   * due meanwhile runs now, once, however often it would have run.
-   */
-  freeze(ms: number): void {
-    this.#move(ms);
-    const due = [...this.#timers].filter(({ at }) => at <= this.#elapsedMs);
-    for (const timer of due.sort((a, b) => a.at - b.at)) {
-      if (this.#timers.has(timer)) this.#run(timer);
-    }
-  }
-
-  /** Sets the wall clock on or back, as somebody may do. No time passes. */
-  jump(ms: number): void {
-    this.#wallMs += ms;
-  }
-
-  /** The first to be due; of several, the one that was started first. */
-  #first(): Timer | undefined {
-    let first: Timer | undefined;
-    for (const timer of this.#timers) {
-      if (first === undefined || timer.at < first.at) first = timer;
-    }
-    return first;
-  }
-
-  #move(ms: number): void {
-    this.#elapsedMs += ms;
-    this.#wallMs += ms;
-  }
-
-  #run(timer: Timer): void {
-    this.#timers.delete(timer);
-    timer.run();
   }
 }

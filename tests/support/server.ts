@@ -1,5 +1,5 @@
 /**
- * A server on a port of its own and raw clients of it: what the tests of the
+ * A server on a port of its own, or in memory, and raw clients of it: what the tests of the
  * server are written with. Rules that hold for every frame and every hook are
  * checked here, for every test.
  *
@@ -11,6 +11,7 @@ import {
   type PusherOptions,
   type Transport,
 } from "@glitz/pusher";
+import { type TestPusher, testPusher } from "@glitz/pusher/testing";
 import { assert, assertEquals, assertFalse } from "@std/assert";
 import type { LaggingBackplane } from "./backplanes.ts";
 import { clockOption } from "./clock.ts";
@@ -342,8 +343,13 @@ export class Client extends Socket implements AsyncDisposable {
   /** How many frames had arrived when the client last answered a ping. */
   #answered = 0;
 
-  constructor(url: string, app = APP, headers?: Record<string, string>) {
-    super(url, app, headers);
+  constructor(
+    url: string,
+    app = APP,
+    headers?: Record<string, string>,
+    SocketClass?: typeof WebSocket,
+  ) {
+    super(url, app, headers, SocketClass);
     this.#isSession = SESSION_PATH.test(url);
     this.#reader = new FrameReader(url);
   }
@@ -630,6 +636,8 @@ export interface Around {
   after?: Handler[];
   /** The journal of several servers, which the test settles. */
   journal?: Journal;
+  /** Whether it needs no port: clients and requests come in memory. */
+  inMemory?: boolean;
 }
 
 /** How to connect a client. */
@@ -642,23 +650,25 @@ export interface ConnectInit {
   headers?: Record<string, string>;
 }
 
-/** A server on a port of its own. */
+/** A server on a port of its own, or in memory. */
 export class TestServer implements AsyncDisposable {
   readonly pusher: Pusher;
   readonly journal: Journal;
   /** The app that clients and requests belong to unless they name another. */
   readonly app: App;
+  /** 0 in memory. */
   readonly port: number;
   /** Where it is, the configured path included and no slash at the end. */
   readonly url: string;
   readonly wsUrl: string;
-  readonly #server: Deno.HttpServer<Deno.NetAddr>;
+  readonly #server: Deno.HttpServer<Deno.NetAddr> | undefined;
+  readonly #memory: TestPusher | undefined;
   readonly #backplane: { drained?(): Promise<void> } | undefined;
   readonly #isAlone: boolean;
 
   constructor(
     options: PusherOptions,
-    { before = [], after = [], journal }: Around,
+    { before = [], after = [], journal, inMemory = false }: Around,
   ) {
     const isNamed = options.apps !== undefined;
     this.pusher = new Pusher({
@@ -681,12 +691,20 @@ export class TestServer implements AsyncDisposable {
     this.journal = journal ?? new Journal();
     this.#isAlone = journal === undefined;
     this.journal.listen(this.pusher);
-    this.#server = Deno.serve(
-      { hostname: "127.0.0.1", port: 0, onListen() {} },
-      this.pusher.cascade(...before, this.pusher.handler, ...after),
+    const handler = this.pusher.cascade(
+      ...before,
+      this.pusher.handler,
+      ...after,
     );
-    this.port = this.#server.addr.port;
-    this.url = `http://127.0.0.1:${this.port}${options.path ?? ""}`;
+    if (inMemory) {
+      this.#memory = testPusher(this.pusher, { handler });
+    } else {
+      const at = { hostname: "127.0.0.1", port: 0, onListen() {} };
+      this.#server = Deno.serve(at, handler);
+    }
+    this.port = this.#server?.addr.port ?? 0;
+    const host = inMemory ? "localhost" : `127.0.0.1:${this.port}`;
+    this.url = `http://${host}${options.path ?? ""}`;
     this.wsUrl = this.url.replace("http", "ws");
   }
 
@@ -695,7 +713,7 @@ export class TestServer implements AsyncDisposable {
     const { query = "?protocol=7", path = "", app = this.app, headers } = init;
     const key = encodeURIComponent(app.key);
     const url = `${this.wsUrl}${path}/app/${key}${query}`;
-    const client = new Client(url, app, headers);
+    const client = new Client(url, app, headers, this.#memory?.WebSocket);
     client.beforeFence = () => this.drained();
     return client;
   }
@@ -740,13 +758,24 @@ export class TestServer implements AsyncDisposable {
       app: this.app,
       ...init,
     });
-    return checked(await read(await fetch(request)));
+    return checked(await read(await this.fetch(request)));
+  }
+
+  /** Sends any request. */
+  fetch(
+    input: string | URL | Request,
+    init?: RequestInit,
+  ): Promise<Response> {
+    return this.#memory?.fetch(input, init) ?? fetch(input, init);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     await cleanUp(async () => {
       await within(DEADLINE_MS, "end of close", this.pusher.close());
-      await within(DEADLINE_MS, "end of shutdown", this.#server.shutdown());
+      // The journal has all errors, so that nothing need print them.
+      void this.#memory?.errors;
+      const end = this.#server?.shutdown() ?? this.#memory?.close();
+      await within(DEADLINE_MS, "end of shutdown", Promise.resolve(end));
       if (this.#isAlone) await this.journal.settled();
     });
   }
@@ -765,6 +794,18 @@ export function serve(
   around: Around = {},
 ): TestServer {
   return new TestServer({ ...clockOption(), ...options }, around);
+}
+
+/**
+ * The same in memory, for tests in which a socket of the network adds nothing. With
+ * `TEST_ON_SOCKETS` in the environment it has a port all the same.
+ */
+export function serveInMemory(
+  options: PusherOptions = {},
+  around: Around = {},
+): TestServer {
+  const inMemory = !Deno.env.has("TEST_ON_SOCKETS");
+  return serve(options, { ...around, inMemory });
 }
 
 /** Closes a client's connection and waits until the server has seen it. */

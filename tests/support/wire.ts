@@ -200,11 +200,17 @@ export class Socket {
   protected readonly deadlineMs: number = DEADLINE_MS;
   readonly #socket: WebSocket;
 
-  constructor(url: string, app: App, headers?: Record<string, string>) {
+  /** @param SocketClass The runtime's own, or one that connects in another way. */
+  constructor(
+    url: string,
+    app: App,
+    headers?: Record<string, string>,
+    SocketClass: typeof WebSocket = WebSocket,
+  ) {
     this.app = app;
     this.#socket = headers
-      ? new WebSocket(url, { headers })
-      : new WebSocket(url);
+      ? new SocketClass(url, { headers })
+      : new SocketClass(url);
     this.#socket.onmessage = ({ data }) => {
       try {
         for (const frame of this.decode(data)) this.frames.push(frame);
