@@ -209,7 +209,7 @@ export function testPusher(
   pusher: Pusher | PusherOptions | typeof Pusher = {},
   options: TestOptions = {},
 ): TestPusher<AnyEvents, Pusher | typeof Pusher> {
-  if (typeof pusher === "object" && !(pusher instanceof Pusher)) {
+  if (!isPusher(pusher)) {
     const clock = pusher.clock ?? new TestClock();
     const backplane = pusher.backplane instanceof TestBackplane
       ? pusher.backplane
@@ -218,8 +218,17 @@ export function testPusher(
     const made = inMemory(() => new Pusher(given));
     return new TestPusher(made, options, backplane);
   }
-  checkPusher(pusher, { subject: SUBJECT, name: "pusher" });
   return new TestPusher(pusher, options);
+}
+
+/** Whether it is a server, of whatever copy of the package, and not its options. */
+function isPusher<Server extends Pusher | typeof Pusher>(
+  value: Server | PusherOptions,
+): value is Server {
+  const isOptions = typeof value === "object" && value !== null &&
+    !("on" in value);
+  if (!isOptions) checkPusher(value, { subject: SUBJECT, name: "pusher" });
+  return !isOptions;
 }
 
 /**
@@ -323,8 +332,8 @@ export class TestPusher<
     const { key = this.#settings.key } = options;
     const { origin, path } = this.#settings;
     const route = `${path}/app/${encodeURIComponent(key)}`;
-    // What says so is pinged by the server, and answers.
-    const query = "protocol=7&client=js&version=testing";
+    // It answers pings, as pusher-js does. Only clients that recover may rewind.
+    const query = "protocol=7&client=js&version=testing&recover=1";
     const near = new SocketEnd(`${toWs(origin)}${route}?${query}`);
     const headers = new Headers(options.headers);
     const client = new TestClient<Events>(
@@ -655,9 +664,15 @@ function switchingProtocols(): Response {
   return Object.defineProperty(new Response(null), "status", { value: 101 });
 }
 
+const NO_UPGRADE =
+  "The server must get the original request, and be of the same copy of @glitz/pusher as @glitz/pusher/testing";
+
 async function describeAnswer(answer: Response): Promise<string> {
   const text = (await answer.text()).slice(0, 200);
-  return `the handler answered ${answer.status}${text && `: ${text}`}`;
+  const said = `the handler answered ${answer.status}${text && `: ${text}`}`;
+  // The runtime may upgrade a copy, whose socket never opens.
+  const isFailed = answer.status === 101 || answer.status === 400;
+  return isFailed ? `${said}. ${NO_UPGRADE}` : said;
 }
 
 /** Whether data is as expected. */

@@ -173,6 +173,11 @@ Deno.test("testPusher refuses options that it does not know, and no server, by n
       "Cannot test a Pusher: deadlineMs is 0, and must be above 0 and at most 2147483647 milliseconds",
     ],
     [
+      // @ts-expect-error It is neither a server nor options.
+      () => testPusher(null),
+      "Cannot test a Pusher: pusher is null, and must be a Pusher, or its options",
+    ],
+    [
       // @ts-expect-error A handler is no server.
       () => testPusher(pusher.handler),
       "Cannot test a Pusher: pusher is a function, and must be a Pusher, or its options",
@@ -243,6 +248,15 @@ Deno.test("next rejects after its deadline, in the line of the test, and says wh
       'Instead there is\n  "remove" on "messages": {"id":7}\n' +
       'The client is subscribed to "messages"',
   );
+});
+
+Deno.test("the error of next names no channel that the client has left", async () => {
+  await using test = testPusher<Events>({}, SHORT);
+  const ann = await test.connect();
+  const messages = await ann.subscribe("messages");
+  await messages.unsubscribe();
+  const error = await assertRejects(() => ann.next("create"), ExpectationError);
+  assert(error.message.endsWith("subscribed to no channel"), error.message);
 });
 
 Deno.test("the deadline of next passes in real time where time is faked", async () => {
@@ -398,7 +412,21 @@ Deno.test("trigger sends a client event to the others, and the sender gets a ref
   await bob.expectNothing();
 });
 
-Deno.test("subscribe rewinds, and a cache channel gives its last event", async () => {
+Deno.test("subscribe rewinds to the last events of a channel", async () => {
+  await using test = testPusher<Events>({}, AMPLE);
+  const ann = await test.connect();
+  await ann.subscribe("messages");
+  for (const text of ["one", "two", "three"]) {
+    await test.pusher.trigger("messages", "create", { text });
+  }
+  const bob = await test.connect();
+  const messages = await bob.subscribe("messages", { rewind: 2 });
+  assertEquals(await messages.next("create"), { text: "two" });
+  assertEquals(await messages.next("create"), { text: "three" });
+  await bob.expectNothing();
+});
+
+Deno.test("a cache channel gives its last event, or says that there is none", async () => {
   await using test = testPusher({}, AMPLE);
   const ann = await test.connect();
   const first = await ann.subscribe("cache-news");
@@ -470,6 +498,7 @@ Deno.test("connect is refused as the program and the server refuse, and says why
       const user = userOf(request);
       if (user === "throws") throw new Error("No database");
       if (user === "stopped") return new Response("Go away", { status: 403 });
+      if (user === "copied") return pusher.handler(new Request(request));
       const answer = pusher.handler(request);
       return user === "replaced" ? new Response("Welcome") : answer;
     },
@@ -481,6 +510,7 @@ Deno.test("connect is refused as the program and the server refuse, and says why
     [as("stopped"), 1006, "the handler answered 403: Go away"],
     [as("throws"), 1006, "the handler has thrown"],
     [as("replaced"), 1006, "the handler returned another answer"],
+    [as("copied"), 1006, "the handler answered 101. The server must"],
     [{ key: "unknown" }, 4001, "No app has this key"],
     [{ headers: { origin } }, 4009, "Origin"],
     [{}, 4004, "The app is over its connection limit"],

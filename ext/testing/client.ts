@@ -101,6 +101,7 @@ interface ChannelOwner {
   expectNothing(event: string | undefined, channel?: string): Promise<void>;
   send(frame: object): void;
   fence(): Promise<void>;
+  left(channel: string): void;
 }
 
 /**
@@ -166,6 +167,7 @@ export class TestChannel<Map = AnyEvents[string]> {
     const data = { channel: this.name };
     this.#owner.send({ event: "pusher:unsubscribe", data });
     await this.#owner.fence();
+    this.#owner.left(this.name);
   }
 }
 
@@ -278,6 +280,7 @@ export class TestClient<Events extends object = AnyEvents>
       expectNothing: (event, channel) => this.#expectNothing(event, channel),
       send: (frame) => this.#send(frame),
       fence: () => this.#fence(),
+      left: (channel) => void this.#members.delete(channel),
     });
   }
 
