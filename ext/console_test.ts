@@ -24,8 +24,10 @@ import {
 } from "@std/assert";
 import { ManualClock, turn } from "../tests/support/clock.ts";
 import { DEADLINE_MS, within } from "../tests/support/deadline.ts";
+import { RedisServer, testWithRedis } from "../tests/support/redis.ts";
 import { APP, TWO_APPS } from "../tests/support/server.ts";
 import { encryption } from "./encryption.ts";
+import { redis } from "./redis.ts";
 
 const PASSWORD = "correct horse battery";
 const HERE = "127.0.0.1";
@@ -1062,3 +1064,74 @@ Deno.test("disconnect-user ends all connections of a user", async () => {
   }
   other.leave();
 });
+
+// ---- Several servers --------------------------------------------------------
+
+testWithRedis(
+  "with Redis the console has the channels of all servers, its own connections, and disconnects users everywhere",
+  async () => {
+    await using store = await RedisServer.start();
+    const start = () => {
+      const backplane = redis(`redis://127.0.0.1:${store.port}`);
+      const { id: appId, key, secret } = APP;
+      const pusher = new Pusher({ appId, key, secret, backplane });
+      const served = debugConsole(pusher);
+      const happened = (name: "subscribed" | "disconnected") =>
+        within(
+          DEADLINE_MS,
+          name,
+          new Promise<void>((resolve) => {
+            const unlisten = pusher.on(name, () => {
+              unlisten();
+              resolve();
+            });
+          }),
+        );
+      const ask = async (name: string, body?: object) => {
+        const request = new Request(`http://localhost/console/api/${name}`, {
+          method: body === undefined ? "GET" : "POST",
+          headers: { host: "localhost", "content-type": "application/json" },
+          body: body === undefined ? null : JSON.stringify(body),
+        });
+        const remoteAddr = {
+          transport: "tcp",
+          hostname: HERE,
+          port: 1,
+        } as const;
+        const completed = Promise.resolve();
+        return await (await served(request, { remoteAddr, completed })).json();
+      };
+      return { pusher, ask, happened };
+    };
+    const [one, two] = [start(), start()];
+    await using _one = one.pusher;
+    await using _two = two.pusher;
+    for (const [node, user] of [[one, "ann"], [two, "bob"]] as const) {
+      const subscribed = node.happened("subscribed");
+      const client = new MemoryClient(node.pusher, APP.key, "");
+      client.signIn(user);
+      client.subscribe("presence-room", user);
+      await subscribed;
+    }
+    for (const node of [one, two]) {
+      assertEquals((await node.ask("session")).isShared, true);
+      const { rows } = await node.ask("channels");
+      assertEquals(rows, [{
+        ...{ app: APP.id, name: "presence-room", kinds: ["presence"] },
+        ...{ subscriptions: 2, users: 2 },
+      }]);
+      const { members, subscribers } = await node.ask(
+        "channel?name=presence-room",
+      );
+      assertEquals(members.toSorted(), ["ann", "bob"]);
+      assertEquals(subscribers.length, 1);
+      assertEquals((await node.ask("connections")).total, 1);
+    }
+    const nodes = [await one.ask("session"), await two.ask("session")];
+    assert(nodes[0].node !== nodes[1].node);
+    const gone = two.happened("disconnected");
+    await one.ask("disconnect-user", { userId: "bob" });
+    await gone;
+    assertEquals((await two.ask("connections?size=1")).total, 0);
+  },
+);
