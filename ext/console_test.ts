@@ -58,16 +58,22 @@ class Stage implements AsyncDisposable {
   /** Listeners that the console has at this moment. */
   listeners = 0;
 
-  constructor(options: ConsoleOptions = {}, settings: PusherOptions = {}) {
+  /** @param app The app that the console is of, without which it is of all. */
+  constructor(
+    options: ConsoleOptions = {},
+    settings: PusherOptions = {},
+    app?: string,
+  ) {
     const own = settings.apps === undefined
       ? { appId: APP.id, key: APP.key, secret: APP.secret }
       : {};
     const pusher = new Pusher({ ...own, clock: this.clock, ...settings });
     this.pusher = pusher;
+    const seen = app === undefined ? pusher : pusher.app(app);
     const server: ConsoleServer = {
       path: pusher.path,
       clock: this.clock,
-      inspect: () => pusher.inspect(),
+      inspect: () => seen.inspect(),
       stats: () => pusher.stats(),
       channels: (filter) => pusher.channels(filter),
       channel: (name, params) => pusher.channel(name, params),
@@ -78,7 +84,7 @@ class Stage implements AsyncDisposable {
       meter: pusher.meter,
       on: (name, listener) => {
         this.listeners++;
-        const unlisten = pusher.on(name, listener);
+        const unlisten = seen.on(name, listener);
         return () => {
           this.listeners--;
           unlisten();
@@ -945,6 +951,32 @@ Deno.test("with several apps the page sees all of them, or one", async () => {
   await stream.close();
   ann.leave();
   bob.leave();
+});
+
+Deno.test("the console of one app shows that app, and no figures of others", async () => {
+  await using stage = new Stage({}, { apps: TWO_APPS }, "a");
+  const [a, b] = TWO_APPS;
+  const ann = stage.connect("", a.key);
+  const others = [stage.connect("", b.key), stage.connect("", b.key)];
+  others[0]?.emit("pusher:subscribe", { channel: "other" });
+  const stream = await stage.open();
+  await stage.pusher.app("b").trigger("other", "x", "1");
+  await stage.pusher.app("a").trigger("news", "y", "2");
+  await stage.pass(500);
+  const { events } = await stream.next("events");
+  assertEquals(events.map(({ event }: { event: string }) => event), ["y"]);
+  await stage.pass(500);
+  const { sample, stats } = await stream.next("tick");
+  assertEquals([sample.connections, stats.connections], [1, 1]);
+  assertEquals([stats.channels, stats.transports], [0, { ws: 1 }]);
+  assertEquals([sample.received, sample.sent], [1, 0]);
+  assertEquals((await stage.get("session")).body.apps, ["a"]);
+  const socketId = others[0]?.socketId;
+  assertEquals((await stage.post("disconnect", { socketId })).status, 404);
+  const foreign = { app: "b", channel: "other", event: "x" };
+  assertEquals((await stage.post("trigger", foreign)).status, 400);
+  await stream.close();
+  for (const client of [ann, ...others]) client.leave();
 });
 
 // ---- Problems ---------------------------------------------------------------

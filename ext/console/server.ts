@@ -32,6 +32,7 @@ import {
   serveHtml,
   servePart,
 } from "./answers.ts";
+import { readFigures } from "./figures.ts";
 import { Feed, isKind, type Kind, KINDS } from "./feed.ts";
 import {
   Answers,
@@ -99,8 +100,7 @@ export class Console {
     this.#streams = new Streams({
       feed: this.#feed,
       clock,
-      stats: () => pusher.stats(),
-      traffic: () => this.#traffic(),
+      figures: () => readFigures(pusher),
       problems: () => problems.version,
     });
     this.#answers = new Answers(clock);
@@ -238,19 +238,6 @@ export class Console {
     }
     const fields = parseJson(decodeUtf8(body) ?? "");
     return isObject(fields) ? fields : problem(400, "The body is no object");
-  }
-
-  /** Messages so far: events of programs and backends, and frames of clients. */
-  #traffic(): { received: number; sent: number } {
-    const { apps } = this.#pusher.inspect();
-    let [received, sent] = [this.#feed.published, 0];
-    // The class of the default instance has no meter.
-    for (const { app, counts } of this.#pusher.meter?.figures().apps ?? []) {
-      if (!apps.includes(app)) continue;
-      received += counts.messagesReceived;
-      sent += counts.messagesSent;
-    }
-    return { received, sent };
   }
 
   // ---- Looking

@@ -7,8 +7,8 @@
 
 import type { Clock } from "../../core/time.ts";
 import type { Stats } from "../../mod.ts";
-import type { Feed, FeedEvent, Filter } from "./feed.ts";
-import { Selection } from "./feed.ts";
+import { type Feed, type FeedEvent, type Filter, Selection } from "./feed.ts";
+import type { ServerFigures } from "./figures.ts";
 
 /** The figures of one second. */
 export interface Sample {
@@ -41,9 +41,7 @@ export interface Updates {
 export interface Sources {
   readonly feed: Feed;
   readonly clock: Clock;
-  stats(): Stats;
-  /** All messages so far. */
-  traffic(): { readonly received: number; readonly sent: number };
+  figures(): ServerFigures;
   /** The version of the list of problems. */
   problems(): number;
 }
@@ -96,9 +94,17 @@ export class Streams {
     for (const stream of this.#streams) stream.end();
   }
 
+  /** Messages so far, the events of programs and backends included. */
+  #messages({ received, sent }: ServerFigures): {
+    received: number;
+    sent: number;
+  } {
+    return { received: received + this.#sources.feed.published, sent };
+  }
+
   #begin(): void {
     const { clock } = this.#sources;
-    this.#traffic = this.#sources.traffic();
+    this.#traffic = this.#messages(this.#sources.figures());
     this.#tickedAt = clock.elapsed();
     this.#count = 0;
     this.#schedule();
@@ -122,8 +128,9 @@ export class Streams {
   /** Takes a sample, once for all pages. */
   #tick(elapsed: number): Updates["tick"] {
     const { clock } = this.#sources;
-    const stats = this.#sources.stats();
-    const traffic = this.#sources.traffic();
+    const figures = this.#sources.figures();
+    const { stats } = figures;
+    const traffic = this.#messages(figures);
     // A timer may be late; the rates are still right.
     const seconds = Math.max((elapsed - this.#tickedAt) / 1000, 0.001);
     const rate = (name: "received" | "sent") =>
