@@ -70,6 +70,7 @@ async function snippets(): Promise<Snippet[]> {
   for (const [document, text] of await documents()) {
     for (const [, language, block = ""] of text.matchAll(BLOCK)) {
       const code = block.replace(/^ *\* ?/gm, "");
+      if (OF_PROJECT.test(code)) continue;
       const where = `${document}: ${code.slice(0, 60)}`;
       const isPage = language === "html";
       const isStock = STOCK_URL.test(code) || /new Pusher\(/.test(code);
@@ -86,6 +87,9 @@ async function snippets(): Promise<Snippet[]> {
 }
 
 const BLOCK = /^(?: *\* )?```(html|js)\b.*\n([^]*?)^(?: *\* )?```/gm;
+
+/** Code of a project with other packages, such as Laravel Echo or React, or of a test. */
+const OF_PROJECT = /^import |\bEcho\b|src="\/src\/|\btest\./m;
 
 /** The code in the scripts of a page. */
 function scriptsIn(page: string): string[] {
