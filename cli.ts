@@ -24,18 +24,17 @@
  */
 
 import process from "node:process";
+import { FLAGS, helpText } from "./cli/flags.ts";
+import { standalone } from "./cli/handler.ts";
+import { exitUnheard, hostOf, isListenError, Port } from "./cli/port.ts";
 import {
-  FLAGS,
-  helpText,
   mayRead,
   messageOf,
   readSettings,
   type Settings,
   UsageError,
-} from "./cli/flags.ts";
-import { standalone } from "./cli/handler.ts";
+} from "./cli/settings.ts";
 import { newestOf, type Standalone, standUp } from "./cli/standalone.ts";
-import { exitUnheard, hostOf, isListenError, Port } from "./cli/port.ts";
 import { requireDeno } from "./core/runtime.ts";
 import { delay, SYSTEM_CLOCK, withinMs } from "./core/time.ts";
 

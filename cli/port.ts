@@ -5,7 +5,7 @@
  */
 
 import { SYSTEM_CLOCK, withinMs } from "../core/time.ts";
-import { messageOf } from "./flags.ts";
+import { messageOf } from "./settings.ts";
 
 // ---- Port -------------------------------------------------------------------
 // The runtime gives a port up for good when it cannot accept a connection, mostly

@@ -14,7 +14,7 @@ import {
   type Credentials,
   Pusher,
 } from "../mod.ts";
-import { messageOf, type Settings, UsageError } from "./flags.ts";
+import { messageOf, type Settings, UsageError } from "./settings.ts";
 
 /** A server with its settings and its webhooks, one per app. */
 export interface Standalone {

@@ -10,7 +10,7 @@
  *
  * @module
  */
-import { readSettings } from "../../cli/flags.ts";
+import { readSettings } from "../../cli/settings.ts";
 import { standalone } from "../../cli/handler.ts";
 import { type Standalone, standUp } from "../../cli/standalone.ts";
 import { Balancer } from "./balancer.ts";
