@@ -17,6 +17,11 @@
  * program exits. Under `deno serve` only SIGQUIT does: at the others Deno closes all
  * connections at once, and clients reconnect after a second.
  *
+ * `--metrics` adds `GET /metrics`, and `--log json` writes a log for programs.
+ *
+ * The exit code is 0 after a signal, 1 if it cannot listen or use Redis at the start, and
+ * 2 if a flag, a variable or a file is wrong.
+ *
  * `GET /healthz` answers 200 as long as the process lives, and `GET /readyz` answers
  * 503 while the server is closing or its backplane is away.
  *
@@ -24,17 +29,13 @@
  */
 
 import process from "node:process";
-import { FLAGS, helpText } from "./cli/flags.ts";
+import { announce } from "./cli/announce.ts";
+import { helpText } from "./cli/flags.ts";
 import { standalone } from "./cli/handler.ts";
-import { exitUnheard, hostOf, isListenError, Port } from "./cli/port.ts";
-import {
-  mayRead,
-  messageOf,
-  readSettings,
-  type Settings,
-  UsageError,
-} from "./cli/settings.ts";
-import { newestOf, type Standalone, standUp } from "./cli/standalone.ts";
+import { messageOf } from "./cli/log.ts";
+import { exitUnheard, isListenError, Port } from "./cli/port.ts";
+import { readSettings, UsageError } from "./cli/settings.ts";
+import { type Standalone, standUp } from "./cli/standalone.ts";
 import { requireDeno } from "./core/runtime.ts";
 import { delay, SYSTEM_CLOCK, withinMs } from "./core/time.ts";
 
@@ -43,9 +44,9 @@ import { delay, SYSTEM_CLOCK, withinMs } from "./core/time.ts";
 
 /** Listens until a signal. */
 async function listen(started: Standalone): Promise<void> {
-  const { settings, up } = started;
+  const { settings, up, log } = started;
   if (up !== null) await up;
-  const port = new Port(standalone(started), settings);
+  const port = new Port(standalone(started), settings, log);
   // Windows has no SIGTERM, and no SIGQUIT.
   const signals = Deno.build.os === "windows"
     ? ["SIGINT"] as const
@@ -53,10 +54,10 @@ async function listen(started: Standalone): Promise<void> {
   // Before anybody can see that the server is there.
   stopAt(signals, started, () => port.close());
   try {
-    port.open((address) => announce(address, settings));
+    port.open((address) => announce(address, settings, log));
   } catch (error) {
     // If this is `deno serve` whose port failed, it reports that in this turn.
-    setTimeout(() => exitUnheard(error, settings), 0);
+    setTimeout(() => exitUnheard(error, log, settings), 0);
   }
 }
 
@@ -66,21 +67,27 @@ function stopAt(
   started: Standalone,
   end: () => Promise<void>,
 ): void {
-  const { pusher: { meter }, settings: { drainMs } } = started;
+  const { pusher, settings: { drainMs }, log } = started;
   const stop = async () => {
-    if (meter.isClosing) Deno.exit(1);
+    if (pusher.meter.isClosing) Deno.exit(1);
+    const { connections } = pusher.stats();
+    log.say("draining", { connections, overSeconds: drainMs / 1000 }, null);
     // Nobody who waits for the end of the process waits for longer.
     const isDone = await withinMs(
       SYSTEM_CLOCK,
       drainMs + SETTLE_MS,
       close(started, end).then(() => true, (error) => {
-        console.error(`Pusher: failed while closing: ${messageOf(error)}`);
+        const message = messageOf(error);
+        const text = `Pusher: failed while closing: ${message}`;
+        log.say("error", { during: "closing", message }, text);
         return true;
       }),
     );
     if (!isDone) {
-      console.error("Pusher: exits before everything has been closed");
+      const message = "exits before everything has been closed";
+      log.say("error", { during: "closing", message }, `Pusher: ${message}`);
     }
+    log.say("closed", {}, null);
     Deno.exit(0);
   };
   for (const signal of signals) Deno.addSignalListener(signal, stop);
@@ -122,52 +129,13 @@ function survive(started: Standalone, port: Port): void {
 /** How long the other threads of `deno serve --parallel` may take to close, too. */
 const THREADS_MS = 2_000;
 
-/** Prints where to connect, and with which key. */
-function announce(
-  address: Deno.NetAddr,
-  { pusher, console: debug }: Settings,
-): void {
-  const { hostname, port } = address;
-  const isAny = hostname === "0.0.0.0" || hostname === "::";
-  const host = isAny ? "localhost" : hostOf(hostname);
-  const keys = pusher.apps?.map((app) => newestOf(app).key) ??
-    [pusher.key ?? "app-key"];
-  const path = pusher.path ?? "";
-  const apps: { forceTLS?: boolean | undefined }[] = pusher.apps ?? [{}];
-  const wantsTls = apps.some((app) => app.forceTLS ?? pusher.forceTLS);
-  if (wantsTls && !pusher.trustProxy) {
-    console.warn(
-      "No --trust-proxy is given, so apps that force TLS refuse everybody: " +
-        "this server has no TLS of its own",
-    );
-  }
-  console.log(
-    `Pusher server on ws://${host}:${port}${path}/app/${keys.join(", ")}`,
-  );
-  if (debug !== null) {
-    const whose = debug.password === undefined
-      ? ", for browsers on this machine: no --console-password is given"
-      : "";
-    console.log(
-      `Debug console on http://${host}:${port}${path}/console${whose}`,
-    );
-  }
-  if (pusher.apps === undefined && pusher.secret === undefined) {
-    const hint = mayRead(FLAGS.secret.variable)
-      ? ""
-      : `; ${FLAGS.secret.variable} is not read without --allow-env`;
-    console.warn(
-      `No --secret is given, so nobody can publish or authorize${hint}`,
-    );
-  }
-}
-
 /** Makes the server of the settings; exits if they are wrong. */
 async function start(): Promise<Standalone> {
   try {
     const settings = readSettings(Deno.args);
     if (settings === null) {
-      console.log(helpText());
+      const isColoured = Deno.stdout.isTerminal() && !Deno.noColor;
+      console.log(helpText(isColoured));
       Deno.exit(0);
     }
     return await standUp(settings);
@@ -202,7 +170,7 @@ function isDeno(): boolean {
  */
 async function main(): Promise<Partial<Deno.ServeDefaultExport>> {
   const started = await start();
-  const { settings } = started;
+  const { settings, log } = started;
   if (settings.ownAddress && !settings.isServed) {
     listen(started);
     return {};
@@ -212,7 +180,7 @@ async function main(): Promise<Partial<Deno.ServeDefaultExport>> {
     : setTimeout(() => listen(started), 0);
   const handler = standalone(started);
   const unheard = ({ reason }: PromiseRejectionEvent) => {
-    if (isListenError(reason)) exitUnheard(reason);
+    if (isListenError(reason)) exitUnheard(reason, log);
   };
   addEventListener("unhandledrejection", unheard);
   const drain = () => {
@@ -225,10 +193,10 @@ async function main(): Promise<Partial<Deno.ServeDefaultExport>> {
     onListen: (address) => {
       removeEventListener("unhandledrejection", unheard);
       clearTimeout(timer);
-      announce(address as Deno.NetAddr, settings);
+      announce(address as Deno.NetAddr, settings, log);
       if (!settings.isServed) drain();
       const own = { ...address as Deno.NetAddr, reusePort: false };
-      survive(started, new Port(handler, own));
+      survive(started, new Port(handler, own, log));
     },
   };
 }

@@ -12,13 +12,14 @@ import type { Handler, Pusher } from "../mod.ts";
 
 /** The handler of a server that owns its port. */
 export function standalone(
-  { pusher, debug }: {
+  { pusher, debug, metrics }: {
     readonly pusher: Pusher;
     readonly debug: Handler | null;
+    readonly metrics: Handler | null;
   },
 ): (request: Request, info?: Deno.ServeHandlerInfo) => Promise<Response> {
   // The fallback is last: for all other routes it answers a 404 in JSON.
-  const own = debug === null ? [] : [debug];
+  const own = [debug, metrics].filter((handler) => handler !== null);
   const serve = pusher.cascade(pusher.handler, ...own, fallback(pusher));
   const check = health(pusher);
   return async (request, info) => {

@@ -5,7 +5,8 @@
  */
 
 import { SYSTEM_CLOCK, withinMs } from "../core/time.ts";
-import { messageOf } from "./settings.ts";
+import { hostOf } from "./announce.ts";
+import { type Log, messageOf } from "./log.ts";
 
 // ---- Port -------------------------------------------------------------------
 // The runtime gives a port up for good when it cannot accept a connection, mostly
@@ -36,6 +37,7 @@ export class Port {
   readonly #handler: Deno.ServeHandler;
   readonly #hostname: string;
   readonly #reusePort: boolean;
+  readonly #log: Log;
   #port: number;
   #server: Deno.HttpServer | undefined;
   #isClosed = false;
@@ -46,11 +48,13 @@ export class Port {
   constructor(
     handler: Deno.ServeHandler,
     { hostname, port, reusePort }: Address,
+    log: Log,
   ) {
     this.#handler = handler;
     this.#hostname = hostname;
     this.#port = port;
     this.#reusePort = reusePort;
+    this.#log = log;
   }
 
   /** Opens the port; throws if that fails at the first attempt. */
@@ -95,7 +99,8 @@ export class Port {
       }
       this.#steadyTimer = setTimeout(() => {
         this.#failure = null;
-        console.log("Connections are accepted again");
+        const again = "Connections are accepted again";
+        this.#log.say("ready", {}, again);
       }, STEADY_MS);
     }, REOPEN_MS);
   }
@@ -109,8 +114,11 @@ export class Port {
     const remedy = TOO_MANY_FILES.test(failure)
       ? ". Raise the limit on open files, or lower --max-sockets"
       : "";
-    console.error(
-      "Pusher: failed while accepting connections, trying again every second: " +
+    const during = "accepting connections";
+    this.#log.say(
+      "error",
+      { during, message: failure + remedy },
+      `Pusher: failed while ${during}, trying again every second: ` +
         failure + remedy,
     );
   }
@@ -122,12 +130,14 @@ export class Port {
 /** Prints in one line why there is no port to listen on, and exits. */
 export function exitUnheard(
   error: unknown,
+  log: Log,
   address?: { readonly hostname: string; readonly port: number },
 ): never {
   const where = address === undefined
     ? "on the port of deno serve"
     : `on ${hostOf(address.hostname)}:${address.port}`;
-  console.error(`Pusher: cannot listen ${where}: ${explain(error)}`);
+  const message = `cannot listen ${where}: ${explain(error)}`;
+  log.say("error", { during: "listening", message }, `Pusher: ${message}`);
   Deno.exit(1);
 }
 
@@ -150,9 +160,4 @@ export function isListenError(reason: unknown): boolean {
   return [AddrInUse, AddrNotAvailable, PermissionDenied].some((kind) =>
     reason instanceof kind
   );
-}
-
-/** A hostname as it stands in a URL. */
-export function hostOf(hostname: string): string {
-  return hostname.includes(":") ? `[${hostname}]` : hostname;
 }

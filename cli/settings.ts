@@ -6,14 +6,16 @@
 
 import { parseArgs } from "node:util";
 import { isObject } from "../core/protocol.ts";
+import type { MetricsOptions } from "../ext/metrics.ts";
 import type {
   AppOptions,
   Credentials,
   History,
   PusherOptions,
 } from "../mod.ts";
-
-import { type Flag, type FlagName, FLAGS } from "./flags.ts";
+import { type Flag, type FlagName, FLAGS, METRICS_PATH } from "./flags.ts";
+import { messageOf } from "./log.ts";
+import { nearest } from "./suggest.ts";
 
 // No deployment waits for a day.
 const MAX_DRAIN_MS = 86_400_000;
@@ -30,6 +32,11 @@ export interface Settings {
   readonly webhooks: readonly string[];
   /** The debug console; null if nobody has asked for it. */
   readonly console: { readonly password?: string } | null;
+  readonly log: "text" | "json";
+  /** Where metrics are, and for whom; null if there are none. */
+  readonly metrics:
+    | Pick<MetricsOptions, "path" | "from" | "token">
+    | null;
   /** Where Redis is, password included. */
   readonly redis: { readonly url: string; readonly prefix?: string } | null;
   readonly pusher: PusherOptions;
@@ -46,11 +53,12 @@ class Flags {
 
   constructor(args: string[]) {
     try {
-      this.#values = parseArgs({ args, options: FLAGS, strict: true }).values;
+      const given = { args: args.map(withDefault), options: FLAGS };
+      this.#values = parseArgs({ ...given, strict: true }).values;
     } catch (error) {
       // It goes on about arguments that start with "-", which there are none of.
       const message = messageOf(error).replace(/\. To specify .*/s, "");
-      throw new UsageError(withoutLogin(message));
+      throw new UsageError(withoutLogin(message) + hintFor(message));
     }
   }
 
@@ -66,6 +74,21 @@ class Flags {
     const value = this.#values[name];
     if (Array.isArray(value)) return value.join(",");
     return value === undefined ? readVariable(name) : String(value);
+  }
+
+  /** One of several words; undefined if it is not given. */
+  word<Word extends string>(
+    name: FlagName,
+    words: readonly Word[],
+  ): Word | undefined {
+    const text = this.text(name);
+    const word = words.find((one) => one === text);
+    if (text === undefined || word !== undefined) return word;
+    const meant = nearest(text, words);
+    throw new UsageError(
+      `${this.#source(name)} is "${text}", and must be ${words.join(" or ")}` +
+        (meant ? `. Did you mean ${meant}?` : ""),
+    );
   }
 
   list(name: FlagName): string[] | undefined {
@@ -99,6 +122,21 @@ class Flags {
   }
 }
 
+/** Gives a flag that may have no value its default, if it has none. */
+function withDefault(arg: string, i: number, args: string[]): string {
+  const { fallback }: Flag = FLAGS[arg.slice(2) as FlagName] ?? {};
+  if (!arg.startsWith("--") || fallback === undefined) return arg;
+  // The value of such a flag is a path.
+  return args[i + 1]?.startsWith("/") ? arg : `${arg}=${fallback}`;
+}
+
+/** What the user may have meant by a flag that there is not. */
+function hintFor(message: string): string {
+  const [, name] = /^Unknown option '--?([^'=]+)/.exec(message) ?? [];
+  const meant = name && nearest(name, Object.keys(FLAGS));
+  return meant ? `. Did you mean --${meant}?` : "";
+}
+
 /** The same text without users and passwords of URLs in it. */
 function withoutLogin(text: string): string {
   return text.replace(/\/\/\S*@/g, "//…@");
@@ -115,10 +153,6 @@ export function mayRead(variable: string | undefined): variable is string {
   if (variable === undefined) return false;
   const permission = { name: "env", variable } as const;
   return Deno.permissions.querySync(permission).state === "granted";
-}
-
-export function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }
 
 /** Reads flags and environment; null if only help is wanted. */
@@ -153,6 +187,8 @@ export function readSettings(args: string[]): Settings | null {
     drainMs,
     webhooks: flags.list("webhook") ?? [],
     console: readConsole(flags),
+    log: flags.word("log", ["text", "json"] as const) ?? "text",
+    metrics: readMetrics(flags),
     redis: readRedis(flags),
     pusher: {
       ...readApps(flags),
@@ -185,6 +221,19 @@ function readConsole(flags: Flags): Settings["console"] {
   }
   if (password === undefined) return null;
   throw new UsageError("--console-password needs --console, which it opens");
+}
+
+function readMetrics(flags: Flags): Settings["metrics"] {
+  const text = flags.text("metrics");
+  const from = flags.word("metrics-from", ["loopback", "private"] as const);
+  const token = flags.text("metrics-token");
+  if (text === undefined || text === "false" || text === "0") {
+    if (from === undefined && token === undefined) return null;
+    const name = token === undefined ? "from" : "token";
+    throw new UsageError(`--metrics-${name} needs --metrics`);
+  }
+  const path = ["true", "1", ""].includes(text) ? METRICS_PATH : text;
+  return { path, from, token };
 }
 
 function readRedis(flags: Flags): Settings["redis"] {

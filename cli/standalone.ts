@@ -5,16 +5,13 @@
  */
 
 import { STARTING } from "../core/hooks.ts";
-import { credentialsOf } from "../core/keys.ts";
+import { type WebhookError, type Webhooks, webhooks } from "../ext/webhooks.ts";
 import type { DebugConsole } from "../ext/console.ts";
-import { type Webhooks, webhooks } from "../ext/webhooks.ts";
-import {
-  type AppOptions,
-  type Backplane,
-  type Credentials,
-  Pusher,
-} from "../mod.ts";
-import { messageOf, type Settings, UsageError } from "./settings.ts";
+import type { Metrics } from "../ext/metrics.ts";
+import { type Backplane, Pusher } from "../mod.ts";
+import { newestOf } from "./announce.ts";
+import { Bulk, follow, Log, messageOf } from "./log.ts";
+import { type Settings, UsageError } from "./settings.ts";
 
 /** A server with its settings and its webhooks, one per app. */
 export interface Standalone {
@@ -25,6 +22,9 @@ export interface Standalone {
   /** The debug console, where it is asked for. */
   readonly debug: DebugConsole | null;
   readonly senders: readonly Webhooks[];
+  /** Serves the metrics; null if nobody wants them. */
+  readonly metrics: Metrics | null;
+  readonly log: Log;
 }
 
 /**
@@ -39,15 +39,13 @@ export async function standUp(settings: Settings): Promise<Standalone> {
     ...settings.pusher,
     ...(backplane && { backplane }),
   });
-  const up = backplane && whenUp(pusher);
-  const senders = startWebhooks(pusher, settings);
+  const log = new Log(settings.log);
+  const up = backplane && whenUp(pusher, log);
+  follow(pusher, log);
+  const senders = startWebhooks(pusher, settings, log);
+  const metrics = await startMetrics(pusher, settings, senders);
   const debug = await makeConsole(pusher, settings);
-  return { pusher, up, settings, debug, senders };
-}
-
-/** The key that signs, of an app that has been checked. */
-export function newestOf(app: AppOptions): Credentials {
-  return credentialsOf(app)[0]!;
+  return { pusher, up, settings, debug, senders, metrics, log };
 }
 
 /** The debug console. Its page is large, so only who wants it loads it. */
@@ -68,8 +66,19 @@ async function connect(
   return redis(url, options);
 }
 
+/** The metrics. Their library is for those who want them. */
+async function startMetrics(
+  pusher: Pusher,
+  { metrics: options }: Settings,
+  senders: readonly Webhooks[],
+): Promise<Metrics | null> {
+  if (options === null) return null;
+  const { metrics } = await import("../ext/metrics.ts");
+  return metrics(pusher, { ...options, webhooks: senders });
+}
+
 /** Resolves when the backplane has started. If it cannot, says why and exits. */
-function whenUp(pusher: Pusher): Promise<void> {
+function whenUp(pusher: Pusher, log: Log): Promise<void> {
   const { promise, resolve } = Promise.withResolvers<void>();
   // From then on errors are printed as without a listener.
   const stop = [
@@ -80,7 +89,11 @@ function whenUp(pusher: Pusher): Promise<void> {
       const what = during === STARTING
         ? "cannot start"
         : `failed while ${during}`;
-      console.error(`Pusher: ${what}: ${messageOf(error)}`);
+      const message = messageOf(error);
+      // Afterwards `follow` says it.
+      if (!log.isJson || during === STARTING) {
+        log.say("error", { during, message }, `Pusher: ${what}: ${message}`);
+      }
       if (during === STARTING) Deno.exit(1);
     }),
   ];
@@ -91,17 +104,32 @@ function whenUp(pusher: Pusher): Promise<void> {
 function startWebhooks(
   pusher: Pusher,
   { webhooks: urls, pusher: options }: Settings,
+  log: Log,
 ): Webhooks[] {
   if (urls.length === 0) return [];
+  const bulk = new Bulk(pusher.clock);
+  const onError = log.isJson && ((error: WebhookError) => {
+    const { message, failure, events } = error;
+    const fields = { failure, message, events: events.length };
+    bulk.note(
+      `${failure} ${message}`,
+      (count) => log.say("webhook_failed", { ...fields, count }, null),
+    );
+  });
+  const more = onError ? { onError } : {};
   const endpoints = urls.map((url) => ({ url }));
   if (options.apps !== undefined) {
     return options.apps.map((app) =>
-      webhooks(pusher.app(app.id), { ...newestOf(app), endpoints })
+      webhooks(pusher.app(app.id), {
+        ...newestOf(app),
+        endpoints,
+        ...more,
+      })
     );
   }
   const { key = "app-key", secret } = options;
   if (secret === undefined) {
     throw new UsageError("--webhook needs a --secret to sign with");
   }
-  return [webhooks(pusher, { key, secret, endpoints })];
+  return [webhooks(pusher, { key, secret, endpoints, ...more })];
 }

@@ -221,7 +221,7 @@ interface HookListener {
 }
 
 /** What has failed when the backplane is away. */
-const REACHING = "reaching the backplane";
+export const REACHING = "reaching the backplane";
 
 /** Prints an error that no listener hears. */
 function printError(error: unknown, during: string): void {

@@ -104,8 +104,11 @@ testWithRedis(
     await socket.join("news");
     await (await sdk(cli).trigger("news", "goal", { minute: 90 })).text();
     assertEquals((await socket.next("goal")).channel, "news");
-    const answer = await fetch(`http://127.0.0.1:${metrics}`);
-    assertMatch(await answer.text(), /^pusher_connections 1$/m);
+    const answer = await fetch(`http://127.0.0.1:${metrics}/metrics`);
+    assertMatch(
+      await answer.text(),
+      /^pusher_connections\{app="[^"]+",transport="ws"\} 1$/m,
+    );
     const ended = own.end("SIGTERM");
     assertEquals((await socket.closed).code, 4200);
     const { code, errors } = await ended;

@@ -4,6 +4,7 @@
  */
 import { Pusher } from "@glitz/pusher";
 import { fallback } from "@glitz/pusher/fallback";
+import { health, metrics } from "@glitz/pusher/metrics";
 import { redis } from "@glitz/pusher/redis";
 
 const {
@@ -21,34 +22,15 @@ if (!secret) throw new Error("PUSHER_APP_SECRET is missing");
 
 const pusher = new Pusher({ appId, key, secret, backplane: redis(url) });
 
-/** Answers health checks. */
-function health(request: Request): Response | null {
-  const { pathname } = new URL(request.url);
-  // Alive, also without Redis: a new process would lose its clients for nothing.
-  if (pathname === "/healthz") return new Response("ok\n");
-  if (pathname !== "/readyz") return null;
-  const { ready } = pusher.stats();
-  return new Response(`${ready}\n`, { status: ready ? 200 : 503 });
-}
-
-/** Answers with the figures of this server, as Prometheus reads them. */
-function metrics(): Response {
-  const { connections, channels, bufferedBytes, ready } = pusher.stats();
-  return new Response(
-    `pusher_connections ${connections}\n` +
-      `pusher_channels ${channels}\n` +
-      `pusher_buffered_bytes ${bufferedBytes}\n` +
-      `pusher_ready ${Number(ready)}\n`,
-    { headers: { "content-type": "text/plain; version=0.0.4" } },
-  );
-}
-
 Deno.serve(
   { port: Number(port) },
-  pusher.cascade(pusher.handler, fallback(pusher), health),
+  pusher.cascade(pusher.handler, fallback(pusher), health(pusher)),
 );
-// Only the monitoring should reach this port.
-Deno.serve({ port: Number(metricsPort) }, metrics);
+// Only the monitoring should reach this port, at /metrics.
+Deno.serve(
+  { port: Number(metricsPort) },
+  pusher.cascade(metrics(pusher, { from: "private" })),
+);
 
 Deno.addSignalListener("SIGTERM", async () => {
   await pusher.close({ over: Number(drainSeconds) * 1000 });
