@@ -7,11 +7,12 @@ import type { Peer } from "./peer.ts";
 import {
   faultsOf,
   LOAD_WARNING,
-  loadShareOf,
   medianOf,
   ratioOf,
   type Result,
   type Results,
+  SERVER_WARNING,
+  shareOf,
   subjectsOf,
 } from "./results.ts";
 import type { Metric, Scenario } from "./scenarios.ts";
@@ -80,19 +81,31 @@ function terminalCell(
 }
 
 function warnings(scenario: Scenario, result: Result): string[] {
-  return subjectsOf(result).flatMap((subject) => {
-    const faults = faultsOf(result, subject).map((fault) =>
+  return subjectsOf(result).flatMap((subject) => [
+    ...faultsOf(result, subject).map((fault) =>
       `  NO RESULT for ${subject}: ${fault}`
-    );
-    const busy = Object.keys(scenario.metrics).flatMap((metric) => {
-      const share = loadShareOf(result, subject, metric);
-      if (share <= LOAD_WARNING) return [];
-      const percent = Math.round(share * 100);
-      return `  WARNING: the load generator took ${percent} % of a core for ` +
-        `${subject}, ${metric}: the server may be faster than that`;
-    });
-    return [...faults, ...busy];
-  });
+    ),
+    ...Object.keys(scenario.metrics).flatMap((metric) =>
+      doubts(result, subject, metric).map((doubt) => `  WARNING: ${doubt}`)
+    ),
+  ]);
+}
+
+function doubts(result: Result, subject: string, metric: string): string[] {
+  const load = shareOf(result, subject, metric, "loadShare") ?? 0;
+  const server = shareOf(result, subject, metric, "serverShare") ?? 1;
+  const percent = (share: number) => `${Math.round(share * 100)} % of a core`;
+  const which = `${subject}, ${metric}`;
+  return [
+    load > LOAD_WARNING
+      ? `The load generator took ${percent(load)} for ${which}: ` +
+        "the server may be faster than that"
+      : "",
+    server < SERVER_WARNING
+      ? `The server had ${percent(server)} only for ${which}: ` +
+        "it, or the load generator, had to wait for something else"
+      : "",
+  ].filter(Boolean);
 }
 
 // ---- The README -------------------------------------------------------------
@@ -119,6 +132,14 @@ const ROWS: Row[] = [
   row(
     "the same, batches",
     ...["fanout", "fanout 16 cpu", "ours+batch"] as const,
+  ),
+  row(
+    "deliveries/s, the program publishes in 16 loops",
+    ...["in-process", "in-process", "ours+in-process"] as const,
+  ),
+  row(
+    "the same, batches",
+    ...["in-process", "in-process", "ours+batch+in-process"] as const,
   ),
   row("deliveries/s, 2,000 on 1,000 channels", "channels", "channels"),
   row("HTTP publishes/s", "publishes", "publishes"),
@@ -195,9 +216,14 @@ export function markdownReport(results: Results, subjects: Subjects): string {
   );
   const list = (values: string[]) => [...new Set(values)].join(", ");
   const rounds = kept.map(([, { rounds }]) => rounds.length);
-  const doubts = kept.flatMap(([name, result]) => {
-    const scenario = subjects.scenarios[name];
-    return scenario === undefined ? [] : warnings(scenario, result);
+  const doubtful = ROWS.flatMap(({ scenario, metric, ours }) => {
+    const result = results[scenario];
+    if (result === undefined) return [];
+    const others = subjects.peers.filter(({ role }) => role !== "ours");
+    return [ours, ...others.map(({ name }) => name)].flatMap((subject) => [
+      ...faultsOf(result, subject).map((fault) => `${subject}: ${fault}`),
+      ...doubts(result, subject, metric),
+    ]);
   });
   return [
     markdownTable(results, subjects),
@@ -206,9 +232,8 @@ export function markdownReport(results: Results, subjects: Subjects): string {
     `${list(kept.map(([, { machine }]) => machine))}. ` +
     `Medians of ${Math.min(...rounds)} to ${Math.max(...rounds)} rounds of ` +
     `${list(kept.map(([, { command }]) => `\`${command}\``))}.`,
-    ...(doubts.length > 0
-      ? ["", ...doubts.map((doubt) => `- ${doubt.trim()}`)]
-      : []),
+    ...(doubtful.length > 0 ? [""] : []),
+    ...new Set(doubtful.map((doubt) => `- ${doubt}`)),
   ].join("\n");
 }
 

@@ -28,8 +28,12 @@ function peer(name: string, label: string, role: Peer["role"]): Peer {
   };
 }
 
-function figures(value: number, loadShare = 0.5): { figures: Figures } {
-  return { figures: { "publishes": { value, loadShare } } };
+function figures(
+  value: number,
+  loadShare = 0.5,
+  serverShare = 1,
+): { figures: Figures } {
+  return { figures: { "publishes": { value, loadShare, serverShare } } };
 }
 
 /** Ours is twice as fast as the others by the median of the rounds' ratios. */
@@ -82,8 +86,20 @@ Deno.test("terminalReport has medians, ratios, faults, and a busy load generator
   assert(/ours +4000\n/.test(report), report);
   assert(/them +3000 +2\.00 ×\n/.test(report), report);
   assert(report.includes("NO RESULT for bare: lost 1"), report);
-  assert(/WARNING: .* took 90 % of a core for bare/.test(report), report);
+  assert(
+    /WARNING: The load .* took 90 % of a core for bare/.test(report),
+    report,
+  );
   assert(!/WARNING: .* for ours/.test(report), report);
+});
+
+Deno.test("terminalReport says that a server had less than its core", () => {
+  const rounds = [{ ours: figures(1_000, 0.5, 0.6) }];
+  const report = terminalReport(SCENARIOS["publishes"] as Scenario, {
+    ...PUBLISHES,
+    rounds,
+  });
+  assert(/WARNING: The server had 60 % of a core only for ours/.test(report));
 });
 
 Deno.test("markdownTable has a column for each peer, and only measured rows", () => {
@@ -114,7 +130,7 @@ Deno.test("markdownReport names date, machine, command, rounds and doubts", () =
       "a machine",
       "`deno task bench publishes`",
       "3 rounds",
-      "- NO RESULT for bare: lost 1",
+      "- bare: lost 1",
     ]
   ) assert(report.includes(part), report);
 });

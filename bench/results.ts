@@ -24,6 +24,8 @@ export type Results = Record<string, Result>;
 
 /** Above this share of a core the load generator may have been the limit. */
 export const LOAD_WARNING = 0.8;
+/** Below this one, something else took the server's time. */
+export const SERVER_WARNING = 0.8;
 
 // ---- Figures ----------------------------------------------------------------
 
@@ -71,16 +73,16 @@ export function ratioOf(
   }));
 }
 
-/** The largest share of a core that the load generator took, at its median. */
-export function loadShareOf(
+/** The median share of a core that the load generator, or the server, took. */
+export function shareOf(
   { rounds }: Result,
   subject: string,
   metric: string,
-): number {
-  const shares = rounds.flatMap((round) =>
-    figureOf(round, subject, metric)?.loadShare ?? []
+  whose: "loadShare" | "serverShare",
+): number | null {
+  return median(
+    rounds.flatMap((round) => figureOf(round, subject, metric)?.[whose] ?? []),
   );
-  return median(shares) ?? 0;
 }
 
 /** Why runs of a subject are no result. */

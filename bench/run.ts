@@ -25,7 +25,7 @@ import { nameOf, type Settings, type Subject } from "./stage.ts";
 /** The scenarios of the README's table: 20 minutes on two slow cores. */
 const DEFAULTS = [
   ...["fanout", "channels", "publishes", "latency", "connect"],
-  ...["memory", "storm"],
+  ...["in-process", "memory", "storm"],
 ];
 
 /** How many rounds make a median, unless a scenario has fewer. */

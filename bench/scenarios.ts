@@ -26,6 +26,8 @@ export interface Figure {
   value: number;
   /** The share of a core that the load generator took meanwhile. */
   loadShare?: number;
+  /** That of the server, where it had all that it could do. */
+  serverShare?: number;
 }
 
 /** By the names of metrics. */
@@ -77,7 +79,11 @@ function ours(peers: readonly Peer[], ...ways: Variant[][]): Subject[] {
 function rates(metric: string, phase: Phase): Figures {
   const { received, ms, serverMs, loadShare } = requireAll(phase);
   return {
-    [metric]: { value: received / (ms / 1_000), loadShare },
+    [metric]: {
+      value: received / (ms / 1_000),
+      loadShare,
+      serverShare: serverMs / ms,
+    },
     [`${metric} cpu`]: { value: serverMs * 1_000 / received },
   };
 }
