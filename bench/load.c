@@ -97,7 +97,6 @@ static double first_sent, last_received, last_progress;
 static unsigned char chunk[1 << 18];
 // The clients have a poller of their own, which waits while they need not be quick.
 static int poller, crowd, is_lazy, commands_done;
-static double last_look;
 static char line[4096], *arguments;
 static size_t line_length;
 
@@ -751,46 +750,58 @@ static void read_commands(void) {
   line[line_length] = 0;
 }
 
-// Reads what clients have got. Reading takes its time, so the time of arrival is
-// looked up now and then.
-static void look_at_clients(void) {
-  struct epoll_event events[512];
-  for (int count = 512; count == 512;) {
-    count = epoll_wait(crowd, events, 512, 0);
-    for (int i = 0; i < count; i++) {
-      if (i % 16 == 0) last_look = now();
-      struct client *client = events[i].data.ptr;
-      if (client->state == CONNECTING) request_upgrade(client);
-      else if (client->state != CLOSED) read_client(client, last_look);
-    }
-    if (is_lazy) break;
+// Reads what some clients have got, and returns how many. Reading takes its time,
+// so the time of arrival is looked up now and then.
+#define SLICE 64
+
+static int look_at_clients(void) {
+  struct epoll_event events[SLICE];
+  double at = 0;
+  int count = epoll_wait(crowd, events, SLICE, 0);
+  for (int i = 0; i < count; i++) {
+    if (i % 16 == 0) at = now();
+    struct client *client = events[i].data.ptr;
+    if (client->state == CONNECTING) request_upgrade(client);
+    else if (client->state != CLOSED) read_client(client, at);
   }
-  last_look = now();
+  return count;
 }
 
 // While rates are measured, clients read a few frames at a time: to read each at
 // once would take the load generator as long as the server needs to write it.
 #define LAZY_US 25e3
 
+static double last_pass;
+static int due; // clients that have their turn in this pass
+
 static void be_lazy(int lazy) {
   static enum kind kind = CLIENT;
   if (lazy == is_lazy) return;
   is_lazy = lazy;
+  due = 0;
   watch(poller, lazy ? EPOLL_CTL_DEL : EPOLL_CTL_ADD, crowd, EPOLLIN, &kind);
 }
 
-// Handles what has happened, or waits for something.
+// Handles what has happened, or waits for something. Publishers come first: while
+// they wait for the load generator, the server has nothing to do.
 static void turn(int wait_ms) {
   struct epoll_event events[128];
+  if (is_lazy && due <= 0 && now() - last_pass > LAZY_US) {
+    due = client_count;
+    last_pass = now();
+  }
   if (is_lazy && wait_ms > 5) wait_ms = 5;
-  int count = epoll_wait(poller, events, 128, wait_ms);
+  int count = epoll_wait(poller, events, 128, due > 0 ? 0 : wait_ms);
   for (int i = 0; i < count; i++) {
     enum kind kind = *(enum kind *)events[i].data.ptr;
     if (kind == COMMANDS) read_commands();
     else if (kind == PUBLISHER) take_publisher(events[i].data.ptr, events[i].events);
     else look_at_clients();
   }
-  if (is_lazy && now() - last_look > LAZY_US) look_at_clients();
+  if (due > 0) {
+    int seen = look_at_clients();
+    due = seen == SLICE ? due - seen : 0;
+  }
 }
 
 static double number_of(const char *name, double otherwise);

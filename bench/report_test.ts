@@ -87,7 +87,7 @@ Deno.test("terminalReport has medians, ratios, faults, and a busy load generator
   assert(/them +3000 +2\.00 ×\n/.test(report), report);
   assert(report.includes("NO RESULT for bare: lost 1"), report);
   assert(
-    /WARNING: The load .* took 90 % of a core for bare/.test(report),
+    /WARNING: the load .* took 90 % of a core for bare/.test(report),
     report,
   );
   assert(!/WARNING: .* for ours/.test(report), report);
@@ -99,7 +99,7 @@ Deno.test("terminalReport says that a server had less than its core", () => {
     ...PUBLISHES,
     rounds,
   });
-  assert(/WARNING: The server had 60 % of a core only for ours/.test(report));
+  assert(/WARNING: the server had only 60 % of a core for ours/.test(report));
 });
 
 Deno.test("markdownTable has a column for each peer, and only measured rows", () => {
@@ -126,11 +126,12 @@ Deno.test("markdownReport names date, machine, command, rounds and doubts", () =
   const report = markdownReport(RESULTS, SUBJECTS);
   for (
     const part of [
+      "(docs/bench.svg)",
       "2026-11-26",
       "a machine",
-      "`deno task bench publishes`",
-      "3 rounds",
+      "`deno task bench publishes` (3 rounds)",
       "- bare: lost 1",
+      "so the server may be faster: bare, publishes (90 %)",
     ]
   ) assert(report.includes(part), report);
 });

@@ -61,7 +61,8 @@ Without a name: ${DEFAULTS.join(", ")}. "all" stands for all.
 The first run installs the other servers from npm, and compiles the load
 generator with cc, both into bench/.peers/. A run in which a message was lost, or
 came twice, is no result. If taskset is there, the server has one core and the
-load generator another. Results are kept in bench/.peers/results.json.
+load generator another. Results of all peers are kept for --readme, in
+bench/.peers/results.json.
 `;
 
 const FLAGS = {
@@ -121,7 +122,8 @@ export async function main(
     command: ["deno task bench", ...args].join(" "),
   });
   print(results, values.json);
-  if (!values.quick) await keepResults(results);
+  const isPartial = values.quick || values.peers || values.only;
+  if (!isPartial) await keepResults(results);
   if (values.readme) await writeReadme(peers);
   return hasFaults(results) ? 1 : 0;
 }
