@@ -11,8 +11,11 @@ import {
 } from "@glitz/pusher";
 import type { RedisOptions } from "@glitz/pusher/redis";
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { stripTypeScriptTypes } from "node:module";
+import { FLAGS } from "../cli/flags.ts";
 import manifest from "../deno.json" with { type: "json" };
 import { within } from "./support/deadline.ts";
+import { findInstalled } from "./support/installed.ts";
 import { inspectPackage } from "./support/npm_package.ts";
 
 const ROOT = new URL("..", import.meta.url);
@@ -284,7 +287,8 @@ Deno.test("the documents name files, headings and tasks that exist", async () =>
       const anchors = anchorsOf(await Deno.readTextFile(target));
       assert(anchors.includes(anchor), `${document} names ${file}#${anchor}`);
     }
-    const shell = Array.from(text.matchAll(/^```sh\n(.*?)^```/gms)).join("\n");
+    const shell = snippetsOf(text)
+      .flatMap(({ kind, code }) => kind === "sh" ? [`\n${code}`] : []).join("");
     const commands = shell.matchAll(
       /(?<=\s)(?:[\w./]+\.(?:ts|md)|docs\/[\w./@-]+)(?=\s)/g,
     );
@@ -302,6 +306,152 @@ Deno.test("the documents name files, headings and tasks that exist", async () =>
     for (const [, task = ""] of shell.matchAll(/deno task ([\w-]+)/g)) {
       assert(task in manifest.tasks, `${document} names the task ${task}`);
     }
+  }
+});
+
+// ---- Snippets ---------------------------------------------------------------
+// Those in TypeScript run as documentation tests, except for `ts ignore`.
+
+interface Snippet {
+  readonly kind: string;
+  readonly code: string;
+}
+
+/** The snippets of a document, also those in lists. */
+function snippetsOf(text: string): Snippet[] {
+  return Array.from(
+    text.matchAll(/^( *)```([\w ]+)\n(.*?)^\1```$/gms),
+    ([, indent = "", kind = "", code = ""]) => ({
+      kind,
+      code: code.replaceAll(RegExp(`^${indent}`, "gm"), ""),
+    }),
+  );
+}
+
+/** What is wrong with the shape of a snippet; null if nothing is. */
+async function faultOf({ kind, code }: Snippet): Promise<string | null> {
+  try {
+    switch (kind) {
+      case "json":
+        JSON.parse(code);
+        return null;
+      case "js ignore":
+      case "ts ignore":
+        stripTypeScriptTypes(code);
+        return null;
+      case "html": {
+        const scripts = code.matchAll(
+          /<script(?: type="module")?>(.*?)<\/script>/gs,
+        );
+        for (const [, script = ""] of scripts) stripTypeScriptTypes(script);
+        return null;
+      }
+      case "sh":
+        return await faultOfShell(code);
+      default:
+        return null;
+    }
+  } catch (error) {
+    return `${error}`;
+  }
+}
+
+const BASH = findInstalled("bash");
+
+async function faultOfShell(code: string): Promise<string | null> {
+  for (const [, name = ""] of code.matchAll(/jsr:@glitz\/pusher([\w/]*)/g)) {
+    if (!(`.${name}` in manifest.exports)) return `no export ".${name}"`;
+  }
+  // Options of Deno stand before the program, and its own behind it.
+  for (const [, options = ""] of code.matchAll(/pusher\/cli( [^\n]*)/g)) {
+    for (const [, flag = ""] of options.matchAll(/ --([\w-]+)/g)) {
+      if (!(flag in FLAGS)) return `the command line has no --${flag}`;
+    }
+  }
+  if (BASH === null) return null;
+  const { success, stderr } = await new Deno.Command(BASH, {
+    args: ["-n", "-c", code],
+  }).output();
+  return success ? null : new TextDecoder().decode(stderr);
+}
+
+Deno.test("the snippets of the documents have no error of syntax, and name what exists", async () => {
+  let checked = 0;
+  for (const [index, text] of TEXTS.entries()) {
+    for (const snippet of snippetsOf(text)) {
+      const fault = await faultOf(snippet);
+      assertEquals(fault, null, `${DOCUMENTS[index]}: ${snippet.code}`);
+      checked++;
+    }
+    // A reader would wait for a server that is not there, or read by plain text.
+    for (const [url] of text.matchAll(/\]\(http:[^)]*\)/g)) {
+      throw new Error(`${DOCUMENTS[index]} links to ${url}`);
+    }
+  }
+  assert(checked > 70, `${checked} snippets`);
+});
+
+/** The names in code spans, also those in tables. */
+const spansOf = (text: string) =>
+  Array.from(
+    text.replaceAll(/^ *```.*?^ *```/gms, "").matchAll(/`([^`\n]+)`/g),
+    ([, span = ""]) => span,
+  );
+
+Deno.test("the documents name flags and variables of the command line that exist", () => {
+  const variables: string[] = Object.values(FLAGS).map((flag) =>
+    "variable" in flag ? flag.variable : ""
+  );
+  const guides = ["docs/migrating.md", "docs/troubleshooting.md"];
+  let checked = 0;
+  for (const guide of guides) {
+    for (const span of spansOf(TEXTS[DOCUMENTS.indexOf(guide)]!)) {
+      const [, flag] = /^--([a-z-]+)/.exec(span) ?? [];
+      const [variable] = /^PUSHER_(?!HOST|PORT|SCHEME)\w+/.exec(span) ?? [];
+      if (flag !== undefined) assert(flag in FLAGS, `${guide} names ${span}`);
+      if (variable !== undefined) {
+        assert(variables.includes(variable), `${guide} names ${span}`);
+      }
+      if (flag ?? variable) checked++;
+    }
+  }
+  assert(checked > 15, `${checked} names`);
+});
+
+Deno.test("docs/troubleshooting.md quotes what the server and the client say", async () => {
+  const sources = await Promise.all(
+    ["mod.ts", "client.ts", "core/", "ext/"].flatMap((path) =>
+      path.endsWith("/")
+        ? Array.from(
+          Deno.readDirSync(new URL(path, ROOT)),
+          ({ name }) => path + name,
+        ).filter((name) => name.endsWith(".ts") && !name.endsWith("_test.ts"))
+        : [path]
+    ).map(read),
+  );
+  // Long texts go over several lines of the source.
+  const said = sources.join("\n").replaceAll(/" \+\s+"/g, "")
+    .replaceAll("\\'", "'");
+  const text = TEXTS[DOCUMENTS.indexOf("docs/troubleshooting.md")]!
+    .replaceAll(/^ *```.*?^ *```/gms, "").replaceAll(/\s+/g, " ");
+  const prose = text.replaceAll(/`[^`]+`/g, "");
+  const quoted = Array.from(prose.matchAll(/"([^"]+)"/g), ([, said]) => said!);
+  const spans = Array.from(
+    text.matchAll(/\| \d{4} *\| `([^`]+)`/g),
+    ([, span]) => span!,
+  );
+  // What the browser says, not we.
+  const others = ["Mixed Content"];
+  const ours = [...quoted, ...spans].filter((quote) => !others.includes(quote));
+  assert(ours.length > 20, `${ours.length} quotations`);
+  for (const quote of ours) {
+    // An ellipsis stands for a value.
+    const parts = quote.split("…").map((part) => part.trim());
+    const [returned, value] = quote.split(" returned ");
+    const isSaid = value !== undefined
+      ? said.includes(`"${returned}"`) && said.includes(" returned ${")
+      : parts.every((part) => said.includes(part.replace(/\.$/, "")));
+    assert(isSaid, quote);
   }
 });
 
