@@ -42,6 +42,8 @@ import {
 const REPLAY_BYTES = HANDED_BYTES * 5 / 4;
 // A client that reads nothing of a replay for so long is disconnected.
 const REPLAY_STALL_MS = 10_000;
+/** How long clients that read are given frames before other things get their turn. */
+const LOOK_MS = 20;
 /** How often the server checks whether a client that read nothing has read. */
 const STALL_TICK_MS = 10;
 
@@ -74,6 +76,8 @@ export class OutboxSchedule {
     this.looking = new Later(
       (run) => clock.after(0, run),
       (outbox) => outbox.look(),
+      // Many clients that come back at once must not hold up all others.
+      { clock, ms: LOOK_MS },
     );
     this.wheel = new TickWheel(clock, 10 * STALL_TICK_MS, STALL_TICK_MS);
   }

@@ -119,18 +119,31 @@ export const afterThisTurn: Schedule = (run) => {
   return () => clearImmediate(immediate);
 };
 
-/** Visits items later, each once, all of them in one run. */
+/** How long the visits of a run may go on. */
+export interface Span {
+  readonly clock: Clock;
+  readonly ms: number;
+}
+
+/** Visits items later, each once, all of them in one run unless that takes too long. */
 export class Later<Item> {
   readonly #schedule: Schedule;
   readonly #visit: (item: Item) => void;
+  readonly #span: Span | null;
   #items = new Set<Item>();
   /** Items of the run that has begun. */
   #visiting: Set<Item> | null = null;
   #cancel: (() => void) | undefined;
 
-  constructor(schedule: Schedule, visit: (item: Item) => void) {
+  /** @param span After which the items that are left have to wait for the next run. */
+  constructor(
+    schedule: Schedule,
+    visit: (item: Item) => void,
+    span: Span | null = null,
+  ) {
     this.#schedule = schedule;
     this.#visit = visit;
+    this.#span = span;
   }
 
   /** Adds an item to the next run. An item that waits already is visited once. */
@@ -151,8 +164,24 @@ export class Later<Item> {
     // A visit may add the same item again, to the next run.
     this.#visiting = this.#items;
     this.#items = new Set();
-    for (const item of this.#visiting) this.#visit(item);
+    const { clock, ms = Infinity } = this.#span ?? {};
+    const start = clock?.elapsed() ?? 0;
+    for (const item of this.#visiting) {
+      this.#visiting.delete(item);
+      this.#visit(item);
+      if (clock && clock.elapsed() - start >= ms) break;
+    }
+    this.#postpone(this.#visiting);
     this.#visiting = null;
+  }
+
+  /** Leaves items for the next run, before those that were added in the meantime. */
+  #postpone(items: Set<Item>): void {
+    if (items.size === 0) return;
+    const added = this.#items;
+    this.#items = new Set([...items, ...added]);
+    if (added.size > 0) return;
+    this.#cancel = this.#schedule(() => this.#run());
   }
 }
 

@@ -160,6 +160,25 @@ Deno.test("Later visits each item once, in order, all of them in one run", () =>
   assertEquals(visited, ["a", "b"]);
 });
 
+Deno.test("Later visits what is left of a long run in the next, before what was added", () => {
+  const hand = handSchedule();
+  const clock = new ManualClock();
+  const visited: string[] = [];
+  const later: Later<string> = new Later(hand.schedule, (item) => {
+    visited.push(item);
+    clock.pass(10);
+    if (item === "a" || item === "b") later.add(`${item}2`);
+  }, { clock, ms: 20 });
+  for (const item of ["a", "b", "c", "d"]) later.add(item);
+  hand.run();
+  assertEquals([visited, hand.pending], [["a", "b"], 1]);
+  later.delete("d");
+  hand.run();
+  assertEquals([visited, hand.pending], [["a", "b", "c", "a2"], 1]);
+  hand.run();
+  assertEquals([visited.slice(4), hand.pending], [["b2"], 0]);
+});
+
 Deno.test("Later does not visit an item that was deleted, and ends a run without items", () => {
   const hand = handSchedule();
   const visited: string[] = [];
