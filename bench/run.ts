@@ -47,7 +47,7 @@ Without a name: ${DEFAULTS.join(", ")}. "all" stands for all.
                     1 where figures hardly vary, as for memory)
   --peers <list>    some of ${PEERS.map(({ name }) => name).join(", ")}
   --only <list>     some of the ways to use a peer, such as ours,ours+batch
-  --seconds <n>     how long a rate is measured (default 1.5)
+  --seconds <n>     how long a rate is measured (default 1.2)
   --quick           a tenth of the clients, a round, a moment: to try the bench
   --no-pin          let the system choose the cores
   --port <n>        the first of 1,000 ports to use (default 16000)
@@ -107,7 +107,7 @@ export async function main(
     return 0;
   }
   const settings: Settings = {
-    seconds: number("seconds", values.seconds, values.quick ? 0.3 : 1.5),
+    seconds: number("seconds", values.seconds, values.quick ? 0.3 : 1.2),
     warmUpSeconds: values.quick ? 0.1 : 0.5,
     scale: values.quick ? 0.1 : 1,
     program: await compileLoad(),

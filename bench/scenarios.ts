@@ -470,7 +470,7 @@ const unread: Scenario = {
     await using stage = await Stage.open(subject, settings);
     const rate = 20, muted = stage.scaled(50);
     // Long enough to fill a client's limit, 1 MiB, as well as the kernel's buffers.
-    const seconds = 8 * settings.seconds;
+    const seconds = 10 * settings.seconds;
     const count = 1 +
       Math.ceil(rate * (seconds * 1.5 + settings.warmUpSeconds));
     requireAll(
