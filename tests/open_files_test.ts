@@ -181,7 +181,9 @@ for (
       const late = await eventually("connection", () => connect(port));
       await late.join("private-room");
       await exchange([late, ...clients]);
-      const [error, ...more] = program.errors;
+      // On all addresses the short secret is worth a warning.
+      const [error, ...more] = program.errors
+        .filter((line) => !line.startsWith("--secret has less than"));
       assertMatch(error ?? "", /accepting connections.*--max-sockets/);
       assertEquals(more, []);
       assertEquals(await program.stop("SIGTERM"), 0);
