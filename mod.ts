@@ -399,7 +399,8 @@ export class Pusher<Events extends object = AnyEvents> {
     // Answers of `authorize` are checked at run time, whatever `Events` says.
     const untyped = options as unknown as PusherOptions;
     this.#app = viewed ?? new Server(untyped).defaultApp;
-    this.handler = (request, info) =>
+    // Its `length` is 1: a handler with two arguments is taken for one of Node.
+    this.handler = (request, ...[info]) =>
       handle(this.#app.server, noteInfo(request, info));
   }
 

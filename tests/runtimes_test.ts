@@ -12,8 +12,9 @@ async function bundle(file: string): Promise<string> {
   const { success, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
     args: [
       ...["bundle", "--quiet", "--no-config", "--no-lock", "--no-remote"],
-      // The command line imports it only where Redis is asked for.
+      // The command line imports these only where they are asked for.
       ...["--no-npm", "--external", "../ext/redis.ts"],
+      ...["--external", "../ext/metrics.ts"],
       ...["--platform", "deno", "--format", "esm", file],
     ],
     cwd: new URL("..", import.meta.url),
