@@ -577,7 +577,7 @@ export class Play {
       if (ttlMs === -1) this.#complain(`${key} never expires`);
     }
     for (const server of [...this.#servers]) await this.#close(server);
-    const kinds = new Set(["meta", "w", "gone", "y", "x", "l"]);
+    const kinds = new Set(["meta", "w", "gone", "y", "x", "z", "l"]);
     for (const { key, fields } of await this.#keysLeft()) {
       const [kind = "", ...rest] = key.slice(key.indexOf("}") + 2).split(":");
       if (kinds.has(kind)) continue;
