@@ -7,19 +7,26 @@ import { assertEquals, assertStringIncludes } from "@std/assert";
 import type { Page } from "puppeteer-core";
 import { PLAIN_HOST, type Window } from "./browser.ts";
 
+/** The items of the list of a page, as an expression of the page. */
+const ITEMS =
+  `[...document.querySelectorAll("li")].map((item) => item.textContent)`;
+
+/** What the list of a page has now. */
+export async function itemsOf({ page }: Window): Promise<string[]> {
+  return await page.evaluate(ITEMS) as string[];
+}
+
 /** Waits until the list of a page has these items, or says how they differ. */
 export async function lists(
-  { page }: Window,
+  window: Window,
   expected: string[],
 ): Promise<void> {
-  const items =
-    `[...document.querySelectorAll("li")].map((item) => item.textContent)`;
   const wanted = JSON.stringify(JSON.stringify(expected));
   try {
-    const isThere = `JSON.stringify(${items}) === ${wanted}`;
-    await page.waitForFunction(isThere, { polling: "mutation" });
+    const isThere = `JSON.stringify(${ITEMS}) === ${wanted}`;
+    await window.page.waitForFunction(isThere, { polling: "mutation" });
   } catch (error) {
-    assertEquals(await page.evaluate(items), expected, `${error}`);
+    assertEquals(await itemsOf(window), expected, `${error}`);
   }
 }
 
