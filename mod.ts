@@ -300,6 +300,7 @@ import {
   sealWith,
   sharedSecretOf,
 } from "./core/validation.ts";
+import { warnOf } from "./core/warnings.ts";
 import { Watchlist, type WatchlistOwner } from "./core/watchlist.ts";
 
 export type * from "./core/backplane.ts";
@@ -1291,6 +1292,7 @@ class Server
 
   constructor(given: PusherOptions) {
     const options = readOptions(given);
+    warnOf(options);
     const clock = clockOf(options);
     this.clock = clock;
     this.hooks = new HookQueue(clock);

@@ -420,7 +420,7 @@ Deno.test("the documents name flags and variables of the command line that exist
 
 Deno.test("docs/troubleshooting.md quotes what the server and the client say", async () => {
   const sources = await Promise.all(
-    ["mod.ts", "client.ts", "core/", "ext/"].flatMap((path) =>
+    ["mod.ts", "client.ts", "core/", "ext/", "cli/"].flatMap((path) =>
       path.endsWith("/")
         ? Array.from(
           Deno.readDirSync(new URL(path, ROOT)),
