@@ -53,11 +53,11 @@ export interface PusherOptions extends IgnoredOptions {
    * default.
    */
   url?: string;
-  /** Host of the server. @default {the page's host and port} */
+  /** Host of the server. @default {the page's} */
   wsHost?: string;
-  /** Port without TLS. @default {80} */
+  /** Port without TLS. @default {that of `url` or the page, or 80} */
   wsPort?: number;
-  /** Port with TLS. @default {443} */
+  /** Port with TLS. @default {that of `url` or the page, or 443} */
   wssPort?: number;
   /** Prefix of the server's routes, such as `/realtime`. @default {""} */
   wsPath?: string;

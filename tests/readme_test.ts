@@ -9,6 +9,13 @@ import {
   Pusher,
   type PusherOptions,
 } from "@glitz/pusher";
+import type {
+  AuthOptions,
+  AuthRequest,
+  ChannelAuth,
+  IgnoredOptions,
+  PusherOptions as ClientOptions,
+} from "@glitz/pusher/client";
 import type { RedisOptions } from "@glitz/pusher/redis";
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { stripTypeScriptTypes } from "node:module";
@@ -203,6 +210,49 @@ const REDIS = Object.keys(
   } satisfies Record<keyof RedisOptions, true>,
 );
 
+/** The options of the client, and the interface that has them. */
+const CLIENT = Object.keys(
+  {
+    url: true,
+    wsHost: true,
+    wsPort: true,
+    wssPort: true,
+    wsPath: true,
+    cluster: true,
+    forceTLS: true,
+    httpHost: true,
+    httpPort: true,
+    httpsPort: true,
+    httpPath: true,
+    httpCredentials: true,
+    enabledTransports: true,
+    disabledTransports: true,
+    activityTimeout: true,
+    pongTimeout: true,
+    unavailableTimeout: true,
+    channelAuthorization: true,
+    userAuthentication: true,
+    nacl: true,
+    authEndpoint: true,
+    auth: true,
+    authorizer: true,
+  } satisfies Record<Exclude<keyof ClientOptions, keyof IgnoredOptions>, true>,
+);
+
+const CLIENT_AUTH = Object.keys(
+  {
+    endpoint: true,
+    credentials: true,
+    batch: true,
+    transport: true,
+    params: true,
+    headers: true,
+    paramsProvider: true,
+    headersProvider: true,
+    customHandler: true,
+  } satisfies Record<keyof AuthOptions<AuthRequest, ChannelAuth>, true>,
+);
+
 const HOOKS = Object.keys(
   {
     connected: true,
@@ -224,17 +274,21 @@ const HOOKS = Object.keys(
   } satisfies Record<keyof Hooks, true>,
 );
 
-/** The names in the first column of the table with such a first heading. */
-function firstColumn(heading: string): string[] {
+/** The cells of the table with such a first heading, row by row. */
+function rowsOf(heading: string): string[][] {
   const tables = TEXTS.join("\n").match(/^\|.*\n(?:\|.*\n)+/gm) ?? [];
   const [table, ...others] = tables
     .filter((text) => text.split("|")[1]?.trim() === heading);
   assert(others.length === 0, `two tables begin with ${heading}`);
   const [, , ...rows] = table?.trimEnd().split("\n") ?? [];
-  return rows.flatMap((row) => {
-    const [, cell = ""] = row.split("|");
-    return Array.from(cell.matchAll(/`(\w+)`/g), ([, name = ""]) => name);
-  });
+  return rows.map((row) => row.split("|").slice(1).map((cell) => cell.trim()));
+}
+
+/** The names in the first column of the table with such a first heading. */
+function firstColumn(heading: string): string[] {
+  return rowsOf(heading).flatMap(([cell = ""]) =>
+    Array.from(cell.matchAll(/`(\w+)`/g), ([, name = ""]) => name)
+  );
 }
 
 Deno.test("the documents have a row for every option, limit, event and figure", () => {
@@ -244,11 +298,56 @@ Deno.test("the documents have a row for every option, limit, event and figure", 
     ["`history`", HISTORY],
     ["`redis(url, options)`", REDIS],
     ["Event", HOOKS],
+    ["Option of the client", CLIENT],
+    ["Field of both", CLIENT_AUTH],
     ["Field", Object.keys(new Pusher().stats())],
   ];
   for (const [heading, names] of tables) {
     assertEquals(firstColumn(heading).sort(), names.sort(), heading);
   }
+});
+
+/** The optional fields of an interface in a source: types and comments by names. */
+function fieldsIn(source: string, name: string) {
+  const [, rest = ""] = source.split(`export interface ${name}`);
+  const fields = rest.split("\n}\n")[0]!.matchAll(
+    /\/\*\*((?:(?!\*\/).)*)\*\/\n {2}(\w+)\?: ([^;{]*)/gs,
+  );
+  return Array.from(fields, ([, comment = "", name = "", type = ""]) => ({
+    name,
+    type: type.replace(" | undefined", ""),
+    ends: /@default \{[^}]*?(\d+)\}/.exec(comment)?.[1] ?? "",
+  }));
+}
+
+Deno.test("docs/client.md gives the options of the client the types and defaults of client.ts", async () => {
+  const source = await read("client.ts");
+  const plain = ["string", "number", "boolean", "string[]"];
+  for (
+    const [heading, type, count] of [
+      ["Option of the client", "PusherOptions", CLIENT.length],
+      ["Field of both", "AuthOptions", CLIENT_AUTH.length],
+    ] as const
+  ) {
+    const fields = fieldsIn(source, type);
+    assertEquals(fields.length, count);
+    for (const { name, type, ends } of fields) {
+      const row = rowsOf(heading).find(([cell]) => cell === `\`${name}\``);
+      const [, typeCell = "", defaultCell = ""] = row ?? [];
+      const isPlain = plain.includes(type);
+      const text = type === "Credentials" ? "string" : type;
+      const types = isPlain || text !== type
+        ? [`\`${text}\``]
+        : ["an object", "a function"];
+      assert(types.includes(typeCell), `${name} is ${type}`);
+      assert(defaultCell.endsWith(ends), `${name} is ${ends} by default`);
+    }
+  }
+  const guide = TEXTS[DOCUMENTS.indexOf("docs/client.md")]!;
+  const [, ignored = ""] = /IgnoredOptions = (.*?);/s.exec(source) ?? [];
+  const names = Array.from(ignored.matchAll(/"(\w+)"/g), ([, name]) => name);
+  assert(names.length > 3, names.join());
+  for (const name of names) assertStringIncludes(guide, `\`${name}\``);
 });
 
 Deno.test("SECURITY.md lists the packages that the package imports, with their versions", async () => {
