@@ -101,13 +101,18 @@ export async function main(
   const chosen = choose(peers, values.peers);
   const port = number("port", values.port, 16_000);
   const names = scenarioNames(positionals);
+  const rounds = values.rounds === undefined && !values.quick
+    ? null
+    : number("rounds", values.rounds, 1);
+  const seconds = number("seconds", values.seconds, values.quick ? 0.3 : 1.2);
+  // Only now, as this takes a minute: a mistake is named at once.
   for (const peer of chosen) await peer.install();
   if (values.check) {
     await check(chosen, port);
     return 0;
   }
   const settings: Settings = {
-    seconds: number("seconds", values.seconds, values.quick ? 0.3 : 1.2),
+    seconds,
     warmUpSeconds: values.quick ? 0.1 : 0.5,
     scale: values.quick ? 0.1 : 1,
     program: await compileLoad(),
@@ -115,9 +120,7 @@ export async function main(
     port,
   };
   const results = await measure(names, chosen, settings, {
-    rounds: values.rounds === undefined && !values.quick
-      ? null
-      : number("rounds", values.rounds, 1),
+    rounds,
     only: values.only?.split(","),
     command: ["deno task bench", ...args].join(" "),
   });
