@@ -42,6 +42,8 @@ export interface NetworkOptions {
   readonly tls?: RedisTls | undefined;
   /** How to log in at the Sentinels, where they want that. */
   readonly sentinel?: RedisCredentials | undefined;
+  /** How often Sentinels are asked though all is well. @default {5000} */
+  readonly watchMs?: number | undefined;
 }
 
 const ANSWER_MS = 3_000;
@@ -101,6 +103,7 @@ export class Network {
       tags: options.tags,
       tls: options.tls ?? {},
       sentinel: options.sentinel ?? {},
+      watchMs: options.watchMs,
     });
     this.#homes = options.tags.map(() => "");
     this.#routes = options.tags.map(() => null);

@@ -110,6 +110,7 @@ testWithRedis(
     second?.pause();
     await using made = await TestNetwork.start({
       url: group.url.replace(`:${third?.port}`, `:${proxy.port}`),
+      watchMs: 500,
     });
     const connection = made.connection();
     await third?.kill();

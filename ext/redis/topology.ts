@@ -24,6 +24,8 @@ export interface TopologyOptions {
   readonly tags: readonly string[];
   readonly tls: RedisTls;
   readonly sentinel: RedisCredentials;
+  /** How often Sentinels are asked though all is well. @default {5000} */
+  readonly watchMs?: number | undefined;
 }
 
 /** How long a Sentinel or a node may take to say where the masters are. */
@@ -66,7 +68,8 @@ export class Topology {
 
   /** How often to look again though all is well; null for never. */
   get watchMs(): number | null {
-    return this.#location.kind === "sentinel" ? SENTINEL_WATCH_MS : null;
+    const { watchMs = SENTINEL_WATCH_MS } = this.#options;
+    return this.#location.kind === "sentinel" ? watchMs : null;
   }
 
   /** What a connection to a master needs to know. */

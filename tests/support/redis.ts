@@ -215,6 +215,8 @@ export class RedisServer implements AsyncDisposable {
     return [
       ...["--bind", "127.0.0.1", "--dir", this.#directory, "--save", ""],
       ...["--appendonly", "yes"],
+      // Otherwise a replica waits 5 s, in case there are more of them.
+      ...["--repl-diskless-sync-delay", "0"],
       ...tls ? ["--port", "0", "--tls-port", port] : ["--port", port],
       ...tls
         ? [

@@ -17,6 +17,18 @@ const SLOTS = 16_384;
 const DOWN_MS = 2_000;
 const NEVER_DOWN_MS = 60_000;
 
+/**
+ * How often Sentinels do what a failover waits for; otherwise a look at the servers
+ * comes every 10 s. After a pause, as on a busy machine, they do nothing for a time,
+ * which is 30 s otherwise.
+ */
+const SENTINEL_PERIODS_MS = {
+  "INFO-PERIOD": 500,
+  "ASK-PERIOD": 250,
+  "PUBLISH-PERIOD": 250,
+  "TILT-PERIOD": 1_000,
+};
+
 /** Between two looks at servers that cannot say when they are ready. */
 const POLL_MS = 50;
 
@@ -70,7 +82,6 @@ export class RedisCluster implements AsyncDisposable {
             ...["--cluster-enabled", "yes", "--cluster-port", `${freePort()}`],
             "--cluster-node-timeout",
             `${hasReplicas ? DOWN_MS : NEVER_DOWN_MS}`,
-            ...["--repl-diskless-sync-delay", "0"],
             // Each would fork, which takes long on a busy machine.
             ...["--auto-aof-rewrite-percentage", "0"],
           ],
@@ -224,13 +235,11 @@ export class RedisSentinels implements AsyncDisposable {
   static async start(): Promise<RedisSentinels> {
     const master = await RedisServer.start();
     const replica = await RedisServer.start({
-      args: ["--replicaof", "127.0.0.1", `${master.port}`].concat(
-        ["--repl-diskless-sync-delay", "0"],
-      ),
+      args: ["--replicaof", "127.0.0.1", `${master.port}`],
     });
     const group = new RedisSentinels(master, replica, []);
     try {
-      // The Sentinels look for replicas at once, and then every 10 s.
+      // The Sentinels look for replicas at once, and then only from time to time.
       await until(
         "the replica having its data",
         async () =>
@@ -238,14 +247,14 @@ export class RedisSentinels implements AsyncDisposable {
             .includes("master_link_status:up"),
       );
       for (let i = 0; i < 3; i++) {
-        group.sentinels.push(
-          await RedisServer.start({
-            config: (port, directory) =>
-              sentinelConfig(port, directory, master),
-            args: ["--sentinel"],
-            ready: /\+monitor master/,
-          }),
-        );
+        const sentinel = await RedisServer.start({
+          config: (port, directory) => sentinelConfig(port, directory, master),
+          args: ["--sentinel"],
+          ready: /\+monitor master/,
+        });
+        group.sentinels.push(sentinel);
+        const periods = Object.entries(SENTINEL_PERIODS_MS).flat();
+        await sentinel.command("SENTINEL", "DEBUG", ...periods);
       }
       await group.#know();
       return group;
