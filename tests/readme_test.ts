@@ -359,6 +359,48 @@ Deno.test("SECURITY.md lists the packages that the package imports, with their v
   assertEquals(Object.fromEntries(listed), dependencies);
 });
 
+// ---- The tree ---------------------------------------------------------------
+
+/** The names in a folder, those of folders with a slash; without what Git ignores. */
+function entriesOf(folder: string, ignored: readonly string[]): string[] {
+  return Array.from(
+    Deno.readDirSync(new URL(folder, ROOT)),
+    ({ name, isDirectory }) => folder + name + (isDirectory ? "/" : ""),
+  ).filter((path) => !ignored.includes(path) && !path.endsWith(".log")).sort();
+}
+
+Deno.test("CONTRIBUTING.md says of every folder and source file where it is, and of no other", async () => {
+  const ignored = (await read(".gitignore")).split("\n");
+  const isSource = (path: string) =>
+    path.endsWith("/") || /(?<!_test)\.ts$/.test(path);
+  const tree = ["", "ext/", "tests/"]
+    .flatMap((folder) => entriesOf(folder, [...ignored, ".git/"]))
+    .filter(isSource)
+    // Each of their parts has a row.
+    .filter((path) => !["ext/", "tests/"].includes(path));
+  const named = rowsOf("Path").flatMap(([cell = ""]) =>
+    Array.from(cell.matchAll(/`([^`]+)`/g), ([, path = ""]) => path)
+  );
+  assertEquals(tree.filter((path) => !named.includes(path)), []);
+  for (const path of named) {
+    const [folder = "", rest] = path.split("*");
+    const found = rest === undefined
+      ? await Deno.stat(new URL(path, ROOT)).catch(() => null)
+      : entriesOf(folder, []).some((name) => name.endsWith(rest)) || null;
+    assert(found !== null, `CONTRIBUTING.md names ${path}`);
+  }
+});
+
+Deno.test("CONTRIBUTING.md has every file of core/, once", () => {
+  const files = entriesOf("core/", [])
+    .filter((path) => /(?<!_test)\.ts$/.test(path))
+    .map((path) => path.replace(/^core\/(.*)\.ts$/, "$1"));
+  const listed = rowsOf("Idea").flatMap(([, cell = ""]) =>
+    Array.from(cell.matchAll(/`(\w+)`/g), ([, name = ""]) => name)
+  );
+  assertEquals(listed.sort(), files.sort());
+});
+
 // ---- Commands and links -----------------------------------------------------
 
 /** The headings of a document, as links name them. */
