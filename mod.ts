@@ -340,7 +340,7 @@ export { BackplaneUnavailable } from "./core/unavailable.ts";
  * - Use the HTTP API without HTTP: `get`, `post`, `createSignedQueryString`.
  * - See another app: `app`; extend it: `clock`, `inspect`, `journal`, `meter`.
  *
- * All except `app`, `journal`, `meter` and `[Symbol.asyncDispose]` exist as statics, too,
+ * All except `app`, `journal` and `[Symbol.asyncDispose]` exist as statics, too,
  * on one default instance. It is made on first use and reads `PUSHER_APP_ID`,
  * `PUSHER_APP_KEY`, `PUSHER_APP_SECRET` and `PUSHER_PATH` where reading the environment is
  * permitted already. Statics only: `forURL`, `forCluster`, `RequestError`, `WebHookError`.
@@ -840,6 +840,11 @@ export class Pusher<Events extends object = AnyEvents> {
     return Pusher.#instance.clock;
   }
 
+  /** {@linkcode Pusher.meter} of the default instance. */
+  static get meter(): Meter {
+    return Pusher.#instance.meter;
+  }
+
   /** {@linkcode Pusher.path} of the default instance. */
   static get path(): string {
     return Pusher.#instance.path;
@@ -974,10 +979,7 @@ export class Pusher<Events extends object = AnyEvents> {
     return Pusher.#instance.on(name, listener);
   }
 
-  /**
-   * {@linkcode Pusher.close} of the default instance. The next use of a static
-   * member makes a new one.
-   */
+  /** Closes the default instance; the next use of a static member makes a new one. */
   static close(options?: { over?: number }): Promise<void> {
     const instance = Pusher.#default;
     Pusher.#default = undefined;

@@ -51,7 +51,7 @@ import {
   having,
   objectOf,
 } from "../core/checks.ts";
-import { type Awaitable, type Meter, Pusher } from "../mod.ts";
+import { type Awaitable, Pusher } from "../mod.ts";
 import { Console } from "./console/server.ts";
 
 // ---- Public types -----------------------------------------------------------
@@ -60,7 +60,7 @@ import { Console } from "./console/server.ts";
 export type ConsoleServer =
   & Pick<
     Pusher,
-    | ("path" | "clock" | "inspect" | "stats" | "on")
+    | ("path" | "clock" | "inspect" | "meter" | "stats" | "on")
     | ("channels" | "channel" | "users" | "terminateUserConnections")
   >
   & {
@@ -68,8 +68,6 @@ export type ConsoleServer =
     trigger(channel: never, event: never, data: never): Promise<unknown>;
     /** See {@linkcode Pusher.app}; the class has one app. */
     app?(id: string): unknown;
-    /** See {@linkcode Pusher.meter}; without it messages are not counted. */
-    readonly meter?: Meter;
   };
 
 /** Options of {@linkcode debugConsole}. */

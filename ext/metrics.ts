@@ -67,13 +67,17 @@ import {
   objectOf,
   optionOf,
 } from "../core/checks.ts";
-import type { Awaitable, Pusher } from "../mod.ts";
+import type { Awaitable } from "../mod.ts";
 import { checkPusher, refusalOf, say } from "./metrics/access.ts";
-import { Collector, type RunningWebhooks } from "./metrics/collector.ts";
+import {
+  Collector,
+  type MeteredServer,
+  type RunningWebhooks,
+} from "./metrics/collector.ts";
 import { type Definition, DEFINITIONS } from "./metrics/definitions.ts";
 import { checkPath } from "./metrics/health.ts";
 
-export type { RunningWebhooks } from "./metrics/collector.ts";
+export type { MeteredServer, RunningWebhooks } from "./metrics/collector.ts";
 export { health, type HealthOptions } from "./metrics/health.ts";
 
 /** Options of {@linkcode metrics}. */
@@ -180,14 +184,15 @@ const OWN_LABELS: ReadonlySet<string> = new Set(
  * assert((await answer.text()).includes("pusher_backplane_up 1"));
  * ```
  *
- * @param pusher The server: all of its apps are reported.
+ * @param pusher The server: all of its apps are reported. It may be the class `Pusher`,
+ * for its default instance.
  * @param options See {@linkcode MetricsOptions}; checked at once.
  * @returns A handler, which needs the `info` of `Deno.serve` if it has neither `token`
  * nor `authorize`.
  * @throws {TypeError} If an option is unknown or of the wrong type.
  */
-export function metrics<Events extends object>(
-  pusher: Pusher<Events>,
+export function metrics(
+  pusher: MeteredServer,
   options: MetricsOptions = {},
 ): Metrics {
   checkPusher(pusher, optionOf(OPTIONS, "pusher"));

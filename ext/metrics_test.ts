@@ -8,12 +8,14 @@ import {
   Pusher,
   type PusherOptions,
 } from "@glitz/pusher";
+import { debugConsole } from "@glitz/pusher/console";
 import {
   health,
   type Metrics,
   metrics,
   type MetricsOptions,
 } from "@glitz/pusher/metrics";
+import { testPusher } from "@glitz/pusher/testing";
 import { webhooks } from "@glitz/pusher/webhooks";
 import {
   assert,
@@ -22,6 +24,7 @@ import {
   assertThrows,
 } from "@std/assert";
 import { Counter, Registry } from "npm:prom-client@15.1.3";
+import { readFigures } from "./console/figures.ts";
 import { DEADLINE_MS, within } from "../tests/support/deadline.ts";
 import { parseMetrics, valuesOf } from "../tests/support/prometheus.ts";
 import {
@@ -604,6 +607,26 @@ Deno.test("health says that the server is alive and ready, at paths of one's own
   assertEquals(await ask("/live"), [200, "ok\n"]);
   await closed;
   assertThrows(() => health(pusher, { live: "x" }), TypeError, 'live is "x"');
+});
+
+Deno.test("metrics, health and the console take the class Pusher for its default instance", async () => {
+  using page = debugConsole(Pusher);
+  using own = metrics(Pusher, { token: "a-long-random-token" });
+  const handler = Pusher.cascade(Pusher.handler, own, health(Pusher), page);
+  await using test = testPusher(Pusher, { handler });
+  const client = await test.connect();
+  await client.subscribe("news");
+
+  assertEquals((await test.fetch("/readyz")).status, 200);
+  const headers = { authorization: "Bearer a-long-random-token" };
+  const text = await (await test.fetch("/metrics", { headers })).text();
+  const connections = valuesOf(text, ["pusher_connections"]);
+  assertEquals(Object.values(connections), [1]);
+  // Greeting and confirmation; the subscription.
+  const { received, sent } = readFigures(Pusher);
+  assertEquals([received, sent], [1, 2]);
+  await test.close();
+  await Pusher.close();
 });
 
 Deno.test("health says that the server is not ready while the backplane starts", async () => {

@@ -15,12 +15,12 @@ export interface ServerFigures {
   readonly sent: number;
 }
 
-/** Reads the figures. The class of the default instance has no meter. */
+/** Reads the figures. */
 export function readFigures(
-  pusher: Pick<Pusher, "inspect" | "stats"> & Partial<Pick<Pusher, "meter">>,
+  pusher: Pick<Pusher, "inspect" | "meter" | "stats">,
 ): ServerFigures {
   const stats = pusher.stats();
-  const all = pusher.meter?.figures().apps ?? [];
+  const all = pusher.meter.figures().apps;
   const { apps } = pusher.inspect();
   const own = all.filter(({ app }) => apps.includes(app));
   const total = (of: (figures: AppFigures) => number) =>

@@ -18,10 +18,13 @@ import type { MetricName } from "./definitions.ts";
 import { Lag, processFigures } from "./process.ts";
 import { type Labels, Values } from "./registry.ts";
 
-/** The server, whatever its events are. */
+/** A `Pusher`, or the class for its default instance, whatever its events are. */
 export interface MeteredServer {
+  /** See {@linkcode Pusher.meter}. */
   readonly meter: Meter;
+  /** See {@linkcode Pusher.stats}. */
   stats(): Stats;
+  /** See {@linkcode Pusher.on}. */
   on<Name extends keyof Hooks>(
     name: Name,
     listener: (event: Hooks[Name]) => unknown,

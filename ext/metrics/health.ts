@@ -12,8 +12,8 @@ import {
   objectOf,
   optionOf,
 } from "../../core/checks.ts";
-import type { Pusher } from "../../mod.ts";
 import { checkPusher } from "./access.ts";
+import type { MeteredServer } from "./collector.ts";
 
 /** Options of {@linkcode health}. */
 export interface HealthOptions {
@@ -62,13 +62,13 @@ const checkOptions = objectOf<HealthOptions>(OPTION_CHECKS);
  * assertEquals(answer.status, 200);
  * ```
  *
- * @param pusher The server.
+ * @param pusher The server, or the class `Pusher` for its default instance.
  * @param options Other paths.
  * @returns A handler for a cascade: null for any other request.
  * @throws {TypeError} If an option is unknown, or is not a path.
  */
-export function health<Events extends object>(
-  pusher: Pusher<Events>,
+export function health(
+  pusher: Pick<MeteredServer, "meter">,
   options: HealthOptions = {},
 ): (request: Request) => Response | null {
   checkPusher(pusher, optionOf(OPTIONS, "pusher"));
