@@ -199,15 +199,16 @@ Deno.test("a message without a text is refused", async () => {
 FROM denoland/deno:2.9.6
 WORKDIR /app
 USER deno
-# With deno.lock, if there is one, everybody gets the same versions.
-COPY deno.json deno.loc[k] main.ts page.html ./
-RUN deno cache main.ts
+# deno.lock pins the versions of all packages. "deno task test" has written it.
+COPY deno.json deno.lock main.ts page.html ./
+RUN deno cache --frozen main.ts
 EXPOSE 8000
 CMD ["run", "--no-prompt", "--cached-only", "--allow-net", "--allow-env=PORT,PUSHER_APP_SECRET", "main.ts"]
 `,
   "app.service":
-    `# For systemd. Copy the project to /opt/app and this file to /etc/systemd/system/, and
-# write PUSHER_APP_SECRET=… to /etc/app.env. Then run:
+    `# For systemd. Copy the project to /opt/app, with the deno.lock that "deno task test"
+# has written, and this file to /etc/systemd/system/. Write PUSHER_APP_SECRET=… to
+# /etc/app.env. Then run:
 # systemctl daemon-reload && systemctl enable --now app
 
 [Unit]
@@ -219,7 +220,8 @@ Wants=network-online.target
 WorkingDirectory=/opt/app
 EnvironmentFile=-/etc/app.env
 Environment=PORT=8000 DENO_DIR=/var/cache/app
-ExecStart=/usr/local/bin/deno run --no-prompt --allow-net --allow-env=PORT,PUSHER_APP_SECRET main.ts
+# systemd looks for deno in /usr/local/bin and /usr/bin.
+ExecStart=deno run --no-prompt --frozen --allow-net --allow-env=PORT,PUSHER_APP_SECRET main.ts
 DynamicUser=yes
 CacheDirectory=app
 Restart=always
@@ -250,6 +252,7 @@ changes. Open the page in two windows. The second command runs the tests.
 | \`main_test.ts\` | tests                                        |
 | \`Dockerfile\`   | an image                                     |
 | \`app.service\`  | a service for systemd                        |
+| \`deno.lock\`    | the versions of all packages; tests write it |
 
 ## Next
 

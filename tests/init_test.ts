@@ -5,68 +5,20 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import manifest from "../deno.json" with { type: "json" };
 import { FILES } from "../init/files.ts";
-import offline from "./offline/import_map.json" with { type: "json" };
 import { browserTest, openPage } from "./support/browser.ts";
 import { checkParts, lists } from "./support/example_pages.ts";
+import { deno, OwnProject } from "./support/own_project.ts";
 import { start } from "./support/program.ts";
 
 const ROOT = new URL("..", import.meta.url);
 
 const path = (file: string) => new URL(file, ROOT).pathname;
 
-/** A folder for one test, with an import map beside the project. */
-class Folder implements AsyncDisposable {
-  readonly path: string;
-
-  private constructor(path: string) {
-    this.path = path;
-  }
-
-  static async make(): Promise<Folder> {
-    const folder = new Folder(await Deno.makeTempDir({ prefix: "init_" }));
-    const base = new URL("tests/offline/", ROOT);
-    const imports = Object.entries(offline.imports).map(([name, target]) => [
-      name,
-      target.startsWith(".") ? `${new URL(target, base)}` : target,
-    ]);
-    await Deno.writeTextFile(
-      folder.map,
-      JSON.stringify({ imports: Object.fromEntries(imports) }),
-    );
-    return folder;
-  }
-
-  get map(): string {
-    return `${this.path}/import_map.json`;
-  }
-
-  get project(): string {
-    return `${this.path}/app`;
-  }
-
-  /** The arguments of a task of the project, with the packages of this repository. */
-  task(name: string): string[] {
-    const { tasks } = JSON.parse(FILES["deno.json"]!);
-    const [, command, ...rest] = tasks[name].split(" ");
-    return [command, `--import-map=${this.map}`, "--no-lock", ...rest];
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await Deno.remove(this.path, { recursive: true });
-  }
-}
-
-async function deno(
-  args: string[],
-  cwd: string,
-): Promise<{ code: number; out: string; error: string }> {
-  const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
-    args,
-    cwd,
-    env: { NO_COLOR: "1" },
-  }).output();
-  const decode = (bytes: Uint8Array) => new TextDecoder().decode(bytes);
-  return { code, out: decode(stdout), error: decode(stderr) };
+/** The arguments of a task of the project, with the packages of this repository. */
+function taskOf(own: OwnProject, name: string): string[] {
+  const { tasks } = JSON.parse(FILES["deno.json"]!);
+  const [, command, ...rest] = tasks[name].split(" ");
+  return own.command(command, ...rest);
 }
 
 /** Runs `init.ts` with the permission to write to one folder. */
@@ -81,12 +33,14 @@ const namesIn = (folder: string) =>
   [...Deno.readDirSync(folder)].map(({ name }) => name).sort();
 
 Deno.test("init.ts writes a project that passes its own tests, and the format and lint of Deno", async () => {
-  await using folder = await Folder.make();
+  await using folder = await OwnProject.make();
   const { code, out, error } = await init(folder.path, "app", "app");
   assertEquals([code, error], [0, ""]);
   assertStringIncludes(out, "cd app\n");
   assertEquals(namesIn(folder.project), Object.keys(FILES).sort());
-  for (const command of [["fmt", "--check"], ["lint"], folder.task("test")]) {
+  for (
+    const command of [["fmt", "--check"], ["lint"], taskOf(folder, "test")]
+  ) {
     const { code, out, error } = await deno(command, folder.project);
     assertEquals(code, 0, `deno ${command.join(" ")}: ${out}${error}`);
   }
@@ -95,9 +49,9 @@ Deno.test("init.ts writes a project that passes its own tests, and the format an
 browserTest(
   "init.ts writes a server whose page carries messages",
   async (browser) => {
-    await using folder = await Folder.make();
+    await using folder = await OwnProject.make();
     await init(folder.path, "app", "app");
-    const args = folder.task("start").map((arg) =>
+    const args = taskOf(folder, "start").map((arg) =>
       arg === "main.ts" ? `${folder.project}/main.ts` : arg
     );
     await using server = await start(
@@ -128,7 +82,7 @@ browserTest(
 );
 
 Deno.test("init.ts overwrites nothing, asks nothing, and says what to do", async () => {
-  await using folder = await Folder.make();
+  await using folder = await OwnProject.make();
   await Deno.mkdir(folder.project);
   await Deno.writeTextFile(`${folder.project}/Dockerfile`, "mine");
   await Deno.writeTextFile(`${folder.path}/file`, "mine");

@@ -21,6 +21,14 @@ function filesOf(document: string): Record<string, string> {
   );
 }
 
+/** The versions of what the document installs besides React, Vite and our package. */
+const FOR_EDITORS = {
+  typescript: "7.0.2",
+  "@types/react": "19.3.0",
+  "@types/react-dom": "19.3.0",
+  "@types/node": "26.6.6",
+};
+
 /** What the page has sent about a channel, noted before its own code runs. */
 const NOTE_FRAMES = `
   globalThis.frames_ = [];
@@ -50,7 +58,12 @@ viteTest(
       .replace("jsr:@glitz/pusher", new URL("mod.ts", ROOT).href)
       .replace("8000", port);
     files["vite.config.ts"] = files["vite.config.ts"]!.replace("8000", port);
-    await using project = await Project.make("19.3.1", files);
+    const [installed] = DOCUMENT.match(/^npm install .* typescript .*$/m) ?? [];
+    for (const name of Object.keys(FOR_EDITORS)) {
+      assert(installed?.split(" ").includes(name), name);
+    }
+    await using project = await Project.make("19.3.1", files, FOR_EDITORS);
+    await project.check();
     await using _server = await start(
       [
         ...["run", "--no-lock", "--no-check", "--no-config", "--allow-net"],

@@ -15,6 +15,7 @@ import {
   readManifest,
   readRecipe,
   RECIPE_PORTS,
+  startNginx,
 } from "./support/recipe.ts";
 
 /** What the folder has; the document has to name each of them. */
@@ -219,6 +220,22 @@ testWithBash(
     }
   },
 );
+
+const NGINX = findInstalled("nginx");
+
+Deno.test({
+  name: "nginx.conf takes localhost, beside the page that nginx has on Debian",
+  ignore: NGINX === null,
+  async fn() {
+    const page = (port: number) =>
+      `server { listen 127.0.0.1:${port} default_server; return 404; }`;
+    await using proxy = await startNginx(NGINX!, RECIPE_PORTS, page);
+    const answer = await fetch(`http://localhost:${proxy.port}/healthz`);
+    await answer.body?.cancel();
+    // No server is there.
+    assertEquals(answer.status, 502);
+  },
+});
 
 /** The text of all that may print something, or send it to a client. */
 async function sources(): Promise<string> {

@@ -71,7 +71,7 @@ export function readContainer(): Container {
 export function commandLines(): CommandLine[] {
   const unit = "pusher@.service";
   const [, command = ""] =
-    /^ExecStart=\S+\/deno (.*)$/m.exec(readRecipe(unit)) ??
+    /^ExecStart=(?:\S+\/)?deno (.*)$/m.exec(readRecipe(unit)) ??
       [];
   const [, image = ""] = /^CMD (\[.*\])$/m.exec(readRecipe("Dockerfile")) ?? [];
   return [
@@ -247,9 +247,11 @@ function portsReplaced(text: string, ports: readonly number[]): string {
 /** How nginx says that the workers of the settings before have stopped listening. */
 const NGINX_RELOADED = /gracefully shutting down/g;
 
-async function startNginx(
+/** Starts nginx with the settings of the recipe, and others beside it. */
+export async function startNginx(
   path: string,
   ports: readonly number[],
+  beside: (port: number) => string = () => "",
 ): Promise<Proxy> {
   const directory = await Deno.makeTempDir({ prefix: "nginx_" });
   const port = freePort();
@@ -268,6 +270,7 @@ async function startNginx(
     http {
       access_log off; ${temporary.join(" ")}
       include ${directory}/pusher.conf;
+      ${beside(port)}
     }`,
   );
   const child = new Deno.Command(path, {

@@ -97,10 +97,11 @@ export class Project implements AsyncDisposable {
     this.folder = folder;
   }
 
-  /** Installs React in a version, Vite and our package. */
+  /** Installs React in a version, Vite, our package, and others. */
   static async make(
     react: string,
     files: Record<string, string>,
+    others: Record<string, string> = {},
   ): Promise<Project> {
     const folder = await Deno.makeTempDir({ prefix: "vite_" });
     const project = new Project(folder);
@@ -110,7 +111,7 @@ export class Project implements AsyncDisposable {
         private: true,
         type: "module",
         dependencies: {
-          ...{ react, "react-dom": react, ...PACKAGES },
+          ...{ react, "react-dom": react, ...PACKAGES, ...others },
           "@glitz/pusher": "file:glitz-pusher.tgz",
         },
       };
@@ -147,6 +148,12 @@ export class Project implements AsyncDisposable {
   async build(): Promise<void> {
     const args = [this.#vite, "build", "--mode", "development"];
     await run(NODE ?? "", args, this.folder, { NODE_ENV: "development" });
+  }
+
+  /** Checks the types, as an editor does. */
+  async check(): Promise<void> {
+    const tsc = `${this.folder}/node_modules/typescript/bin/tsc`;
+    await run(NODE ?? "", [tsc], this.folder);
   }
 
   /** Starts the server for development. */
