@@ -306,6 +306,7 @@ import { Watchlist, type WatchlistOwner } from "./core/watchlist.ts";
 export type * from "./core/backplane.ts";
 export type * from "./core/calls.ts";
 export type * from "./core/figures.ts";
+export type { Intercom } from "./core/intercom.ts";
 export type * from "./core/journal.ts";
 export type { Handler } from "./core/cascade.ts";
 export type { OriginRule } from "./core/http.ts";

@@ -5,6 +5,7 @@
  * @module
  */
 
+import type { Intercom } from "./intercom.ts";
 import type { Journal } from "./journal.ts";
 import type { Awaitable, Clock } from "./time.ts";
 
@@ -397,6 +398,11 @@ export interface Backplane {
    * with this process, whose hooks say the same.
    */
   readonly journal?: Journal | undefined;
+  /**
+   * How servers talk to each other beside events; absent where they cannot. Then the
+   * debug console shows its own server only.
+   */
+  readonly intercom?: Intercom | undefined;
   /**
    * Called before anything else. It may take time: until it is done, the server lets
    * requests wait. If it rejects, the server serves none, and calls it again after

@@ -4,9 +4,10 @@
  * @module
  */
 
-import type { Transport } from "./backplane.ts";
+import type { Backplane, Transport } from "./backplane.ts";
+import { type Intercom, scoped } from "./intercom.ts";
 import { CLOSE, type Close, isOwnChannel } from "./protocol.ts";
-import type { Clock } from "./time.ts";
+import type { Awaitable, Clock } from "./time.ts";
 
 // ---- Clients ----------------------------------------------------------------
 
@@ -117,6 +118,12 @@ export interface Inspection {
   connections(): Iterable<LiveConnection>;
   /** Finds a live connection. */
   connection(socketId: string): LiveConnection | undefined;
+  /**
+   * How extensions of this server talk to theirs on other servers; absent where the
+   * backplane has none. Labels are those of what is inspected: the inspection of one
+   * app hears nothing of others.
+   */
+  readonly intercom?: Intercom | undefined;
 }
 
 /** A connection as the server has it. */
@@ -142,8 +149,11 @@ interface InspectedServer {
   readonly clock: Clock;
   readonly isShared: boolean;
   readonly ended: AbortSignal;
+  readonly backplane: Backplane;
   readonly appsById: ReadonlyMap<string, unknown>;
   readonly connections: ReadonlyMap<string, Inspected>;
+  /** Calls the backplane, once it has started. */
+  ask<T>(call: (backplane: Backplane) => Awaitable<T>): Awaitable<T>;
 }
 
 /**
@@ -155,13 +165,16 @@ export function inspect(
   server: InspectedServer,
   appId: string | null,
 ): Inspection {
-  const { clock, connections } = server;
+  const { clock, connections, backplane: { intercom } } = server;
+  const say: Intercom["say"] = (...given) =>
+    server.ask(() => intercom?.say(...given) ?? 0);
   const isSeen = (app: string) => appId === null || app === appId;
   return {
     node: server.id,
     isShared: server.isShared,
     ended: server.ended,
     apps: [...server.appsById.keys()].filter(isSeen),
+    intercom: intercom && scoped(intercom, say, appId),
     *connections() {
       for (const one of connections.values()) {
         if (isSeen(one.app.id)) yield new Live(one, clock);

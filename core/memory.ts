@@ -12,6 +12,7 @@ import type {
   Occupancy,
   Position,
 } from "./backplane.ts";
+import { checkSaid, type Listeners } from "./intercom.ts";
 import { MemberList } from "./members.ts";
 import {
   type ChannelLog,
@@ -42,6 +43,9 @@ export class Memory {
   readonly #cache = new Map<string, Cached>();
   /** Above the offsets of all channels that were forgotten. */
   #firstOffset = 0;
+  /** What servers listen for, and where a listener's failure is reported. */
+  readonly #listening = new Map<BackplaneNode, Listeners>();
+  readonly #unsaid: (() => void)[] = [];
   readonly #undelivered: Parameters<BackplaneNode["deliver"]>[] = [];
   #isDelivering = false;
 
@@ -50,7 +54,7 @@ export class Memory {
     this.#maxCachedBytes = maxCachedBytes;
   }
 
-  addServer(node: BackplaneNode): void {
+  addServer(node: BackplaneNode, listeners: Listeners): void {
     // The bounds and the clock are those of the first server.
     if (this.#servers.size === 0) {
       const { clock, history } = node;
@@ -66,15 +70,37 @@ export class Memory {
       this.sessions = new MemorySessions(history ?? DEFAULT_HISTORY, clock);
     }
     this.#servers.add(node);
+    this.#listening.set(node, listeners);
   }
 
   /** Removes a server; returns whether it was there. */
   removeServer(node: BackplaneNode): boolean {
+    this.#listening.delete(node);
     return this.#servers.delete(node);
   }
 
   anyServer(): BackplaneNode | undefined {
     return this.#servers.values().next().value;
+  }
+
+  /** See {@linkcode Intercom.say}. */
+  say(label: string, text: string): number {
+    checkSaid(text);
+    const all = [...this.#listening].filter(([, one]) => one.has(label));
+    // A listener that says something must not have that come to the next one first.
+    const isSaying = this.#unsaid.length > 0;
+    this.#unsaid.push(() => {
+      for (const [node, listeners] of all) {
+        listeners.hear(label, text, (error) => {
+          node.failed(error, "listening to other servers");
+        });
+      }
+    });
+    while (!isSaying && this.#unsaid.length > 0) {
+      this.#unsaid[0]?.();
+      this.#unsaid.shift();
+    }
+    return all.length;
   }
 
   get(app: string, channel: string): ChannelState | undefined {

@@ -20,6 +20,7 @@ import type {
   PageRequest,
   SessionStore,
 } from "./backplane.ts";
+import { type Intercom, Listeners } from "./intercom.ts";
 import { type ChannelState, Memory, NO_MEMBERS } from "./memory.ts";
 
 /**
@@ -38,6 +39,9 @@ import { type ChannelState, Memory, NO_MEMBERS } from "./memory.ts";
 export class MemoryBackplane implements Backplane {
   /** See {@linkcode Backplane.sessions}. */
   readonly sessions: SessionStore;
+  /** See {@linkcode Backplane.intercom}. */
+  readonly intercom: Intercom;
+  readonly #listeners = new Listeners();
   #node: BackplaneNode | null = null;
   #memory: Memory;
   /** What this server holds. */
@@ -53,6 +57,10 @@ export class MemoryBackplane implements Backplane {
   constructor(options: { maxCached?: number; maxCachedBytes?: number } = {}) {
     const { maxCached = 10_000, maxCachedBytes = 67_108_864 } = options;
     this.#memory = new Memory(maxCached, maxCachedBytes);
+    this.intercom = {
+      listen: (label, hear) => this.#listeners.add(label, hear),
+      say: (label, text) => this.#memory.say(label, text),
+    };
     this.sessions = {
       take: (app, id) => this.#memory.sessions.take(this.#own, app, id),
       keep: (app, id, state, isAway) =>
@@ -81,7 +89,7 @@ export class MemoryBackplane implements Backplane {
       );
     }
     this.#node = node;
-    this.#memory.addServer(node);
+    this.#memory.addServer(node, this.#listeners);
   }
 
   get #own(): BackplaneNode {

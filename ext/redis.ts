@@ -54,7 +54,8 @@
  * | `{prefix:0}:nodes` | sorted set | leases by their end, and the last renewal | 24 h, renewed | `beat` |
  * | `{prefix:0}:dead` | sorted set | incarnations to release | 24 h | `beat` |
  *
- * Topics, all of sharded pub/sub: `T:t:C` for a channel, `T:@S` for server `S`.
+ * Topics, all of sharded pub/sub: `T:t:C` for a channel, `T:@S` for server `S`,
+ * `T:i:L` for what servers say to each other under label `L`.
  *
  * The least rights that a user of Redis needs:
  *
@@ -101,6 +102,7 @@ import {
 } from "../core/checks.ts";
 import { DEFAULT_HISTORY } from "../core/options.ts";
 import { parseLocation } from "./redis/address.ts";
+import { RedisIntercom } from "./redis/intercom.ts";
 import { RedisJournal } from "./redis/journal.ts";
 import { JOURNAL_SCRIPTS } from "./redis/journal_scripts.ts";
 import { Keys, LEASE_BUCKET } from "./redis/keys.ts";
@@ -220,6 +222,8 @@ class RedisBackplane implements Backplane {
   readonly sessions: SessionStore;
   /** See {@linkcode Backplane.journal}. */
   readonly journal: RedisJournal;
+  /** See {@linkcode Backplane.intercom}. */
+  readonly intercom: RedisIntercom;
   readonly #sessions: RedisSessions;
   readonly #url: string;
   readonly #keys: Keys;
@@ -240,6 +244,12 @@ class RedisBackplane implements Backplane {
       const { network, node: { clock } } = this.#own;
       return { network, clock };
     }, this.#leaseMs);
+    this.intercom = new RedisIntercom(this.#keys, () => {
+      const { network, node } = this.#own;
+      const failed = (error: unknown) =>
+        node.failed(error, "listening to other servers");
+      return { network, failed };
+    });
     this.sessions = this.#sessions = new RedisSessions(() => {
       const { network, node } = this.#own;
       return {
@@ -282,6 +292,7 @@ class RedisBackplane implements Backplane {
     }, {
       restore: async (buckets, connection) => {
         await rights.check(buckets[0] ?? LEASE_BUCKET, connection);
+        await this.intercom.restore(buckets, connection);
         await membership.registration.restore(buckets, connection);
       },
       message: (topic, text) => {
@@ -313,8 +324,9 @@ class RedisBackplane implements Backplane {
     this.#sessions.keepUp(node.clock);
   }
 
-  /** Takes what is for this server alone. */
+  /** Takes what is of no channel: said to all servers, or to this one alone. */
   #take(topic: string, text: string): void {
+    if (this.intercom.take(topic, text)) return;
     if (!topic.includes("}:@")) return;
     this.#sessions.lose(text);
   }

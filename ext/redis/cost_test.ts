@@ -229,3 +229,34 @@ testWithRedis(
     assertEquals(await hearers(), 0);
   },
 );
+
+// ---- Servers among themselves -----------------------------------------------
+
+testWithRedis(
+  "To listen costs one subscription, and to say something two commands, with any number of servers",
+  async () => {
+    for (const count of [1, 3]) {
+      await using stage = await RedisStage.open();
+      const servers: FakeServer[] = [];
+      while (servers.length < count) servers.push(await stage.server());
+      const [server] = servers;
+      const listened = await stage.commands(() => {
+        for (const { backplane } of servers) {
+          backplane.intercom?.listen("a", () => {});
+        }
+        return Promise.resolve();
+      });
+      assertEquals(listened, { ssubscribe: count });
+      const said = await stage.commands(async () => {
+        assertEquals(await server?.backplane.intercom?.say("a", "x"), count);
+      });
+      assertEquals(said, { evalsha: 1, spublish: 1 });
+      // While nobody says anything, the other calls cost what they did.
+      await server?.enter("news");
+      const published = await stage.commands(async () => {
+        await server?.publish("news", "x");
+      });
+      assertEquals(published, PUBLISH);
+    }
+  },
+);

@@ -123,6 +123,12 @@ export class Keys {
     return `${this.tag(bucket)}:@${server}`;
   }
 
+  /** The topic of what servers say to each other under a label. */
+  label(label: string): { bucket: number; topic: string } {
+    const bucket = bucketOf(label);
+    return { bucket, topic: `${this.tag(bucket)}:i:${label}` };
+  }
+
   session(app: string, id: string): SessionKeys {
     const name = `${app} ${id}`;
     const bucket = bucketOf(name);

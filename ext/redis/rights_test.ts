@@ -88,6 +88,8 @@ testWithRedis(
 
     await readJournal(one);
     await messages(stage, one, two);
+    one.backplane.intercom?.listen("a", () => {});
+    assertEquals(await one.backplane.intercom?.say("a", "x"), 1);
     await sessions(one, two);
     // A server dies, and what it held is released.
     await dying.enter("presence-room", { user: "gone" });

@@ -792,6 +792,12 @@ return 1
 `,
 );
 
+/** Publishes to who listens at this moment. KEYS topic. ARGV text. Returns how many do. */
+export const SAY: Script = script(
+  "say",
+  `return redis.call('SPUBLISH', KEYS[1], ARGV[1])`,
+);
+
 /** All scripts, for a connection to load. */
 export const SCRIPTS: readonly Script[] = [
   HELLO,
@@ -814,4 +820,5 @@ export const SCRIPTS: readonly Script[] = [
   DROP,
   FORGET,
   TOUCH,
+  SAY,
 ];

@@ -11,6 +11,7 @@ import {
   BackplaneUnavailable,
   type BackplaneUsage,
   type CachedMessage,
+  type Intercom,
   type JoinOptions,
   type JoinResult,
   type Journal,
@@ -77,6 +78,15 @@ export class TestBackplane implements Backplane {
   /** See {@linkcode Backplane.journal}. */
   get journal(): Journal | undefined {
     return this.#inner.journal;
+  }
+
+  /** See {@linkcode Backplane.intercom}. */
+  get intercom(): Intercom | undefined {
+    const { intercom } = this.#inner;
+    return intercom && {
+      listen: (...given) => intercom.listen(...given),
+      say: (...given) => this.#call(() => intercom.say(...given)),
+    };
   }
 
   /** Whether it is away. */

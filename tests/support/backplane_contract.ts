@@ -63,6 +63,7 @@ import {
   testQueries,
   testUsage,
 } from "./contract/servers.ts";
+import { testIntercom } from "./contract/intercom.ts";
 import { testAtRandom } from "./contract/random.ts";
 import type { History } from "@glitz/pusher";
 import { type ContractKind, Stage } from "./contract/stage.ts";
@@ -77,6 +78,7 @@ export function testBackplane(kind: ContractKind): void {
       await run(stage);
     });
   const keeps = (bound: keyof History) => !kind.unbounded?.includes(bound);
+  const faults = new Set(kind.faults);
   testOrder(test);
   testHoldings(test);
   testTransitions(test);
@@ -87,7 +89,7 @@ export function testBackplane(kind: ContractKind): void {
   testQueries(test);
   testEnds(test);
   testUsage(test);
-  const faults = new Set(kind.faults);
+  if (kind.hasIntercom ?? true) testIntercom(test, faults);
   if (faults.has("death")) testDeath(test);
   if (faults.has("flush")) testFlush(test);
   if (faults.has("deafness")) testDeafness(test);

@@ -7,6 +7,7 @@ import {
   type Awaitable,
   type Backplane,
   type BackplaneNode,
+  type Intercom,
   MemoryBackplane,
   type Message,
   type PusherOptions,
@@ -33,10 +34,15 @@ export class SlowBackplane implements Backplane {
   turn: (method: string, isAfter: boolean) => Promise<void> = () =>
     new Promise((resolve) => setTimeout(resolve, 1));
   readonly sessions: SessionStore;
+  readonly intercom: Intercom | undefined;
 
   constructor(inner: Backplane = new MemoryBackplane()) {
     this.#inner = inner;
-    const { sessions } = inner;
+    const { sessions, intercom } = inner;
+    this.intercom = intercom && {
+      listen: (...given) => intercom.listen(...given),
+      say: (...given) => this.#later("say", () => intercom.say(...given)),
+    };
     this.sessions = {
       take: (...given) => this.#later("take", () => sessions.take(...given)),
       keep: (...given) => this.#later("keep", () => sessions.keep(...given)),
@@ -113,20 +119,24 @@ export class LaggingBackplane implements Backplane {
   /** How far deliveries lag behind, in milliseconds. */
   lagMs = 2;
   readonly sessions: SessionStore;
+  readonly intercom: Intercom | undefined;
 
   constructor(inner: Backplane = new MemoryBackplane()) {
     this.#inner = inner;
     this.sessions = inner.sessions;
+    const { intercom } = inner;
+    this.intercom = intercom && {
+      listen: (label, hear) =>
+        intercom.listen(label, (text) => this.#lag(() => hear(text))),
+      say: async (...given) => await intercom.say(...given),
+    };
   }
 
   async start(node: BackplaneNode): Promise<void> {
     // Starting takes time, too.
     await new Promise((resolve) => setTimeout(resolve, 1));
     if (this.#isClosed) throw new Error("Cannot start: it has been closed");
-    const lag: Lag = (task) => {
-      this.#lagging.push(task);
-      this.#timer ??= setTimeout(() => this.flush(), this.lagMs);
-    };
+    const lag: Lag = (task) => this.#lag(task);
     await this.#inner.start({
       id: node.id,
       history: node.history,
@@ -141,6 +151,11 @@ export class LaggingBackplane implements Backplane {
       failed: (...given) => node.failed(...given),
       health: (...given) => node.health(...given),
     });
+  }
+
+  #lag(task: () => void): void {
+    this.#lagging.push(task);
+    this.#timer ??= setTimeout(() => this.flush(), this.lagMs);
   }
 
   /** Delivers all that lags behind. */

@@ -9,6 +9,7 @@ import {
   type Backplane,
   type BackplaneNode,
   type Held,
+  type Intercom,
   MemoryBackplane,
   type Message,
   type Position,
@@ -49,6 +50,25 @@ export class FaultyBackplane implements Backplane {
   #isRegistering = false;
   /** While the server is deaf: the last message of each channel. */
   #missed: Map<string, [string, string, Position]> | null = null;
+  /** What listens, in which memory ever; each returns what ends it there. */
+  readonly #listening = new Map<() => () => void, () => void>();
+  readonly intercom: Intercom = {
+    listen: (label, hear) => {
+      const listen = () =>
+        this.#memory.intercom.listen(label, (text) => {
+          if (!this.#isDead && this.#missed === null) hear(text);
+        });
+      this.#listening.set(listen, listen());
+      return () => {
+        this.#listening.get(listen)?.();
+        this.#listening.delete(listen);
+      };
+    },
+    say: (...given) => {
+      if (this.#isDead) throw new Error("Cannot say it: the server is dead");
+      return this.#memory.intercom.say(...given);
+    },
+  };
   readonly sessions: SessionStore = {
     take: (app, id) => this.#memory.sessions.take(app, id),
     keep: (...given) => {
@@ -113,6 +133,9 @@ export class FaultyBackplane implements Backplane {
     this.#isRegistering = true;
     this.#memory = memory;
     this.#start(this.node);
+    for (const listen of this.#listening.keys()) {
+      this.#listening.set(listen, listen());
+    }
   }
 
   /** Registers what the server holds. */

@@ -42,6 +42,8 @@ export interface ContractKind {
    * to the memory limit of a database. @default {[]}
    */
   readonly unbounded?: readonly (keyof History)[];
+  /** Whether the backplane has an intercom. @default {true} */
+  readonly hasIntercom?: boolean;
   /** Repeats the randomised test. */
   readonly seed?: number;
 }
