@@ -43,120 +43,45 @@
  * @module
  */
 
-import { isDeepStrictEqual } from "node:util";
-import {
-  checkDuration,
-  checkFunction,
-  checkText,
-  copyOptions,
-  type Field,
-  having,
-  matching,
-  objectOf,
-} from "../core/checks.ts";
 import { parseUrl } from "../core/http.ts";
 import { inMemory } from "../core/runtime.ts";
-import { type Upgrade, upgradeInMemory } from "../core/upgrade.ts";
 import {
   type AnyEvents,
   type ChannelName,
   type Clock,
   type EventData,
   type EventName,
-  type Handler,
   Pusher,
   type PusherOptions,
 } from "../mod.ts";
 import { isStaged, TestBackplane } from "./testing/backplane.ts";
-import {
-  type ClientHost,
-  RefusedError,
-  type TestChannel,
-  TestClient,
-  type TestSubscribeOptions,
-} from "./testing/client.ts";
+import type { TestChannel, TestSubscribeOptions } from "./testing/channel.ts";
+import { type ClientHost, TestClient } from "./testing/client.ts";
 import { TestClock, turn } from "./testing/clock.ts";
-import { describeEvent } from "./testing/events.ts";
+import { decode, describeEvent } from "./testing/events.ts";
+import { INFO, shakeHands, socketClass, toWs } from "./testing/handshake.ts";
+import type { Closing } from "./testing/lane.ts";
 import { ExpectationError, list, Mailbox, show } from "./testing/mailbox.ts";
+import { type Faults, type Network, Wires } from "./testing/network.ts";
 import {
-  type Closing,
-  type Faults,
-  Line,
-  type Network,
-  SocketEnd,
-  Wires,
-} from "./testing/sockets.ts";
+  checkPusher,
+  readSettings,
+  type Settings,
+  SUBJECT,
+  type TestConnectOptions,
+  type TestedPusher,
+  type TestOptions,
+} from "./testing/options.ts";
+import { fitting, type TestPublished } from "./testing/published.ts";
+import { RefusedError } from "./testing/refused.ts";
+import { Line, SocketEnd } from "./testing/sockets.ts";
 
 export { ExpectationError, RefusedError, TestBackplane, TestClient, TestClock };
 export type * from "./testing/events.ts";
 export type { Closing, Faults, Network, TestChannel, TestSubscribeOptions };
-
-// ---- Options ----------------------------------------------------------------
-
-/** Options of {@linkcode testPusher}. */
-export interface TestOptions {
-  /**
-   * The handler of the program, as it is passed to `Deno.serve`. All clients and
-   * requests come through it. @default {`pusher.handler`}
-   */
-  handler?: Handler | undefined;
-  /** Where clients find the program. @default {"http://localhost"} */
-  origin?: string | undefined;
-  /**
-   * How long an expected event may take, in milliseconds of real time.
-   * @default {2000}
-   */
-  deadlineMs?: number | undefined;
-  /**
-   * Where clients ask for permission to subscribe.
-   * @default {`${pusher.path}/pusher/auth`}
-   */
-  authEndpoint?: string | undefined;
-  /**
-   * Where clients ask who they are. @default {`${pusher.path}/pusher/user-auth`}
-   */
-  userAuthEndpoint?: string | undefined;
-}
-
-/** How a client of a test connects. */
-export interface TestConnectOptions {
-  /**
-   * Headers of all its requests, such as `cookie`, `authorization` and `origin`.
-   */
-  headers?: HeadersInit | undefined;
-  /** The app's key. @default {the key of the server} */
-  key?: string | undefined;
-}
-
-const SUBJECT = "Cannot test a Pusher";
-
-const CHECKS = {
-  handler: checkFunction,
-  origin: matching(
-    /^https?:\/\/[^\/?#]+$/,
-    'be like "https://example.com", without a path',
-  ),
-  deadlineMs: checkDuration,
-  authEndpoint: checkText,
-  userAuthEndpoint: checkText,
-};
-const checkOptions = objectOf<TestOptions>(CHECKS);
-const checkPusher = having(["on", "open"], "be a Pusher, or its options");
+export type { TestConnectOptions, TestedPusher, TestOptions, TestPublished };
 
 // ---- The test ---------------------------------------------------------------
-
-/** An event that the program has published. */
-export interface TestPublished {
-  /** The channel. */
-  channel: string;
-  /** The name of the event. */
-  event: string;
-  /** Its data: the value if it is JSON, else the text. */
-  // deno-lint-ignore no-explicit-any -- a test knows what it looks for
-  data: any;
-  /** The connection that was left out. */
-  socketId?: string;
-}
 
 /** An error of the program or the server, as the `error` hook has it. */
 export interface TestFailure {
@@ -518,179 +443,8 @@ export class TestPusher<
   #dial(near: SocketEnd, protocols: string[], headers: Headers): Line {
     const line = new Line(this.#clock, near);
     this.#wires.add(line);
-    line.request(() => this.#shakeHands(line, protocols, headers));
+    const { handler } = this.#settings;
+    line.request(() => shakeHands(handler, line, protocols, headers));
     return line;
-  }
-
-  /** Sends the request of a socket to the handler, as the runtime does. */
-  async #shakeHands(
-    line: Line,
-    protocols: string[],
-    given: Headers,
-  ): Promise<void> {
-    const headers = new Headers(given);
-    headers.set("connection", "Upgrade");
-    headers.set("upgrade", "websocket");
-    headers.set("sec-websocket-version", "13");
-    headers.set("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==");
-    if (protocols.length > 0) {
-      headers.set("sec-websocket-protocol", protocols.join(", "));
-    }
-    const request = new Request(toHttp(line.near.url), { headers });
-    const response = switchingProtocols();
-    let isUpgraded = false;
-    upgradeInMemory(request, (): Upgrade => {
-      if (isUpgraded) throw new TypeError("Cannot upgrade a request twice");
-      isUpgraded = true;
-      // It has all that the server uses.
-      return { socket: line.far as unknown as WebSocket, response };
-    });
-    let answer;
-    try {
-      answer = await this.#settings.handler(request, INFO);
-    } catch (error) {
-      return line.fail("the handler has thrown", error);
-    }
-    if (answer === response) {
-      return line.open(response.headers.get("sec-websocket-protocol") ?? "");
-    }
-    line.fail(
-      isUpgraded
-        ? "the handler returned another answer than that of pusher.handler"
-        : await describeAnswer(answer ?? new Response(null, { status: 404 })),
-    );
-  }
-}
-
-/** What a test needs of a server: an instance, or the class. */
-export type TestedPusher = Pick<
-  Pusher,
-  | "authenticateUser"
-  | "authorizeChannel"
-  | "clock"
-  | "close"
-  | "handler"
-  | "on"
-  | "path"
->;
-
-// ---- Settings ---------------------------------------------------------------
-
-/** Options, checked. */
-interface Settings {
-  readonly handler: Handler;
-  readonly origin: string;
-  readonly path: string;
-  readonly key: string;
-  readonly deadlineMs: number;
-  readonly authEndpoint: string;
-  readonly userAuthEndpoint: string;
-}
-
-function readSettings(pusher: TestedPusher, given: TestOptions): Settings {
-  const field: Field = { subject: SUBJECT, name: "" };
-  // The keys of an object literal are known; the type of Object.keys is not.
-  const names = Object.keys(CHECKS) as (keyof TestOptions)[];
-  const options = copyOptions(given, names);
-  checkOptions(options, field);
-  const { path } = pusher;
-  const {
-    handler = pusher.handler,
-    origin = "http://localhost",
-    deadlineMs = 2_000,
-    authEndpoint = `${path}/pusher/auth`,
-    userAuthEndpoint = `${path}/pusher/user-auth`,
-  } = options;
-  // Each signature names the key of the app.
-  const { auth } = pusher.authorizeChannel("1.1", "private-key");
-  const key = auth.slice(0, auth.indexOf(":"));
-  const endpoints = { authEndpoint, userAuthEndpoint };
-  return { handler, origin, path, key, deadlineMs, ...endpoints };
-}
-
-/** What `Deno.serve` tells a handler of a request. */
-const INFO: Deno.ServeHandlerInfo = Object.freeze({
-  remoteAddr: Object.freeze(
-    { transport: "tcp", hostname: "127.0.0.1", port: 50_000 } as const,
-  ),
-  completed: Promise.resolve(),
-});
-
-// ---- Helpers ----------------------------------------------------------------
-
-/** Dials for a socket of a client. */
-type Dial = (near: SocketEnd, protocols: string[], headers: Headers) => void;
-
-/** What the class takes besides the URL; Deno has more than browsers. */
-type SocketInit = ConstructorParameters<typeof WebSocket>[1];
-
-/** Makes the class `WebSocket`; `other` may connect some URLs in another way. */
-function socketClass(
-  dial: Dial,
-  other: (url: string | URL, init?: SocketInit) => WebSocket | undefined = () =>
-    undefined,
-): typeof WebSocket {
-  class TestWebSocket extends SocketEnd {
-    constructor(url: string | URL, init: SocketInit = {}) {
-      super(toWs(new URL(url).href));
-      const elsewhere = other(url, init);
-      if (elsewhere !== undefined) return elsewhere as unknown as this;
-      const isList = typeof init === "string" || Array.isArray(init);
-      const { protocols = [], headers } = isList ? { protocols: init } : init;
-      dial(this, [protocols].flat(), new Headers(headers));
-    }
-
-    override close(code?: number, reason?: string): void {
-      if (
-        code !== undefined && code !== 1000 && !(code >= 3000 && code < 5000)
-      ) {
-        const message =
-          `Cannot close: code is ${code}, and must be 1000 or from 3000 to 4999`;
-        throw new DOMException(message, "InvalidAccessError");
-      }
-      super.close(code, reason);
-    }
-  }
-  // It has what clients use; the types of its events are wider.
-  return TestWebSocket as unknown as typeof WebSocket;
-}
-
-const toWs = (url: string) => url.replace(/^http/, "ws");
-
-const toHttp = (url: string) => url.replace(/^ws/, "http");
-
-/** The answer to an upgrade. No runtime lets a program make one with its status. */
-function switchingProtocols(): Response {
-  return Object.defineProperty(new Response(null), "status", { value: 101 });
-}
-
-const NO_UPGRADE =
-  "The server must get the original request, and be of the same copy of @glitz/pusher as @glitz/pusher/testing";
-
-async function describeAnswer(answer: Response): Promise<string> {
-  const text = (await answer.text()).slice(0, 200);
-  const said = `the handler answered ${answer.status}${text && `: ${text}`}`;
-  // The runtime may upgrade a copy, whose socket never opens.
-  const isFailed = answer.status === 101 || answer.status === 400;
-  return isFailed ? `${said}. ${NO_UPGRADE}` : said;
-}
-
-/** Whether data is as expected. */
-function fitting(expected: unknown): (data: unknown) => boolean {
-  if (expected === undefined) return () => true;
-  if (typeof expected === "function") return (data) => expected(data) === true;
-  // As it was on the way.
-  const wanted = typeof expected === "string"
-    ? decode(expected)
-    : JSON.parse(JSON.stringify(expected));
-  return (data) => isDeepStrictEqual(data, wanted);
-}
-
-/** The value of JSON, and any other text as it is. */
-function decode(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return text;
   }
 }

@@ -15,43 +15,21 @@ import type {
   UserAuth,
   UserData,
 } from "../../mod.ts";
+import { TestChannel, type TestSubscribeOptions } from "./channel.ts";
 import {
   type AllEvents,
+  decode,
   describeEvent,
   type InfoOf,
   type ReceivedEvents,
   type ReceivedName,
-  type SentName,
   type TestEvent,
 } from "./events.ts";
+import type { Closing } from "./lane.ts";
 import { ExpectationError, list, Mailbox } from "./mailbox.ts";
-import { type Closing, type Faults, type Line, Wires } from "./sockets.ts";
-
-/** Something that the program or the server has refused to a client of a test. */
-export class RefusedError extends Error {
-  /** Names the class. */
-  override readonly name: string = "RefusedError";
-  /** What was asked for. */
-  readonly what: "connection" | "subscription" | "signin";
-  /** The HTTP status, the close code or the error code that says the same. */
-  readonly code: number;
-  /** Why it was refused, in the words that the client gets. */
-  readonly reason: string;
-
-  /** Made where something is refused. */
-  constructor(
-    message: string,
-    { what, code, reason, cause }: Pick<RefusedError, "what" | "code"> & {
-      reason: string;
-      cause?: unknown;
-    },
-  ) {
-    super(`${message}: ${reason}`, cause === undefined ? {} : { cause });
-    this.what = what;
-    this.code = code;
-    this.reason = reason;
-  }
-}
+import { type Faults, Wires } from "./network.ts";
+import { RefusedError } from "./refused.ts";
+import type { Line } from "./sockets.ts";
 
 /** What a client needs of the test. */
 export interface ClientHost<Events extends object> {
@@ -65,17 +43,6 @@ export interface ClientHost<Events extends object> {
   fetch(input: string | URL | Request, init?: RequestInit): Promise<Response>;
   /** The latest error of the program, as a cause of what went wrong. */
   cause(): { cause?: unknown };
-}
-
-/** How a client subscribes. */
-export interface TestSubscribeOptions<Member = unknown> {
-  /**
-   * What `authorize` would answer, in its place: `true`, or the member. The program
-   * is not asked then.
-   */
-  authorized?: true | Member | undefined;
-  /** Number of past events that the server replays. @default {0} */
-  rewind?: number | undefined;
 }
 
 /** A frame, its data decoded. */
@@ -92,84 +59,6 @@ type Answered = (frame: Frame) => void;
 
 const OWN_ANSWERS =
   /^pusher(?:_internal:subscription_succeeded|:subscription_error)$/;
-
-// ---- Channels ---------------------------------------------------------------
-
-/** What a channel needs of its client. */
-interface ChannelOwner {
-  take(event: string | undefined, channel?: string): Promise<TestEvent>;
-  expectNothing(event: string | undefined, channel?: string): Promise<void>;
-  send(frame: object): void;
-  fence(): Promise<void>;
-  left(channel: string): void;
-}
-
-/**
- * A channel that a client of a test is subscribed to.
- *
- * @typeParam Map Event to data.
- */
-export class TestChannel<Map = AnyEvents[string]> {
-  /** The name of the channel. */
-  readonly name: string;
-  /** The members of a presence channel with their `user_info`, by user id. */
-  readonly members: ReadonlyMap<string, InfoOf<Map>>;
-  readonly #owner: ChannelOwner;
-
-  /** Made by {@linkcode TestClient.subscribe}. */
-  constructor(
-    name: string,
-    members: ReadonlyMap<string, InfoOf<Map>>,
-    owner: ChannelOwner,
-  ) {
-    this.name = name;
-    this.members = members;
-    this.#owner = owner;
-  }
-
-  /** Takes the next event of the channel, or waits for it. */
-  next(): Promise<TestEvent>;
-  /**
-   * Takes the next event of that name, or waits for it. Events of other names stay.
-   *
-   * @returns Its data.
-   * @throws {ExpectationError} If it does not come; the message says what came.
-   */
-  next<N extends ReceivedName<Map>>(event: N): Promise<ReceivedEvents<Map>[N]>;
-  async next(event?: string): Promise<unknown> {
-    const taken = await this.#owner.take(event, this.name);
-    return event === undefined ? taken : taken.data;
-  }
-
-  /**
-   * Expects that no event of the channel is left that the test has not taken.
-   *
-   * @param event Only events of that name.
-   * @throws {ExpectationError} If there is one.
-   */
-  expectNothing(event?: ReceivedName<Map>): Promise<void> {
-    return this.#owner.expectNothing(event, this.name);
-  }
-
-  /**
-   * Sends a client event to the other subscribers. If the server refuses it, the
-   * client gets `pusher:error`.
-   */
-  trigger<N extends SentName<Map>>(
-    event: N,
-    data: N extends keyof Map ? Map[N] : unknown,
-  ): void {
-    this.#owner.send({ event, channel: this.name, data });
-  }
-
-  /** Leaves the channel. */
-  async unsubscribe(): Promise<void> {
-    const data = { channel: this.name };
-    this.#owner.send({ event: "pusher:unsubscribe", data });
-    await this.#owner.fence();
-    this.#owner.left(this.name);
-  }
-}
 
 // ---- The client -------------------------------------------------------------
 
@@ -587,15 +476,4 @@ function fits(
 ): boolean {
   return (event === undefined || one.event === event) &&
     (channel === undefined || one.channel === channel);
-}
-
-/** The value of JSON, and any other text as it is. */
-// deno-lint-ignore no-explicit-any -- each event has data of its own
-function decode(data: unknown): any {
-  if (typeof data !== "string") return data;
-  try {
-    return JSON.parse(data);
-  } catch {
-    return data;
-  }
 }

@@ -25,6 +25,17 @@ export function describeEvent({ event, channel, data }: TestEvent): string {
   return `"${event}"${on}: ${show(data)}`;
 }
 
+/** The value of JSON, and any other text as it is. */
+// deno-lint-ignore no-explicit-any -- each event has data of its own
+export function decode(data: unknown): any {
+  if (typeof data !== "string") return data;
+  try {
+    return JSON.parse(data);
+  } catch {
+    return data;
+  }
+}
+
 /** Names that are reserved for the protocol. */
 export type ProtocolName = `pusher:${string}` | `pusher_internal:${string}`;
 

@@ -1,0 +1,117 @@
+/**
+ * The options of a test, and what they are by default.
+ *
+ * @module
+ */
+
+import {
+  checkDuration,
+  checkFunction,
+  checkText,
+  copyOptions,
+  type Field,
+  having,
+  matching,
+  objectOf,
+} from "../../core/checks.ts";
+import type { Handler, Pusher } from "../../mod.ts";
+
+/** Options of {@linkcode testPusher}. */
+export interface TestOptions {
+  /**
+   * The handler of the program, as it is passed to `Deno.serve`. All clients and
+   * requests come through it. @default {`pusher.handler`}
+   */
+  handler?: Handler | undefined;
+  /** Where clients find the program. @default {"http://localhost"} */
+  origin?: string | undefined;
+  /**
+   * How long an expected event may take, in milliseconds of real time.
+   * @default {2000}
+   */
+  deadlineMs?: number | undefined;
+  /**
+   * Where clients ask for permission to subscribe.
+   * @default {`${pusher.path}/pusher/auth`}
+   */
+  authEndpoint?: string | undefined;
+  /**
+   * Where clients ask who they are. @default {`${pusher.path}/pusher/user-auth`}
+   */
+  userAuthEndpoint?: string | undefined;
+}
+
+/** How a client of a test connects. */
+export interface TestConnectOptions {
+  /**
+   * Headers of all its requests, such as `cookie`, `authorization` and `origin`.
+   */
+  headers?: HeadersInit | undefined;
+  /** The app's key. @default {the key of the server} */
+  key?: string | undefined;
+}
+
+export const SUBJECT = "Cannot test a Pusher";
+
+const CHECKS = {
+  handler: checkFunction,
+  origin: matching(
+    /^https?:\/\/[^\/?#]+$/,
+    'be like "https://example.com", without a path',
+  ),
+  deadlineMs: checkDuration,
+  authEndpoint: checkText,
+  userAuthEndpoint: checkText,
+};
+const checkOptions = objectOf<TestOptions>(CHECKS);
+export const checkPusher = having(
+  ["on", "open"],
+  "be a Pusher, or its options",
+);
+
+/** What a test needs of a server: an instance, or the class. */
+export type TestedPusher = Pick<
+  Pusher,
+  | "authenticateUser"
+  | "authorizeChannel"
+  | "clock"
+  | "close"
+  | "handler"
+  | "on"
+  | "path"
+>;
+
+/** Options, checked. */
+export interface Settings {
+  readonly handler: Handler;
+  readonly origin: string;
+  readonly path: string;
+  readonly key: string;
+  readonly deadlineMs: number;
+  readonly authEndpoint: string;
+  readonly userAuthEndpoint: string;
+}
+
+export function readSettings(
+  pusher: TestedPusher,
+  given: TestOptions,
+): Settings {
+  const field: Field = { subject: SUBJECT, name: "" };
+  // The keys of an object literal are known; the type of Object.keys is not.
+  const names = Object.keys(CHECKS) as (keyof TestOptions)[];
+  const options = copyOptions(given, names);
+  checkOptions(options, field);
+  const { path } = pusher;
+  const {
+    handler = pusher.handler,
+    origin = "http://localhost",
+    deadlineMs = 2_000,
+    authEndpoint = `${path}/pusher/auth`,
+    userAuthEndpoint = `${path}/pusher/user-auth`,
+  } = options;
+  // Each signature names the key of the app.
+  const { auth } = pusher.authorizeChannel("1.1", "private-key");
+  const key = auth.slice(0, auth.indexOf(":"));
+  const endpoints = { authEndpoint, userAuthEndpoint };
+  return { handler, origin, path, key, deadlineMs, ...endpoints };
+}
