@@ -115,7 +115,7 @@ export interface TestFailure {
  */
 export function testPusher(
   pusher: typeof Pusher,
-  options?: TestOptions,
+  options?: TestOptions<typeof Pusher>,
 ): TestPusher<AnyEvents, typeof Pusher>;
 /**
  * Puts a server into the memory of a test.
@@ -128,11 +128,11 @@ export function testPusher(
  */
 export function testPusher<Events extends object = AnyEvents>(
   pusher?: Pusher<Events> | PusherOptions<Events>,
-  options?: TestOptions,
+  options?: TestOptions<Pusher<Events>>,
 ): TestPusher<Events>;
 export function testPusher(
   pusher: Pusher | PusherOptions | typeof Pusher = {},
-  options: TestOptions = {},
+  options: TestOptions<never> = {},
 ): TestPusher<AnyEvents, Pusher | typeof Pusher> {
   if (!isPusher(pusher)) {
     const clock = pusher.clock ?? new TestClock();
@@ -192,7 +192,11 @@ export class TestPusher<
   #closing: Promise<void> | null = null;
 
   /** Made by {@linkcode testPusher}. */
-  constructor(pusher: Tested, options: TestOptions, own?: TestBackplane) {
+  constructor(
+    pusher: Tested,
+    options: TestOptions<never>,
+    own?: TestBackplane,
+  ) {
     this.pusher = pusher;
     this.#backplane = own;
     this.#settings = readSettings(pusher, options);

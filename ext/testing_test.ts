@@ -100,6 +100,24 @@ for (const [name, make] of Object.entries(PROGRAMS)) {
   });
 }
 
+Deno.test("testPusher makes the server for a program that takes one, with a clock that the test turns", async () => {
+  /** A program that closes an auction a minute after the first bid. */
+  const auction = (pusher: Pusher<Events>) =>
+    Pusher.cascade(pusher.handler, () => {
+      pusher.clock.after(60_000, () => {
+        void pusher.trigger("messages", "create", { text: "closed" });
+      });
+      return new Response("bid");
+    });
+  await using test = testPusher(OPTIONS, { program: auction, ...AMPLE });
+  const messages = await (await test.connect()).subscribe("messages");
+  await test.fetch("/bids", { method: "POST" });
+  await test.clock.tickAsync(59_999);
+  await messages.expectNothing();
+  await test.clock.tickAsync(1);
+  assertEquals(await messages.next("create"), { text: "closed" });
+});
+
 Deno.test("testPusher(Pusher) tests the default instance, which stays open", async () => {
   {
     await using test = testPusher(Pusher, AMPLE);
@@ -158,6 +176,7 @@ Deno.test("testPusher serves below a path, at an origin, and with the first key 
 
 Deno.test("testPusher refuses options that it does not know, and no server, by name", async () => {
   await using pusher = new Pusher();
+  const { handler } = pusher;
   const failures: [run: () => unknown, message: string][] = [
     [
       // @ts-expect-error There is no such option.
@@ -167,6 +186,15 @@ Deno.test("testPusher refuses options that it does not know, and no server, by n
     [
       () => testPusher(pusher, { origin: "https://example.com/chat" }),
       'Cannot test a Pusher: origin is "https://example.com/chat", and must be like "https://example.com", without a path',
+    ],
+    [
+      () => testPusher({}, { program: () => handler, handler }),
+      "Cannot test a Pusher: both `handler` and `program` are given; pass one of them",
+    ],
+    [
+      // @ts-expect-error It makes no handler.
+      () => testPusher({}, { program: () => {} }),
+      "Cannot test a Pusher: the result of program is undefined, and must be a function",
     ],
     [
       () => testPusher(pusher, { deadlineMs: 0 }),

@@ -5,6 +5,7 @@
  */
 import { assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { findInstalled } from "./support/installed.ts";
+import { deno, OwnProject } from "./support/own_project.ts";
 import { NpmProject } from "./support/npm_package.ts";
 
 /** A module as one script, as a package for npm has it. */
@@ -193,18 +194,36 @@ for (const [name, { args, imports }] of Object.entries(RUNNERS)) {
   });
 }
 
+/** The test in docs/testing.md with `describe` and `it`. */
+async function documentedTest(): Promise<string> {
+  const guide = await Deno.readTextFile(
+    new URL("../docs/testing.md", import.meta.url),
+  );
+  const blocks = guide.matchAll(/^```js ignore\n(.*?)^```/gms);
+  const [example = ""] = Array.from(blocks, ([, text = ""]) => text)
+    .filter((text) => text.includes("node:test"));
+  return example;
+}
+
 Deno.test({
   name: "docs/testing.md has a test for Node that runs as it stands",
   ignore: NODE === null,
   async fn() {
-    const guide = await Deno.readTextFile(
-      new URL("../docs/testing.md", import.meta.url),
-    );
-    const blocks = guide.matchAll(/^```js ignore\n(.*?)^```/gms);
-    const [example = ""] = Array.from(blocks, ([, text = ""]) => text)
-      .filter((text) => text.includes("node:test"));
+    const example = await documentedTest();
     const { code, text } = await runTests(NODE!, ["--test"], example);
     assertEquals(code, 0, text);
     assertMatch(text, /\bpass [1-9]/);
   },
+});
+
+Deno.test("docs/testing.md has a test with describe and it that runs in Deno, with its leak checks", async () => {
+  await using own = await OwnProject.make();
+  await Deno.writeTextFile(`${own.path}/a_test.mjs`, await documentedTest());
+  const checks = ["--sanitize-ops", "--sanitize-resources"];
+  const { code, out, error } = await deno(
+    own.command("test", "--no-check", ...checks, "a_test.mjs"),
+    own.path,
+  );
+  assertEquals(code, 0, out + error);
+  assertMatch(out, /1 passed \(1 step\)/);
 });

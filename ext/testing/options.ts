@@ -16,13 +16,23 @@ import {
 } from "../../core/checks.ts";
 import type { Handler, Pusher } from "../../mod.ts";
 
-/** Options of {@linkcode testPusher}. */
-export interface TestOptions {
+/**
+ * Options of {@linkcode testPusher}.
+ *
+ * @typeParam Tested The server.
+ */
+export interface TestOptions<Tested = Pusher> {
   /**
    * The handler of the program, as it is passed to `Deno.serve`. All clients and
    * requests come through it. @default {`pusher.handler`}
    */
   handler?: Handler | undefined;
+  /**
+   * Makes the handler of the program, in place of `handler`: for programs that take
+   * their server as an argument. So each test has a server of its own, with a clock
+   * that it turns.
+   */
+  program?: ((pusher: Tested) => Handler) | undefined;
   /** Where clients find the program. @default {"http://localhost"} */
   origin?: string | undefined;
   /**
@@ -55,6 +65,7 @@ export const SUBJECT = "Cannot test a Pusher";
 
 const CHECKS = {
   handler: checkFunction,
+  program: checkFunction,
   origin: matching(
     /^https?:\/\/[^\/?#]+$/,
     'be like "https://example.com", without a path',
@@ -63,7 +74,7 @@ const CHECKS = {
   authEndpoint: checkText,
   userAuthEndpoint: checkText,
 };
-const checkOptions = objectOf<TestOptions>(CHECKS);
+const checkOptions = objectOf<TestOptions<never>>(CHECKS);
 export const checkPusher = having(
   ["on", "open"],
   "be a Pusher, or its options",
@@ -94,16 +105,21 @@ export interface Settings {
 
 export function readSettings(
   pusher: TestedPusher,
-  given: TestOptions,
+  given: TestOptions<never>,
 ): Settings {
   const field: Field = { subject: SUBJECT, name: "" };
   // The keys of an object literal are known; the type of Object.keys is not.
-  const names = Object.keys(CHECKS) as (keyof TestOptions)[];
+  const names = Object.keys(CHECKS) as (keyof TestOptions<never>)[];
   const options = copyOptions(given, names);
   checkOptions(options, field);
+  if (options.handler !== undefined && options.program !== undefined) {
+    throw new TypeError(
+      `${SUBJECT}: both \`handler\` and \`program\` are given; pass one of them`,
+    );
+  }
   const { path } = pusher;
   const {
-    handler = pusher.handler,
+    handler = makeHandler(pusher, options) ?? pusher.handler,
     origin = "http://localhost",
     deadlineMs = 2_000,
     authEndpoint = `${path}/pusher/auth`,
@@ -114,4 +130,16 @@ export function readSettings(
   const key = auth.slice(0, auth.indexOf(":"));
   const endpoints = { authEndpoint, userAuthEndpoint };
   return { handler, origin, path, key, deadlineMs, ...endpoints };
+}
+
+/** Has the program make its handler. */
+function makeHandler(
+  pusher: TestedPusher,
+  { program }: TestOptions<never>,
+): Handler | undefined {
+  if (program === undefined) return;
+  // The overloads of testPusher have checked that the program takes this server.
+  const made = program(pusher as never);
+  checkFunction(made, { subject: SUBJECT, name: "the result of program" });
+  return made;
 }
