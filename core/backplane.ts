@@ -252,7 +252,8 @@ export interface SessionState {
 export interface SessionStore {
   /**
    * Makes this server the owner of a session. The server that owned it until now
-   * gets {@linkcode BackplaneNode.taken}.
+   * gets {@linkcode BackplaneNode.taken}; so does this one if the call is carried out
+   * late, and another server has taken the session since it was made.
    *
    * @returns What was kept of the session last; `"forgotten"` if there was
    * something once, but it has been forgotten; `null` if the session is new.

@@ -13,7 +13,7 @@ import type {
 } from "../../core/backplane.ts";
 import type { Clock } from "../../core/time.ts";
 import { BUCKETS, type Keys } from "./keys.ts";
-import type { Network } from "./network.ts";
+import type { Connection, Network } from "./network.ts";
 import { DROP, FORGET, KEEP, TAKE, TOUCH } from "./scripts.ts";
 
 // How long a session with an owner is kept at most without a word from it, and how
@@ -22,6 +22,10 @@ const MAX_OWNED_MS = 3 * 3_600_000;
 const MAX_TOUCH_MS = 3_600_000;
 // How long it is known that there was a session after it was kept last.
 const KNOWN_MS = 27 * 3_600_000;
+// The clocks of servers differ by less. A call that takes longer may come after later
+// ones: what a server sent to a Redis that stood still is carried out when that goes on,
+// even if the server has given up long ago.
+const LATE_MS = 250;
 // Sessions of which that is known. A digest takes some 90 bytes.
 const MAX_KNOWN = 262_144;
 const PAGE = 256;
@@ -34,6 +38,8 @@ export interface SessionServices {
   readonly server: string;
   /** How long clients may be away, and how many. */
   readonly history: Readonly<History>;
+  /** What the clock of a connection's Redis says. */
+  now(connection: Connection): number;
   /** See {@linkcode BackplaneNode.taken}. */
   taken(app: string, id: string): void;
 }
@@ -63,20 +69,26 @@ export class RedisSessions implements SessionStore {
     app: string,
     id: string,
   ): Promise<SessionState | "forgotten" | null> {
-    const { keys, network, server } = this.#services();
+    const { keys, network, server, now, taken } = this.#services();
     const { bucket, name, state, known, away } = keys.session(app, id);
     const taking = this.#taking.get(name) ?? { calls: 0, lostTerm: 0 };
     this.#taking.set(name, taking);
     taking.calls++;
     try {
-      const [term, code, text] = await network.connection(bucket).call(
+      const connection = network.connection(bucket);
+      const [term, code, text] = await connection.call(
         TAKE,
         [state, known, away, keys.meta(bucket)],
         [
           ...[server, keys.serverTopic(bucket, ""), name, digestOf(name)],
           ...[this.#ownedMs, this.#ageMs, KNOWN_MS],
+          ...[now(connection), LATE_MS],
         ],
       ) as [string, number, string?];
+      if (code === 3) {
+        taken(app, id);
+        return null;
+      }
       this.#owned.set(name, Number(term));
       this.#compare(name, taking.lostTerm);
       if (text !== undefined) return decodeState(text);

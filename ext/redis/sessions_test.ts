@@ -6,6 +6,7 @@ import { assert, assertEquals, assertLessOrEqual } from "@std/assert";
 import { Gate } from "../../tests/support/gate.ts";
 import { testWithRedis } from "../../tests/support/redis.ts";
 import { RedisStage, sessionsOf } from "../../tests/support/redis_stage.ts";
+import { Strait } from "../../tests/support/strait.ts";
 
 const STATE = {
   formerIds: ["1.1"],
@@ -68,6 +69,43 @@ testWithRedis(
       assertEquals(one.lostSessions.slice(before), []);
       await stage.bell.until(() => two.lostSessions.includes(id));
     }
+  },
+);
+
+testWithRedis(
+  "A call that was long on its way does not take a client from where it has gone on",
+  async () => {
+    await using stage = await RedisStage.open();
+    await using strait = new Strait(stage.redis.port);
+    const url = `redis://127.0.0.1:${strait.port}`;
+    const [one, two] = [await stage.server({ url }), await stage.server()];
+    const [gone = "", away = "", back = ""] = sessionsOf(5, 3);
+    const [first, second] = [one.backplane.sessions, two.backplane.sessions];
+    const now = async () => {
+      const [seconds, micros] = await stage.redis.command("TIME") as string[];
+      return Number(seconds) * 1_000 + Number(micros) / 1_000;
+    };
+    strait.hold();
+    const late = [gone, away].map((id) => first.take("app", id));
+    // By the clock of Redis, which the servers know to some milliseconds.
+    const calledAt = await now();
+    while (await now() < calledAt + 50);
+    for (const id of [gone, away, back]) await second.take("app", id);
+    await second.keep("app", away, STATE, true);
+    while (await now() < calledAt + 300);
+    strait.release();
+    assertEquals(await Promise.all(late), [null, STATE]);
+    assertEquals(one.lostSessions, [gone]);
+    assertEquals(two.lostSessions, []);
+    // A call that is late gives way to later ones only.
+    strait.hold();
+    const last = first.take("app", back);
+    const calledLast = await now();
+    while (await now() < calledLast + 300);
+    strait.release();
+    assertEquals(await last, null);
+    await stage.bell.until(() => two.lostSessions.includes(back));
+    assertEquals(one.lostSessions, [gone]);
   },
 );
 
