@@ -13,6 +13,7 @@ import {
   assertStringIncludes,
   assertThrows,
 } from "@std/assert";
+import { ManualClock } from "./tests/support/clock.ts";
 import { DEADLINE_MS, within } from "./tests/support/deadline.ts";
 import {
   type Answer,
@@ -973,28 +974,30 @@ Deno.test("close ends every connection with 4200 and serves nothing more", async
 });
 
 Deno.test("close over a time closes an even share of the connections at a time", async () => {
-  await using server = serve();
+  const clock = new ManualClock();
+  await using server = serve({ clock });
   await using clients = await server.connectAll(16);
   const over = 800;
-  const closedAt: number[] = [];
-  const start = performance.now();
-  const ends = clients.map((client) =>
-    client.closed.then(({ code }) => {
-      assertEquals(code, 4200);
-      closedAt.push(performance.now() - start);
-    })
-  );
   const closing = server.pusher.close({ over });
-  await using late = server.dial();
-  const { code } = await within(DEADLINE_MS, "close", late.closed);
-  // None of the codes that keep a client from trying again elsewhere.
-  assert(code === 1006 || code >= 4100 && code < 4300, `${code}`);
+  for (const quarter of [1, 2, 3]) {
+    clock.pass(over / 4);
+    // Those that are not closed answer a ping.
+    const left = (await Promise.all([...clients].map(isOpen)))
+      .filter(Boolean).length;
+    assert(Math.abs(left - (16 - 4 * quarter)) <= 3, `${left} at ${quarter}/4`);
+  }
+  clock.pass(over / 4);
+  for (const client of clients) assertEquals((await client.closed).code, 4200);
   await within(DEADLINE_MS, "end of close", closing);
-  await Promise.all(ends);
-  const [first = 0, last = 0] = [closedAt[0], closedAt.at(-1)];
-  assert(last - first >= over / 2, `Closed at ${closedAt}`);
-  assert(closedAt.filter((at) => at < over / 4).length <= 8, `${closedAt}`);
 });
+
+/** Whether a client can still ask, or else is closed. */
+function isOpen(client: Client): Promise<boolean> {
+  return Promise.race([
+    client.closed.then(() => false),
+    client.framesUntilPong().then(() => true, () => false),
+  ]);
+}
 
 Deno.test("close refuses an over that is no duration", async () => {
   await using pusher = new Pusher();

@@ -97,6 +97,12 @@ export class StockClient implements Disposable {
     return this.pusher.connection.socket_id;
   }
 
+  /** How long it has decided to wait before each further try, by its own notes. */
+  get retryDelays(): unknown[] {
+    return this.pusher.timeline.events
+      .flatMap(({ action, delay }) => action === "retry" ? [delay] : []);
+  }
+
   /** A presence channel, with its members. */
   presence(channel: string): PresenceChannel {
     return this.pusher.channel(channel) as PresenceChannel;
