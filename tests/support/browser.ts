@@ -35,6 +35,8 @@ const CHROMIUM_FLAGS = [
   "--no-sandbox",
   // There is no screen.
   "--disable-gpu",
+  // Otherwise each page and each context starts a process more, for a page to come.
+  "--disable-features=SpareRendererForSitePerProcess",
   // The rest stops traffic that is not the test's own.
   "--disable-quic",
   "--no-first-run",
@@ -48,6 +50,10 @@ const FIREFOX_SETTINGS = {
   "network.dns.localDomains": PLAIN_HOST,
   // Otherwise Puppeteer cannot click in pages of other processes.
   "fission.webContentIsolationStrategy": 0,
+  // No processes and pages ahead of what a test opens.
+  "dom.ipc.processPrelaunch.enabled": false,
+  "browser.newtab.preload": false,
+  "browser.newtabpage.enabled": false,
   "network.captive-portal-service.enabled": false,
   "network.connectivity-service.enabled": false,
 };
