@@ -138,7 +138,7 @@ async function main(args: string[]): Promise<number> {
     drainMs: readNumber("drain", flags.drain),
     crowd: readNumber("crowd", flags.crowd),
     measures: flags.measure && !isInMemory,
-    log: flags.json ? () => {} : (line) => console.log(line),
+    log: flags.json ? console.error : console.log,
   };
   if (!flags.json) console.log(`seed ${options.seed}`);
   if (flags.plan) {

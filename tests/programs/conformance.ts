@@ -33,6 +33,7 @@ import { USERS } from "./conformance/users.ts";
 import { WEBHOOKS } from "./conformance/webhooks.ts";
 import { type App, NotHeld } from "./conformance/wire.ts";
 import { within } from "../support/deadline.ts";
+import { Progress } from "../support/progress.ts";
 import { HAS_REDIS, RedisServer } from "../support/redis.ts";
 
 const SECTIONS: Sections = [
@@ -65,7 +66,7 @@ Usage: deno run -A tests/programs/conformance.ts [flags]
                        one; without --url
   --redis <url>        the Redis for that; without it redis-server is started
   --only <numbers>     such as 1,5,17-23
-  --json               print the results as JSON
+  --json               print the results as JSON; how far it is, is on stderr
   -h, --help           show this text
 
 Exit status: 0 if all that was run holds, 1 if not, 2 for a mistake in the flags.`;
@@ -102,8 +103,10 @@ async function runAll(items: Item[], hosts: Hosts): Promise<Result[]> {
   const queue = items.filter((item) => !isLater(item))
     .sort(by((item) => !item.isSlow));
   const results: Result[] = [];
+  using progress = new Progress(items.length);
   const work = async () => {
     for (let item = queue.shift(); item; item = queue.shift()) {
+      progress.show(results.length, `item ${item.number}, ${item.title}`);
       results.push(await runOne(item, hosts));
     }
   };

@@ -1,7 +1,12 @@
 /**
  * The conformance command, run against the standalone server.
  */
-import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import {
+  assert,
+  assertEquals,
+  assertMatch,
+  assertStringIncludes,
+} from "@std/assert";
 import { testWithRedis } from "../support/redis.ts";
 
 const ROOT = new URL("../..", import.meta.url);
@@ -42,6 +47,7 @@ async function conformance(...flags: string[]): Promise<Result[]> {
   // A message of its own, as the difference of two lists would be cut.
   assert(failed.length === 0, `Not held:\n${failed.join("\n")}\n${errors}`);
   assertEquals(code, 0);
+  assertMatch(errors!, RegExp(`^\\d+ of ${results.length}: item \\d+, `, "m"));
   return results;
 }
 

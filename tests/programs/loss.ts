@@ -13,6 +13,7 @@
  * @module
  */
 import { parseArgs } from "node:util";
+import { Progress } from "../support/progress.ts";
 import { RedisServer } from "../support/redis.ts";
 import {
   type Kind,
@@ -41,7 +42,7 @@ Usage: deno run -A tests/programs/loss.ts [flags]
                      redis-server for it
   --no-last-cut      see below
   --trace <client>   print all that happens to one client (c0, c1, …) or to all
-  --json             print the results as JSON
+  --json             print the results as JSON; how far it is, is on stderr
   -h, --help         show this text
 
 Each kind and each transport has a run of its own: a server, a proxy in front of
@@ -165,8 +166,13 @@ async function main(args: string[]): Promise<number> {
   const kinds = readChoice("kind", flags.kind, KINDS);
   if (!flags.json) console.log(`seed ${seed}`);
   const rows: Row[] = [];
-  for (const plan of plans(kinds, transports, flags.beyond)) {
-    rows.push(await run({ ...settings, ...plan, redis }));
+  const all = plans(kinds, transports, flags.beyond);
+  using progress = new Progress(all.length);
+  for (const [i, plan] of all.entries()) {
+    const name = `${plan.kind} over ${plan.transport}`;
+    const log = (line: string) => progress.show(i + 1, `${name}, ${line}`);
+    rows.push(await run({ ...settings, ...plan, redis, log }));
+    progress.clear();
     if (!flags.json) console.log(`\n${table(rows.slice(-1))}`);
   }
   const faults = rows.flatMap(faultsOf);
