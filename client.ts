@@ -353,6 +353,28 @@ export type EventsOfKind<Events, Name> = Name extends `presence-${string}`
 /**
  * All events of a channel, of the program and of the protocol: for code that takes
  * the channel's name as a type parameter.
+ *
+ * @example
+ * ```ts
+ * import type { EventsOf } from "@glitz/pusher/client";
+ * import { assertEquals } from "@std/assert";
+ *
+ * interface Events {
+ *   news: { create: { text: string } };
+ *   sport: { create: { text: string }; goal: { minute: number } };
+ * }
+ *
+ * // The name of any event of a channel, checked by the compiler.
+ * const name = <C extends keyof Events>(
+ *   _channel: C,
+ *   event: keyof EventsOf<Events, C>,
+ * ) => event;
+ *
+ * assertEquals(name("sport", "goal"), "goal");
+ * assertEquals(name("news", "pusher:cache_miss"), "pusher:cache_miss");
+ * // @ts-expect-error "news" has no such event.
+ * name("news", "goal");
+ * ```
  */
 export type EventsOf<Events, Name extends keyof Events> =
   & ProgramEvents<Events[Name]>
@@ -505,7 +527,22 @@ interface Binding {
   context: unknown;
 }
 
-/** Base class of clients, connections, channels and users: calls event handlers. */
+/**
+ * Base class of clients, connections, channels and users: calls event handlers.
+ *
+ * @example
+ * ```ts
+ * import { Emitter } from "@glitz/pusher/client";
+ * import { assertEquals } from "@std/assert";
+ *
+ * const heard: string[] = [];
+ * const emitter = new Emitter<{ create: { text: string } }>();
+ * const handler = ({ text }: { text: string }) => void heard.push(text);
+ * emitter.bind("create", handler).emit("create", { text: "hello" });
+ * emitter.unbind("create", handler).emit("create", { text: "unheard" });
+ * assertEquals(heard, ["hello"]);
+ * ```
+ */
 // deno-lint-ignore no-explicit-any -- without a declaration every event is allowed
 export class Emitter<Events = any> {
   readonly #bindings = new Map<string, Binding[]>();
@@ -1151,6 +1188,21 @@ const PONG_MISSING = 4201;
  *   returns false, and they connect when they are shown.
  * - After close code 1001 the state changes with the next attempt, not before:
  *   browsers close with it when a page is left, which is no news for handlers.
+ *
+ * @example
+ * ```ts
+ * import { Pusher } from "@glitz/pusher/client";
+ * import { testPusher } from "@glitz/pusher/testing";
+ * import { assertEquals } from "@std/assert";
+ *
+ * await using test = testPusher();
+ * test.stubGlobals(); // clients connect in memory
+ * const pusher = new Pusher("app-key", { url: "http://localhost" });
+ * await new Promise((resolve) => pusher.connection.bind("connected", resolve));
+ * assertEquals(pusher.connection.state, "connected");
+ * console.log(pusher.connection.socket_id);
+ * pusher.disconnect();
+ * ```
  */
 export class Connection extends Emitter<ConnectionEvents> {
   /**
@@ -1673,7 +1725,27 @@ const SUBSCRIPTION_ERROR = "pusher:subscription_error";
 /** Names of channels that need an authorization. */
 const NEEDS_AUTH = /^(private|presence)-/;
 
-/** A channel that the client is subscribed to, or is about to be. */
+/**
+ * A channel that the client is subscribed to, or is about to be.
+ *
+ * @example
+ * ```ts
+ * import { Pusher } from "@glitz/pusher/client";
+ * import { testPusher } from "@glitz/pusher/testing";
+ * import { assertEquals } from "@std/assert";
+ *
+ * await using test = testPusher();
+ * test.stubGlobals(); // clients connect in memory
+ * const pusher = new Pusher("app-key", { url: "http://localhost" });
+ * const news = pusher.subscribe("news");
+ * news.bind("pusher:subscription_succeeded", () => {
+ *   test.pusher.trigger("news", "create", { text: "hello" });
+ * });
+ * const data = await new Promise((resolve) => news.bind("create", resolve));
+ * assertEquals(data, { text: "hello" });
+ * pusher.disconnect();
+ * ```
+ */
 // deno-lint-ignore no-explicit-any -- without a declaration every event is allowed
 export class Channel<Events = any, OfKind = unknown>
   extends Emitter<ProgramEvents<Events> & ChannelEvents & OfKind> {
@@ -1836,7 +1908,28 @@ export class Channel<Events = any, OfKind = unknown>
   }
 }
 
-/** A channel that knows its members. */
+/**
+ * A channel that knows its members.
+ *
+ * @example
+ * ```ts
+ * import { Pusher } from "@glitz/pusher/client";
+ * import { testPusher } from "@glitz/pusher/testing";
+ * import { assertEquals } from "@std/assert";
+ *
+ * await using test = testPusher({
+ *   authorize: () => ({ user_id: "ann", user_info: { name: "Ann" } }),
+ * });
+ * test.stubGlobals(); // clients connect in memory
+ * const pusher = new Pusher("app-key", { url: "http://localhost" });
+ * const lobby = pusher.subscribe("presence-lobby");
+ * await new Promise((resolve) => {
+ *   lobby.bind("pusher:subscription_succeeded", resolve);
+ * });
+ * assertEquals(lobby.members.me, { id: "ann", info: { name: "Ann" } });
+ * pusher.disconnect();
+ * ```
+ */
 // deno-lint-ignore no-explicit-any -- without a declaration every event is allowed
 export class PresenceChannel<Events = any>
   extends Channel<Events, PresenceEvents<UserInfo<Events>>> {
@@ -1903,7 +1996,28 @@ export interface Member<Info = any> {
   info: Info;
 }
 
-/** The members of a presence channel, as they are now. */
+/**
+ * The members of a presence channel, as they are now.
+ *
+ * @example
+ * ```ts
+ * import { type PresenceChannel, Pusher } from "@glitz/pusher/client";
+ * import { testPusher } from "@glitz/pusher/testing";
+ * import { assertEquals } from "@std/assert";
+ *
+ * await using test = testPusher({ authorize: () => ({ user_id: "ann" }) });
+ * test.stubGlobals(); // clients connect in memory
+ * const pusher = new Pusher("app-key", { url: "http://localhost" });
+ * const { members } = await new Promise<PresenceChannel>((resolve) => {
+ *   const lobby = pusher.subscribe("presence-lobby");
+ *   lobby.bind("pusher:subscription_succeeded", () => resolve(lobby));
+ * });
+ * const ids: string[] = [];
+ * members.each(({ id }) => ids.push(id));
+ * assertEquals([members.count, ids], [1, ["ann"]]);
+ * pusher.disconnect();
+ * ```
+ */
 // deno-lint-ignore no-explicit-any -- without a declaration it may be anything
 export class Members<Info = any> {
   /** The `user_info` of each user, by the id of the user. */
@@ -1959,7 +2073,25 @@ class EncryptedChannel extends Channel {
   }
 }
 
-/** The channels of a {@linkcode Pusher}. */
+/**
+ * The channels of a {@linkcode Pusher}.
+ *
+ * @example
+ * ```ts
+ * import { Pusher } from "@glitz/pusher/client";
+ * import { testPusher } from "@glitz/pusher/testing";
+ * import { assertEquals } from "@std/assert";
+ *
+ * await using test = testPusher();
+ * test.stubGlobals(); // clients connect in memory
+ * const pusher = new Pusher("app-key", { url: "http://localhost" });
+ * pusher.subscribe("news");
+ * pusher.subscribe("sport");
+ * assertEquals(pusher.channels.all().map(({ name }) => name), ["news", "sport"]);
+ * assertEquals(pusher.channels.find("weather"), undefined);
+ * pusher.disconnect();
+ * ```
+ */
 export class Channels {
   /** The channels by name. */
   readonly channels: Record<string, Channel> = {};
@@ -2053,6 +2185,23 @@ export interface WatchlistEvents {
  * sends to the user, and `pusher:signin_error` with a {@linkcode SubscriptionError}
  * if the authentication failed. A sign-in that the server refuses is an `error` of
  * the connection.
+ *
+ * @example
+ * ```ts
+ * import { Pusher } from "@glitz/pusher/client";
+ * import { testPusher } from "@glitz/pusher/testing";
+ * import { assertEquals } from "@std/assert";
+ *
+ * await using test = testPusher({ authenticate: () => ({ id: "ann" }) });
+ * test.stubGlobals(); // clients connect in memory
+ * const pusher = new Pusher("app-key", { url: "http://localhost" });
+ * pusher.signin();
+ * await pusher.user.signinDonePromise;
+ * const invited = new Promise((resolve) => pusher.user.bind("invited", resolve));
+ * await test.pusher.sendToUser("ann", "invited", { by: "bob" });
+ * assertEquals(await invited, { by: "bob" });
+ * pusher.disconnect();
+ * ```
  */
 export class User extends Emitter {
   /** The client it belongs to. */

@@ -293,7 +293,23 @@ export function readUrl(
 
 // ---- Errors -----------------------------------------------------------------
 
-/** A request of {@linkcode Pusher.get} or {@linkcode Pusher.post} was refused. */
+/**
+ * A request of {@linkcode Pusher.get} or {@linkcode Pusher.post} was refused.
+ *
+ * @example
+ * ```ts
+ * import { Pusher, RequestError } from "@glitz/pusher";
+ * import { assertEquals } from "@std/assert";
+ *
+ * const pusher = new Pusher();
+ * try {
+ *   await pusher.get({ path: "/channels/news/users" });
+ * } catch (error) {
+ *   if (!(error instanceof RequestError)) throw error;
+ *   assertEquals(error.status, 400); // "news" is no presence channel
+ * }
+ * ```
+ */
 export class RequestError extends Error {
   /** Always `PusherRequestError`, as in the official SDK. */
   override readonly name = "PusherRequestError";

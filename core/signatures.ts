@@ -284,13 +284,24 @@ export interface Credentials {
  * {@linkcode Pusher.webhook}.
  *
  * @example
- * ```ts ignore
- * const webhook = pusher.webhook({
- *   headers: request.headers,
- *   rawBody: await request.text(),
- * });
- * if (!webhook.isValid()) return new Response(null, { status: 401 });
- * for (const event of webhook.getEvents()) console.log(event.name);
+ * ```ts
+ * import { Pusher } from "@glitz/pusher";
+ * import { assertEquals } from "@std/assert";
+ *
+ * const pusher = new Pusher({ key: "app-key", secret: "app-secret" });
+ *
+ * async function receive(request: Request): Promise<Response> {
+ *   const webhook = pusher.webhook({
+ *     headers: request.headers,
+ *     rawBody: await request.text(),
+ *   });
+ *   if (!webhook.isValid()) return new Response(null, { status: 401 });
+ *   for (const event of webhook.getEvents()) console.log(event.name);
+ *   return new Response();
+ * }
+ *
+ * const unsigned = new Request("http://localhost", { method: "POST", body: "{}" });
+ * assertEquals((await receive(unsigned)).status, 401);
  * ```
  */
 export class Webhook {
@@ -416,7 +427,19 @@ function nameIn(headers: object, name: string): string {
     name;
 }
 
-/** A webhook was read whose body is not valid. */
+/**
+ * A webhook was read whose body is not valid.
+ *
+ * @example
+ * ```ts
+ * import { Pusher, WebHookError } from "@glitz/pusher";
+ * import { assertThrows } from "@std/assert";
+ *
+ * const pusher = new Pusher();
+ * const webhook = pusher.webhook({ headers: {}, rawBody: "no JSON" });
+ * assertThrows(() => webhook.getEvents(), WebHookError);
+ * ```
+ */
 export class WebHookError extends TypeError {
   /** Always `PusherWebHookError`, as in the official SDK. */
   override readonly name = "PusherWebHookError";

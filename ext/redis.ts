@@ -187,13 +187,18 @@ const checkOptions = objectOf<RedisOptions>(OPTION_CHECKS);
  * then, and if that fails, nothing is sent.
  *
  * @example
- * ```ts ignore
+ * ```ts
  * import { Pusher } from "@glitz/pusher";
  * import { redis } from "@glitz/pusher/redis";
  *
  * const backplane = redis("redis://localhost:6379", { prefix: "shop" });
- * await using pusher = new Pusher({ backplane });
- * await pusher.trigger("news", "headline", { text: "Hello" });
+ *
+ * // It connects as soon as there is a server.
+ * function serve(): Deno.HttpServer {
+ *   const pusher = new Pusher({ backplane });
+ *   return Deno.serve(pusher.handler);
+ * }
+ * console.log(typeof serve);
  * ```
  *
  * @param url Such as `redis://user:password@localhost:6379`.

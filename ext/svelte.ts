@@ -110,7 +110,28 @@ export function presence<
   return store(client, (lazy) => presenceSource(lazy, name), NOBODY);
 }
 
-/** The state of the connection. */
+/**
+ * The state of the connection.
+ *
+ * @example
+ * ```ts
+ * import { Pusher } from "@glitz/pusher/client";
+ * import { connectionState } from "@glitz/pusher/svelte";
+ * import { testPusher } from "@glitz/pusher/testing";
+ * import { assertEquals } from "@std/assert";
+ *
+ * await using test = testPusher();
+ * test.stubGlobals(); // clients connect in memory
+ * const pusher = new Pusher("app-key", { url: "http://localhost" });
+ * await new Promise<void>((resolve) => {
+ *   connectionState(pusher).subscribe((state) => {
+ *     if (state === "connected") resolve();
+ *   });
+ * });
+ * assertEquals(pusher.connection.state, "connected");
+ * pusher.disconnect();
+ * ```
+ */
 export function connectionState<Events>(
   client: Pusher<Events> | undefined,
 ): PusherStore<ConnectionState> {
@@ -121,6 +142,26 @@ export function connectionState<Events>(
  * Subscribes to a channel and handles an event, for `onMount` and `$effect`.
  *
  * @returns A function that ends it.
+ *
+ * @example
+ * ```ts
+ * import { Pusher } from "@glitz/pusher/client";
+ * import { onEvent } from "@glitz/pusher/svelte";
+ * import { testPusher } from "@glitz/pusher/testing";
+ * import { assertEquals } from "@std/assert";
+ *
+ * await using test = testPusher();
+ * test.stubGlobals(); // clients connect in memory
+ * const pusher = new Pusher("app-key", { url: "http://localhost" });
+ * const texts = new Promise<string>((resolve) => {
+ *   onEvent(pusher, "messages", "create", ({ text }) => resolve(text));
+ * });
+ * test.pusher.on("subscribed", ({ channel }) => {
+ *   test.pusher.trigger(channel, "create", { text: "hello" });
+ * });
+ * assertEquals(await texts, "hello");
+ * pusher.disconnect();
+ * ```
  */
 export function onEvent<
   Events = any,

@@ -77,7 +77,19 @@ import { RefusedError } from "./testing/refused.ts";
 import { Line, SocketEnd } from "./testing/sockets.ts";
 
 export { ExpectationError, RefusedError, TestBackplane, TestClient, TestClock };
-export type * from "./testing/events.ts";
+export type {
+  AllEvents,
+  DataIn,
+  Declared,
+  InfoOf,
+  NameIn,
+  ProtocolEvents,
+  ProtocolName,
+  ReceivedEvents,
+  ReceivedName,
+  SentName,
+  TestEvent,
+} from "./testing/events.ts";
 export type { Closing, Faults, Network, TestChannel, TestSubscribeOptions };
 export type { TestConnectOptions, TestedPusher, TestOptions, TestPublished };
 
@@ -158,6 +170,19 @@ function isPusher<Server extends Pusher | typeof Pusher>(
 
 /**
  * A server in the memory of a test, and what is around it.
+ *
+ * @example
+ * ```ts
+ * import { testPusher } from "@glitz/pusher/testing";
+ * import { assertEquals } from "@std/assert";
+ *
+ * await using test = testPusher({ history: false });
+ * const client = await test.connect();
+ * assertEquals(test.pusher.stats().connections, 1);
+ * client.network.reset();
+ * await client.closed;
+ * assertEquals(test.pusher.stats().connections, 0);
+ * ```
  *
  * @typeParam Events As for {@linkcode Pusher}.
  * @typeParam Tested The server: an instance of {@linkcode Pusher}, or the class.

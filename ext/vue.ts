@@ -127,6 +127,20 @@ export interface PusherComposables<Events = any> {
  *
  * @param vue The program's Vue.
  * @param client The client, or a function that makes it when it is first needed.
+ *
+ * @example
+ * ```ts
+ * import { Pusher } from "@glitz/pusher/client";
+ * import { pusherComposables, type VueFunctions } from "@glitz/pusher/vue";
+ *
+ * // In a program: import * as vue from "vue", and pass it.
+ * const composables = (vue: VueFunctions) =>
+ *   pusherComposables(
+ *     vue,
+ *     () => new Pusher("app-key", { url: "https://example.com" }),
+ *   );
+ * console.log(typeof composables);
+ * ```
  */
 // deno-lint-ignore no-explicit-any -- without a declaration every channel is allowed
 export function pusherComposables<Events = any>(

@@ -33,6 +33,31 @@ Deno.test("the package imports built-in modules and pinned packages only", async
   }
 });
 
+/** A file that a user copies, so that it has the names of a user. */
+const FOR_COPYING = ["examples/react/main.tsx"];
+
+Deno.test("no file of the package imports the package by its name, except one for copying", async () => {
+  const { files } = await inspectPackage();
+  const others: string[] = [];
+  // Published, too, though no export leads there.
+  const folders = ["", "examples/", "examples/react/", "examples/publish/"];
+  for (const folder of folders) {
+    for await (const { name } of Deno.readDir(new URL(folder, ROOT))) {
+      const isCode = /\.(ts|tsx|js|mjs)$/.test(name) &&
+        !name.includes("_test.");
+      if (isCode && !files.includes(folder + name)) others.push(folder + name);
+    }
+  }
+  assert(others.includes("examples/hono.ts"), others.join());
+  const texts = await Promise.all(
+    others.map((file) => Deno.readTextFile(new URL(file, ROOT))),
+  );
+  const importing = others.filter((_, i) =>
+    /(?:from|import) *\(?"@glitz\/pusher/.test(texts[i]!)
+  );
+  assertEquals(importing.sort(), FOR_COPYING);
+});
+
 Deno.test("the types hold in a project of another folder, with Deno's default options", async () => {
   const folder = await Deno.makeTempDir({ prefix: "project_" });
   try {

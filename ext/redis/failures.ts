@@ -8,7 +8,27 @@
 import { BackplaneUnavailable } from "../../core/unavailable.ts";
 import { isReply } from "./client.ts";
 
-/** Redis is not there at the moment. */
+/**
+ * Redis is not there at the moment.
+ *
+ * @example
+ * ```ts
+ * import type { Pusher } from "@glitz/pusher";
+ * import { RedisUnavailable } from "@glitz/pusher/redis";
+ *
+ * // Returns whether it was published, if that is certain.
+ * async function publish(pusher: Pusher): Promise<boolean> {
+ *   try {
+ *     await pusher.trigger("news", "headline", { text: "Hello" });
+ *     return true;
+ *   } catch (error) {
+ *     if (!(error instanceof RedisUnavailable) || error.wasSent) throw error;
+ *     return false; // nothing was done: try again later
+ *   }
+ * }
+ * console.log(typeof publish);
+ * ```
+ */
 export class RedisUnavailable extends BackplaneUnavailable {
   /** Always `RedisUnavailable`. */
   override readonly name = "RedisUnavailable";

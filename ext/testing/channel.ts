@@ -36,6 +36,18 @@ export interface ChannelOwner {
 /**
  * A channel that a client of a test is subscribed to.
  *
+ * @example
+ * ```ts
+ * import { testPusher } from "@glitz/pusher/testing";
+ * import { assertEquals } from "@std/assert";
+ *
+ * await using test = testPusher();
+ * const news = await (await test.connect()).subscribe("news");
+ * await test.pusher.trigger("news", "create", { text: "hello" });
+ * assertEquals(await news.next("create"), { text: "hello" });
+ * await news.expectNothing();
+ * ```
+ *
  * @typeParam Map Event to data.
  */
 export class TestChannel<Map = AnyEvents[string]> {

@@ -68,6 +68,20 @@ const OWN_ANSWERS =
  *
  * Made by {@linkcode TestPusher.connect}. Its events wait until the test takes them,
  * each once, in any order of names.
+ *
+ * @example
+ * ```ts
+ * import { testPusher } from "@glitz/pusher/testing";
+ * import { assertEquals } from "@std/assert";
+ *
+ * await using test = testPusher({
+ *   authorize: (request) => request.headers.get("cookie") === "user=ann",
+ * });
+ * const ann = await test.connect({ headers: { cookie: "user=ann" } });
+ * const notes = await ann.subscribe("private-notes");
+ * assertEquals(notes.name, "private-notes");
+ * await ann.close();
+ * ```
  */
 export class TestClient<Events extends object = AnyEvents>
   implements AsyncDisposable {

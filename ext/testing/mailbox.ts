@@ -7,7 +7,22 @@
 
 import { inRealTime } from "./clock.ts";
 
-/** Something that a test expected, and that has not happened. */
+/**
+ * Something that a test expected, and that has not happened.
+ *
+ * @example
+ * ```ts
+ * import { ExpectationError, testPusher } from "@glitz/pusher/testing";
+ * import { assertRejects, assertStringIncludes } from "@std/assert";
+ *
+ * await using test = testPusher({}, { deadlineMs: 50 });
+ * const error = await assertRejects(
+ *   () => test.expectPublished("news", "create"),
+ *   ExpectationError,
+ * );
+ * assertStringIncludes(error.message, "news");
+ * ```
+ */
 export class ExpectationError extends Error {
   /** Names the class. */
   override readonly name: string = "ExpectationError";

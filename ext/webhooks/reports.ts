@@ -17,7 +17,24 @@ export type WebhookFailure =
   /** The events were not delivered before the close. */
   | "closed";
 
-/** An endpoint did not get its events. Only after `retrying` it still may. */
+/**
+ * An endpoint did not get its events. Only after `retrying` it still may.
+ *
+ * @example
+ * ```ts
+ * import { Pusher } from "@glitz/pusher";
+ * import { type WebhookError, webhooks } from "@glitz/pusher/webhooks";
+ *
+ * const app = { key: "app-key", secret: "app-secret" };
+ * webhooks(new Pusher(app), {
+ *   ...app,
+ *   endpoints: [{ url: "https://example.com/pusher" }],
+ *   onError(error: WebhookError) {
+ *     if (error.failure !== "retrying") console.error(error.message, error.events);
+ *   },
+ * });
+ * ```
+ */
 export class WebhookError extends Error {
   /** What has failed. */
   readonly failure: WebhookFailure;
