@@ -2,11 +2,12 @@
  * `docs/migrating.md` as a reader follows it: its settings as they stand, with
  * unmodified clients and SDKs. Only the ports are others.
  */
-import { assert, assertEquals } from "@std/assert";
+import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import LaravelEcho from "npm:laravel-echo@2.5.0";
 import StockServerSdk from "pusher";
 import { LOCAL, start } from "./support/cli.ts";
 import { within } from "./support/deadline.ts";
+import { findInstalled } from "./support/installed.ts";
 import { PusherJs } from "./support/stock.ts";
 
 const GUIDE = await Deno.readTextFile(
@@ -181,3 +182,40 @@ Deno.test("docs/migrating.md: from Reverb, with Laravel Echo", async () => {
   };
   await carry(client, sdk(port));
 });
+
+Deno.test({
+  name:
+    "docs/migrating.md: what it says to check holds for the server that it starts",
+  ignore: !["bash", "curl", "openssl"].every((name) => findInstalled(name)),
+  async fn() {
+    await using server = await startAs(FROM_PUSHER);
+    const { port } = new URL(server.url);
+    const [, part = ""] = GUIDE.split("## Check it\n");
+    const [commands = ""] = snippets(part, "sh");
+    const local = commands.replaceAll(":6001", `:${port}`)
+      .replace("localhost", "127.0.0.1");
+    const [curl = "", conformance = "", publish = ""] = local.split("\n");
+    const bash = findInstalled("bash")!;
+    assertStringIncludes(await output(bash, "-c", curl), "200 OK");
+    // The items that go by what is switched on; all of them take a minute.
+    const [deno, run, ...args] = conformance.split(" ");
+    assertEquals([deno, run], ["deno", "run"]);
+    const more = ["--only", "1-6,53-57"];
+    await output(Deno.execPath(), "run", "--no-lock", ...args, ...more);
+    const env = `PUSHER_URL=http://127.0.0.1:${port}`;
+    assertEquals(await output(bash, "-c", `${env} ${publish}`), "{}");
+  },
+});
+
+/** Runs a program in the root of the repository; returns what it prints. */
+async function output(program: string, ...args: string[]): Promise<string> {
+  const { code, stdout, stderr } = await new Deno.Command(program, {
+    args,
+    cwd: new URL("..", import.meta.url),
+  }).output();
+  const [text = "", errors] = [stdout, stderr].map((bytes) =>
+    new TextDecoder().decode(bytes).trim()
+  );
+  assertEquals(code, 0, `${text}\n${errors}`);
+  return text;
+}
