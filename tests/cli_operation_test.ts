@@ -4,7 +4,7 @@
  */
 import { type BackplaneNode, MemoryBackplane, Pusher } from "@glitz/pusher";
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
-import { details, warningsOf } from "../cli/announce.ts";
+import { announce, details, warningsOf } from "../cli/announce.ts";
 import { FLAGS, helpText } from "../cli/flags.ts";
 import { Bulk, follow, Log } from "../cli/log.ts";
 import { readSettings } from "../cli/settings.ts";
@@ -331,6 +331,30 @@ Deno.test("cli.ts prints its warnings, and never a secret", async () => {
   const errors = await cli.errors;
   assertStringIncludes(errors, "--secret has less than 16 characters");
   assert(!errors.includes("tofu"), errors);
+});
+
+Deno.test("announce writes each warning as a line of JSON, before the server is ready", () => {
+  const { log: print } = console;
+  const lines: string[] = [];
+  console.log = (line) => void lines.push(`${line}\n`);
+  try {
+    const flags = ["--secret", "tofu", "--redis", "redis://10.0.0.1"];
+    const settings = settingsOf(...flags, "--log", "json");
+    announce({ hostname: "0.0.0.0", port: 1 }, settings, new Log("json"));
+  } finally {
+    console.log = print;
+  }
+  const said = linesOf(lines.join(""));
+  assertEquals(
+    said.map(({ level, event }) => [level, event]),
+    [
+      ["info", "started"],
+      ["warn", "warning"],
+      ["warn", "warning"],
+      ["info", "ready"],
+    ],
+  );
+  assert(!lines.join("").includes("tofu"), lines.join(""));
 });
 
 // ---- Mistyped flags ---------------------------------------------------------
