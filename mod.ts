@@ -174,7 +174,6 @@ import { credentialsOf } from "./core/keys.ts";
 import {
   Outbox,
   type OutboxOwner,
-  OutboxSchedule,
   type OutboxServices,
 } from "./core/outbox.ts";
 import {
@@ -301,6 +300,7 @@ import {
   sharedSecretOf,
 } from "./core/validation.ts";
 import { warnOf } from "./core/warnings.ts";
+import { OutboxSchedule } from "./core/visits.ts";
 import { Watchlist, type WatchlistOwner } from "./core/watchlist.ts";
 
 export type * from "./core/backplane.ts";

@@ -27,66 +27,14 @@ import {
 } from "./protocol.ts";
 import { type ReplayReader, Replays } from "./replays.ts";
 import { hasGap, type Session } from "./sessions.ts";
-import {
-  afterThisTurn,
-  type Awaitable,
-  type Clock,
-  Later,
-  TickWheel,
-} from "./time.ts";
-
-// ---- Visits -----------------------------------------------------------------
+import type { Awaitable, Clock } from "./time.ts";
+import type { OutboxSchedule } from "./visits.ts";
 
 // How far a replay may be ahead of what the client has read: a quarter more than the
 // transport is given, so that something waits when the client has read.
 const REPLAY_BYTES = HANDED_BYTES * 5 / 4;
 // A client that reads nothing of a replay for so long is disconnected.
 const REPLAY_STALL_MS = 10_000;
-/** How long clients that read are given frames before other things get their turn. */
-const LOOK_MS = 20;
-/** How often the server checks whether a client that read nothing has read. */
-const STALL_TICK_MS = 10;
-
-/** Visits the outboxes of a server later, all together. */
-export class OutboxSchedule {
-  /** Flushes batches at the end of this turn of the event loop. */
-  readonly flushing: Later<Outbox>;
-  /**
-   * Sends what waits, and disconnects clients that do not read. Not at once: frames
-   * of this turn cannot be written before the next, so a burst of the program says
-   * nothing about the client. And nobody may leave a channel in the middle of a
-   * fan-out.
-   */
-  readonly looking: Later<Outbox>;
-  /** The same for clients that read nothing. No event says that they have read. */
-  readonly wheel: TickWheel;
-  /** Outboxes that are closed, and whose last frames wait for their clients. */
-  readonly lingering = new Set<Outbox>();
-
-  constructor(clock: Clock) {
-    const flush = (run: () => void) => () => {
-      run();
-      // The clients of this turn's batches have got them.
-      EMPTY_BATCH.forget();
-    };
-    this.flushing = new Later(
-      (run) => afterThisTurn(flush(run)),
-      (outbox) => outbox.flush(),
-    );
-    this.looking = new Later(
-      (run) => clock.after(0, run),
-      (outbox) => outbox.look(),
-      // Many clients that come back at once must not hold up all others.
-      { clock, ms: LOOK_MS },
-    );
-    this.wheel = new TickWheel(clock, 10 * STALL_TICK_MS, STALL_TICK_MS);
-  }
-
-  /** Waits no longer for clients that have not read their last frames. */
-  endAll(): void {
-    for (const outbox of this.lingering) outbox.drop();
-  }
-}
 
 // ---- The outbox -------------------------------------------------------------
 

@@ -15,11 +15,12 @@ import { Delivery, EMPTY_BATCH } from "./deliveries.ts";
 import type { OriginVerdict } from "./http.ts";
 import { DEFAULT_LIMITS, type Limits } from "./limits.ts";
 import { Traffic } from "./meter.ts";
-import { closeTransport, Outbox, OutboxSchedule } from "./outbox.ts";
+import { closeTransport, Outbox } from "./outbox.ts";
 import { CLOSE, type Close, OUTBOUND } from "./protocol.ts";
 import type { Session } from "./sessions.ts";
 import type { Awaitable } from "./time.ts";
 import { BackplaneUnavailable } from "./unavailable.ts";
+import { OutboxSchedule } from "./visits.ts";
 
 const EPOCH = "e";
 
