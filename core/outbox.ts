@@ -82,6 +82,8 @@ export class Outbox implements ReplayReader {
   /** What waits for a client that does not read as fast; null for all others. */
   #backlog: Backlog | null = null;
   #replays: Replays | null = null;
+  /** Whether the client gets a replay, or has not been given all of the last one. */
+  #isCatchingUp = false;
   /** Whether a replay waits for the client to read. */
   #isAwaited = false;
   /** Frames that the transport was given since the client had read everything. */
@@ -181,6 +183,8 @@ export class Outbox implements ReplayReader {
     try {
       this.transport.send(frame);
       this.#traffic.handed(frame);
+      const { budget } = this.#services.schedule;
+      budget.sent(frame.length, this.#isCatchingUp);
       const unread = this.transport.bufferedAmount;
       // If there is only this frame, the client has read all others.
       if (unread <= frame.length) this.#frames = 0;
@@ -281,6 +285,7 @@ export class Outbox implements ReplayReader {
     this.#traffic.replays++;
     if (this.#replays === null) {
       this.#replays = new Replays(this);
+      this.#isCatchingUp = true;
       this.#backlog?.forgive();
     }
     return this.#replays.start(channel, from, until);
@@ -294,6 +299,7 @@ export class Outbox implements ReplayReader {
   /** See {@linkcode ReplayReader.replayed}. */
   replayed(): void {
     this.#replays = null;
+    if (this.#backlog === null) this.#isCatchingUp = false;
   }
 
   /** See {@linkcode ReplayReader.awaitRoom}. */
@@ -305,6 +311,8 @@ export class Outbox implements ReplayReader {
 
   /** See {@linkcode ReplayReader.hasRoom}. */
   get hasRoom(): boolean {
+    // Clients that come back together take turns.
+    if (this.#services.schedule.budget.isSpent) return false;
     const { bufferedBytes } = this.#owner.app.limits;
     return this.pendingBytes <= Math.min(REPLAY_BYTES, bufferedBytes / 2);
   }
@@ -329,11 +337,23 @@ export class Outbox implements ReplayReader {
   #holdBack(): void {
     // A client with a backlog is visited already.
     if (this.#backlog !== null) return;
-    const { clock, schedule } = this.#services;
-    schedule.looking.add(this);
+    this.#visitSoon();
     const { bufferedAmount } = this.transport;
-    const look = () => this.look();
-    this.#backlog = new Backlog(bufferedAmount, clock.elapsed(), look);
+    const now = this.#services.clock.elapsed();
+    this.#backlog = new Backlog(bufferedAmount, now, () => this.#visit());
+  }
+
+  /** Has the client visited, in its turn if it catches up. */
+  #visitSoon(): void {
+    const { catchingUp, looking } = this.#services.schedule;
+    (this.#isCatchingUp ? catchingUp : looking).add(this);
+  }
+
+  /** Visits a client that had read nothing. */
+  #visit(): void {
+    const { isSpent } = this.#services.schedule.budget;
+    if (this.#isCatchingUp && isSpent) this.#visitSoon();
+    else this.look();
   }
 
   #wait(backlog: Backlog, frame: string): void {
@@ -360,9 +380,10 @@ export class Outbox implements ReplayReader {
     this.#handOn(backlog);
     schedule.wheel.remove(backlog);
     if (this.#backlog === null) return;
+    const isNext = hasRead && this.#isCatchingUp && schedule.budget.isSpent;
     // A replay goes on evenly: it must not fill all buffers on the way to its client.
-    if (this.#isAwaited) schedule.wheel.add(backlog, 1);
-    else if (hasRead || this.#hasFailed) schedule.looking.add(this);
+    if (this.#isAwaited && !isNext) schedule.wheel.add(backlog, 1);
+    else if (hasRead || this.#hasFailed) this.#visitSoon();
     else schedule.wheel.add(backlog, backlog.ticks);
   }
 
@@ -376,6 +397,7 @@ export class Outbox implements ReplayReader {
     );
     let unread = this.transport.bufferedAmount;
     while (unread < bytes && this.#frames < HANDED_FRAMES * share) {
+      if (this.#isCatchingUp && this.#services.schedule.budget.isSpent) break;
       const frame = backlog.take();
       if (frame === undefined) break;
       unread = this.#hand(frame);
@@ -433,7 +455,9 @@ export class Outbox implements ReplayReader {
     const backlog = this.#backlog;
     if (backlog === null) return;
     this.#backlog = null;
+    this.#isCatchingUp = this.#replays !== null;
     schedule.looking.delete(this);
+    schedule.catchingUp.delete(this);
     schedule.wheel.remove(backlog);
     schedule.lingering.delete(this);
     if (backlog.closing === null) return;

@@ -119,31 +119,52 @@ export const afterThisTurn: Schedule = (run) => {
   return () => clearImmediate(immediate);
 };
 
-/** How long the visits of a run may go on. */
-export interface Span {
-  readonly clock: Clock;
-  readonly ms: number;
+/** Ends runs of visits, so that other things get their turn. */
+export interface RunLimit {
+  /** Takes note that a run begins. */
+  begin(): void;
+  /** Whether the items that are left have to wait for the next run. */
+  isReached(): boolean;
 }
 
-/** Visits items later, each once, all of them in one run unless that takes too long. */
+/** Ends runs that take too long. */
+export class TimeLimit implements RunLimit {
+  readonly #clock: Clock;
+  readonly #ms: number;
+  #start = 0;
+
+  constructor(clock: Clock, ms: number) {
+    this.#clock = clock;
+    this.#ms = ms;
+  }
+
+  begin(): void {
+    this.#start = this.#clock.elapsed();
+  }
+
+  isReached(): boolean {
+    return this.#clock.elapsed() - this.#start >= this.#ms;
+  }
+}
+
+/** Visits items later, each once, all of them in one run up to a limit. */
 export class Later<Item> {
   readonly #schedule: Schedule;
   readonly #visit: (item: Item) => void;
-  readonly #span: Span | null;
+  readonly #limit: RunLimit | null;
   #items = new Set<Item>();
   /** Items of the run that has begun. */
   #visiting: Set<Item> | null = null;
   #cancel: (() => void) | undefined;
 
-  /** @param span After which the items that are left have to wait for the next run. */
   constructor(
     schedule: Schedule,
     visit: (item: Item) => void,
-    span: Span | null = null,
+    limit: RunLimit | null = null,
   ) {
     this.#schedule = schedule;
     this.#visit = visit;
-    this.#span = span;
+    this.#limit = limit;
   }
 
   /** Adds an item to the next run. An item that waits already is visited once. */
@@ -164,12 +185,11 @@ export class Later<Item> {
     // A visit may add the same item again, to the next run.
     this.#visiting = this.#items;
     this.#items = new Set();
-    const { clock, ms = Infinity } = this.#span ?? {};
-    const start = clock?.elapsed() ?? 0;
+    this.#limit?.begin();
     for (const item of this.#visiting) {
       this.#visiting.delete(item);
       this.#visit(item);
-      if (clock && clock.elapsed() - start >= ms) break;
+      if (this.#limit?.isReached()) break;
     }
     this.#postpone(this.#visiting);
     this.#visiting = null;

@@ -12,6 +12,7 @@ import {
   SYSTEM_CLOCK,
   type Ticking,
   TickWheel,
+  TimeLimit,
   TokenBucket,
   withinMs,
 } from "./time.ts";
@@ -168,7 +169,7 @@ Deno.test("Later visits what is left of a long run in the next, before what was 
     visited.push(item);
     clock.pass(10);
     if (item === "a" || item === "b") later.add(`${item}2`);
-  }, { clock, ms: 20 });
+  }, new TimeLimit(clock, 20));
   for (const item of ["a", "b", "c", "d"]) later.add(item);
   hand.run();
   assertEquals([visited, hand.pending], [["a", "b"], 1]);

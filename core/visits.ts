@@ -6,7 +6,14 @@
  */
 
 import { EMPTY_BATCH } from "./deliveries.ts";
-import { afterThisTurn, type Clock, Later, TickWheel } from "./time.ts";
+import {
+  afterThisTurn,
+  type Clock,
+  Later,
+  type RunLimit,
+  TickWheel,
+  TimeLimit,
+} from "./time.ts";
 
 /** How long clients that read are given frames before other things get their turn. */
 const LOOK_MS = 20;
@@ -23,6 +30,77 @@ export interface Visited {
   drop(): void;
 }
 
+// ---- Clients that catch up --------------------------------------------------
+
+// What clients that catch up are sent in a turn of the event loop, all together. A
+// frame costs the program 2 µs, and the runtime, which writes it after the program's
+// turn, 10 to 25 µs. Nothing else is served before the last frame is written.
+const TURN_COST = 1_000;
+/** So many UTF-16 units cost as much as a frame. */
+const COST_UNITS = 2_048;
+/** No turn takes so long: what was sent before says nothing about the last turn. */
+const MAX_TURN_MS = 1_000;
+
+/**
+ * What clients that get a replay may be sent in this turn of the event loop. Many may
+ * come back at once, and each has room for many frames: together they would hold up
+ * all other clients.
+ */
+export class CatchUpBudget implements RunLimit {
+  readonly #clock: Clock;
+  readonly #time: TimeLimit;
+  #limit = TURN_COST;
+  #spent = 0;
+  /** When the first of it was spent. */
+  #spentAt = 0;
+  /** What all other clients were sent since then. */
+  #others = 0;
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+    this.#time = new TimeLimit(clock, LOOK_MS);
+  }
+
+  /** Whether clients that catch up have to wait for the next turn. */
+  get isSpent(): boolean {
+    return this.#spent >= this.#limit;
+  }
+
+  /** Takes note of a frame. */
+  sent(units: number, isCatchingUp: boolean): void {
+    const cost = 1 + units / COST_UNITS;
+    if (!isCatchingUp) {
+      this.#others += cost;
+      return;
+    }
+    if (this.#spent === 0) {
+      this.#spentAt = this.#clock.elapsed();
+      this.#others = 0;
+    }
+    this.#spent += cost;
+  }
+
+  /** See {@linkcode RunLimit.begin}. */
+  begin(): void {
+    const elapsedMs = this.#clock.elapsed() - this.#spentAt;
+    // Where others are sent more, clients that catch up are sent as much. They would
+    // never be done otherwise: what others are sent now is missing to them, too.
+    const others = elapsedMs < MAX_TURN_MS ? this.#others : 0;
+    this.#limit = Math.max(TURN_COST, others);
+    this.#spent = this.#others = 0;
+    this.#time.begin();
+  }
+
+  /** See {@linkcode RunLimit.isReached}. */
+  isReached(): boolean {
+    // Clients that come next must not be served before those that are left.
+    if (this.#time.isReached()) this.#spent = Infinity;
+    return this.isSpent;
+  }
+}
+
+// ---- The schedule -----------------------------------------------------------
+
 /** Visits the outboxes of a server later, all together. */
 export class OutboxSchedule {
   /** Flushes batches at the end of this turn of the event loop. */
@@ -34,6 +112,10 @@ export class OutboxSchedule {
    * fan-out.
    */
   readonly looking: Later<Visited>;
+  /** The same for clients that get a replay, in turns. */
+  readonly catchingUp: Later<Visited>;
+  /** What they may be sent in this turn. */
+  readonly budget: CatchUpBudget;
   /** The same for clients that read nothing. No event says that they have read. */
   readonly wheel: TickWheel;
   /** Outboxes that are closed, and whose last frames wait for their clients. */
@@ -49,12 +131,11 @@ export class OutboxSchedule {
       (run) => afterThisTurn(flush(run)),
       (outbox) => outbox.flush(),
     );
-    this.looking = new Later(
-      (run) => clock.after(0, run),
-      (outbox) => outbox.look(),
-      // Many clients that come back at once must not hold up all others.
-      { clock, ms: LOOK_MS },
-    );
+    const soon = (run: () => void) => clock.after(0, run);
+    const look = (outbox: Visited) => outbox.look();
+    this.looking = new Later(soon, look, new TimeLimit(clock, LOOK_MS));
+    this.budget = new CatchUpBudget(clock);
+    this.catchingUp = new Later(soon, look, this.budget);
     this.wheel = new TickWheel(clock, 10 * STALL_TICK_MS, STALL_TICK_MS);
   }
 

@@ -165,12 +165,13 @@ function metered<T extends object>(target: T): T {
 /** A server whose operations can be measured. */
 export class MeteredServer implements AsyncDisposable {
   readonly pusher: Pusher;
+  readonly #clock = new MeteredClock();
 
   constructor(options: PusherOptions = {}) {
     const { id: appId, key, secret } = APP;
     this.pusher = new Pusher({
       ...{ appId, key, secret },
-      clock: new MeteredClock(),
+      clock: this.#clock,
       backplane: metered(new MemoryBackplane()),
       ...options,
     });
@@ -200,6 +201,11 @@ export class MeteredServer implements AsyncDisposable {
       client.subscribe(channel, `user-${i}`);
     }
     return all;
+  }
+
+  /** Lets turns of the event loop pass, for what the server does in several. */
+  passTurns(turns: number): void {
+    for (let i = 0; i < turns; i++) this.#clock.pass(1);
   }
 
   /** A signed request to the HTTP API. */
