@@ -16,6 +16,7 @@ import {
   subjectsOf,
 } from "./results.ts";
 import type { Metric, Scenario } from "./scenarios.ts";
+import { type Verdict, verdictsOf } from "./targets.ts";
 
 /** What a report is about. */
 export interface Subjects {
@@ -43,8 +44,12 @@ function times(ratio: number | null): string {
 
 // ---- The terminal -----------------------------------------------------------
 
-/** All figures of a scenario, and what is doubtful about them. */
-export function terminalReport(scenario: Scenario, result: Result): string {
+/** All figures of a scenario, whether its targets are met, and what is doubtful. */
+export function terminalReport(
+  name: string,
+  scenario: Scenario,
+  result: Result,
+): string {
   const lines = [`\n${scenario.title}`];
   for (const [metric, about] of Object.entries(scenario.metrics)) {
     const cpu = `${metric} cpu`;
@@ -62,7 +67,19 @@ export function terminalReport(scenario: Scenario, result: Result): string {
     }
   }
   lines.push("", "  × says how many times better ours is, by its plain way.");
+  const verdicts = verdictsOf(name, result).map((verdict) =>
+    `  ${verdictOf(verdict)}: ${verdict.title}: ${found(verdict)}`
+  );
+  if (verdicts.length > 0) lines.push("", ...verdicts);
   return [...lines, ...warnings(scenario, result), ""].join("\n");
+}
+
+function verdictOf({ isMet }: Verdict): string {
+  return isMet ? "met" : "MISSED";
+}
+
+function found({ value, most, unit }: Verdict): string {
+  return `${format(value, unit)}, at most ${format(most, unit)}`;
 }
 
 function terminalCell(
@@ -214,10 +231,33 @@ export function markdownTable(
   return lines.map((cells) => `| ${cells.join(" | ")} |`).join("\n");
 }
 
-/** The table, when and where it was measured, and what is doubtful about it. */
+/** The table of targets, or nothing where none was measured. */
+export function targetTable(results: Results): string[] {
+  const verdicts = Object.entries(results)
+    .flatMap(([name, result]) => verdictsOf(name, result));
+  if (verdicts.length === 0) return [];
+  return [
+    "What this server promises of itself:",
+    "",
+    "|  | at most | measured |  |",
+    "| --- | ---: | ---: | --- |",
+    ...verdicts.map((verdict) => {
+      const { title, most, value, unit } = verdict;
+      const cells = [title, format(most, unit), format(value, unit)];
+      const is = verdict.isMet ? "met" : "**missed**";
+      return `| ${[...cells, is].join(" | ")} |`;
+    }),
+    "",
+  ];
+}
+
+/** The tables, when and where they were measured, and what is doubtful about them. */
 export function markdownReport(results: Results, subjects: Subjects): string {
   const kept = Object.entries(results).flatMap(([name, result]) =>
-    ROWS.some(({ scenario }) => scenario === name) ? [result] : []
+    ROWS.some(({ scenario }) => scenario === name) ||
+      verdictsOf(name, result).length > 0
+      ? [result]
+      : []
   );
   const list = (values: string[]) => [...new Set(values)].join(", ");
   const runs = list(
@@ -237,6 +277,7 @@ export function markdownReport(results: Results, subjects: Subjects): string {
     "takes several in a frame, a batch. Bun's publish is the ceiling and the " +
     "bare loop the floor: minimal servers, which check no signature.",
     "",
+    ...targetTable(results),
     `Measured on ${list(kept.map(({ date }) => date))}, by ` +
     `${list(kept.map(({ machine }) => machine))}: medians of ${runs}.`,
     ...(doubts.length > 0 ? [""] : []),

@@ -82,7 +82,9 @@ Deno.test("format keeps three digits, and leaves out the unit of rates", () => {
 // ---- Reports ----------------------------------------------------------------
 
 Deno.test("terminalReport has medians, ratios, faults, and a busy load generator", () => {
-  const report = terminalReport(SCENARIOS["publishes"] as Scenario, PUBLISHES);
+  const report = terminalReport(
+    ...["publishes", SCENARIOS["publishes"] as Scenario, PUBLISHES] as const,
+  );
   assert(/ours +4000\n/.test(report), report);
   assert(/them +3000 +2\.00 ×\n/.test(report), report);
   assert(report.includes("NO RESULT for bare: lost 1"), report);
@@ -95,7 +97,8 @@ Deno.test("terminalReport has medians, ratios, faults, and a busy load generator
 
 Deno.test("terminalReport says that a server had less than its core", () => {
   const rounds = [{ ours: figures(1_000, 0.5, 0.6) }];
-  const report = terminalReport(SCENARIOS["publishes"] as Scenario, {
+  const scenario = SCENARIOS["publishes"] as Scenario;
+  const report = terminalReport("publishes", scenario, {
     ...PUBLISHES,
     rounds,
   });

@@ -34,7 +34,8 @@ export function subjectsOf({ rounds }: Result): string[] {
   return [...new Set(rounds.flatMap((round) => Object.keys(round)))];
 }
 
-function figureOf(
+/** A subject's figure of a round; undefined if it has none. */
+export function figureOf(
   round: Record<string, Outcome>,
   subject: string,
   metric: string,

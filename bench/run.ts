@@ -4,12 +4,14 @@
  *
  * @module
  */
+import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { chart } from "./chart.ts";
 import { checkPeer } from "./check.ts";
 import { compileLoad } from "./load.ts";
 import type { Peer } from "./peer.ts";
 import { PEERS } from "./peers.ts";
+import { Progress } from "./progress.ts";
 import { insertReport, markdownReport, terminalReport } from "./report.ts";
 import { removeRequests } from "./requests.ts";
 import {
@@ -22,10 +24,11 @@ import {
 import { type Scenario, SCENARIOS } from "./scenarios.ts";
 import { nameOf, type Settings, type Subject } from "./stage.ts";
 
-/** The scenarios of the README's table: 20 minutes on two slow cores. */
+/** The scenarios of the README's tables: 40 minutes on two slow cores. */
 const DEFAULTS = [
   ...["fanout", "channels", "publishes", "latency", "connect"],
   ...["in-process", "memory", "storm"],
+  ...["unread", "history", "return", "cycles"],
 ];
 
 /** How many rounds make a median, unless a scenario has fewer. */
@@ -43,8 +46,8 @@ ${
 
 Without a name: ${DEFAULTS.join(", ")}. "all" stands for all.
 
-  --rounds <n>      how often each server is measured, in turn (default 5, or
-                    1 where figures hardly vary, as for memory)
+  --rounds <n>      how often each server is measured, in turn (default 5; 3
+                    where that takes long, and 1 where figures hardly vary)
   --peers <list>    some of ${PEERS.map(({ name }) => name).join(", ")}
   --only <list>     some of the ways to use a peer, such as ours,ours+batch
   --seconds <n>     how long a rate is measured (default 1.2)
@@ -160,19 +163,26 @@ async function measure(
   const results: Results = Object.fromEntries(
     names.map((name) => [name, { ...about, rounds: [] }]),
   );
+  const plans = names.map((name) => {
+    const scenario = SCENARIOS[name]!;
+    const subjects = scenario.subjects(peers)
+      .filter((subject) => only?.includes(nameOf(subject)) ?? true);
+    const count = rounds ?? scenario.rounds ?? ROUNDS;
+    return { name, scenario, subjects, rounds: count };
+  });
+  const progress = new Progress(
+    plans.reduce(
+      (sum, { subjects, rounds }) => sum + subjects.length * rounds,
+      0,
+    ),
+  );
   try {
     for (let round = 0; round < (rounds ?? ROUNDS); round++) {
-      for (const name of names) {
-        const scenario = SCENARIOS[name]!;
-        if (round >= (rounds ?? scenario.rounds ?? ROUNDS)) continue;
-        const subjects = rotate(
-          scenario.subjects(peers)
-            .filter((subject) => only?.includes(nameOf(subject)) ?? true),
-          round,
-        );
-        const title = `${name}, round ${round + 1}`;
-        results[name]!.rounds.push(
-          await runRound(title, scenario, subjects, settings),
+      for (const plan of plans) {
+        if (round >= plan.rounds) continue;
+        const subjects = rotate(plan.subjects, round);
+        results[plan.name]!.rounds.push(
+          await runRound({ ...plan, subjects, round }, settings, progress),
         );
       }
     }
@@ -182,35 +192,45 @@ async function measure(
   return results;
 }
 
+/** A round of a scenario, of `rounds`. */
+interface Round {
+  name: string;
+  scenario: Scenario;
+  subjects: Subject[];
+  /** From 0. */
+  round: number;
+  rounds: number;
+}
+
 /** Measures each subject once, one after the other. */
 async function runRound(
-  title: string,
-  scenario: Scenario,
-  subjects: Subject[],
+  { name, scenario, subjects, round, rounds }: Round,
   settings: Settings,
+  progress: Progress,
 ): Promise<Record<string, Outcome>> {
-  const round: Record<string, Outcome> = {};
-  for (const subject of subjects) {
-    const name = nameOf(subject);
+  const outcomes: Record<string, Outcome> = {};
+  for (const one of subjects) {
+    const subject = nameOf(one);
     const started = performance.now();
+    progress.begin({ scenario: name, subject, round: round + 1, rounds });
+    let fault: string | undefined;
     try {
-      round[name] = { figures: await scenario.measure(subject, settings) };
+      const figures = await scenario.measure(one, settings);
+      outcomes[subject] = { figures };
     } catch (error) {
       // One server that fails is no reason not to measure the others.
-      const fault = error instanceof Error ? error.message : String(error);
-      round[name] = { fault };
-      console.error(`${title}: no result for ${name}: ${fault}`);
+      fault = error instanceof Error ? error.message : String(error);
+      outcomes[subject] = { fault };
     }
-    const seconds = (performance.now() - started) / 1_000;
-    console.error(`${title}: ${name} took ${seconds.toFixed(1)} s`);
+    progress.end((performance.now() - started) / 1_000, fault);
   }
-  return round;
+  return outcomes;
 }
 
 function print(results: Results, json: boolean): void {
   if (json) return console.log(JSON.stringify(results, null, 1));
   for (const [name, result] of Object.entries(results)) {
-    console.log(terminalReport(SCENARIOS[name]!, result));
+    console.log(terminalReport(name, SCENARIOS[name]!, result));
   }
 }
 
@@ -234,11 +254,22 @@ async function writeReadme(peers: readonly Peer[]): Promise<void> {
   const report = markdownReport(results, subjects);
   await Deno.writeTextFile(README, insertReport(text, report));
   await Deno.writeTextFile(CHART, chart(results, subjects));
-  // The columns of tables are aligned in this repository.
-  await new Deno.Command(Deno.execPath(), {
-    args: ["fmt", "--quiet", "README.md"],
+  await formatFiles([README, CHART]);
+}
+
+/**
+ * Formats files as all others of this repository.
+ *
+ * @throws {Error} If that fails. The message has the reason.
+ */
+export async function formatFiles(files: URL[]): Promise<void> {
+  const { success, stderr } = await new Deno.Command(Deno.execPath(), {
+    args: ["fmt", "--quiet", ...files.map((file) => fileURLToPath(file))],
     cwd: new URL("..", import.meta.url),
   }).output();
+  if (success) return;
+  const reason = new TextDecoder().decode(stderr);
+  throw new Error(`Cannot format what --readme has written: ${reason}`);
 }
 
 // ---- Arguments --------------------------------------------------------------

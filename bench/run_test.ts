@@ -6,7 +6,12 @@ import { assert, assertEquals, assertMatch } from "@std/assert";
 import { within } from "../tests/support/deadline.ts";
 import { findInstalled } from "../tests/support/installed.ts";
 import { freePort } from "../tests/support/ports.ts";
-import type { Outcome, Results } from "./results.ts";
+import { chart } from "./chart.ts";
+import { PEERS } from "./peers.ts";
+import { markdownReport } from "./report.ts";
+import type { Outcome, Result, Results } from "./results.ts";
+import { formatFiles } from "./run.ts";
+import { SCENARIOS } from "./scenarios.ts";
 
 /** What keeps the load generator from being built here, or null. */
 const reason = Deno.build.os !== "linux"
@@ -99,6 +104,34 @@ Deno.test("deno task bench names what there is when it is asked for else, before
     assertMatch(printed + errors, expected);
   }
 });
+
+Deno.test("what --readme writes is formatted as the repository is", async () => {
+  const folder = await Deno.makeTempDir();
+  try {
+    const files = ["a.md", "a.svg"].map((name) =>
+      new URL(name, `file://${folder}/`)
+    );
+    const subjects = { scenarios: SCENARIOS, peers: PEERS };
+    const results = { publishes: RESULT };
+    await Deno.writeTextFile(files[0]!, markdownReport(results, subjects));
+    await Deno.writeTextFile(files[1]!, chart(results, subjects));
+    await formatFiles(files);
+    const { success, stderr } = await new Deno.Command(Deno.execPath(), {
+      args: ["fmt", "--check", ...files.map((file) => file.pathname)],
+      stderr: "piped",
+    }).output();
+    assert(success, new TextDecoder().decode(stderr));
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+});
+
+const RESULT: Result = {
+  date: "2026-11-26",
+  machine: "a machine",
+  command: "deno task bench publishes",
+  rounds: [{ ours: { figures: { publishes: { value: 1_000 } } } }],
+};
 
 function figuresOf(outcome: Outcome | undefined) {
   assert(outcome && "figures" in outcome, JSON.stringify(outcome));

@@ -448,6 +448,7 @@ const cycles: Scenario = {
 const unread: Scenario = {
   title: "20 messages of 6,000 B a second to 1,000 subscribers, of which 50 " +
     "do not read",
+  rounds: 3,
   metrics: {
     "unread p99": {
       title: "Latency of the others, 99th percentile",
@@ -498,6 +499,7 @@ const MISSED = [250, 500, 1_000];
 
 const massReturn: Scenario = {
   title: "1,000 clients return, each of which has missed so many messages",
+  rounds: 3,
   metrics: Object.assign(
     {},
     ...MISSED.map((missed) => ({
