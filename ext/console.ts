@@ -24,16 +24,17 @@
  * - With {@linkcode ConsoleOptions.authorize} whoever your program lets in.
  *
  * What it shows:
- * - Channels, their counts and members are those of all servers that share a
- *   backplane. Connections, events and figures are those of the server that answers,
- *   and the page says so. Users can be disconnected everywhere.
+ * - All servers that share a backplane with an intercom, such as Redis: each
+ *   connection, event and problem says which server it belongs to, and can be
+ *   disconnected from any console. Servers answer that have a console, too.
  * - The first 2,048 characters of an event's data. Of encrypted channels it shows no
  *   data, and no secret, signature or recovery session of anything.
  * - Names and data as text, whatever is in them.
  *
  * What it costs: nothing worth counting while no page is open, besides the last hundred
  * different problems. A page gets its figures once a second, and up to 40 events twice
- * a second; it counts the others. Long lists are sent a page at a time.
+ * a second; it counts the others. Long lists are sent a page at a time. Servers tell
+ * each other figures and events while a page is open, within the same bounds.
  *
  * The page needs nothing from elsewhere: it is in the package, with Preact, and a strict
  * content security policy.

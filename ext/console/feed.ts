@@ -6,7 +6,7 @@
  */
 
 import { onlooker } from "../../core/hooks.ts";
-import { kindOf } from "../../core/protocol.ts";
+import { isObject, kindOf } from "../../core/protocol.ts";
 import type { Clock } from "../../core/time.ts";
 import type { Hooks, Pusher } from "../../mod.ts";
 import { describeError } from "./problems.ts";
@@ -39,7 +39,9 @@ export function isKind(name: string): name is Kind {
 
 /** One event as a page gets it. */
 export interface FeedEvent {
-  /** Numbers the events of a console. */
+  /** The server on which it happened. */
+  readonly node: string;
+  /** Numbers the events of that server's console. */
   readonly n: number;
   /** When it happened, in milliseconds since 1970. */
   readonly at: number;
@@ -65,11 +67,27 @@ export interface FeedEvent {
 /** Which events a page wants. Texts are in lower case, and "" fits all. */
 export interface Filter {
   readonly app: string;
+  /** The server. */
+  readonly node: string;
   readonly kinds: ReadonlySet<Kind>;
   readonly channel: string;
   readonly event: string;
   /** Part of any text of the event. */
   readonly search: string;
+}
+
+/** Reads a filter from a query; nonsense becomes a default. */
+export function readFilter(query: URLSearchParams): Filter {
+  const text = (name: string) => (query.get(name) ?? "").slice(0, 200);
+  const kinds = query.get("kinds")?.split(",").filter(isKind);
+  return {
+    app: text("app"),
+    node: text("node"),
+    kinds: new Set<Kind>(kinds ?? Object.keys(KINDS).filter(isKind)),
+    channel: text("channel").toLowerCase(),
+    event: text("event").toLowerCase(),
+    search: text("search").toLowerCase(),
+  };
 }
 
 // ---- Samples for a page -----------------------------------------------------
@@ -94,8 +112,9 @@ export class Selection {
 
   /** Takes an event if the page wants it; beyond a number it is only counted. */
   take(event: FeedEvent, data: string): void {
-    const { app, kinds, channel, search } = this.#filter;
+    const { app, node, kinds, channel, search } = this.#filter;
     if (!kinds.has(event.kind)) return;
+    if (node !== "" && event.node !== node) return;
     if (app !== "" && event.app !== undefined && event.app !== app) return;
     if (channel !== "" && !contains(event.channel, channel)) return;
     if (
@@ -104,6 +123,16 @@ export class Selection {
       return;
     }
     if (search !== "" && !this.#finds(search, event, data)) return;
+    this.#add(event);
+  }
+
+  /** Takes events that another server has picked for the page. */
+  receive(events: readonly FeedEvent[], skipped: number): void {
+    for (const event of events) this.#add(event);
+    this.#skipped += skipped;
+  }
+
+  #add(event: FeedEvent): void {
     if (this.#events.length < MAX_EVENTS) this.#events.push(event);
     else this.#skipped++;
   }
@@ -139,6 +168,7 @@ function contains(text: string | undefined, part: string): boolean {
 /** Hands the events of a server to all selections. */
 export class Feed {
   readonly #pusher: Pick<Pusher, "on">;
+  readonly #node: string;
   readonly #clock: Clock;
   readonly #selections = new Set<Selection>();
   #unlisten: (() => void)[] = [];
@@ -146,8 +176,10 @@ export class Feed {
   /** Events that programs and backends have published while it listened. */
   published = 0;
 
-  constructor(pusher: Pick<Pusher, "on">, clock: Clock) {
+  /** @param node The id of the server. */
+  constructor(pusher: Pick<Pusher, "on">, node: string, clock: Clock) {
     this.#pusher = pusher;
+    this.#node = node;
     this.#clock = clock;
   }
 
@@ -183,7 +215,8 @@ export class Feed {
     const isEncrypted = channel !== undefined && kindOf(channel).encrypted;
     const data = isPublished && !isEncrypted ? event.data ?? "" : "";
     const taken: FeedEvent = {
-      ...{ n: ++this.#count, at: this.#clock.now(), kind, what, app },
+      ...{ node: this.#node, n: ++this.#count, at: this.#clock.now() },
+      ...{ kind, what, app },
       ...{ socketId, userId: userId && cut(userId) },
       channel: channel && cut(channel),
       detail: detailOf(event),
@@ -221,4 +254,34 @@ function detailOf(event: AnyEvent): string | undefined {
   }
   const { subscriptionCount } = event;
   return subscriptionCount === undefined ? undefined : `${subscriptionCount}`;
+}
+
+// ---- Events of other servers ------------------------------------------------
+
+/** Reads events that another server tells; what is no event is left out. */
+export function readEvents(value: unknown, node: string): FeedEvent[] {
+  if (!Array.isArray(value)) return [];
+  return value.slice(0, MAX_EVENTS).flatMap((one) => {
+    if (!isObject(one)) return [];
+    const { n, at, kind, what, units, isEncrypted } = one;
+    if (typeof kind !== "string" || !isKind(kind)) return [];
+    // Another version may have more hooks.
+    const hook = KINDS[kind].find((name) => name === what);
+    if (hook === undefined || !Number.isFinite(at)) return [];
+    const text = (name: string, length?: number) => {
+      const part = one[name];
+      return typeof part === "string" ? cut(part, length) : undefined;
+    };
+    const data = text("data", DATA_UNITS + 1);
+    const event = {
+      ...{ node, n: Number(n), at: Number(at), kind, what: hook },
+      ...{ app: text("app"), channel: text("channel") },
+      ...{ socketId: text("socketId"), userId: text("userId") },
+      ...{ event: text("event"), detail: text("detail", 2 * DATA_UNITS) },
+      ...(isEncrypted === true
+        ? { isEncrypted }
+        : data !== undefined && { data, units: Number(units) || 0 }),
+    };
+    return [event];
+  });
 }

@@ -5,7 +5,7 @@
  * @module
  */
 
-import { kindOf } from "../../core/protocol.ts";
+import { isObject, kindOf } from "../../core/protocol.ts";
 import type { Clock } from "../../core/time.ts";
 import type { ChannelCounts, LiveConnection, Pusher } from "../../mod.ts";
 import { cut } from "./text.ts";
@@ -34,8 +34,15 @@ export interface ListPage<Row> {
 
 const MAX_SIZE = 100;
 
-/** Reads what part of a list is asked for; nonsense becomes a default. */
-export function readPageQuery(query: URLSearchParams): PageQuery {
+/**
+ * Reads what part of a list is asked for; nonsense becomes a default.
+ *
+ * @param maxSize How many rows may be asked for.
+ */
+export function readPageQuery(
+  query: URLSearchParams,
+  maxSize = MAX_SIZE,
+): PageQuery {
   const whole = (name: string, otherwise: number) => {
     const value = Number(query.get(name) ?? otherwise);
     return Number.isSafeInteger(value) && value >= 0 ? value : otherwise;
@@ -45,7 +52,7 @@ export function readPageQuery(query: URLSearchParams): PageQuery {
     sort: query.get("sort") ?? "",
     isDescending: query.get("order") !== "up",
     page: whole("page", 0),
-    size: Math.max(1, Math.min(whole("size", 50), MAX_SIZE)),
+    size: Math.max(1, Math.min(whole("size", 50), maxSize)),
   };
 }
 
@@ -124,6 +131,8 @@ export class Answers {
 
 /** A connection as a page gets it. */
 export interface ConnectionRow {
+  /** The server that it is connected to. */
+  readonly node: string;
   readonly socketId: string;
   readonly app: string;
   readonly transport: string;
@@ -156,7 +165,8 @@ export function listConnections(
   app: string,
   query: PageQuery,
 ): ListPage<ConnectionRow> {
-  const all = [...pusher.inspect().connections()];
+  const { node, connections } = pusher.inspect();
+  const all = [...connections()];
   const own = app === "" ? all : all.filter((one) => one.app === app);
   const { search } = query;
   const found = search === ""
@@ -165,7 +175,7 @@ export function listConnections(
   const keyOf = Object.hasOwn(CONNECTION_KEYS, query.sort)
     ? CONNECTION_KEYS[query.sort]
     : undefined;
-  const rows = pick(found, query, keyOf, connectionRow);
+  const rows = pick(found, query, keyOf, (one) => connectionRow(one, node));
   return { rows, found: found.length, total: own.length };
 }
 
@@ -179,17 +189,91 @@ function textsOf(one: LiveConnection): string[] {
     .map((text) => text.toLowerCase());
 }
 
-function connectionRow(one: LiveConnection): ConnectionRow {
+function connectionRow(one: LiveConnection, node: string): ConnectionRow {
   const { socketId, app, transport, address = "", userId = "" } = one;
   const { channels } = one;
   return {
-    ...{ socketId, app, transport, address, library: libraryOf(one) },
+    ...{ node, socketId, app, transport, address, library: libraryOf(one) },
     userId: cut(userId),
     channels: channels.slice(0, SHOWN_CHANNELS).map((name) => cut(name)),
     channelCount: channels.length,
     bufferedBytes: one.bufferedBytes,
     ageMs: Math.round(one.ageMs),
   };
+}
+
+// ---- Connections of several servers -----------------------------------------
+
+/** A page of connections of several servers. */
+export interface MergedPage extends ListPage<ConnectionRow> {
+  /** How many rows can be shown; the others take a search or one server. */
+  readonly reach: number;
+}
+
+/** Rows that can be listed over several servers. */
+export const MERGED_ROWS = 500;
+
+const ROW_KEYS: Readonly<
+  Record<string, (row: ConnectionRow) => number | string>
+> = Object.freeze({
+  user: (row) => row.userId,
+  buffered: (row) => row.bufferedBytes,
+  channels: (row) => row.channelCount,
+  library: (row) => row.library,
+  address: (row) => row.address,
+});
+
+/** Picks a page of what each server has as its first rows. */
+export function mergeConnections(
+  lists: readonly ListPage<ConnectionRow>[],
+  query: PageQuery,
+): MergedPage {
+  const total = (of: "found" | "total") =>
+    lists.reduce((sum, list) => sum + list[of], 0);
+  const rows = lists.flatMap((list) => list.rows);
+  const keyOf = Object.hasOwn(ROW_KEYS, query.sort)
+    ? ROW_KEYS[query.sort]
+    : undefined;
+  const { page, size } = query;
+  // Beyond the rows of a server that were left out the order is not known.
+  const wanted = Math.min((page + 1) * size, MERGED_ROWS);
+  const known = lists.map(({ rows: some, found }) =>
+    some.length < Math.min(found, wanted) ? some.length : Infinity
+  );
+  const reach = Math.min(total("found"), MERGED_ROWS, ...known);
+  const sorted = sortBy(
+    rows,
+    keyOf ?? ((row) => row.ageMs),
+    query.isDescending,
+  ).slice(0, reach);
+  return {
+    rows: sorted.slice(page * size, (page + 1) * size),
+    ...{ found: total("found"), total: total("total"), reach },
+  };
+}
+
+/** Reads a list of another server; what is no row is left out. */
+export function readConnections(
+  { rows, found, total }: Record<string, unknown>,
+  node: string,
+): ListPage<ConnectionRow> {
+  const read = (Array.isArray(rows) ? rows : []).flatMap((row) => {
+    if (!isObject(row) || typeof row.socketId !== "string") return [];
+    const text = (name: string) =>
+      typeof row[name] === "string" ? cut(row[name]) : "";
+    const count = (name: string) => Number(row[name]) || 0;
+    const channels = Array.isArray(row.channels) ? row.channels : [];
+    const one: ConnectionRow = {
+      ...{ node, socketId: text("socketId"), app: text("app") },
+      ...{ transport: text("transport"), library: text("library") },
+      ...{ address: text("address"), userId: text("userId") },
+      channels: channels.slice(0, SHOWN_CHANNELS).map((name) => cut(`${name}`)),
+      channelCount: count("channelCount"),
+      ...{ bufferedBytes: count("bufferedBytes"), ageMs: count("ageMs") },
+    };
+    return [one];
+  });
+  return { rows: read, found: Number(found) || 0, total: Number(total) || 0 };
 }
 
 // ---- Channels ---------------------------------------------------------------

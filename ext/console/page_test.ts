@@ -13,6 +13,8 @@ import {
   openPage,
   type Window,
 } from "../../tests/support/browser.ts";
+import { HAS_REDIS, RedisServer } from "../../tests/support/redis.ts";
+import { redis } from "../redis.ts";
 
 const HOSTILE = "<script>window.broken=1</script>\u202egnp.exe";
 const VIEWS = [
@@ -261,3 +263,75 @@ browserTest(
     assertEquals(window.errors, []);
   },
 );
+
+const CLUSTER = "the console shows the servers of a cluster, and acts on each";
+
+async function showCluster(context: BrowserContext): Promise<void> {
+  await using store = await RedisServer.start();
+  const backplane = () => redis(store.url);
+  await using one = new Stage({}, { backplane: backplane() });
+  await using two = new Stage({}, { backplane: backplane() });
+  one.connect("ann", "presence-room");
+  for (const user of ["bob", "cyd"]) two.connect(user, "presence-room");
+  two.mistake();
+  const short = (stage: Stage) => stage.pusher.inspect().node.slice(0, 8);
+  const [here, there] = [short(one), short(two)];
+  const window = await open(context, one.url, async (page) => {
+    await page.setViewport({ width: 360, height: 740, isMobile: true });
+  });
+  const { page } = window;
+  await shows(page, "Connections, all 2 servers");
+  await shows(page, "No app has this key");
+  await page.waitForFunction(
+    "document.querySelector('.tile dd').textContent === '3'",
+    { polling: 100 },
+  );
+  assertEquals(await findings(page), []);
+  assertEquals(await overflow(page), 0);
+  await goTo(page, "connections");
+  for (const text of ["ann", "bob", "cyd", here, there]) {
+    await shows(page, text);
+  }
+  assertEquals(await findings(page), []);
+  assertEquals(await overflow(page), 0);
+
+  // It is loaded again as that of another device.
+  await page.setViewport({ width: 1_200, height: 800 });
+  await page.waitForSelector(".top select");
+  await page.select(".top select", two.pusher.inspect().node);
+  await shows(page, "1–2 of 2");
+  await page.type("main input", "bob");
+  await shows(page, "1–1 of 1");
+  await page.click("tbody button");
+  await page.waitForSelector("dialog[open]");
+  await page.click("dialog .danger");
+  await shows(page, "is closed");
+  await shows(page, "No connection fits");
+  assertEquals(two.users, ["cyd"]);
+
+  await goTo(page, "events");
+  // The stream is opened again when the server is chosen, and hears what comes then.
+  const publishes = async ({ pusher }: Stage, event: string) => {
+    const timer = setInterval(() => pusher.trigger("news", event, 1), 250);
+    await shows(page, event).finally(() => clearInterval(timer));
+  };
+  await one.pusher.trigger("news", "from-here", 1);
+  await publishes(two, "from-there");
+  await page.select(".top select", "");
+  await publishes(one, "from-both");
+  const events = String(
+    await page.evaluate("document.querySelector('.events').innerText"),
+  );
+  assert(!events.includes("from-here"), events);
+  assertEquals(await findings(page), []);
+
+  // A server that ends is left out, and the page goes on.
+  await goTo(page, "overview");
+  await two.pusher.close();
+  await shows(page, `server ${here}`);
+  assertEquals(window.faults, []);
+  assertEquals(window.errors, []);
+}
+
+if (HAS_REDIS) browserTest(CLUSTER, showCluster);
+else Deno.test.ignore(`${CLUSTER} (no redis-server)`, () => {});

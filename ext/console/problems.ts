@@ -6,10 +6,13 @@
 
 import type { Clock } from "../../core/time.ts";
 import type { ErrorEvent, RefusedEvent } from "../../mod.ts";
+import { isObject } from "../../core/protocol.ts";
 import { cut, withoutSecrets } from "./text.ts";
 
 /** Something that went wrong, perhaps several times. */
 export interface Problem {
+  /** The server on which it went wrong. */
+  readonly node: string;
   /** `error`, or what was refused. */
   readonly what: string;
   readonly app?: string | undefined;
@@ -32,13 +35,16 @@ const MAX_PROBLEMS = 100;
 
 /** Remembers problems; the same again is counted. */
 export class Problems {
+  readonly #node: string;
   readonly #clock: Clock;
   /** The latest last. */
   readonly #known = new Map<string, Problem>();
   /** Grows with each problem. */
   version = 0;
 
-  constructor(clock: Clock) {
+  /** @param node The id of the server. */
+  constructor(node: string, clock: Clock) {
+    this.#node = node;
     this.#clock = clock;
   }
 
@@ -69,7 +75,7 @@ export class Problems {
     const key = `${what} ${code} ${app} ${reason}`;
     const now = this.#clock.now();
     const known = this.#known.get(key) ??
-      { ...problem, count: 0, firstAt: now, lastAt: now };
+      { node: this.#node, ...problem, count: 0, firstAt: now, lastAt: now };
     known.count++;
     known.lastAt = now;
     known.socketId = socketId;
@@ -81,6 +87,26 @@ export class Problems {
     const [oldest] = this.#known.keys();
     this.#known.delete(oldest ?? "");
   }
+}
+
+/** Reads problems of another server; what is none is left out. */
+export function readProblems(value: unknown, node: string): Problem[] {
+  if (!Array.isArray(value)) return [];
+  return value.slice(0, MAX_PROBLEMS).flatMap((one) => {
+    if (!isObject(one) || typeof one.reason !== "string") return [];
+    const text = (name: string) =>
+      typeof one[name] === "string" ? cut(one[name]) : undefined;
+    const count = (name: string) => Number(one[name]) || 0;
+    const { code } = one;
+    return [{
+      ...{ node, what: text("what") ?? "error", reason: cut(one.reason) },
+      ...{ app: text("app"), remedy: text("remedy") },
+      ...{ code: typeof code === "number" ? code : undefined },
+      ...{ socketId: text("socketId"), channel: text("channel") },
+      count: count("count"),
+      ...{ firstAt: count("firstAt"), lastAt: count("lastAt") },
+    }];
+  });
 }
 
 /** What has failed, in one line. */

@@ -32,13 +32,13 @@ import {
   serveHtml,
   servePart,
 } from "./answers.ts";
-import { readFigures } from "./figures.ts";
-import { Feed, isKind, type Kind, KINDS } from "./feed.ts";
+import { Cluster } from "./cluster.ts";
+import { Feed, KINDS } from "./feed.ts";
+import { readFigures, Sampler } from "./figures.ts";
 import {
   Answers,
   kindsOf,
   listChannels,
-  listConnections,
   pageOfChannels,
   readPageQuery,
 } from "./lists.ts";
@@ -61,9 +61,8 @@ const PUBLIC_BODY_BYTES = 4_096;
 const BODY_TIMEOUT_MS = 10_000;
 /** Requests of all pages together; a page makes about one a second. */
 const REQUESTS_PER_S = 50;
-/** Members and connections that the details of a channel show. */
+/** Members that the details of a channel show. */
 const SHOWN_MEMBERS = 200;
-const SHOWN_SUBSCRIBERS = 50;
 
 /** What an API route gets. */
 interface Call {
@@ -79,8 +78,7 @@ export class Console {
   readonly #settings: ConsoleSettings;
   readonly #clock: Clock;
   readonly #access: Access;
-  readonly #problems: Problems;
-  readonly #feed: Feed;
+  readonly #cluster: Cluster;
   readonly #streams: Streams;
   readonly #answers: Answers;
   readonly #rate: TokenBucket;
@@ -95,15 +93,24 @@ export class Console {
     this.#settings = settings;
     this.#clock = clock;
     this.#access = new Access(settings, clock);
-    const problems = this.#problems = new Problems(clock);
-    this.#feed = new Feed(pusher, clock);
-    this.#streams = new Streams({
-      feed: this.#feed,
+    const { node, ended } = pusher.inspect();
+    const problems = new Problems(node, clock);
+    const feed = new Feed(pusher, node, clock);
+    const answers = this.#answers = new Answers(clock);
+    const figures = {
       clock,
       figures: () => readFigures(pusher),
+      published: () => feed.published,
       problems: () => problems.version,
+    };
+    const cluster = this.#cluster = new Cluster({
+      ...{ pusher, clock, feed, problems, figures, answers },
+      events: (...given) => this.#streams.receive(...given),
+      gone: (other) => this.#streams.forget(other),
     });
-    this.#answers = new Answers(clock);
+    const sampler = new Sampler(figures);
+    const { peers } = cluster;
+    this.#streams = new Streams({ node, feed, clock, sampler, peers });
     this.#rate = new TokenBucket(REQUESTS_PER_S, clock.elapsed());
     this.#unlisten = [
       pusher.on("refused", (event: RefusedEvent) => problems.refused(event)),
@@ -112,7 +119,6 @@ export class Console {
         onlooker((event: ErrorEvent) => problems.failed(event)),
       ),
     ];
-    const { ended } = pusher.inspect();
     this.#ended = ended;
     ended.addEventListener("abort", this.#end, { once: true });
   }
@@ -127,6 +133,7 @@ export class Console {
     for (const unlisten of this.#unlisten) unlisten();
     this.#ended.removeEventListener("abort", this.#end);
     this.#streams.close();
+    this.#cluster.close();
   }
 
   async handle(
@@ -255,17 +262,7 @@ export class Console {
       const error = `No more pages may be open at once: \`pages\` is ${pages}`;
       return problem(429, error, { "retry-after": "5" });
     }
-    const text = (name: string) =>
-      (query.get(name) ?? "").slice(0, 200).toLowerCase();
-    const kinds = query.get("kinds")?.split(",").filter(isKind);
-    const body = this.#streams.open({
-      app: query.get("app") ?? "",
-      kinds: new Set<Kind>(kinds ?? Object.keys(KINDS).filter(isKind)),
-      channel: text("channel"),
-      event: text("event"),
-      search: text("search"),
-    });
-    return new Response(body, {
+    return new Response(this.#streams.open(query), {
       headers: {
         ...HEADERS,
         "content-type": "text/event-stream",
@@ -276,15 +273,7 @@ export class Console {
   }
 
   async connections({ query }: Call): Promise<Response> {
-    const app = query.get("app") ?? "";
-    const page = readPageQuery(query);
-    const name = `connections ${JSON.stringify([app, page])}`;
-    return json(
-      await this.#answers.get(
-        name,
-        () => listConnections(this.#pusher, app, page),
-      ),
-    );
+    return json(await this.#cluster.connections(query));
   }
 
   async channels({ query }: Call): Promise<Response> {
@@ -297,7 +286,7 @@ export class Console {
     return json(pageOfChannels(rows, page, query.get("kind") ?? ""));
   }
 
-  /** What is known of one channel: its members, and who is subscribed here. */
+  /** What is known of one channel: its members, and who is subscribed. */
   async channel({ query }: Call): Promise<Response> {
     const app = this.#appOf(query.get("app"));
     const name = query.get("name") ?? "";
@@ -308,16 +297,11 @@ export class Console {
       ...presence ? ["user_count"] : [],
       ...cache && !encrypted ? ["cache"] : [],
     ];
-    const [counts, members] = await Promise.all([
+    const [counts, members, subscribers] = await Promise.all([
       view.channel(name, { info: info.join() }),
       presence ? view.users(name) : { users: [] },
+      this.#cluster.subscribers(app, name),
     ]);
-    const subscribers: string[] = [];
-    for (const one of this.#pusher.inspect().connections()) {
-      if (subscribers.length >= SHOWN_SUBSCRIBERS) break;
-      if (one.app !== app || !one.channels.includes(name)) continue;
-      subscribers.push(one.socketId);
-    }
     return json({
       ...{ app, name, kinds: kindsOf(name), subscribers },
       subscriptions: counts.subscription_count,
@@ -328,8 +312,8 @@ export class Console {
     });
   }
 
-  problems(): Response {
-    return json({ problems: this.#problems.list() });
+  async problems({ query }: Call): Promise<Response> {
+    return json(await this.#cluster.problems(query.get("node") ?? ""));
   }
 
   // ---- Acting
@@ -346,13 +330,22 @@ export class Console {
     return json({ triggered: true });
   }
 
-  disconnect({ body: { socketId, reconnects } }: Call): Response {
-    const one = this.#pusher.inspect().connection(String(socketId));
-    if (one === undefined) {
-      return problem(404, "This server has no such connection any more");
+  async disconnect({ body }: Call): Promise<Response> {
+    const { socketId, node, reconnects } = body;
+    const outcome = await this.#cluster.disconnect({
+      socketId: String(socketId),
+      node: typeof node === "string" ? node : "",
+      reconnects: reconnects === true,
+    });
+    if (outcome === "closed") return json({ closed: true });
+    if (outcome === "unknown") {
+      return problem(404, "No server has such a connection any more");
     }
-    one.close(reconnects === true);
-    return json({ closed: true });
+    return problem(
+      504,
+      "The connection was not found, and a server does not " +
+        "answer: perhaps it is there. Try again",
+    );
   }
 
   async disconnectUser({ body: { app, userId } }: Call): Promise<Response> {
@@ -409,7 +402,7 @@ const API: Readonly<Record<string, ApiRoute>> = Object.freeze({
   connections: { method: "GET", serve: (on, call) => on.connections(call) },
   channels: { method: "GET", serve: (on, call) => on.channels(call) },
   channel: { method: "GET", serve: (on, call) => on.channel(call) },
-  problems: { method: "GET", serve: (on) => on.problems() },
+  problems: { method: "GET", serve: (on, call) => on.problems(call) },
   trigger: { method: "POST", serve: (on, call) => on.trigger(call) },
   disconnect: { method: "POST", serve: (on, call) => on.disconnect(call) },
   "disconnect-user": {

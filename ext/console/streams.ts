@@ -7,31 +7,35 @@
 
 import type { Clock } from "../../core/time.ts";
 import type { Stats } from "../../mod.ts";
-import { type Feed, type FeedEvent, type Filter, Selection } from "./feed.ts";
-import type { ServerFigures } from "./figures.ts";
+import { type Feed, type FeedEvent, readFilter, Selection } from "./feed.ts";
+import { type Sample, type Sampler, sumTicks, type Tick } from "./figures.ts";
+import type { Peers } from "./peers.ts";
 
-/** The figures of one second. */
-export interface Sample {
-  /** Milliseconds since 1970. */
-  readonly at: number;
+/** A server, as the pages list it. */
+export interface NodeState {
+  readonly node: string;
   readonly connections: number;
-  /** Messages in this second: what came in, and what was sent to clients. */
-  readonly received: number;
-  readonly sent: number;
+  /** Whether it has said nothing for some seconds; its figures are left out. */
+  readonly isSilent: boolean;
 }
 
 /** What a page hears, by the name of the server-sent event. */
 export interface Updates {
-  /** First of all: the samples so far. */
+  /** First of all: the samples so far of the server that is wanted, or of all. */
   hello: { readonly samples: readonly Sample[] };
   /** Each second. */
   tick: {
-    readonly sample: Sample;
-    readonly stats: Stats;
+    /** Of the server that is wanted, or of all together; null if it is silent. */
+    readonly sample: Sample | null;
+    readonly stats: Stats | null;
     /** Changes when there are new problems. */
     readonly problems: number;
     /** How many pages are open. */
     readonly pages: number;
+    /** All servers, this one first. */
+    readonly nodes: readonly NodeState[];
+    /** How many more servers have a console, and have said nothing. */
+    readonly unheard: number;
   };
   /** When there were events, and how many more there were. */
   events: { readonly events: readonly FeedEvent[]; readonly skipped: number };
@@ -39,16 +43,18 @@ export interface Updates {
 
 /** What the streams show. */
 export interface Sources {
+  readonly node: string;
   readonly feed: Feed;
   readonly clock: Clock;
-  figures(): ServerFigures;
-  /** The version of the list of problems. */
-  problems(): number;
+  readonly sampler: Sampler;
+  readonly peers: Peers;
 }
 
 const EVENTS_MS = 500;
 /** Updates of events for one of figures. */
 const EVENTS_PER_TICK = 2;
+/** By then the other servers have told their figures, or do not at all. */
+const SETTLING_UPDATES = 6;
 /** Five minutes. */
 const MAX_SAMPLES = 300;
 // A page asks again then, and may not be let in any more.
@@ -59,11 +65,12 @@ const UNREAD_MS = 30_000;
 /** All open streams. */
 export class Streams {
   readonly #sources: Sources;
-  readonly #streams = new Set<Stream>();
-  readonly #samples: Sample[] = [];
-  #traffic = { received: 0, sent: 0 };
-  #tickedAt = 0;
+  /** By id. */
+  readonly #streams = new Map<string, Stream>();
+  /** By server, and under "" of all together. */
+  readonly #samples = new Map<string, Sample[]>();
   #count = 0;
+  #opened = 0;
   #cancel = () => {};
 
   constructor(sources: Sources) {
@@ -75,37 +82,47 @@ export class Streams {
   }
 
   /** Opens a stream of server-sent events. */
-  open(filter: Filter): ReadableStream<Uint8Array<ArrayBuffer>> {
+  open(query: URLSearchParams): ReadableStream<Uint8Array<ArrayBuffer>> {
     const { clock, feed } = this.#sources;
-    const stream = new Stream(filter, clock.elapsed(), () => {
-      if (!this.#streams.delete(stream)) return;
+    const id = String(++this.#opened);
+    const stream = new Stream(query, clock.elapsed(), () => {
+      if (!this.#streams.delete(id)) return;
       feed.delete(stream.selection);
       if (this.#streams.size === 0) this.#cancel();
+      this.#follow();
     });
-    this.#streams.add(stream);
+    this.#streams.set(id, stream);
     feed.add(stream.selection);
     if (this.#streams.size === 1) this.#begin();
-    stream.send("hello", { samples: this.#samples });
+    this.#follow();
+    stream.send("hello", { samples: this.#samples.get(stream.node) ?? [] });
     return stream.body;
+  }
+
+  /** Has the other servers tell what the pages want. */
+  #follow(): void {
+    this.#sources.peers.follow(
+      Array.from(this.#streams, ([id, { query }]) => ({ id, query })),
+    );
+  }
+
+  /** Takes events of another server for a page. */
+  receive(id: string, events: readonly FeedEvent[], skipped: number): void {
+    this.#streams.get(id)?.selection.receive(events, skipped);
+  }
+
+  /** Forgets the samples of a server that has gone. */
+  forget(node: string): void {
+    this.#samples.delete(node);
   }
 
   /** Ends all streams. */
   close(): void {
-    for (const stream of this.#streams) stream.end();
-  }
-
-  /** Messages so far, the events of programs and backends included. */
-  #messages({ received, sent }: ServerFigures): {
-    received: number;
-    sent: number;
-  } {
-    return { received: received + this.#sources.feed.published, sent };
+    for (const stream of [...this.#streams.values()]) stream.end();
   }
 
   #begin(): void {
-    const { clock } = this.#sources;
-    this.#traffic = this.#messages(this.#sources.figures());
-    this.#tickedAt = clock.elapsed();
+    this.#sources.sampler.begin();
     this.#count = 0;
     this.#schedule();
   }
@@ -119,34 +136,58 @@ export class Streams {
 
   #update(): void {
     const elapsed = this.#sources.clock.elapsed();
-    const tick = ++this.#count % EVENTS_PER_TICK === 0
-      ? this.#tick(elapsed)
-      : null;
-    for (const stream of this.#streams) stream.update(tick, elapsed);
+    const tickOf = ++this.#count % EVENTS_PER_TICK === 0 ? this.#tick() : null;
+    for (const stream of this.#streams.values()) {
+      stream.update(tickOf && tickOf(stream.node), elapsed);
+    }
   }
 
-  /** Takes a sample, once for all pages. */
-  #tick(elapsed: number): Updates["tick"] {
-    const { clock } = this.#sources;
-    const figures = this.#sources.figures();
-    const { stats } = figures;
-    const traffic = this.#messages(figures);
-    // A timer may be late; the rates are still right.
-    const seconds = Math.max((elapsed - this.#tickedAt) / 1000, 0.001);
-    const rate = (name: "received" | "sent") =>
-      Math.round((traffic[name] - this.#traffic[name]) / seconds);
-    const sample = {
-      at: clock.now(),
-      connections: stats.connections,
-      received: rate("received"),
-      sent: rate("sent"),
+  /** Takes samples, once for all pages; returns what a page gets. */
+  #tick(): (node: string) => Updates["tick"] {
+    const { node: own, clock, peers, sampler } = this.#sources;
+    peers.review();
+    const ticks = new Map<string, Tick>([[own, sampler.take()]]);
+    for (const peer of peers.known) {
+      const { node, tick, isSilent, isFresh } = peer;
+      if (tick === null || isSilent) continue;
+      ticks.set(node, tick);
+      // Each word of a server is one point of its chart, by the clock of this one.
+      if (isFresh) this.#keep(node, { ...tick.sample, at: clock.now() });
+      peer.isFresh = false;
+    }
+    const all = sumTicks([...ticks.values()], clock.now());
+    const unheard = Math.max(0, peers.listening - peers.known.length);
+    // Without servers that are about to say something the sum would be a step.
+    const isWhole = unheard === 0 && peers.known.every(({ tick }) => tick) ||
+      this.#count > SETTLING_UPDATES;
+    if (isWhole) this.#keep("", all.sample);
+    this.#keep(own, ticks.get(own)?.sample ?? all.sample);
+    const nodes = [
+      { node: own, isSilent: false },
+      ...peers.known,
+    ].map(({ node, isSilent }) => ({
+      ...{ node, isSilent },
+      connections: ticks.get(node)?.sample.connections ?? 0,
+    }));
+    const shared = {
+      ...{ problems: all.problems, pages: this.#streams.size, nodes },
+      unheard,
     };
-    this.#traffic = traffic;
-    this.#tickedAt = elapsed;
-    this.#samples.push(sample);
-    if (this.#samples.length > MAX_SAMPLES) this.#samples.shift();
-    const problems = this.#sources.problems();
-    return { sample, stats, problems, pages: this.#streams.size };
+    return (node) => {
+      const tick = node === "" ? all : ticks.get(node);
+      const { stats = null } = tick ?? {};
+      const sample = tick === undefined || (node === "" && !isWhole)
+        ? null
+        : { ...tick.sample, at: clock.now() };
+      return { sample, stats, ...shared };
+    };
+  }
+
+  #keep(node: string, sample: Sample): void {
+    const samples = this.#samples.get(node) ?? [];
+    this.#samples.set(node, samples);
+    samples.push(sample);
+    if (samples.length > MAX_SAMPLES) samples.shift();
   }
 }
 
@@ -154,6 +195,10 @@ const ENCODER = new TextEncoder();
 
 /** The stream of one page. */
 class Stream {
+  /** The filter, as other servers get it. */
+  readonly query: string;
+  /** The server that is wanted; "" for all. */
+  readonly node: string;
   readonly selection: Selection;
   readonly body: ReadableStream<Uint8Array<ArrayBuffer>>;
   readonly #endsAt: number;
@@ -161,7 +206,10 @@ class Stream {
   #readAt: number;
   #controller!: ReadableStreamDefaultController<Uint8Array<ArrayBuffer>>;
 
-  constructor(filter: Filter, elapsed: number, onEnd: () => void) {
+  constructor(query: URLSearchParams, elapsed: number, onEnd: () => void) {
+    const filter = readFilter(query);
+    this.query = String(query);
+    this.node = filter.node;
     this.selection = new Selection(filter);
     this.#readAt = elapsed;
     this.#endsAt = elapsed + STREAM_MS;

@@ -10,9 +10,10 @@ import { render } from "npm:preact@11.2.0";
 import { useEffect, useRef, useState } from "npm:preact@11.2.0/hooks";
 import type { Stats } from "../../../core/calls.ts";
 import type { Problem } from "../problems.ts";
-import type { Sample, Updates } from "../streams.ts";
+import type { Sample } from "../figures.ts";
+import type { NodeState, Updates } from "../streams.ts";
 import { get, openStream, post, Refused } from "./api.ts";
-import { EventLog, plural, withSample } from "./model.ts";
+import { EventLog, plural, shortNode, withSample } from "./model.ts";
 import { Choice, Field, useSettled } from "./parts.tsx";
 import {
   Channels,
@@ -118,6 +119,9 @@ function Page(
 ) {
   const [view, setView] = useState(viewNow);
   const [app, setApp] = useState("");
+  const [node, setNode] = useState("");
+  const [nodes, setNodes] = useState<readonly NodeState[]>([]);
+  const [unheard, setUnheard] = useState(0);
   const [filter, setFilter] = useState<EventFilter>({
     kinds: session.kinds,
     channel: "",
@@ -154,14 +158,19 @@ function Page(
   }, [view]);
 
   useEffect(() =>
-    openStream({ app, ...settled, kinds: settled.kinds.join() }, {
+    openStream({ app, node, ...settled, kinds: settled.kinds.join() }, {
       onUpdate(name, update) {
         if (name === "hello") {
           setSamples((update as Updates["hello"]).samples);
         } else if (name === "tick") {
           const tick = update as Updates["tick"];
+          const { sample } = tick;
           setStats(tick.stats);
-          setSamples((before) => withSample(before, tick.sample));
+          setNodes(tick.nodes);
+          setUnheard(tick.unheard);
+          if (sample !== null) {
+            setSamples((before) => withSample(before, sample));
+          }
           setProblemsVersion(tick.problems);
         } else {
           const { events, skipped } = update as Updates["events"];
@@ -176,13 +185,13 @@ function Page(
         // That there is no answer is told in the header.
         else if (error && error.status > 0) say(error.message, true);
       },
-    }), [app, JSON.stringify(settled)]);
+    }), [app, node, JSON.stringify(settled)]);
 
   useEffect(() => {
     if (problemsVersion < 0) return;
-    get<{ problems: readonly Problem[] }>("problems")
+    get<{ problems: readonly Problem[] }>("problems", { node })
       .then((answer) => setProblems(answer.problems), () => {});
-  }, [problemsVersion]);
+  }, [problemsVersion, node]);
 
   // Each event would be too much to listen to.
   useEffect(() => {
@@ -195,10 +204,16 @@ function Page(
   }, []);
 
   const say = (text: string, isError = false) => setNotice({ text, isError });
-  const shared = { session, app, onRefused: () => onRefused(), say };
+  const shared = {
+    ...{ session, app, node, nodes, unheard, say },
+    onRefused: () => onRefused(),
+  };
   const views = {
     overview: () => (
-      <Overview {...{ ...shared, stats, samples, log, problems }} />
+      <Overview
+        {...{ ...shared, stats, samples, log, problems }}
+        onNode={setNode}
+      />
     ),
     connections: () => <Connections {...shared} />,
     channels: () => <Channels {...shared} />,
@@ -215,7 +230,7 @@ function Page(
         }}
       />
     ),
-    problems: () => <ProblemList problems={problems} />,
+    problems: () => <ProblemList problems={problems} nodes={nodes} />,
     trigger: () => <Trigger {...shared} />,
   };
   const isReady = stats?.ready ?? true;
@@ -243,10 +258,29 @@ function Page(
             ? "reconnecting …"
             : "connecting …"}
         </p>
-        {session.isShared && (
+        {session.isShared && nodes.length <= 1 && (
           <p class="node" title={session.node}>
-            server <code>{session.node.slice(0, 8)}</code>
+            server <code>{shortNode(session.node)}</code>
           </p>
+        )}
+        {(nodes.length > 1 || node !== "") && (
+          <Choice
+            label="Server"
+            value={node}
+            options={[
+              ["", `All ${nodes.length}`],
+              ...nodes.map((one) => [
+                one.node,
+                shortNode(one.node) +
+                (one.node === session.node ? " (this)" : "") +
+                (one.isSilent ? " (silent)" : ""),
+              ] as const),
+              ...(node === "" || nodes.some((one) => one.node === node)
+                ? []
+                : [[node, `${shortNode(node)} (gone)`] as const]),
+            ]}
+            onChange={setNode}
+          />
         )}
         {session.apps.length > 1 && (
           <Choice

@@ -5,7 +5,7 @@
  */
 
 import type { FeedEvent } from "../feed.ts";
-import type { Sample } from "../streams.ts";
+import type { Sample } from "../figures.ts";
 
 // ---- Texts ------------------------------------------------------------------
 
@@ -79,6 +79,11 @@ export function clockTime(at: number): string {
 /** One or many. */
 export function plural(count: number, one: string, many = `${one}s`): string {
   return `${grouped(count)} ${count === 1 ? one : many}`;
+}
+
+/** A server's id, as much of it as a person can compare. */
+export function shortNode(node: string): string {
+  return visible(node.slice(0, 8));
 }
 
 // ---- Events -----------------------------------------------------------------

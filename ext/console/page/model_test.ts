@@ -25,7 +25,7 @@ const sample = (at: number, connections = 0) => (
 );
 
 const event = (n: number): FeedEvent => (
-  { n, at: n, kind: "published", what: "published" }
+  { node: "a", n, at: n, kind: "published", what: "published" }
 );
 
 Deno.test("visible shows what is invisible, and leaves all other characters", () => {

@@ -8,13 +8,15 @@
 
 import type { ComponentChildren } from "npm:preact@11.2.0";
 import { useEffect, useRef, useState } from "npm:preact@11.2.0/hooks";
-import type { Sample } from "../streams.ts";
+import type { Sample } from "../figures.ts";
 import { get, Refused } from "./api.ts";
 import {
   clockTime,
   grouped,
   linePath,
   niceMax,
+  plural,
+  shortNode,
   SHOWN_MS,
   visible,
 } from "./model.ts";
@@ -24,6 +26,22 @@ export function Text({ of, empty = "–" }: { of?: string; empty?: string }) {
   return of
     ? <bdi class="text">{visible(of)}</bdi>
     : <span class="none">{empty}</span>;
+}
+
+/** A server's id. */
+export function Node({ of }: { of: string }) {
+  return <code class="server" title={visible(of)}>{shortNode(of)}</code>;
+}
+
+/** Says that some servers have not answered. */
+export function Silence({ count, what }: { count: number; what: string }) {
+  if (count === 0) return null;
+  return (
+    <p class="note warning" role="status">
+      {plural(count, "server")} {count === 1 ? "does" : "do"} not answer:{" "}
+      {count === 1 ? "its" : "their"} {what} are not shown.
+    </p>
+  );
 }
 
 /** A sentence of the server's own, in which `names` are code. */
@@ -137,20 +155,22 @@ export function Dialog(
 
 /** Which part of a list is shown. */
 export function Pager(
-  { page, size, found, total, what, onPage }: {
+  { page, size, found, total, reach = found, what, onPage }: {
     page: number;
     size: number;
     found: number;
     total: number;
+    /** How many can be shown. */
+    reach?: number;
     what: string;
     onPage: (page: number) => void;
   },
 ) {
-  const last = Math.max(0, Math.ceil(found / size) - 1);
+  const last = Math.max(0, Math.ceil(reach / size) - 1);
   const range = found === 0
     ? "none"
     : `${grouped(page * size + 1)}–${
-      grouped(Math.min(found, (page + 1) * size))
+      grouped(Math.min(reach, (page + 1) * size))
     }`;
   const all = found === total ? "" : ` (of ${grouped(total)})`;
   return (

@@ -6,12 +6,19 @@
  * @module
  */
 
-import { useState } from "npm:preact@11.2.0/hooks";
+import { useEffect, useState } from "npm:preact@11.2.0/hooks";
 import type { Stats } from "../../../core/calls.ts";
 import type { FeedEvent } from "../feed.ts";
-import type { ChannelRow, ConnectionRow, ListPage } from "../lists.ts";
+import type { Subscriber } from "../cluster.ts";
+import type { Sample } from "../figures.ts";
+import type {
+  ChannelRow,
+  ConnectionRow,
+  ListPage,
+  MergedPage,
+} from "../lists.ts";
 import type { Problem } from "../problems.ts";
-import type { Sample } from "../streams.ts";
+import type { NodeState } from "../streams.ts";
 import { post, type Refused } from "./api.ts";
 import {
   age,
@@ -21,6 +28,7 @@ import {
   grouped,
   plural,
   pretty,
+  shortNode,
   WORDS,
 } from "./model.ts";
 import {
@@ -28,8 +36,10 @@ import {
   Choice,
   Dialog,
   Field,
+  Node,
   Pager,
   Sentence,
+  Silence,
   SortHead,
   Text,
   Tile,
@@ -51,6 +61,12 @@ export interface ViewProps {
   readonly session: Session;
   /** The app that is shown; "" for all. */
   readonly app: string;
+  /** The server that is shown; "" for all. */
+  readonly node: string;
+  /** All servers, this one first. */
+  readonly nodes: readonly NodeState[];
+  /** How many more there are, which have said nothing. */
+  readonly unheard: number;
   readonly onRefused: (error: Refused) => void;
   /** Says what an action has led to. */
   readonly say: (text: string, isError?: boolean) => void;
@@ -61,7 +77,8 @@ const SIZE = 50;
 // ---- Overview ---------------------------------------------------------------
 
 export function Overview(
-  { stats, samples, log, problems, session }: ViewProps & {
+  { stats, samples, log, problems, onNode, ...shared }: ViewProps & {
+    onNode: (node: string) => void;
     stats: Stats | null;
     samples: readonly Sample[];
     log: EventLog;
@@ -71,19 +88,33 @@ export function Overview(
   const last = samples.at(-1);
   const transports = Object.entries(stats?.transports ?? {})
     .map(([name, count]) => `${grouped(count)} ${name}`).join(", ");
-  const here = session.isShared ? "on this server" : "";
+  const { session, node, nodes } = shared;
+  const heard = nodes.filter(({ isSilent }) => !isSilent).length;
+  const isAll = node === "" && nodes.length > 1;
+  const where = isAll
+    ? heard === nodes.length
+      ? `all ${heard} servers`
+      : `${heard} of ${nodes.length} servers`
+    : node === "" || node === session.node
+    ? session.isShared || nodes.length > 1 ? "this server" : ""
+    : `server ${shortNode(node)}`;
+  const titled = (title: string) => where ? `${title}, ${where}` : title;
   return (
     <>
       <dl class="tiles">
         <Tile
           name="Connections"
           value={grouped(stats?.connections ?? 0)}
-          hint={transports || here}
+          hint={transports || (where && `on ${where}`)}
         />
         <Tile
           name="Channels"
           value={grouped(stats?.channels ?? 0)}
-          hint={here || "with subscribers"}
+          hint={isAll
+            ? "counted on each server"
+            : where
+            ? `on ${where}`
+            : "with subscribers"}
         />
         <Tile
           name="Messages in"
@@ -111,13 +142,13 @@ export function Overview(
       </dl>
       <div class="charts">
         <Chart
-          title="Connections"
+          title={titled("Connections")}
           unit=""
           samples={samples}
           series={[{ name: "open", valueOf: (one) => one.connections }]}
         />
         <Chart
-          title="Messages"
+          title={titled("Messages")}
           unit="a second"
           samples={samples}
           series={[
@@ -126,21 +157,59 @@ export function Overview(
           ]}
         />
       </div>
+      <Servers {...shared} onNode={onNode} />
       <div class="columns">
         <section aria-labelledby="latest-events">
           <h2 id="latest-events">
             <a href="#/events">Latest events</a>
           </h2>
-          <EventList events={log.shown.slice(0, 8)} />
+          <EventList events={log.shown.slice(0, 8)} nodes={nodes} />
         </section>
         <section aria-labelledby="latest-problems">
           <h2 id="latest-problems">
             <a href="#/problems">Latest problems</a>
           </h2>
-          <ProblemList problems={problems.slice(0, 4)} />
+          <ProblemList problems={problems.slice(0, 4)} nodes={nodes} />
         </section>
       </div>
     </>
+  );
+}
+
+/** The servers of the cluster, where there are several. */
+function Servers(
+  { session, node, nodes, unheard, onNode }: ViewProps & {
+    onNode: (node: string) => void;
+  },
+) {
+  if (nodes.length + unheard <= 1) return null;
+  return (
+    <section aria-labelledby="servers">
+      <h2 id="servers">Servers</h2>
+      <ul class="servers">
+        {nodes.map((one) => (
+          <li key={one.node} class={one.isSilent ? "silent" : ""}>
+            <button
+              type="button"
+              aria-pressed={node === one.node}
+              onClick={() => onNode(node === one.node ? "" : one.node)}
+            >
+              <Node of={one.node} />
+              {one.node === session.node && <span>this</span>}
+              {one.isSilent
+                ? <b>silent</b>
+                : <span>{plural(one.connections, "connection")}</span>}
+            </button>
+          </li>
+        ))}
+      </ul>
+      {unheard > 0 && (
+        <p class="note warning">
+          {plural(unheard, "more server")}{" "}
+          {unheard === 1 ? "has" : "have"} said nothing yet.
+        </p>
+      )}
+    </section>
   );
 }
 
@@ -148,23 +217,31 @@ export function Overview(
 
 type Sort = { by: string; order: "up" | "down" };
 
-export function Connections({ app, session, onRefused, say }: ViewProps) {
+export function Connections(
+  { app, node, nodes, onRefused, say }: ViewProps,
+) {
   const [search, setSearch] = useState("");
   const [sort, setSort] = useState<Sort>({ by: "age", order: "up" });
   const [page, setPage] = useState(0);
   const [asked, setAsked] = useState<ConnectionRow | null>(null);
   const text = useSettled(search);
-  const { answer, error, again } = useAnswer<ListPage<ConnectionRow>>(
+  const { answer, error, again } = useAnswer<MergedPage & { silent: number }>(
     "connections",
-    { app, search: text, sort: sort.by, order: sort.order, page, size: SIZE },
+    {
+      ...{ app, node, search: text, page, size: SIZE },
+      ...{ sort: sort.by, order: sort.order },
+    },
     onRefused,
   );
-  const { rows = [], found = 0, total = 0 } = answer ?? {};
+  const { rows = [], found = 0, total = 0, silent = 0 } = answer ?? {};
+  const { reach = found } = answer ?? {};
+  const isMany = nodes.length > 1;
+  useEffect(() => setPage(0), [node]);
   const disconnect = async (reconnects: boolean) => {
-    const socketId = asked?.socketId ?? "";
+    const { socketId = "", node: of = "" } = asked ?? {};
     setAsked(null);
     try {
-      await post("disconnect", { socketId, reconnects });
+      await post("disconnect", { socketId, node: of, reconnects });
       say(`Connection ${socketId} is closed`);
     } catch (failure) {
       say((failure as Refused).message, true);
@@ -193,14 +270,15 @@ export function Connections({ app, session, onRefused, say }: ViewProps) {
           }}
         />
         <Pager
-          {...{ page, found, total, size: SIZE, onPage: setPage }}
+          {...{ page, found, total, reach, size: SIZE, onPage: setPage }}
           what="connections"
         />
       </div>
-      {session.isShared && (
+      <Silence count={silent} what="connections" />
+      {reach < found && (
         <p class="note">
-          These are the connections of this server. Other servers of the cluster
-          have their own console.
+          Over all servers the first {grouped(reach)}{" "}
+          are listed. Search, or choose a server, to see the others.
         </p>
       )}
       {error && <p class="error" role="alert">{error}</p>}
@@ -209,6 +287,7 @@ export function Connections({ app, session, onRefused, say }: ViewProps) {
           <thead>
             <tr>
               <th scope="col">Connection</th>
+              {isMany && <th scope="col">Server</th>}
               {head("User", "user")}
               {head("Client", "library")}
               {head("Channels", "channels")}
@@ -226,6 +305,11 @@ export function Connections({ app, session, onRefused, say }: ViewProps) {
                 <td data-label="Connection">
                   <code>{row.socketId}</code>
                 </td>
+                {isMany && (
+                  <td data-label="Server">
+                    <Node of={row.node} />
+                  </td>
+                )}
                 <td data-label="User">
                   <Text of={row.userId} />
                 </td>
@@ -284,6 +368,14 @@ export function Connections({ app, session, onRefused, say }: ViewProps) {
             <dd>
               <code>{asked.socketId}</code>
             </dd>
+            {isMany && (
+              <>
+                <dt>Server</dt>
+                <dd>
+                  <code>{asked.node}</code>
+                </dd>
+              </>
+            )}
             <dt>App</dt>
             <dd>
               <Text of={asked.app} />
@@ -344,7 +436,9 @@ const CHANNEL_KINDS = [
   ["cache", "Cache"],
 ] as const;
 
-export function Channels({ app, session, onRefused, say }: ViewProps) {
+export function Channels(
+  { app, node, nodes, session, onRefused, say }: ViewProps,
+) {
   const [search, setSearch] = useState("");
   const [kind, setKind] = useState("");
   const [sort, setSort] = useState<Sort>({
@@ -399,6 +493,11 @@ export function Channels({ app, session, onRefused, say }: ViewProps) {
           what="channels"
         />
       </div>
+      {node !== "" && (
+        <p class="note">
+          Channels, their subscribers and users are those of all servers.
+        </p>
+      )}
       {error && <p class="error" role="alert">{error}</p>}
       <div class="scroll" tabIndex={0} role="region" aria-label="Channels">
         <table>
@@ -456,7 +555,7 @@ export function Channels({ app, session, onRefused, say }: ViewProps) {
       {seen && (
         <ChannelDialog
           {...{ app: query.app, name: seen.name, onRefused, say }}
-          isShared={session.isShared}
+          nodes={nodes}
           onClose={() => setSeen(null)}
         />
       )}
@@ -469,15 +568,15 @@ interface ChannelDetails {
   readonly subscriptions: number;
   readonly users?: number;
   readonly members: readonly string[];
-  readonly subscribers: readonly string[];
+  readonly subscribers: readonly Subscriber[];
   readonly cache?: { readonly data: string; readonly ttl: number } | null;
 }
 
 function ChannelDialog(
-  { app, name, isShared, onRefused, say, onClose }: {
+  { app, name, nodes, onRefused, say, onClose }: {
     app: string;
     name: string;
-    isShared: boolean;
+    nodes: readonly NodeState[];
     onRefused: (error: Refused) => void;
     say: ViewProps["say"];
     onClose: () => void;
@@ -538,10 +637,13 @@ function ChannelDialog(
               </dd>
             </>
           )}
-          <dt>{isShared ? "Connections here" : "Connections"}</dt>
+          <dt>Connections</dt>
           <dd class="chips">
-            {answer.subscribers.map((id) => (
-              <code key={id} class="chip">{id}</code>
+            {answer.subscribers.map(({ node, socketId }) => (
+              <span key={socketId} class="chip">
+                <code>{socketId}</code>
+                {nodes.length > 1 && <> <Node of={node} /></>}
+              </span>
             ))}
             {answer.subscribers.length === 0 && "none"}
           </dd>
@@ -562,7 +664,7 @@ export interface EventFilter {
 }
 
 export function Events(
-  { session, log, filter, onFilter, onPause, onClear }: ViewProps & {
+  { session, nodes, node, log, filter, onFilter, ...on }: ViewProps & {
     log: EventLog;
     filter: EventFilter;
     onFilter: (filter: EventFilter) => void;
@@ -615,40 +717,59 @@ export function Events(
           onInput={text("search")}
         />
         <div class="buttons">
-          <button type="button" aria-pressed={log.isPaused} onClick={onPause}>
+          <button
+            type="button"
+            aria-pressed={log.isPaused}
+            onClick={on.onPause}
+          >
             {log.isPaused
               ? `Go on${log.waiting ? ` (${log.waiting} wait)` : ""}`
               : "Pause"}
           </button>
-          <button type="button" class="quiet" onClick={onClear}>Clear</button>
+          <button type="button" class="quiet" onClick={on.onClear}>Clear</button>
         </div>
       </div>
       <p class="note">
-        {session.isShared
-          ? "Events that happen on this server. "
+        {nodes.length > 1
+          ? node === ""
+            ? "Events of all servers since this page was opened. "
+            : `Events of server ${shortNode(node)}. `
           : "Events since this page was opened. "}
         {log.skipped > 0 && (
           <b>{plural(log.skipped, "event")} more came too fast to be shown.</b>
         )}
       </p>
-      <EventList events={log.shown} />
+      <EventList events={log.shown} nodes={nodes} />
     </>
   );
 }
 
 /** Events, the latest first. */
-function EventList({ events }: { events: readonly FeedEvent[] }) {
+function EventList(
+  { events, nodes }: {
+    events: readonly FeedEvent[];
+    nodes: readonly NodeState[];
+  },
+) {
   if (events.length === 0) {
     return <p class="empty">No event yet: they appear as they happen.</p>;
   }
   return (
     <ol class="events">
-      {events.map((event) => <EventItem key={event.n} event={event} />)}
+      {events.map((event) => (
+        <EventItem
+          key={`${event.node} ${event.n}`}
+          event={event}
+          isMany={nodes.length > 1}
+        />
+      ))}
     </ol>
   );
 }
 
-function EventItem({ event }: { event: FeedEvent }) {
+function EventItem(
+  { event, isMany }: { event: FeedEvent; isMany: boolean },
+) {
   const { at, kind, what, channel, data, units = 0, detail } = event;
   const isWhole = data !== undefined && units === data.length;
   const who = event.userId ?? event.socketId;
@@ -674,6 +795,7 @@ function EventItem({ event }: { event: FeedEvent }) {
         )}
         {detail && <Text of={detail} />}
         {event.isEncrypted && <i>encrypted, not shown</i>}
+        {isMany && <Node of={event.node} />}
       </span>
       {data !== undefined && data !== "" && (
         <details>
@@ -698,7 +820,12 @@ function EventItem({ event }: { event: FeedEvent }) {
 
 // ---- Problems ---------------------------------------------------------------
 
-export function ProblemList({ problems }: { problems: readonly Problem[] }) {
+export function ProblemList(
+  { problems, nodes }: {
+    problems: readonly Problem[];
+    nodes: readonly NodeState[];
+  },
+) {
   if (problems.length === 0) {
     return <p class="empty">Nothing was refused, and nothing has failed.</p>;
   }
@@ -707,7 +834,7 @@ export function ProblemList({ problems }: { problems: readonly Problem[] }) {
       {problems.map((one) => {
         const { what, code, app, reason, remedy, count, lastAt } = one;
         return (
-          <li key={`${what} ${code} ${app} ${reason}`}>
+          <li key={`${one.node} ${what} ${code} ${app} ${reason}`}>
             <p>
               <span class="badge problems">{what.replace("_", " ")}</span>
               {code !== undefined && <code>{code}</code>}
@@ -715,6 +842,7 @@ export function ProblemList({ problems }: { problems: readonly Problem[] }) {
                 {clockTime(lastAt)}
               </time>
               {count > 1 && <b>{grouped(count)} times</b>}
+              {nodes.length > 1 && <Node of={one.node} />}
             </p>
             <p class="reason">
               <Sentence of={reason} />
