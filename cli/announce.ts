@@ -4,7 +4,7 @@
  * @module
  */
 
-import { isLoopback, isPrivate } from "../ext/metrics/access.ts";
+import { isLocalName, isPrivate } from "../ext/shared/places.ts";
 import { credentialsOf } from "../core/keys.ts";
 import type { AppOptions, Credentials } from "../mod.ts";
 import { FLAGS } from "./flags.ts";
@@ -94,7 +94,7 @@ export function warningsOf(
   const secrets = pusher.apps?.flatMap(credentialsOf)
     .map(({ secret }) => secret) ?? (pusher.secret ? [pusher.secret] : []);
   const weak = secrets.filter((secret) => secret.length < MIN_SECRET_LENGTH);
-  if (!isLocal(hostname) && weak.length > 0) {
+  if (!isLocalName(hostname) && weak.length > 0) {
     const what = pusher.apps === undefined
       ? "--secret"
       : `The secret of ${weak.length} of ${secrets.length} keys`;
@@ -105,7 +105,7 @@ export function warningsOf(
     );
   }
   const url = redis && URL.parse(redis.url.split(",", 1)[0]!);
-  if (url && url.password === "" && !isLocal(url.hostname)) {
+  if (url && url.password === "" && !isLocalName(url.hostname)) {
     warnings.push(
       "--redis has no password, and Redis is on another machine: whoever " +
         "reaches it reads and publishes everything",
@@ -127,16 +127,10 @@ export function warningsOf(
 /** Shorter ones are those of documentation, or words. */
 const MIN_SECRET_LENGTH = 16;
 
-/** Whether an address, or a host as it stands in a URL, is this machine. */
-function isLocal(host: string): boolean {
-  const name = host.replace(/^\[|\]$/g, "");
-  return name === "localhost" || isLoopback(name);
-}
-
 /** Whether a host is this machine, or in a private network or cluster. */
 function isNear(host: string): boolean {
   const name = host.replace(/^\[|\]$/g, "");
-  return isLocal(host) || isPrivate(name) || !name.includes(".") ||
+  return isLocalName(host) || isPrivate(name) || !name.includes(".") ||
     /\.(local|internal|localhost)$/.test(name);
 }
 

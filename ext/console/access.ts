@@ -9,6 +9,7 @@ import { scryptSync } from "node:crypto";
 import { compileOrigins } from "../../core/http.ts";
 import { equalsInConstantTime, hmac } from "../../core/signatures.ts";
 import { type Awaitable, type Clock, TokenBucket } from "../../core/time.ts";
+import { type Info, type Place, placeOf } from "../shared/places.ts";
 
 /** Why a request is refused. */
 export interface Denial {
@@ -26,9 +27,6 @@ export interface AccessRules {
   readonly password: string | undefined;
 }
 
-/** The part of `Deno.serve`'s info that matters. */
-export type Info = Pick<Deno.ServeHandlerInfo, "remoteAddr"> | undefined;
-
 const DAY_MS = 86_400_000;
 /** How long a log-in lasts. */
 export const SESSION_MS = DAY_MS / 2;
@@ -42,12 +40,6 @@ const ALL_TRIES = 100;
 const ALL_TRIES_PER_S = 100 / 60;
 /** Addresses whose tries are counted one by one; the oldest goes first. */
 const MAX_ADDRESSES = 1_000;
-
-/** Headers by which a proxy shows that the request comes from elsewhere. */
-const FORWARDING = [
-  ...["forwarded", "via", "x-forwarded-for", "x-forwarded-host"],
-  ...["x-forwarded-proto", "x-real-ip", "cf-connecting-ip", "true-client-ip"],
-];
 
 /** Judges requests. */
 export class Access {
@@ -73,7 +65,7 @@ export class Access {
   async judge(request: Request, info: Info): Promise<Denial | null> {
     const { authorize, password } = this.#rules;
     if (password !== undefined) return this.#judgeCookie(request);
-    if (authorize === undefined) return judgeLoopback(request, info);
+    if (authorize === undefined) return judgePlace(request, info);
     try {
       if (await authorize(request) === true) return null;
     } catch (error) {
@@ -186,38 +178,37 @@ function addressOf(info: Info): string {
   return address && "hostname" in address ? address.hostname : "";
 }
 
-// ---- Loopback ---------------------------------------------------------------
+// ---- This machine -----------------------------------------------------------
 
 const REMEDY = "Give the console a `password` or `authorize`";
 
 /** Lets in a browser on this machine, and nobody else. */
-function judgeLoopback(request: Request, info: Info): Denial | null {
-  const refuse = (why: string): Denial => ({
+function judgePlace(request: Request, info: Info): Denial | null {
+  const place = placeOf(request, info);
+  const why = whyNot(place);
+  return why === null ? null : {
     status: 403,
     error: `The console is for this machine only, and ${why}. ${REMEDY}`,
-  });
-  if (info === undefined) {
-    return refuse("the handler was not given where the request comes from");
-  }
-  const address = addressOf(info);
-  if (!/^(127\.|::1$|::ffff:127\.)/.test(address)) {
-    return refuse("the request comes from another one");
-  }
-  const { headers } = request;
-  const header = FORWARDING.find((name) => headers.has(name));
-  if (header !== undefined) {
-    return refuse(`a proxy sent the request, as its header ${header} shows`);
-  }
-  // A page elsewhere may give its own name the address of this machine.
-  const host = headers.get("host") ?? URL.parse(request.url)?.host ?? "";
-  if (!LOOPBACK_HOST.test(host)) {
-    return refuse("the request names a host that is not localhost");
-  }
-  return null;
+  };
 }
 
-const LOOPBACK_HOST =
-  /^(([a-z0-9-]+\.)*localhost|127(\.\d{1,3}){3}|\[::1\])(:\d+)?$/i;
+function whyNot(place: Place): string | null {
+  switch (place.kind) {
+    case "here":
+      return null;
+    case "unknown":
+      return "the handler was not given where the request comes from";
+    case "forwarded":
+      return `a proxy sent the request, as its header ${place.header} shows`;
+    case "renamed":
+      return "the request names a host that is not localhost";
+    // No browser uses the socket of a file: a proxy does.
+    case "file":
+    case "private":
+    case "elsewhere":
+      return "the request comes from another one";
+  }
+}
 
 // ---- Other pages ------------------------------------------------------------
 
