@@ -114,6 +114,8 @@ export interface Inspection {
   readonly apps: readonly string[];
   /** Aborts when the server has closed. */
   readonly ended: AbortSignal;
+  /** Whether it believes a proxy about where requests come from: `trustProxy`. */
+  readonly trustsProxy: boolean;
   /** Lists the live connections of this server, the oldest first. */
   connections(): Iterable<LiveConnection>;
   /** Finds a live connection. */
@@ -149,6 +151,7 @@ interface InspectedServer {
   readonly clock: Clock;
   readonly isShared: boolean;
   readonly ended: AbortSignal;
+  readonly trustProxy: boolean;
   readonly backplane: Backplane;
   readonly appsById: ReadonlyMap<string, unknown>;
   readonly connections: ReadonlyMap<string, Inspected>;
@@ -173,6 +176,7 @@ export function inspect(
     node: server.id,
     isShared: server.isShared,
     ended: server.ended,
+    trustsProxy: server.trustProxy,
     apps: [...server.appsById.keys()].filter(isSeen),
     intercom: intercom && scoped(intercom, say, appId),
     *connections() {

@@ -20,7 +20,8 @@
  *   one always give a password, or `authorize`.
  * - With {@linkcode ConsoleOptions.password} whoever knows it. A log-in lasts for 12
  *   hours, on all servers with the same password. An address may try five passwords,
- *   and then one each 12 seconds; all addresses together may try 100 a minute.
+ *   and then one each 12 seconds; all addresses together may try 100 a minute. A
+ *   browser that has logged in before has tries of its own: strangers cannot use them.
  * - With {@linkcode ConsoleOptions.authorize} whoever your program lets in.
  *
  * What it shows:

@@ -275,6 +275,120 @@ Deno.test("all addresses together have a hundred tries a minute", async () => {
   assert(refused >= 5, `${refused} of 10 tries were refused`);
 });
 
+/** Uses up all tries that strangers have together. */
+async function exhaust(stage: Stage): Promise<void> {
+  for (let n = 0; n < 120; n++) {
+    const from = `10.0.${n >> 8}.${n & 255}`;
+    await stage.post("login", { password: "wrong" }, { from });
+  }
+  const { status } = await stage.post("login", { password: PASSWORD }, {
+    from: "9.9.9.9",
+  });
+  assertEquals(status, 429);
+}
+
+/** The cookies that an answer sets, by name. */
+function cookiesOf({ headers }: { headers: Headers }): Map<string, string> {
+  return new Map(
+    headers.getSetCookie().map((cookie) => {
+      const [name = "", value = ""] = cookie.split(";")[0]?.split("=") ?? [];
+      return [name, value];
+    }),
+  );
+}
+
+Deno.test("strangers keep nobody out who has logged in with the browser before", async () => {
+  await using stage = new Stage({ password: PASSWORD });
+  const first = await stage.post("login", { password: PASSWORD });
+  const known = cookiesOf(first).get("pusher_console_known") ?? "";
+  const session = cookiesOf(first).get("pusher_console") ?? "";
+  await exhaust(stage);
+  const inside = { headers: { cookie: `pusher_console=${session}` } };
+  assertEquals((await stage.get("session", inside)).status, 200);
+
+  // The log-in has ended long ago, and the strangers go on.
+  stage.clock.pass(89 * 86_400_000);
+  await exhaust(stage);
+  const log = async (password: string, value = known) => {
+    const headers = { cookie: `pusher_console_known=${value}` };
+    return await stage.post("login", { password }, {
+      headers,
+      from: "9.9.9.9",
+    });
+  };
+  for (let n = 0; n < 3; n++) assertEquals((await log("wrong")).status, 401);
+  const again = await log(PASSWORD);
+  assertEquals(again.status, 200);
+  // It goes on to be the same browser, with the tries of one.
+  const renewed = cookiesOf(again).get("pusher_console_known") ?? "";
+  assertEquals((await log(PASSWORD, renewed)).status, 200);
+  assertEquals((await log(PASSWORD, renewed)).status, 429);
+
+  const [expires = "", id = "", signature = ""] = renewed.split(".");
+  const other = new Stage({ password: `another ${PASSWORD}` });
+  await using _other = other;
+  const foreign = cookiesOf(
+    await other.post("login", { password: `another ${PASSWORD}` }),
+  ).get("pusher_console_known");
+  const forged = [
+    `${expires}.${crypto.randomUUID()}.${signature}`,
+    `${Number(expires) + 1}.${id}.${signature}`,
+    ...[`${expires}.${signature}`, session, "x", "", foreign ?? ""],
+  ];
+  for (const value of forged) {
+    assertEquals((await log(PASSWORD, value)).status, 429, value);
+  }
+  // It is no log-in.
+  const headers = { cookie: `pusher_console=${renewed}` };
+  assertEquals((await stage.get("session", { headers })).status, 401);
+});
+
+Deno.test("tries are counted by the address that is known, and by half of an IPv6 address", async () => {
+  const log = async (
+    stage: Stage,
+    from: string,
+    headers: Record<string, string> = {},
+  ) =>
+    (await stage.post("login", { password: "wrong" }, { from, headers }))
+      .status;
+  await using direct = new Stage({ password: PASSWORD });
+  for (let n = 0; n < 5; n++) {
+    assertEquals(await log(direct, `2001:db8:0:1::${n}`), 401);
+  }
+  assertEquals(await log(direct, "2001:db8:0:1:2:3:4:5"), 429);
+  assertEquals(await log(direct, "2001:db8:0:2::1"), 401);
+
+  await using trusting = new Stage({ password: PASSWORD }, {
+    trustProxy: true,
+  });
+  const via = (address: string) => ({
+    "x-forwarded-for": `6.6.6.6, ${address}`,
+  });
+  for (let n = 0; n < 5; n++) {
+    assertEquals(await log(trusting, HERE, via("1.1.1.1")), 401);
+  }
+  assertEquals(await log(trusting, HERE, via("1.1.1.1")), 429);
+  assertEquals(await log(trusting, HERE, via("2.2.2.2")), 401);
+});
+
+Deno.test("a proxy that is not trusted has fifty tries, so a stranger who seems to be one leaves half", async () => {
+  await using stage = new Stage({ password: PASSWORD });
+  const log = async (n: number) => {
+    const headers = { "x-forwarded-for": `1.1.1.${n}` };
+    const from = "7.7.7.7";
+    const answer = await stage.post("login", { password: "wrong" }, {
+      ...{ from, headers },
+    });
+    return answer.status;
+  };
+  for (let n = 0; n < 50; n++) assertEquals(await log(n), 401);
+  assertEquals(await log(50), 429);
+  const owner = await stage.post("login", { password: PASSWORD }, {
+    from: "8.8.8.8",
+  });
+  assertEquals(owner.status, 200);
+});
+
 Deno.test("other pages can neither read nor act, whatever cookies go with them", async () => {
   await using stage = new Stage();
   const body = { channel: "news", event: "x", data: "1" };

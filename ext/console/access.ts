@@ -8,8 +8,9 @@
 import { scryptSync } from "node:crypto";
 import { compileOrigins } from "../../core/http.ts";
 import { equalsInConstantTime, hmac } from "../../core/signatures.ts";
-import { type Awaitable, type Clock, TokenBucket } from "../../core/time.ts";
+import type { Awaitable, Clock } from "../../core/time.ts";
 import { type Info, type Place, placeOf } from "../shared/places.ts";
+import { Tries } from "./tries.ts";
 
 /** Why a request is refused. */
 export interface Denial {
@@ -31,29 +32,23 @@ const DAY_MS = 86_400_000;
 /** How long a log-in lasts. */
 export const SESSION_MS = DAY_MS / 2;
 const COOKIE = "pusher_console";
-
-// A person mistypes a password a few times. A program that guesses gets nowhere with
-// so few tries, from whatever number of addresses.
-const TRIES = 5;
-const TRIES_PER_S = 5 / 60;
-const ALL_TRIES = 100;
-const ALL_TRIES_PER_S = 100 / 60;
-/** Addresses whose tries are counted one by one; the oldest goes first. */
-const MAX_ADDRESSES = 1_000;
+/** How long a browser that has logged in is known: it has tries of its own then. */
+const KNOWN_MS = 90 * DAY_MS;
+const KNOWN_COOKIE = "pusher_console_known";
 
 /** Judges requests. */
 export class Access {
   readonly #rules: AccessRules;
   readonly #clock: Clock;
-  readonly #tries = new Map<string, TokenBucket>();
-  readonly #allTries: TokenBucket;
+  readonly #tries: Tries;
   /** Signs the cookies; made when it is needed, as that takes long on purpose. */
   #key: string | undefined;
 
-  constructor(rules: AccessRules, clock: Clock) {
+  /** @param trustsProxy See {@linkcode Inspection.trustsProxy}. */
+  constructor(rules: AccessRules, clock: Clock, trustsProxy: boolean) {
     this.#rules = rules;
     this.#clock = clock;
-    this.#allTries = new TokenBucket(ALL_TRIES, clock.elapsed());
+    this.#tries = new Tries(clock, trustsProxy);
   }
 
   /** Whether a password opens the console. */
@@ -77,8 +72,8 @@ export class Access {
   }
 
   #judgeCookie({ headers }: Request): Denial | null {
-    const value = cookieOf(headers.get("cookie") ?? "");
-    if (value !== undefined && this.#isValid(value)) return null;
+    const value = cookieOf(headers, COOKIE);
+    if (value !== undefined && this.#isSigned("console", value)) return null;
     return {
       status: 401,
       error: "The console asks for its password",
@@ -89,14 +84,19 @@ export class Access {
   /**
    * Takes a try at the password.
    *
-   * @returns The header that sets the cookie, or why there is none.
+   * @returns The headers that set cookies, or why there are none.
    */
-  logIn(request: Request, info: Info, given: unknown): string | Denial {
+  logIn(
+    request: Request,
+    info: Info,
+    given: unknown,
+  ): readonly string[] | Denial {
     const { password } = this.#rules;
     if (password === undefined) {
       return { status: 403, error: "The console has no password" };
     }
-    const waitS = this.#take(addressOf(info));
+    const browser = this.#browserOf(request);
+    const waitS = this.#tries.take(request, info, browser);
     if (waitS > 0) {
       const error = "There were too many tries at the password: wait a minute";
       return { status: 429, error, takesPassword: true, retryAfterS: waitS };
@@ -108,60 +108,67 @@ export class Access {
       const error = "This is not the console's password";
       return { status: 401, error, takesPassword: true };
     }
-    const expires = String(this.#clock.now() + SESSION_MS);
-    return cookie(request, `${expires}.${this.#sign(expires)}`, SESSION_MS);
+    const now = this.#clock.now();
+    const session = this.#sign("console", `${now + SESSION_MS}`);
+    const id = browser ?? crypto.randomUUID();
+    const known = this.#sign("known", `${now + KNOWN_MS}.${id}`);
+    return [
+      cookie(request, COOKIE, session, SESSION_MS),
+      cookie(request, KNOWN_COOKIE, known, KNOWN_MS),
+    ];
   }
 
-  /** The header that removes the cookie. */
+  /** The browser that sends a request, if it has logged in before. */
+  #browserOf({ headers }: Request): string | undefined {
+    const value = cookieOf(headers, KNOWN_COOKIE);
+    if (value === undefined || !this.#isSigned("known", value)) return;
+    return value.split(".")[1];
+  }
+
+  /** The header that removes the cookie of the log-in. */
   logOut(request: Request): string {
-    return cookie(request, "", 0);
+    return cookie(request, COOKIE, "", 0);
   }
 
-  /** Takes one try of an address; returns the seconds until it has another. */
-  #take(address: string): number {
-    const elapsed = this.#clock.elapsed();
-    const own = this.#tries.get(address) ?? new TokenBucket(TRIES, elapsed);
-    this.#tries.delete(address);
-    this.#tries.set(address, own);
-    if (this.#tries.size > MAX_ADDRESSES) {
-      const [oldest] = this.#tries.keys();
-      this.#tries.delete(oldest ?? "");
-    }
-    if (!own.take(elapsed, TRIES, TRIES_PER_S)) {
-      return Math.ceil(1 / TRIES_PER_S);
-    }
-    return this.#allTries.take(elapsed, ALL_TRIES, ALL_TRIES_PER_S) ? 0 : 1;
-  }
-
-  #isValid(value: string): boolean {
-    const [, expires, signature] = /^(\d{1,16})\.([0-9a-f]{64})$/.exec(value) ??
-      [];
-    if (expires === undefined || signature === undefined) return false;
-    if (Number(expires) <= this.#clock.now()) return false;
-    return equalsInConstantTime(this.#sign(expires), signature);
+  /** Whether a value was signed for a purpose, and is still good. */
+  #isSigned(purpose: Purpose, value: string): boolean {
+    const [, text = "", expires = ""] = SIGNED.exec(value) ?? [];
+    if (!(Number(expires) > this.#clock.now())) return false;
+    return equalsInConstantTime(this.#sign(purpose, text), value);
   }
 
   /**
-   * The key comes from the password, so that each server behind one address takes
-   * the cookies of the others. It is slow to make: nobody tries passwords by it.
+   * Signs a text that begins with the time at which it expires. The key comes from
+   * the password, so that each server behind one address takes the cookies of the
+   * others. It is slow to make: nobody tries passwords by it.
    */
-  #sign(expires: string): string {
+  #sign(purpose: Purpose, text: string): string {
     this.#key ??= scryptSync(this.#rules.password ?? "", SALT, 32)
       .toString("hex");
-    return hmac(this.#key, `console:${expires}`);
+    return `${text}.${hmac(this.#key, `${purpose}:${text}`)}`;
   }
 }
+
+/** What a signature is for: a log-in, or a browser that has logged in. */
+type Purpose = "console" | "known";
+
+const SIGNED = /^((\d{1,16})(?:\.[0-9a-f-]{36})?)\.[0-9a-f]{64}$/;
 
 const SALT = "@glitz/pusher/console";
 
-function cookieOf(header: string): string | undefined {
-  for (const part of header.split(";")) {
+function cookieOf(headers: Headers, wanted: string): string | undefined {
+  for (const part of headers.get("cookie")?.split(";") ?? []) {
     const [name, value] = part.trim().split("=", 2);
-    if (name === COOKIE) return value;
+    if (name === wanted) return value;
   }
 }
 
-function cookie(request: Request, value: string, ageMs: number): string {
+function cookie(
+  request: Request,
+  name: string,
+  value: string,
+  ageMs: number,
+): string {
   const { url, headers } = request;
   // A claim that the request came over TLS only makes the cookie stricter.
   const isSecure = url.startsWith("https:") ||
@@ -169,13 +176,8 @@ function cookie(request: Request, value: string, ageMs: number): string {
   const age = Math.floor(ageMs / 1000);
   // It reads "/console/api/…": the cookie is for the console alone.
   const path = (URL.parse(url)?.pathname ?? "/").replace(/api\/\w+$/, "");
-  return `${COOKIE}=${value}; Path=${path}; Max-Age=${age}; HttpOnly; ` +
+  return `${name}=${value}; Path=${path}; Max-Age=${age}; HttpOnly; ` +
     `SameSite=Strict${isSecure ? "; Secure" : ""}`;
-}
-
-function addressOf(info: Info): string {
-  const address = info?.remoteAddr;
-  return address && "hostname" in address ? address.hostname : "";
 }
 
 // ---- This machine -----------------------------------------------------------

@@ -25,9 +25,11 @@ export const HEADERS = Object.freeze({
 
 export function json(
   body: object,
-  headers: Record<string, string> = {},
+  cookies: readonly string[] = [],
 ): Response {
-  return Response.json(body, { headers: { ...HEADERS, ...headers } });
+  const answer = Response.json(body, { headers: HEADERS });
+  for (const cookie of cookies) answer.headers.append("set-cookie", cookie);
+  return answer;
 }
 
 export function problem(

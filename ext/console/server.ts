@@ -92,8 +92,8 @@ export class Console {
     this.#pusher = pusher;
     this.#settings = settings;
     this.#clock = clock;
-    this.#access = new Access(settings, clock);
-    const { node, ended } = pusher.inspect();
+    const { node, ended, trustsProxy } = pusher.inspect();
+    this.#access = new Access(settings, clock, trustsProxy);
     const problems = new Problems(node, clock);
     const feed = new Feed(pusher, node, clock);
     const answers = this.#answers = new Answers(clock);
@@ -359,13 +359,13 @@ export class Console {
 
   logIn({ request, body }: Call, info?: Deno.ServeHandlerInfo): Response {
     const result = this.#access.logIn(request, info, body.password);
-    if (typeof result !== "string") return denied(result);
-    return json({ loggedIn: true }, { "set-cookie": result });
+    if ("error" in result) return denied(result);
+    return json({ loggedIn: true }, result);
   }
 
   logOut({ request }: Call): Response {
     const cookie = this.#access.logOut(request);
-    return json({ loggedIn: false }, { "set-cookie": cookie });
+    return json({ loggedIn: false }, [cookie]);
   }
 
   // ---- Apps
