@@ -55,12 +55,15 @@ function sayConsole(
   log: Log,
 ): void {
   const { console: debug } = settings;
-  if (debug === null || log.isJson) return;
+  if (debug === null) return;
   const { host, path } = addressOf(place, settings);
-  const whose = debug.password === undefined
-    ? ", for browsers on this machine: no --console-password is given"
-    : "";
-  console.log(`Debug console on http://${host}${path}/console${whose}`);
+  const url = `http://${host}${path}/console`;
+  const isOpen = debug.password !== undefined;
+  const whose = isOpen
+    ? ""
+    : ", for browsers on this machine: no --console-password is given";
+  const who = isOpen ? "password" : "loopback";
+  log.say("console", { url, for: who }, `Debug console on ${url}${whose}`);
 }
 
 /** What else there is, as lines for a terminal, which lets URLs be clicked. */

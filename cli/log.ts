@@ -15,6 +15,7 @@ type Level = "info" | "warn" | "error";
 /** States that a line of JSON may say. */
 export type LogEvent =
   | "started"
+  | "console"
   | "ready"
   | "warning"
   | "backplane_away"
@@ -28,6 +29,7 @@ export type LogEvent =
 
 const LEVELS: Readonly<Record<LogEvent, Level>> = Object.freeze({
   started: "info",
+  console: "info",
   ready: "info",
   warning: "warn",
   backplane_away: "error",

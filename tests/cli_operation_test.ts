@@ -93,7 +93,7 @@ function linesOf(text: string): Record<string, unknown>[] {
 Deno.test("cli.ts --log json says in a line each that it started, is ready, drains and has closed", async () => {
   const child = command([
     ...[...NET, "cli.ts", ...LOCAL, ...CREDENTIALS],
-    ...["--log", "json", "--drain", "0.1"],
+    ...["--log", "json", "--drain", "0.1", "--console"],
   ], {}).spawn();
   const errors = new Response(child.stderr).text();
   const output = child.stdout.pipeThrough(new TextDecoderStream()).getReader();
@@ -107,7 +107,8 @@ Deno.test("cli.ts --log json says in a line each that it started, is ready, drai
   };
   await within(DEADLINE_MS, "ready", read('"ready"'));
   const [{ url = "" } = {}] = linesOf(text) as { url?: string }[];
-  const socket = open(`${url.replace("ws", "http")}/app/app-key`);
+  const origin = url.replace("ws", "http");
+  const socket = open(`${origin}/app/app-key`);
   await socket.established;
   child.kill("SIGTERM");
   await within(DEADLINE_MS, "end", read('"closed"'));
@@ -116,6 +117,10 @@ Deno.test("cli.ts --log json says in a line each that it started, is ready, drai
   assertEquals((await child.status).code, 0);
   assertEquals(linesOf(text), [
     { level: "info", event: "started", url, keys: ["app-key"] },
+    {
+      ...{ level: "info", event: "console" },
+      ...{ url: `${origin}/console`, for: "loopback" },
+    },
     { level: "info", event: "ready" },
     { level: "info", event: "draining", connections: 1, overSeconds: 0.1 },
     { level: "info", event: "closed" },
