@@ -466,6 +466,8 @@ export interface Backplane {
 export interface BackplaneUsage {
   /** Bytes of the history of all channels, about. */
   readonly historyBytes: number;
+  /** Events in the history of all channels. */
+  readonly historyEvents: number;
   /** Sessions of clients that are away. */
   readonly sessionsAway: number;
 }

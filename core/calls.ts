@@ -163,6 +163,8 @@ export interface Stats {
   sessionsAway: number;
   /** Bytes of the history, where the backplane keeps it here. */
   historyBytes: number;
+  /** Events in the history, where the backplane keeps it here. */
+  historyEvents: number;
   /** Bytes that were sent, and that clients have not taken yet. */
   bufferedBytes: number;
   /** Incoming frames that were dropped for their size or rate, since the start. */

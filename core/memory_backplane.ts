@@ -239,6 +239,7 @@ export class MemoryBackplane implements Backplane {
   usage(): BackplaneUsage {
     return {
       historyBytes: this.#memory.history?.bytes ?? 0,
+      historyEvents: this.#memory.history?.events ?? 0,
       sessionsAway: this.#memory.sessions.away,
     };
   }

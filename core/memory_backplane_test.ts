@@ -71,7 +71,11 @@ Deno.test("the last server that closes leaves nothing, and no position that woul
   const positions = new Map([["c", position]]);
   first.sessions.keep("a", "s", { formerIds: [], positions }, true);
   first.close();
-  assertEquals(first.usage(), { historyBytes: 0, sessionsAway: 0 });
+  assertEquals(first.usage(), {
+    historyBytes: 0,
+    historyEvents: 0,
+    sessionsAway: 0,
+  });
   const next = startServer(clock, door);
   const since = { epoch: position.epoch, offset: 5 };
   const joined = next.join("a", "c", {

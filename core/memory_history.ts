@@ -173,6 +173,13 @@ export class MemoryHistory<Owner extends LogOwner> {
     this.#reserved = reserved;
   }
 
+  /** How many messages all logs have. It visits each channel that has a log. */
+  get events(): number {
+    let events = 0;
+    for (const { log } of this.#owners) events += log?.length ?? 0;
+    return events;
+  }
+
   /** Keeps a message, if a client may come back for it. */
   add(owner: Owner, message: LoggedMessage["message"]): void {
     const now = this.#clock.elapsed();

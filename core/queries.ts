@@ -227,6 +227,7 @@ export function statsOf(server: Counted): Stats {
     sessions: server.sessions?.size ?? 0,
     sessionsAway: usage?.sessionsAway ?? 0,
     historyBytes: usage?.historyBytes ?? 0,
+    historyEvents: usage?.historyEvents ?? 0,
     droppedFrames: server.droppedFrames,
   };
 }

@@ -40,8 +40,8 @@ export function readFigures(
 function statsOf(apps: readonly AppFigures[]): Omit<Stats, "ready"> {
   const stats = {
     ...{ connections: 0, unauthorizedConnections: 0, channels: 0 },
-    ...{ bufferedBytes: 0, sessions: 0, sessionsAway: 0, historyBytes: 0 },
-    droppedFrames: 0,
+    ...{ bufferedBytes: 0, sessions: 0, sessionsAway: 0 },
+    ...{ historyBytes: 0, historyEvents: 0, droppedFrames: 0 },
     transports: {} as Record<string, number>,
   };
   for (const app of apps) {
@@ -151,6 +151,7 @@ export function sumTicks(ticks: readonly Tick[], at: number): Tick {
       unauthorizedConnections: stat("unauthorizedConnections"),
       ...{ sessions: stat("sessions"), sessionsAway: stat("sessionsAway") },
       ...{ historyBytes: stat("historyBytes"), transports },
+      historyEvents: stat("historyEvents"),
       bufferedBytes: stat("bufferedBytes"),
       droppedFrames: stat("droppedFrames"),
     },
@@ -183,6 +184,7 @@ export function readTick(value: unknown): Tick | null {
       sessions: count(stats, "sessions"),
       sessionsAway: count(stats, "sessionsAway"),
       historyBytes: count(stats, "historyBytes"),
+      historyEvents: count(stats, "historyEvents"),
       bufferedBytes: count(stats, "bufferedBytes"),
       droppedFrames: count(stats, "droppedFrames"),
       transports: Object.fromEntries(

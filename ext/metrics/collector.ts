@@ -252,6 +252,7 @@ export class Collector {
     const figures = new Map<MetricName, number | null>([
       ["pusher_messages_dropped_total", stats.droppedFrames],
       ["pusher_history_bytes", stats.historyBytes],
+      ["pusher_history_events", stats.historyEvents],
       ["pusher_ready", Number(stats.ready)],
       ["pusher_closing", Number(meter.isClosing)],
       ["pusher_backplane_up", Number(meter.isBackplaneUp)],

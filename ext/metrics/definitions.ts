@@ -149,6 +149,10 @@ export const DEFINITIONS = Object.freeze(
       type: "gauge",
       help: "Bytes of the history, if it is in this process.",
     },
+    pusher_history_events: {
+      type: "gauge",
+      help: "Events in the history, if it is in this process.",
+    },
     // ---- Server
     pusher_ready: {
       type: "gauge",

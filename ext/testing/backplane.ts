@@ -180,7 +180,8 @@ export class TestBackplane implements Backplane {
 
   /** See {@linkcode Backplane.usage}. */
   usage(): BackplaneUsage {
-    return this.#inner.usage?.() ?? { historyBytes: 0, sessionsAway: 0 };
+    return this.#inner.usage?.() ??
+      { historyBytes: 0, historyEvents: 0, sessionsAway: 0 };
   }
 
   /** See {@linkcode Backplane.close}. It succeeds while the backplane is away, too. */

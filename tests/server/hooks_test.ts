@@ -460,6 +460,7 @@ const NOTHING = {
   sessions: 0,
   sessionsAway: 0,
   historyBytes: 0,
+  historyEvents: 0,
   bufferedBytes: 0,
   droppedFrames: 0,
 };
@@ -482,11 +483,12 @@ Deno.test("stats counts what there is, and goes back to zero", async () => {
   await signIn(ann, { id: "ann", watchlist: ["bob"] });
   await ann.next("pusher_internal:watchlist_events");
   assertEquals(stats().channels, 2);
-  const before = stats().historyBytes;
+  const { historyBytes: before, historyEvents } = stats();
   await server.pusher.trigger("news", "n", "x".repeat(5_000));
   await ann.next("n");
   await bob.next("n");
   assertGreaterOrEqual(stats().historyBytes - before, 5_000);
+  assertEquals(stats().historyEvents - historyEvents, 1);
   clock.pass(1_000);
   await bob.acknowledge();
   await bob.framesUntilPong();
@@ -496,12 +498,14 @@ Deno.test("stats counts what there is, and goes back to zero", async () => {
   await leave(server, ann);
   const gone = stats();
   assertGreater(gone.historyBytes, 0);
-  assertEquals({ ...gone, historyBytes: 0, sessionsAway: 0 }, NOTHING);
+  assertGreater(gone.historyEvents, 0);
+  const away = { historyBytes: 0, historyEvents: 0, sessionsAway: 0 };
+  assertEquals({ ...gone, ...away }, NOTHING);
   // The next message finds that nobody wants the history any more, and the next
   // session that this one is too old.
   clock.pass(61_000);
   await publish(server, "news", 1);
-  assertEquals(stats().historyBytes, 0);
+  assertEquals([stats().historyBytes, stats().historyEvents], [0, 0]);
   await using next = await server.connect({ path: newPath() });
   await next.join("other");
   assertEquals(stats().sessionsAway, 0);

@@ -134,10 +134,13 @@ export function Overview(
         <Tile
           name="History"
           value={bytes(stats?.historyBytes ?? 0)}
-          hint={plural(
-            (stats?.sessions ?? 0) + (stats?.sessionsAway ?? 0),
-            "recovery session",
-          )}
+          hint={[
+            plural(stats?.historyEvents ?? 0, "event"),
+            plural(
+              (stats?.sessions ?? 0) + (stats?.sessionsAway ?? 0),
+              "recovery session",
+            ),
+          ].join(", ")}
         />
       </dl>
       <div class="charts">

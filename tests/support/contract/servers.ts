@@ -421,10 +421,12 @@ export function testUsage(test: Register): void {
     const { backplane } = one;
     if (backplane.usage === undefined) return;
     const usage = () => backplane.usage!();
-    assertEquals(usage(), { historyBytes: 0, sessionsAway: 0 });
+    const nothing = { historyBytes: 0, historyEvents: 0, sessionsAway: 0 };
+    assertEquals(usage(), nothing);
     await one.enter("news", { recovers: true });
     await publishAll(one, "news", numbers(1, 10).map((n) => n.padEnd(1_000)));
     assertGreaterOrEqual(usage().historyBytes, 10_000);
+    assertEquals(usage().historyEvents, 10);
     await take(one, SESSION);
     assertEquals(usage().sessionsAway, 0);
     await keep(one, SESSION, stateOf(1), true);
@@ -435,7 +437,7 @@ export function testUsage(test: Register): void {
     await stage.deployment.pass(1.5 * AGE_MS);
     // A channel is looked after when a message comes.
     await one.publish("news", "1");
-    assertEquals(usage().historyBytes, 0);
+    assertEquals(usage(), nothing);
   });
 }
 
