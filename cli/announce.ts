@@ -4,7 +4,7 @@
  * @module
  */
 
-import { isLocalName, isPrivate } from "../ext/shared/places.ts";
+import { isLocalName, isPrivate } from "../core/places.ts";
 import { credentialsOf } from "../core/keys.ts";
 import type { AppOptions, Credentials } from "../mod.ts";
 import { FLAGS } from "./flags.ts";

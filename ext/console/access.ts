@@ -9,7 +9,7 @@ import { scryptSync } from "node:crypto";
 import { compileOrigins } from "../../core/http.ts";
 import { equalsInConstantTime, hmac } from "../../core/signatures.ts";
 import type { Awaitable, Clock } from "../../core/time.ts";
-import { type Info, type Place, placeOf } from "../shared/places.ts";
+import { type Info, type Place, placeOf } from "../../core/places.ts";
 import { Tries } from "./tries.ts";
 
 /** Why a request is refused. */

@@ -8,7 +8,7 @@
 
 import { addressOf } from "../../core/inspection.ts";
 import { type Clock, TokenBucket } from "../../core/time.ts";
-import { forwardingHeader, type Info, networkOf } from "../shared/places.ts";
+import { forwardingHeader, type Info, networkOf } from "../../core/places.ts";
 
 /** How many tries there are at once, and how many more each minute. */
 // A person mistypes a password a few times. A program that guesses gets nowhere with

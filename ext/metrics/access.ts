@@ -7,7 +7,7 @@
 import { having } from "../../core/checks.ts";
 import { equalsInConstantTime } from "../../core/signatures.ts";
 import type { Awaitable } from "../../mod.ts";
-import { placeOf } from "../shared/places.ts";
+import { placeOf } from "../../core/places.ts";
 
 /** Such as a handler, or the options, in its place. */
 export const checkPusher = having(["meter", "stats"], "be a Pusher");
