@@ -9,6 +9,7 @@ import {
   Pusher,
   type PusherOptions,
 } from "@glitz/pusher";
+import { debugConsole } from "@glitz/pusher/console";
 import {
   assert,
   assertEquals,
@@ -353,6 +354,51 @@ Deno.test("problems are those of all servers, the latest first, each with its se
   assertEquals([await of(one), await of(two)], [1, 1]);
 });
 
+Deno.test("a server with two consoles tells what happens once, and goes on with one of them", async () => {
+  await using group = new Group();
+  const [one, two] = group.two();
+  const second = debugConsole(two.pusher, { path: "/second" });
+  const stream = await one.open("kinds=published");
+  await turn();
+  const publish = async (event: string) => {
+    await two.pusher.trigger("news", event, 1);
+    const events = await group.until(stream.next("events"));
+    // Were there a second one, it would have come by now.
+    for (let n = 0; n < 2; n++) await group.pass();
+    await two.pusher.trigger("news", "fence", 1);
+    const more = await group.until(stream.next("events"));
+    return [...events.events, ...more.events]
+      .map((told: { event: string }) => told.event);
+  };
+  assertEquals(await publish("a"), ["a", "fence"]);
+  two.console.close();
+  for (let n = 0; n < 4; n++) await group.pass();
+  assertEquals(await publish("b"), ["b", "fence"]);
+  second.close();
+  await stream.close();
+});
+
+Deno.test("however much is asked of a console, what servers say to each other is short", async () => {
+  await using group = new Group();
+  const [one, two] = group.two();
+  const heard = overhear(group.stranger());
+  const long = "x".repeat(30_000);
+  const fields = ["app", "node", "channel", "event", "search", "sort", "size"];
+  const query = fields.map((name) => `${name}=${long}`).join("&");
+  const stream = await one.open(query);
+  const asked = [
+    one.get(`connections?${query}`),
+    one.get(`connections?search=${long}&other=${long}`),
+    one.get(`problems?node=${long}`),
+    one.post("disconnect", { socketId: long, node: long }),
+  ];
+  await group.until(Promise.all(asked));
+  assert(heard.length >= 5, `${heard.length}`);
+  for (const text of heard) assertLessOrEqual(text.length, 5_000);
+  await stream.close();
+  assertEquals(two.console.pages, 0);
+});
+
 // ---- Servers that come and go -----------------------------------------------
 
 Deno.test("without an open page servers say nothing to each other, and soon nothing again after the last", async () => {
@@ -429,7 +475,13 @@ Deno.test("a server that does not answer is left out after a moment, and shown a
   const update = { tick: { sample, stats, problems: 0 }, pages: [] };
   await stranger.say(
     reply,
-    JSON.stringify({ v: 1, node: "stranger", what: "update", body: update }),
+    JSON.stringify({
+      v: 1,
+      node: "stranger",
+      console: "c",
+      what: "update",
+      body: update,
+    }),
   );
   const tickWhere = async (is: (tick: Ticked) => boolean) => {
     for (;;) {
@@ -506,11 +558,11 @@ Deno.test("what is no word of a console changes nothing", async () => {
   for (const body of bodies) {
     await stranger.say(
       reply,
-      JSON.stringify({ v: 1, node, what: "update", body }),
+      JSON.stringify({ v: 1, node, console: "c", what: "update", body }),
     );
     await stranger.say(
       reply,
-      JSON.stringify({ v: 1, node, what: "answer", id: 1, body }),
+      JSON.stringify({ v: 1, node, console: "c", what: "answer", id: 1, body }),
     );
   }
   const event = {
@@ -520,7 +572,7 @@ Deno.test("what is no word of a console changes nothing", async () => {
   const body = { pages: [["1", [event], 2]] };
   await stranger.say(
     reply,
-    JSON.stringify({ v: 1, node: "y", what: "update", body }),
+    JSON.stringify({ v: 1, node: "y", console: "d", what: "update", body }),
   );
   const coming = stream.next("events");
   const { events, skipped } = await group.until(coming);

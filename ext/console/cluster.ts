@@ -14,6 +14,7 @@ import { fitting, Line, LIST_UNITS } from "./line.ts";
 import {
   type Answers,
   type ConnectionRow,
+  connectionsQuery,
   listConnections,
   type ListPage,
   mergeConnections,
@@ -42,6 +43,8 @@ export interface ClusterParts extends PeersOwner {
   readonly answers: Answers;
 }
 
+/** No id of an app or a server is longer. */
+const MAX_ID_UNITS = 200;
 const SHOWN_SUBSCRIBERS = 50;
 /** Names of channels in the rows of a long list: a table shows no more. */
 const FEW_CHANNELS = 3;
@@ -92,31 +95,26 @@ export class Cluster {
     query: URLSearchParams,
   ): Promise<MergedPage & { silent: number }> {
     const node = query.get("node") ?? "";
+    const app = (query.get("app") ?? "").slice(0, MAX_ID_UNITS);
+    const page = readPageQuery(query);
     if (node === this.#node) return await this.#alone(query, 0);
     if (node !== "") {
-      const args = { query: String(query) };
-      const { answers, silent } = await this.peers.ask(
-        "connections",
-        args,
-        node,
-      );
+      const args = { query: connectionsQuery(app, page) };
+      const to = node.slice(0, MAX_ID_UNITS);
+      const { answers, silent } = await this.peers.ask("connections", args, to);
       const list = readConnections(answers.get(node) ?? {}, node);
       return { ...list, reach: list.found, silent };
     }
-    const { page, size, ...rest } = readPageQuery(query);
-    const first = new URLSearchParams(query);
-    const wanted = Math.min((page + 1) * size, MERGED_ROWS);
-    first.set("page", "0");
-    first.set("size", String(wanted));
-    const { answers, silent } = await this.peers.ask("connections", {
-      query: String(first),
-    });
+    const size = Math.min((page.page + 1) * page.size, MERGED_ROWS);
+    const first = connectionsQuery(app, { ...page, page: 0, size });
+    const args = { query: first };
+    const { answers, silent } = await this.peers.ask("connections", args);
     if (answers.size === 0) return await this.#alone(query, silent);
     const lists = [
-      await this.#list(first, MERGED_ROWS),
+      await this.#list(new URLSearchParams(first), MERGED_ROWS),
       ...Array.from(answers, ([from, body]) => readConnections(body, from)),
     ];
-    return { ...mergeConnections(lists, { page, size, ...rest }), silent };
+    return { ...mergeConnections(lists, page), silent };
   }
 
   async #alone(query: URLSearchParams, silent: number) {
@@ -151,7 +149,8 @@ export class Cluster {
 
   /** Who is on a channel, some of them. */
   async subscribers(app: string, channel: string): Promise<Subscriber[]> {
-    const { answers } = await this.peers.ask("subscribers", { app, channel });
+    const args = { app, channel: channel.slice(0, 2 * MAX_ID_UNITS) };
+    const { answers } = await this.peers.ask("subscribers", args);
     const of = (node: string, ids: unknown) =>
       (Array.isArray(ids) ? ids : []).flatMap((id): Subscriber[] =>
         typeof id === "string" ? [{ node, socketId: cut(id) }] : []
@@ -185,7 +184,7 @@ export class Cluster {
     const { answers, silent } = await this.peers.ask(
       "problems",
       {},
-      node === "" ? undefined : node,
+      node === "" ? undefined : node.slice(0, MAX_ID_UNITS),
     );
     const others = Array.from(
       answers,
@@ -212,8 +211,8 @@ export class Cluster {
     if (node === this.#node) return "unknown";
     const { answers, silent } = await this.peers.ask(
       "disconnect",
-      { socketId, reconnects },
-      node === "" ? undefined : node,
+      { socketId: socketId.slice(0, MAX_ID_UNITS), reconnects },
+      node === "" ? undefined : node.slice(0, MAX_ID_UNITS),
     );
     if ([...answers.values()].some(({ closed }) => closed === true)) {
       return "closed";

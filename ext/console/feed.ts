@@ -90,6 +90,11 @@ export function readFilter(query: URLSearchParams): Filter {
   };
 }
 
+/** The query that reads as a filter; no longer than it has to be. */
+export function filterQuery({ kinds, ...texts }: Filter): string {
+  return String(new URLSearchParams({ ...texts, kinds: [...kinds].join() }));
+}
+
 // ---- Samples for a page -----------------------------------------------------
 
 // A person reads less, and a browser shows so many rows without effort.

@@ -26,6 +26,8 @@ export interface Call {
 export interface Word {
   /** The server that says it. */
   readonly node: string;
+  /** The console that says it: a server may have several. */
+  readonly console: string;
   /** The call that it answers; absent where nobody has asked just now. */
   readonly id?: number | undefined;
   readonly what: "answer" | "update" | "gone";
@@ -89,9 +91,10 @@ export class Line {
   /** Says something to a console; returns whether it has heard it, or null. */
   async tell(
     reply: string,
-    word: Omit<Word, "node">,
+    word: Omit<Word, "node" | "console">,
   ): Promise<boolean | null> {
-    const heard = await this.#say(reply, { node: this.#node, ...word });
+    const from = { node: this.#node, console: this.#reply };
+    const heard = await this.#say(reply, { ...from, ...word });
     return heard === null ? null : heard > 0;
   }
 
@@ -120,11 +123,14 @@ function readCall({ id, from, reply, to, what, args }: Fields): Call | null {
   return { id, from, reply, to, what, args };
 }
 
-function readWord({ node, id, what, body }: Fields): Word | null {
+function readWord(
+  { node, console, id, what, body }: Fields,
+): Word | null {
   if (typeof node !== "string" || node.length > MAX_NODE_UNITS) return null;
+  if (typeof console !== "string") return null;
   if (id !== undefined && typeof id !== "number") return null;
   if (what !== "answer" && what !== "update" && what !== "gone") return null;
-  return isObject(body) ? { node, id, what, body } : null;
+  return isObject(body) ? { node, console, id, what, body } : null;
 }
 
 /** More than any server's id has. */

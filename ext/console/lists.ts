@@ -56,6 +56,20 @@ export function readPageQuery(
   };
 }
 
+/** The query that reads as a part of the connections of an app. */
+export function connectionsQuery(
+  app: string,
+  { isDescending, search, sort, page, size }: PageQuery,
+): string {
+  return String(
+    new URLSearchParams({
+      ...{ app, search, sort: sort.slice(0, 50) },
+      order: isDescending ? "down" : "up",
+      ...{ page: String(page), size: String(size) },
+    }),
+  );
+}
+
 /** Picks a page of items, which are in descending order where no key is given. */
 function pick<Item, Row>(
   items: readonly Item[],

@@ -21,6 +21,8 @@ export interface Collected {
 /** Another server. */
 export interface Peer {
   readonly node: string;
+  /** Its console that tells: another one of the same server would tell it again. */
+  readonly console: string;
   /** What it has said last of its figures; null before it has. */
   tick: Tick | null;
   /** Whether the figures have come since they were last looked at. */
@@ -28,7 +30,7 @@ export interface Peer {
   /** Whether it has said nothing for a while. */
   isSilent: boolean;
   /** When it said something last. */
-  heardAt: number;
+  readonly heardAt: number;
 }
 
 /** A page that is open, and the events that it wants. */
@@ -129,8 +131,10 @@ export class Peers {
   }
 
   /** Takes what another server says. */
-  hear({ node, id, what, body }: Word): void {
+  hear({ node, console, id, what, body }: Word): void {
+    const known = this.#known.get(node);
     if (what === "gone") {
+      if (known?.console !== console) return;
       this.listening = Math.max(0, this.listening - 1);
       return this.#forget(node);
     }
@@ -139,7 +143,14 @@ export class Peers {
       pending.answers.set(node, body);
       this.#settle(pending);
     }
-    if (what === "update" && this.#isFollowing) this.#update(node, body);
+    if (what !== "update" || !this.#isFollowing) return;
+    if (known !== undefined && known.console !== console) return;
+    if (known === undefined && this.#known.size >= MAX_PEERS) return;
+    this.#update({
+      ...{ node, console, tick: null, isFresh: false, isSilent: false },
+      ...known,
+      heardAt: this.#clock.elapsed(),
+    }, body);
   }
 
   // ---- Following
@@ -172,12 +183,9 @@ export class Peers {
     this.#line.call({ id: 0, what: "follow", args: { pages: [] } });
   }
 
-  #update(node: string, { tick, pages }: Record<string, unknown>): void {
-    const peer = this.#known.get(node) ??
-      { node, tick: null, isFresh: false, isSilent: false, heardAt: 0 };
-    if (!this.#known.has(node) && this.#known.size >= MAX_PEERS) return;
+  #update(peer: Peer, { tick, pages }: Record<string, unknown>): void {
+    const { node } = peer;
     this.#known.set(node, peer);
-    peer.heardAt = this.#clock.elapsed();
     peer.isSilent = false;
     const read = readTick(tick);
     if (read !== null) {

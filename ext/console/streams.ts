@@ -7,7 +7,13 @@
 
 import type { Clock } from "../../core/time.ts";
 import type { Stats } from "../../mod.ts";
-import { type Feed, type FeedEvent, readFilter, Selection } from "./feed.ts";
+import {
+  type Feed,
+  type FeedEvent,
+  filterQuery,
+  readFilter,
+  Selection,
+} from "./feed.ts";
 import { type Sample, type Sampler, sumTicks, type Tick } from "./figures.ts";
 import type { Peers } from "./peers.ts";
 
@@ -208,7 +214,7 @@ class Stream {
 
   constructor(query: URLSearchParams, elapsed: number, onEnd: () => void) {
     const filter = readFilter(query);
-    this.query = String(query);
+    this.query = filterQuery(filter);
     this.node = filter.node;
     this.selection = new Selection(filter);
     this.#readAt = elapsed;
