@@ -6,12 +6,7 @@
  */
 
 import { Buffer } from "node:buffer";
-import {
-  createHash,
-  createHmac,
-  type Hash,
-  timingSafeEqual,
-} from "node:crypto";
+import { createHash, createHmac, type Hash } from "node:crypto";
 import type { ChannelAuth, UserAuth } from "./calls.ts";
 import { quote } from "./limits.ts";
 import { isObject, parseJson } from "./protocol.ts";
@@ -85,11 +80,17 @@ function beginWith(key: Uint8Array, pad: number): Hash {
   return createHash("sha256").update(block);
 }
 
-/** Compares in a time that does not depend on where the texts differ. */
+/**
+ * Compares in a time that does not depend on where the texts differ. It does what
+ * `timingSafeEqual` of the runtime does, without a copy of each text.
+ */
 export function equalsInConstantTime(expected: string, given: string): boolean {
-  const a = Buffer.from(expected);
-  const b = Buffer.from(given);
-  return a.length === b.length && timingSafeEqual(a, b);
+  if (expected.length !== given.length) return false;
+  let difference = 0;
+  for (let i = 0; i < expected.length; i++) {
+    difference |= expected.charCodeAt(i) ^ given.charCodeAt(i);
+  }
+  return difference === 0;
 }
 
 /** The length of a signature. For another length no text is hashed. */
