@@ -119,7 +119,6 @@ import {
   compileOrigins,
   corsHeaders,
   isSecure,
-  lowerCaseNames,
   notFound,
   type OriginCheck,
   type OriginVerdict,
@@ -156,6 +155,7 @@ import { NO_MEMBERS } from "./core/memory.ts";
 import { MemoryBackplane } from "./core/memory_backplane.ts";
 import { type MeasuredServer, ServerMeter, Traffic } from "./core/meter.ts";
 import { defaultSockets } from "./core/open_files.ts";
+import { lowerCaseNames } from "./core/parameters.ts";
 import {
   checkCloseOptions,
   checkFilter,
@@ -1379,7 +1379,7 @@ class Server
   /** Judges a client by its request, before its transport is open. */
   admit(key: string, request: Request, url: URL): Admission<App> {
     const app = this.appsByKey.get(key) ?? null;
-    const version = namedVersion(url.searchParams, request);
+    const version = namedVersion(url, request);
     const refusal = app === null
       ? CLOSE.UnknownApp
       : !app.enabled

@@ -7,8 +7,9 @@
 
 import type { PublishResult, TriggerResponse } from "./calls.ts";
 import { preferred } from "./cascade.ts";
-import { lowerCaseNames, refuse } from "./http.ts";
+import { refuse } from "./http.ts";
 import { isRefusal, type Limits, quote, Refusal } from "./limits.ts";
+import { lowerCaseNames, type Query } from "./parameters.ts";
 import {
   type Asking,
   checkChannelInfo,
@@ -51,7 +52,7 @@ export interface ApiCall<App> {
   /** The second part of the route: a channel's name or a user's id. */
   readonly name: string;
   /** Names in lower case. */
-  readonly query: URLSearchParams;
+  readonly query: Query;
   readonly body: Record<string, unknown>;
 }
 

@@ -6,9 +6,15 @@
  */
 
 import { createHash } from "node:crypto";
-import { type BodyRules, readBody, refuseBody } from "./bodies.ts";
+import {
+  type BodyFault,
+  type BodyRules,
+  readBody,
+  refuseBody,
+} from "./bodies.ts";
 import { decodeUtf8 } from "./http.ts";
 import { type Limits, overLimit, quote, Refusal } from "./limits.ts";
+import type { Query } from "./parameters.ts";
 import { isObject, parseJson } from "./protocol.ts";
 import { joinInfo } from "./queries.ts";
 import { signedPaths } from "./routes.ts";
@@ -34,7 +40,7 @@ export function checkRequestSignature(
   method: string,
   url: URL,
   prefix: string,
-  query: URLSearchParams,
+  query: Query,
   nowMs: number,
 ): Refusal | null {
   // Bytes that are no UTF-8 all become the same character, so that two requests would
@@ -135,7 +141,7 @@ const SHOWN_TEXT_UNITS = 1_000;
 /** Reads the body, checks it against the signed digest and parses it. */
 export async function readApiBody(
   request: Request,
-  query: URLSearchParams,
+  query: Query,
   limits: Limits,
   rules: BodyRules,
 ): Promise<Record<string, unknown> | Refusal> {
@@ -175,7 +181,7 @@ const SIGNATURE_PARAMETERS = 5;
  */
 function missingFields(
   body: Record<string, unknown>,
-  query: URLSearchParams,
+  query: Query,
 ): Record<string, unknown> {
   const fields = Object.entries(bodyFromQuery(query)).filter(
     ([name, value]) => EVENT_FIELDS.has(name) && value !== undefined,
@@ -194,7 +200,7 @@ const EVENT_FIELDS: ReadonlySet<string> = new Set(
 const EMPTY_MD5 = "d41d8cd98f00b204e9800998ecf8427e";
 
 /** A request without a body may have its fields in the query. */
-function bodyFromQuery(query: URLSearchParams): Record<string, unknown> {
+function bodyFromQuery(query: Query): Record<string, unknown> {
   const channels = [...query]
     .filter(([name]) => /^channels\[\d*\]$/.test(name))
     .map(([, channel]) => channel);

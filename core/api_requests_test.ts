@@ -7,8 +7,8 @@ import {
 import { createHash } from "node:crypto";
 import { ManualClock } from "../tests/support/clock.ts";
 import { checkRequestSignature, readApiBody } from "./api_requests.ts";
-import { lowerCaseNames } from "./http.ts";
 import { DEFAULT_LIMITS, isRefusal } from "./limits.ts";
+import { lowerCaseNames } from "./parameters.ts";
 import { hmac } from "./signatures.ts";
 
 /** The credentials and the time that the protocol's documentation signs with. */

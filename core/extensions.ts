@@ -4,6 +4,7 @@
  * @module
  */
 
+import { parameterOf } from "./parameters.ts";
 import { isSocketId } from "./protocol.ts";
 import { routePath } from "./routes.ts";
 
@@ -24,15 +25,15 @@ export interface Extensions {
  * the path, where it stands between the server's own path and the route.
  */
 export function readExtensions(
-  { pathname, searchParams }: URL,
+  url: URL,
   path: string,
   hasHistory: boolean,
 ): Extensions {
-  const recover = hasHistory && searchParams.get("recover") === "1";
-  const { sessionId } = splitSession(routePath(pathname, path) ?? "");
-  const was = searchParams.get("was")?.split(",", MAX_FORMER_IDS);
+  const recover = hasHistory && parameterOf(url, "recover") === "1";
+  const { sessionId } = splitSession(routePath(url.pathname, path) ?? "");
+  const was = parameterOf(url, "was")?.split(",", MAX_FORMER_IDS);
   return {
-    batch: searchParams.get("batch") === "1",
+    batch: parameterOf(url, "batch") === "1",
     recover,
     formerIds: was?.filter(isSocketId) ?? NO_IDS,
     sessionId: hasHistory && !recover ? sessionId : null,

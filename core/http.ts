@@ -1,5 +1,5 @@
 /**
- * HTTP without a server: origins, parameters and answers.
+ * HTTP without a server: origins and answers.
  *
  * @module
  */
@@ -210,19 +210,6 @@ export function decodeUtf8(bytes: Uint8Array): string | null {
     return null;
   }
 }
-
-/** The same parameters, with their names in lower case. */
-export function lowerCaseNames(
-  { search, searchParams }: URL,
-): URLSearchParams {
-  if (!OTHER_NAME.test(search)) return searchParams;
-  return new URLSearchParams(
-    Array.from(searchParams, ([name, value]) => [name.toLowerCase(), value]),
-  );
-}
-
-/** The name of a parameter that may have characters other than lower case. */
-const OTHER_NAME = /[?&][^=&]*[A-Z%]/;
 
 // ---- Answers ----------------------------------------------------------------
 

@@ -4,7 +4,6 @@ import {
   corsHeaders,
   decodeUtf8,
   escapePattern,
-  lowerCaseNames,
   type OriginRule,
   parseUrl,
   refuse,
@@ -257,25 +256,6 @@ Deno.test("decodeUtf8 refuses bytes that are not UTF-8", () => {
   assertEquals(decodeUtf8(new TextEncoder().encode("ü✓")), "ü✓");
   assertEquals(decodeUtf8(Uint8Array.of(0xff)), null);
   assertEquals(decodeUtf8(Uint8Array.of(0xc3)), null);
-});
-
-Deno.test("lowerCaseNames keeps values, their order and repeated names", () => {
-  const list = (query: string) => [
-    ...lowerCaseNames(new URL(`http://example.com/?${query}`)),
-  ];
-  assertEquals(list("Auth_Key=A&b=B&auth_key=a"), [
-    ["auth_key", "A"],
-    ["b", "B"],
-    ["auth_key", "a"],
-  ]);
-  assertEquals(list("a=1&%41=2&b=%43&%C3%89=É"), [
-    ["a", "1"],
-    ["a", "2"],
-    ["b", "C"],
-    ["é", "É"],
-  ]);
-  assertEquals(list("a=B?C=D&e"), [["a", "B?C=D"], ["e", ""]]);
-  assertEquals(list(""), []);
 });
 
 // ---- Answers ----------------------------------------------------------------

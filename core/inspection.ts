@@ -6,6 +6,7 @@
 
 import type { Backplane, Transport } from "./backplane.ts";
 import { type Intercom, scoped } from "./intercom.ts";
+import { parameterOf } from "./parameters.ts";
 import { CLOSE, type Close, isOwnChannel } from "./protocol.ts";
 import type { Awaitable, Clock } from "./time.ts";
 
@@ -40,13 +41,13 @@ export function noteInfo(request: Request, info: Info | undefined): Request {
 
 /** Reads what a client says of itself. */
 export function clientOf(
-  { searchParams }: URL,
+  url: URL,
   request: Request,
   { clock, trustProxy }: { clock: Clock; trustProxy: boolean },
 ): Client {
   return {
-    library: clip(searchParams.get("client")),
-    version: clip(searchParams.get("version")),
+    library: clip(parameterOf(url, "client")),
+    version: clip(parameterOf(url, "version")),
     address: addressOf(request, INFOS.get(request), trustProxy),
     since: clock.elapsed(),
   };

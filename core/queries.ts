@@ -12,6 +12,7 @@ import type {
   Stats,
 } from "./calls.ts";
 import { isRefusal, quote, Refusal } from "./limits.ts";
+import type { Query } from "./parameters.ts";
 import {
   type ChannelKind,
   isOwnChannel,
@@ -34,7 +35,7 @@ export type ChannelInfoName = InfoName | "cache";
  * The query with the items of an `info` list joined by commas. The PHP SDK sends an
  * array as `info[0]`, `info[1]`, …, and signs it as `info` with commas.
  */
-export function joinInfo(query: URLSearchParams): URLSearchParams {
+export function joinInfo(query: Query): Query {
   const items = [...query].filter(([name]) => INFO_ITEM.test(name));
   if (items.length === 0) return query;
   const joined = new URLSearchParams(

@@ -11,6 +11,7 @@ import type { OriginVerdict } from "./http.ts";
 import type { Client } from "./inspection.ts";
 import { closeCodeOf } from "./liveness.ts";
 import { closeTransport } from "./outbox.ts";
+import { parameterOf } from "./parameters.ts";
 import { type Close, encodeError } from "./protocol.ts";
 import type { Clock } from "./time.ts";
 
@@ -85,10 +86,10 @@ export function answerSubprotocol(
  * that the server speaks. Null if it names none.
  */
 export function namedVersion(
-  query: URLSearchParams,
+  url: URL,
   request: Request,
 ): string | null {
-  const version = query.get("protocol");
+  const version = parameterOf(url, "protocol");
   if (version !== null) return version;
   const subprotocol = chooseSubprotocol(request);
   return subprotocol === null ? null : VERSIONS.get(subprotocol) ?? null;
