@@ -1117,13 +1117,13 @@ function upgrade(
 // of the body, so a body is read only for somebody who knows the secret.
 
 /** Answers a request below `/apps/`. */
-async function serveApi(
+function serveApi(
   server: Server,
   request: Request,
   url: URL,
   appId: string | null,
   rest: string[],
-): Promise<Response> {
+): Awaitable<Response> {
   const apiRoute = API_ROUTES.get(apiRouteName(rest));
   const app = server.appsById.get(appId ?? "");
   if (apiRoute === undefined || app === undefined) {
@@ -1133,7 +1133,7 @@ async function serveApi(
     return refuseMethod(apiRoute.method);
   }
   if (server.ended.aborted) return refuse(REFUSAL.ShuttingDown);
-  return await whenStarted(server, async () => {
+  return whenStarted(server, async () => {
     const answer = await answerCall(app, apiRoute, request, url, rest[1] ?? "");
     if (!isRefusal(answer)) return Response.json(answer);
     server.hooks.refusedRequest(answer, app.id);
@@ -1163,7 +1163,8 @@ async function answerCall(
   const name = decodePart(part);
   if (name === null) return REFUSAL.BadPath;
   try {
-    return await serve({ server, app, name, query, body });
+    const answer = serve({ server, app, name, query, body });
+    return answer instanceof Promise ? await answer : answer;
   } catch (error) {
     server.hooks.fail(error, `serving ${method} ${url.pathname}`, app.id);
     return refusalOf(error, method);
@@ -1505,8 +1506,8 @@ class Server
 
   /** Calls the backplane, once it has started. */
   ask<T>(call: (backplane: Backplane) => Awaitable<T>): Awaitable<T> {
-    const { backplane, starting } = this;
-    const measured = () => this.meter.backplane(() => call(backplane));
+    const { backplane, starting, meter } = this;
+    const measured = () => meter.backplane(call, backplane);
     return starting === null ? attempt(measured) : starting.then(measured);
   }
 

@@ -139,13 +139,22 @@ function refuseSignature(
 const SHOWN_TEXT_UNITS = 1_000;
 
 /** Reads the body, checks it against the signed digest and parses it. */
-export async function readApiBody(
+export function readApiBody(
   request: Request,
   query: Query,
   limits: Limits,
   rules: BodyRules,
 ): Promise<Record<string, unknown> | Refusal> {
-  const bytes = await readBody(request, limits.bodyBytes, rules);
+  return readBody(request, limits.bodyBytes, rules)
+    .then((bytes) => parseBody(bytes, query, limits, rules));
+}
+
+function parseBody(
+  bytes: Uint8Array<ArrayBuffer> | BodyFault,
+  query: Query,
+  limits: Limits,
+  rules: BodyRules,
+): Record<string, unknown> | Refusal {
   if (bytes === "too large") {
     return overLimit("bodyBytes", limits, "The body is too large", 413);
   }

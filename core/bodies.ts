@@ -22,33 +22,21 @@ export interface BodyRules {
 export type BodyFault = "too large" | "too late" | "broken off" | "ended";
 
 /** Reads a body, but never more of it, nor for longer, than is allowed. */
-export async function readBody(
+export function readBody(
   request: Request,
   maxBytes: number,
   rules: BodyRules,
 ): Promise<Uint8Array<ArrayBuffer> | BodyFault> {
-  // Before anything looks at the body: the runtime closes a connection with an
-  // untouched body after the answer.
-  if (Number(request.headers.get("content-length")) > maxBytes) {
-    return "too large";
-  }
-  const { body } = request;
-  if (body === null) return new Uint8Array();
-  // Somebody has read it before.
-  if (body.locked || request.bodyUsed) return "broken off";
-  return await collect(body, maxBytes, rules);
-}
-
-/**
- * Collects the chunks of a body. After a fault it discards the rest, because some
- * clients read no answer before they have sent everything.
- */
-function collect(
-  body: ReadableStream<Uint8Array<ArrayBuffer>>,
-  maxBytes: number,
-  rules: BodyRules,
-): Promise<Uint8Array<ArrayBuffer> | BodyFault> {
   return new Promise((resolve) => {
+    // Before anything looks at the body: the runtime closes a connection with an
+    // untouched body after the answer.
+    if (Number(request.headers.get("content-length")) > maxBytes) {
+      return resolve("too large");
+    }
+    const { body } = request;
+    if (body === null) return resolve(new Uint8Array());
+    // Somebody has read it before.
+    if (body.locked || request.bodyUsed) return resolve("broken off");
     const arrival = new Arrival(maxBytes, rules, resolve);
     if (rules.ended.aborted) arrival.watch();
     else arrivals.add(arrival);
@@ -79,9 +67,11 @@ class Arrival {
   }
 
   /**
-   * Reads until the end. After the deadline the next chunk ends the body. The stream
-   * must not be cancelled while a chunk is awaited: the runtime would then take in the
-   * rest, however long it is, and wait for it at a shutdown.
+   * Reads until the end. After a fault it discards the rest, because some clients
+   * read no answer before they have sent everything; after the deadline the next chunk
+   * ends the body. The stream must not be cancelled while a chunk is awaited: the
+   * runtime would then take in the rest, however long it is, and wait for it at a
+   * shutdown.
    */
   async readAll(
     reader: ReadableStreamDefaultReader<Uint8Array<ArrayBuffer>>,

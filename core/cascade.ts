@@ -51,44 +51,34 @@ export function cascade(
   for (const [i, handler] of handlers.entries()) checkHandler(handler, i + 1);
   return async (request, info) => {
     // A cascade inside another leaves the last resort to the outer cascade.
-    if (served.has(request)) {
-      return await firstAnswer(handlers, request, info) ?? notFound();
-    }
-    served.set(request, null);
+    const isOuter = !served.has(request);
+    if (isOuter) served.set(request, null);
     try {
-      const answer = await firstAnswer(handlers, request, info);
-      const serve = served.get(request);
-      if (!serve || (answer !== null && isMeant(answer, serve))) {
-        return answer ?? notFound();
+      let last: Response | null = null;
+      for (const [i, handler] of handlers.entries()) {
+        const given = handler(request, info);
+        // To await an answer that is there takes time.
+        const answer = given instanceof Response ? given : await given;
+        if (answer === null || answer === undefined) continue;
+        checkAnswer(answer, i + 1);
+        if (last !== null && telling.has(last) && answer.status === 404) {
+          discard(answer);
+          continue;
+        }
+        discard(last);
+        last = answer;
+        if (isMeant(answer, served.get(request))) break;
       }
-      discard(answer);
+      const serve = isOuter ? served.get(request) : null;
+      if (!serve || (last !== null && isMeant(last, serve))) {
+        return last ?? notFound();
+      }
+      discard(last);
       return await serve();
     } finally {
-      served.delete(request);
+      if (isOuter) served.delete(request);
     }
   };
-}
-
-/** The first answer that is meant for a request, else the last; null for none. */
-async function firstAnswer(
-  handlers: readonly Handler[],
-  request: Request,
-  info: Deno.ServeHandlerInfo | undefined,
-): Promise<Response | null> {
-  let last: Response | null = null;
-  for (const [i, handler] of handlers.entries()) {
-    const answer = await handler(request, info);
-    if (answer === null || answer === undefined) continue;
-    checkAnswer(answer, i + 1);
-    if (last !== null && telling.has(last) && answer.status === 404) {
-      discard(answer);
-      continue;
-    }
-    discard(last);
-    last = answer;
-    if (isMeant(answer, served.get(request))) break;
-  }
-  return last;
 }
 
 /**

@@ -223,8 +223,8 @@ async function promisesOfReading(request: Request): Promise<number> {
   return (await measure("", read)).promises;
 }
 
-// Those of the functions from the route to the body that wait, and of their callers.
-const CALL_PROMISES = 14;
+// Those of the functions from the route to the body that wait.
+const CALL_PROMISES = 7;
 
 test("POST /events", "news", async (server, subscribers) => {
   server.join("news", subscribers);
