@@ -34,6 +34,16 @@ const CHECKS: Partial<Record<Ability, (running: Running) => Promise<void>>> = {
     await post(port, "events", EVENT);
     await client.next(DATA);
   },
+  async signatures({ port }) {
+    const query = new URLSearchParams(signedQuery("events", EVENT));
+    for (const name of ["auth_signature", "body_md5"]) {
+      const wrong = new URLSearchParams(query);
+      wrong.set(name, "0".repeat(wrong.get(name)?.length ?? 0));
+      const path = `/apps/${APP.id}/events?${wrong}`;
+      const { status } = await send(port, path, JSON.stringify(EVENT));
+      expect(`a 401 for a wrong ${name}, not ${status}`, status === 401);
+    }
+  },
   async batch({ port, dialect }) {
     await using client = await Client.join(dialect, port, { query: "batch=1" });
     await post(port, "batch_events", { batch: [EVENT, EVENT] });
@@ -144,24 +154,33 @@ async function start(
 
 /** Sends a signed request to the HTTP API. */
 async function post(port: number, what: string, fields: object): Promise<void> {
-  const body = JSON.stringify(fields);
-  const path = `/apps/${APP.id}/${what}`;
-  const query = signer.createSignedQueryString({ method: "POST", path, body });
-  await ask(port, `${path}?${query}`, body);
+  const path = `/apps/${APP.id}/${what}?${signedQuery(what, fields)}`;
+  await ask(port, path, JSON.stringify(fields));
+}
+
+function signedQuery(what: string, fields: object): string {
+  const body = JSON.stringify(fields), path = `/apps/${APP.id}/${what}`;
+  return signer.createSignedQueryString({ method: "POST", path, body });
 }
 
 /** Asks a peer over HTTP, which has to answer in JSON and say how long it is. */
 async function ask(port: number, path: string, body?: string) {
+  const { status, headers, text } = await send(port, path, body);
+  expect(`a 200, not ${status} ${quote(text)}`, status === 200);
+  expect("a content-length", headers.has("content-length"));
+  return JSON.parse(text);
+}
+
+/** Sends a request, and returns the answer, whatever it is. */
+async function send(port: number, path: string, body?: string) {
   const response = await fetch(`http://127.0.0.1:${port}${path}`, {
     method: body === undefined ? "GET" : "POST",
     headers: { "content-type": "application/json" },
     body: body ?? null,
     signal: AbortSignal.timeout(DEADLINE_MS),
   });
-  const text = await response.text();
-  expect(`a 200, not ${response.status} ${quote(text)}`, response.ok);
-  expect("a content-length", response.headers.has("content-length"));
-  return JSON.parse(text);
+  const { status, headers } = response;
+  return { status, headers, text: await response.text() };
 }
 
 // ---- Clients ----------------------------------------------------------------

@@ -53,6 +53,10 @@ export type Dialect = "pusher" | "faye" | "socketio";
 export type Ability =
   /** Subscribers of public channels get what is published. */
   | "fanout"
+  /** Clients that connect, that are idle and that do not read. */
+  | "connections"
+  /** A publish whose signature is wrong is refused with 401. */
+  | "signatures"
   /** The same with `batch=1`: several events in one frame, as a JSON array. */
   | "batch"
   /** The same with `recover=1`: each event with its position. */
@@ -84,6 +88,8 @@ export interface PeerOptions {
    * @default {false}
    */
   turns?: boolean;
+  /** True: the bare loop checks signatures. @default {false} */
+  signed?: boolean;
   /** The Redis that several processes share, such as `redis://127.0.0.1:6379`. */
   redis?: string;
 }

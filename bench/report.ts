@@ -275,7 +275,9 @@ export function markdownReport(results: Results, subjects: Subjects): string {
     "other server is the better one. Rows without a word on the client have " +
     "stock clients, which take a frame for each event; the served client " +
     "takes several in a frame, a batch. Bun's publish is the ceiling and the " +
-    "bare loop the floor: minimal servers, which check no signature.",
+    "bare loop the floor: minimal servers, which check no signature. Where " +
+    "publishes come over HTTP there is a second bare loop, which checks the " +
+    "signature and the digest of each, as a server on the internet must.",
     "",
     ...targetTable(results),
     `Measured on ${list(kept.map(({ date }) => date))}, by ` +

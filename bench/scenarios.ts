@@ -227,7 +227,7 @@ const latency: Scenario = {
       better: "less",
     },
   },
-  subjects: (peers) => those(peers, "fanout", ["batch"], ["recover"]),
+  subjects: (peers) => those(peers, "connections", ["batch"], ["recover"]),
   async measure(subject, settings) {
     await using stage = await Stage.open(subject, settings);
     requireAll(await stage.connect(stage.scaled(SUBSCRIBERS)));
@@ -287,7 +287,7 @@ const connect: Scenario = {
     ...connectMetrics("connect", "Connect and subscribe 3,000"),
     ...connectMetrics("connect presence", "The same on presence channels"),
   },
-  subjects: (peers) => those(peers, "fanout"),
+  subjects: (peers) => those(peers, "connections"),
   async measure(subject, settings) {
     await using stage = await Stage.open(subject, settings);
     const figures = await connectTwice("connect", stage, {});
@@ -377,7 +377,7 @@ const memory: Scenario = {
       better: "less",
     },
   },
-  subjects: (peers) => those(peers, "fanout"),
+  subjects: (peers) => those(peers, "connections"),
   async measure(subject, settings) {
     const figures: Figures = {};
     // A server each, as none gives back all memory that it has once had.
@@ -423,7 +423,7 @@ const cycles: Scenario = {
     },
   },
   subjects: (peers) =>
-    those(peers.filter(({ role }) => role !== "ceiling"), "fanout"),
+    those(peers.filter(({ role }) => role !== "ceiling"), "connections"),
   async measure(subject, settings) {
     await using stage = await Stage.open(subject, settings);
     const [server] = stage.servers;
@@ -466,7 +466,7 @@ const unread: Scenario = {
       better: "less",
     },
   },
-  subjects: (peers) => those(peers, "fanout", ["batch"]),
+  subjects: (peers) => those(peers, "connections", ["batch"]),
   async measure(subject, settings) {
     await using stage = await Stage.open(subject, settings);
     const rate = 20, muted = stage.scaled(50);

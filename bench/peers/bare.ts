@@ -11,8 +11,10 @@ import {
   SOCKETS,
   succeeded,
 } from "./minimal.mjs";
+import type { PeerOptions } from "../peer.ts";
+import { isSigned } from "./signatures.ts";
 
-const { port } = JSON.parse(Deno.args[0] ?? "{}");
+const { port, signed }: PeerOptions = JSON.parse(Deno.args[0] ?? "{}");
 
 const channels = new Map<string, Set<WebSocket>>();
 const joined = new Map<WebSocket, string[]>();
@@ -55,7 +57,11 @@ function upgrade(request: Request): Response {
 }
 
 async function publish(request: Request): Promise<Response> {
-  const { channel, frame } = readPublish(await request.text());
+  const body = await request.text();
+  if (signed && !isSigned(new URL(request.url), body)) {
+    return new Response("{}", { status: 401 });
+  }
+  const { channel, frame } = readPublish(body);
   for (const socket of channels.get(channel) ?? []) socket.send(frame);
   return new Response("{}");
 }
