@@ -150,10 +150,10 @@ export function sentText(
   const text = `${method}\n${pathname}\n${search.slice(1, end)}`;
   if (/[%+]|auth_signature=/i.test(text)) return null;
   let last = "";
-  for (const part of search.slice(1, end).split("&")) {
-    const units = part.indexOf("=");
-    const name = part.slice(0, units);
-    if (units < 0 || name < last) return null;
+  for (let start = 1; start <= end; start = search.indexOf("&", start) + 1) {
+    const equals = search.indexOf("=", start);
+    const name = search.slice(start, equals);
+    if (name.includes("&") || name < last) return null;
     last = name;
   }
   return text;
