@@ -49,15 +49,17 @@ const page = `<!doctype html>
   input, button { font: inherit; padding: .5rem .9rem; min-width: 0; max-width: 100%; box-sizing: border-box; border: 1px solid var(--line); border-radius: .6rem; color: var(--ink); background: var(--card) }
   button { font-weight: 600; border-color: var(--accent); color: var(--paper); background: var(--accent); cursor: pointer }
   :focus-visible { outline: 3px solid var(--accent); outline-offset: 2px }
-  ul { list-style: none; padding: 0 }
+  ul { list-style: none; padding: 0 } ul:empty::after { content: attr(data-empty); font-style: italic }
   li { padding: .5rem .9rem; margin: .5rem 0; border: 1px solid var(--line); border-radius: .6rem; background: var(--card) }
+  output { align-self: center; margin-inline-start: .3rem; font-weight: 600 }
   p[role=status], p[role=alert] { min-height: 1.5em; margin: .6rem 0 }
   #board { position: relative; height: 60vh; border: 1px solid var(--line); border-radius: .6rem; background: var(--card); overflow: hidden; touch-action: none }
   #board span { position: absolute; padding: .1rem .6rem; border-radius: 0 1rem 1rem 1rem; font-size: .85rem; white-space: nowrap; color: #fff; transition: left .1s linear, top .1s linear }
 </style>
 <main>
 <h1>Live cursors</h1>
-<div id="board"></div>
+<p>Open this page in two windows. Move in the box, or with the arrow keys.</p>
+<div id="board" tabindex="0" role="application" aria-label="Board"></div>
 <p role="status">Connecting …</p>
 </main>
 <script src="/pusher.js"></script>
@@ -99,15 +101,25 @@ const page = `<!doctype html>
 
   // A client may send ten events in a second. Between two of them only the last
   // position counts.
-  let position, timer;
-  place.onpointermove = place.onpointerdown = ({ clientX, clientY }) => {
-    const { left, top, width, height } = place.getBoundingClientRect();
+  let position = { x: .5, y: .5 }, timer;
+  function moveTo(x, y) {
     const part = (value) => Math.min(1, Math.max(0, value));
-    position = { x: part((clientX - left) / width), y: part((clientY - top) / height) };
+    position = { x: part(x), y: part(y) };
     timer ??= setTimeout(() => {
       timer = undefined;
       if (board.subscribed) board.trigger("client-moved", position);
     }, 110);
+  }
+  place.onpointermove = place.onpointerdown = ({ clientX, clientY }) => {
+    const { left, top, width, height } = place.getBoundingClientRect();
+    moveTo((clientX - left) / width, (clientY - top) / height);
+  };
+  const steps = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+  place.onkeydown = (event) => {
+    const step = steps[event.key];
+    if (!step) return;
+    event.preventDefault(); // It would scroll the page.
+    moveTo(position.x + step[0] * .05, position.y + step[1] * .05);
   };
 </script>`;
 

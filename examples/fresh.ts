@@ -58,8 +58,9 @@ const page = () =>
   input, button { font: inherit; padding: .5rem .9rem; min-width: 0; max-width: 100%; box-sizing: border-box; border: 1px solid var(--line); border-radius: .6rem; color: var(--ink); background: var(--card) }
   button { font-weight: 600; border-color: var(--accent); color: var(--paper); background: var(--accent); cursor: pointer }
   :focus-visible { outline: 3px solid var(--accent); outline-offset: 2px }
-  ul { list-style: none; padding: 0 }
+  ul { list-style: none; padding: 0 } ul:empty::after { content: attr(data-empty); font-style: italic }
   li { padding: .5rem .9rem; margin: .5rem 0; border: 1px solid var(--line); border-radius: .6rem; background: var(--card) }
+  output { align-self: center; margin-inline-start: .3rem; font-weight: 600 }
   p[role=status], p[role=alert] { min-height: 1.5em; margin: .6rem 0 }
 </style>
 <main>

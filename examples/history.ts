@@ -27,15 +27,16 @@ const page = `<!doctype html>
   input, button { font: inherit; padding: .5rem .9rem; min-width: 0; max-width: 100%; box-sizing: border-box; border: 1px solid var(--line); border-radius: .6rem; color: var(--ink); background: var(--card) }
   button { font-weight: 600; border-color: var(--accent); color: var(--paper); background: var(--accent); cursor: pointer }
   :focus-visible { outline: 3px solid var(--accent); outline-offset: 2px }
-  ul { list-style: none; padding: 0 }
+  ul { list-style: none; padding: 0 } ul:empty::after { content: attr(data-empty); font-style: italic }
   li { padding: .5rem .9rem; margin: .5rem 0; border: 1px solid var(--line); border-radius: .6rem; background: var(--card) }
+  output { align-self: center; margin-inline-start: .3rem; font-weight: 600 }
   p[role=status], p[role=alert] { min-height: 1.5em; margin: .6rem 0 }
   [role=log] { display: flex; flex-direction: column-reverse; max-height: 60vh; overflow: auto }
   [data-at]::before { content: attr(data-at) " "; opacity: .7 }
 </style>
 <main>
 <h1>Chat with history</h1>
-<div tabindex="0" role="log" aria-label="Messages"><ul></ul></div>
+<div tabindex="0" role="log" aria-label="Messages"><ul data-empty="No message yet. Open this page in a second window."></ul></div>
 <form><label>Message <input name="message" autofocus autocomplete="off"></label> <button>Send</button></form>
 <p role="status"></p>
 </main>

@@ -38,8 +38,9 @@ const page = `<!doctype html>
   input, button { font: inherit; padding: .5rem .9rem; min-width: 0; max-width: 100%; box-sizing: border-box; border: 1px solid var(--line); border-radius: .6rem; color: var(--ink); background: var(--card) }
   button { font-weight: 600; border-color: var(--accent); color: var(--paper); background: var(--accent); cursor: pointer }
   :focus-visible { outline: 3px solid var(--accent); outline-offset: 2px }
-  ul { list-style: none; padding: 0 }
+  ul { list-style: none; padding: 0 } ul:empty::after { content: attr(data-empty); font-style: italic }
   li { padding: .5rem .9rem; margin: .5rem 0; border: 1px solid var(--line); border-radius: .6rem; background: var(--card) }
+  output { align-self: center; margin-inline-start: .3rem; font-weight: 600 }
   p[role=status], p[role=alert] { min-height: 1.5em; margin: .6rem 0 }
 </style>
 <main>
@@ -47,7 +48,7 @@ const page = `<!doctype html>
 <p>Whoever has the address of this page can read and write here. The server cannot read.</p>
 <form><label>Note <input name="note" autofocus autocomplete="off" maxlength="1000"></label> <button>Add</button></form>
 <p role="status">Connecting …</p>
-<ul aria-live="polite"></ul>
+<ul aria-live="polite" data-empty="No note yet."></ul>
 </main>
 <script src="https://cdn.jsdelivr.net/npm/tweetnacl@1.0.3/nacl-fast.min.js" crossorigin
   integrity="sha384-05+sicyRJQ56XpL4U9HJ8YbtSzFDvAg7apPKOGV6A0JsAJKFM68jp5oLnUjG5mEp"></script>
@@ -56,6 +57,9 @@ const page = `<!doctype html>
   const encode = (bytes) => btoa(String.fromCharCode(...bytes));
   const decode = (text) => Uint8Array.from(atob(text), (character) => character.charCodeAt());
   const forUrl = (text) => text.replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
+
+  const say = (text) => document.querySelector("[role=status]").textContent = text;
+  if (!globalThis.nacl) say("The library that encrypts cannot be loaded: is there a network?");
 
   // The address has the key. Its hash names the notebook, and does not give it away.
   if (!/^#[\\w-]{43}$/.test(location.hash)) location.hash = forUrl(encode(nacl.randomBytes(32)));
@@ -81,7 +85,6 @@ const page = `<!doctype html>
     },
   });
 
-  const say = (text) => document.querySelector("[role=status]").textContent = text;
   const notes = client.subscribe(name, { rewind: 50 });
   notes.bind("added", ({ note }) => {
     const item = document.createElement("li");

@@ -42,8 +42,9 @@ const page = (name: string, key: string) =>
   input, button { font: inherit; padding: .5rem .9rem; min-width: 0; max-width: 100%; box-sizing: border-box; border: 1px solid var(--line); border-radius: .6rem; color: var(--ink); background: var(--card) }
   button { font-weight: 600; border-color: var(--accent); color: var(--paper); background: var(--accent); cursor: pointer }
   :focus-visible { outline: 3px solid var(--accent); outline-offset: 2px }
-  ul { list-style: none; padding: 0 }
+  ul { list-style: none; padding: 0 } ul:empty::after { content: attr(data-empty); font-style: italic }
   li { padding: .5rem .9rem; margin: .5rem 0; border: 1px solid var(--line); border-radius: .6rem; background: var(--card) }
+  output { align-self: center; margin-inline-start: .3rem; font-weight: 600 }
   p[role=status], p[role=alert] { min-height: 1.5em; margin: .6rem 0 }
 </style>
 <main>
@@ -51,7 +52,7 @@ const page = (name: string, key: string) =>
 <p><a href="/shop">shop</a> · <a href="/blog">blog</a></p>
 <form><button>Post news of the ${name}</button></form>
 <p role="status">Connecting …</p>
-<ul aria-live="polite"></ul>
+<ul aria-live="polite" data-empty="No news yet."></ul>
 </main>
 <script src="/pusher.js"></script>
 <script>

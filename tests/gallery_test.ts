@@ -65,6 +65,24 @@ async function open(context: BrowserContext, url: string): Promise<Window> {
   return window;
 }
 
+/** Opens a page where the CDN cannot be reached, and waits until it says so. */
+async function openWithoutCdn(
+  context: BrowserContext,
+  url: string,
+): Promise<void> {
+  const page = await context.newPage();
+  await page.setRequestInterception(true);
+  page.on("request", async (request) => {
+    if (request.url().startsWith(url)) await request.continue();
+    else await request.abort();
+  });
+  await page.goto(url);
+  await page.waitForFunction(
+    `document.querySelector("[role=status]").textContent.includes("cannot be loaded")`,
+  );
+  await page.close();
+}
+
 /** Keeps what a page looks like, light and dark. */
 async function screenshot({ page }: Window, name: string): Promise<void> {
   await Deno.mkdir(".artifacts", { recursive: true });
@@ -104,7 +122,7 @@ Deno.test("all examples begin with what to run, and look alike", async () => {
       `\`deno run --allow-net examples/${name}\``,
     );
     // After these lines an example may have some of its own.
-    const [style = ""] = /<style>\n(?: {2}.*\n){11}/.exec(text) ?? [];
+    const [style = ""] = /<style>\n(?: {2}.*\n){12}/.exec(text) ?? [];
     styles.set(name, style);
   }
   const [first] = styles.values();
@@ -206,6 +224,10 @@ browserTest(
       ann,
       `Math.abs(parseFloat(${style}.left) - 50) < 2 && Math.abs(parseFloat(${style}.top) - 25) < 2`,
     );
+    // With the keyboard, too.
+    await bob.page.focus("#board");
+    await bob.page.keyboard.press("ArrowRight");
+    await waitFor(ann, `Math.abs(parseFloat(${style}.left) - 55) < 2`);
     // A changed page can send anything: the server refuses what is no position.
     const bad = `{ x: 2, y: 0 }`;
     await bob.page.evaluate(`new Promise((resolve) => {
@@ -251,6 +273,7 @@ browserTest(
     await using example = await run("notes");
     const { url } = example;
     await checkMethods(url, { "": "GET, HEAD", notes: "POST" });
+    await openWithoutCdn(browser, url);
     const ann = await open(browser, plainUrl(url));
     await waitFor(
       ann,
@@ -317,6 +340,7 @@ browserTest(
     const { url } = example;
     const methods = { "": "GET, HEAD", "pusher-js": "GET, HEAD" };
     await checkMethods(url, { ...methods, orders: "POST" });
+    await openWithoutCdn(browser, url);
     const pages = [
       await open(browser, plainUrl(url)),
       await open(browser, `${plainUrl(url)}pusher-js`),

@@ -4,6 +4,7 @@
  * @module
  */
 import { assertEquals, assertStringIncludes } from "@std/assert";
+import axe from "axe-core";
 import type { Page } from "puppeteer-core";
 import { PLAIN_HOST, type Window } from "./browser.ts";
 
@@ -69,7 +70,10 @@ export async function checkMethods(
   }
 }
 
-/** Checks that a page fits its window, and names its parts. */
+/**
+ * Checks that a page fits its window, names its parts, and is fit for screen readers
+ * and the keyboard, as far as a program can find that out.
+ */
 export async function checkParts(page: Page): Promise<void> {
   const parts = `{
     lang: document.documentElement.lang,
@@ -92,6 +96,11 @@ export async function checkParts(page: Page): Promise<void> {
     announced: true,
     fits: true,
   });
+  await page.evaluate(`${axe.source}; undefined`);
+  const faults = `axe.run().then(({ violations }) => violations.map(
+    ({ help, nodes }) => help + ": " + nodes.map(({ html }) => html).join(" "),
+  ))`;
+  assertEquals(await page.evaluate(faults), []);
 }
 
 /** The address of an example without TLS, on a phone: no secure context. */
