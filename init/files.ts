@@ -118,15 +118,17 @@ if (import.meta.main) {
     </style>
   </head>
   <body>
-    <h1>Messages</h1>
-    <form>
-      <label>Message
-        <input name="text" required maxlength="1000" autofocus autocomplete="off">
-      </label>
-      <button>Send</button>
-    </form>
-    <p role="status">Connecting …</p>
-    <ul aria-live="polite"></ul>
+    <main>
+      <h1>Messages</h1>
+      <form>
+        <label>Message
+          <input name="text" required maxlength="1000" autofocus autocomplete="off">
+        </label>
+        <button>Send</button>
+      </form>
+      <p role="status">Connecting …</p>
+      <ul aria-live="polite"></ul>
+    </main>
     <script src="/pusher.js"></script>
     <script>
     const messages = pusher.subscribe("messages", { rewind: 20 });
