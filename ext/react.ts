@@ -1,8 +1,8 @@
 // deno-lint-ignore-file no-explicit-any -- React's types differ from version to
 // version, and peers send any JSON
 /**
- * React hooks for the client: `useChannel`, `useEvent`, `usePresence` and
- * `useConnectionState`, for React 18 and 19.
+ * React hooks for the client: `useChannel`, `useEvent`, `usePresence`,
+ * `useSubscription` and `useConnectionState`, for React 18 and 19.
  *
  * ```ts ignore
  * // realtime.ts: the hooks of the program, typed by its events
@@ -75,15 +75,23 @@ import {
   listen,
   NOBODY,
   NOT_CONNECTED,
+  NOT_SUBSCRIBED,
   type Presence,
   type PresenceName,
   presenceSource,
   type Source,
   stateSource,
+  type Subscription,
+  subscriptionSource,
   toLazy,
 } from "./shared/sources.ts";
 
-export type { ClientSource, Presence, PresenceName } from "./shared/sources.ts";
+export type {
+  ClientSource,
+  Presence,
+  PresenceName,
+  Subscription,
+} from "./shared/sources.ts";
 
 // ---- Types ------------------------------------------------------------------
 
@@ -192,6 +200,15 @@ export interface PusherHooks<Events = any> {
   usePresence<C extends PresenceName<Events>>(
     name: OrNone<C>,
   ): Presence<UserInfo<Events[C]>>;
+
+  /**
+   * Subscribes to a channel while the component is shown, and returns what became of
+   * that: whether it is subscribed, or why it was refused.
+   */
+  useSubscription<C extends ChannelName<Events>>(
+    name: OrNone<C>,
+    options?: SubscribeOptions,
+  ): Subscription;
 
   /** The state of the connection; `initialized` on a server. */
   useConnectionState(): ConnectionState;
@@ -307,6 +324,14 @@ export function pusherHooks<Events = any>(
 
     usePresence: (name: OrNone<string>) =>
       useSource((lazy) => presenceSource(lazy, name), NOBODY, name),
+
+    useSubscription: (name: OrNone<string>, options?: SubscribeOptions) =>
+      useSource(
+        (lazy) => subscriptionSource(lazy, name, options),
+        NOT_SUBSCRIBED,
+        name,
+        options?.rewind,
+      ),
 
     useConnectionState: () => useSource(stateSource, NOT_CONNECTED),
   };

@@ -1,6 +1,7 @@
 // deno-lint-ignore-file no-explicit-any -- without a declaration everything is allowed
 /**
- * Svelte stores for the client: `channel`, `presence` and `connectionState`, and
+ * Svelte stores for the client: `channel`, `presence`, `subscription` and
+ * `connectionState`, and
  * `onEvent` for effects. They need no library, and work wherever the contract of
  * Svelte's stores is known.
  *
@@ -47,15 +48,18 @@ import {
   listen,
   NOBODY,
   NOT_CONNECTED,
+  NOT_SUBSCRIBED,
   type Presence,
   type PresenceName,
   presenceSource,
   type Source,
   stateSource,
+  type Subscription,
+  subscriptionSource,
   toLazy,
 } from "./shared/sources.ts";
 
-export type { Presence, PresenceName } from "./shared/sources.ts";
+export type { Presence, PresenceName, Subscription } from "./shared/sources.ts";
 
 /** A store, as Svelte's `Readable`. */
 export interface PusherStore<Value> {
@@ -108,6 +112,40 @@ export function presence<
   name: C,
 ): PusherStore<Presence<UserInfo<Events[C]>>> {
   return store(client, (lazy) => presenceSource(lazy, name), NOBODY);
+}
+
+/**
+ * What became of a subscription, which lasts while the store has subscribers.
+ *
+ * @example
+ * ```ts
+ * import { Pusher } from "@glitz/pusher/client";
+ * import { subscription } from "@glitz/pusher/svelte";
+ * import { testPusher } from "@glitz/pusher/testing";
+ * import { assertEquals } from "@std/assert";
+ *
+ * await using test = testPusher({ authorize: () => false });
+ * test.stubGlobals(); // clients connect in memory
+ * const pusher = new Pusher("app-key", { url: "http://localhost" });
+ * const status = await new Promise((resolve) => {
+ *   subscription(pusher, "private-orders").subscribe(({ state, error }) => {
+ *     if (state === "refused") resolve(error.status);
+ *   });
+ * });
+ * assertEquals(status, 403);
+ * pusher.disconnect();
+ * ```
+ */
+export function subscription<Events = any>(
+  client: Pusher<Events> | undefined,
+  name: ChannelName<Events>,
+  options?: SubscribeOptions,
+): PusherStore<Subscription> {
+  return store(
+    client,
+    (lazy) => subscriptionSource(lazy, name, options),
+    NOT_SUBSCRIBED,
+  );
 }
 
 /**

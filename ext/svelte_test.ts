@@ -3,6 +3,7 @@ import {
   connectionState,
   onEvent,
   presence,
+  subscription,
 } from "@glitz/pusher/svelte";
 import { assertEquals } from "@std/assert";
 import { joinReal, RealServer, until } from "../tests/support/client.ts";
@@ -44,6 +45,19 @@ Deno.test("presence gives the members, and leaves the channel with its last subs
   two.stop();
   await null;
   assertEquals(client.pusher.channel("presence-lobby"), undefined);
+});
+
+Deno.test("subscription says why a channel was refused", async () => {
+  await using server = new RealServer({ authorize: () => false });
+  using client = await server.connect();
+  const refused = valuesOf(subscription(client.pusher, "private-orders"));
+  await until(() => refused.values.at(-1)?.state === "refused");
+  assertEquals(refused.values.map(({ state }) => state), [
+    "pending",
+    "refused",
+  ]);
+  assertEquals(refused.values.at(-1)?.error?.status, 403);
+  refused.stop();
 });
 
 Deno.test("channel and connectionState give values from before the connection to its end", async () => {

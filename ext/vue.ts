@@ -1,6 +1,6 @@
 /**
- * Vue composables for the client: `useChannel`, `useEvent`, `usePresence` and
- * `useConnectionState`, for Vue 3.3 and later.
+ * Vue composables for the client: `useChannel`, `useEvent`, `usePresence`,
+ * `useSubscription` and `useConnectionState`, for Vue 3.3 and later.
  *
  * ```ts ignore
  * // realtime.ts: the composables of the program, typed by its events
@@ -43,15 +43,23 @@ import {
   listen,
   NOBODY,
   NOT_CONNECTED,
+  NOT_SUBSCRIBED,
   type Presence,
   type PresenceName,
   presenceSource,
   type Source,
   stateSource,
+  type Subscription,
+  subscriptionSource,
   toLazy,
 } from "./shared/sources.ts";
 
-export type { ClientSource, Presence, PresenceName } from "./shared/sources.ts";
+export type {
+  ClientSource,
+  Presence,
+  PresenceName,
+  Subscription,
+} from "./shared/sources.ts";
 
 /** The functions of Vue that are used: `import * as vue from "vue"` has them. */
 export interface VueFunctions {
@@ -118,6 +126,11 @@ export interface PusherComposables<Events = any> {
   usePresence<Given extends OrGetter<PresenceName<Events>>>(
     name: Given,
   ): ReadonlyRef<Presence<UserInfo<Events[NameOf<Events, Given>]>>>;
+  /** Subscribes to a channel, and gives what became of that. */
+  useSubscription<Given extends OrGetter<ChannelName<Events>>>(
+    name: Given,
+    options?: SubscribeOptions,
+  ): ReadonlyRef<Subscription>;
   /** The state of the connection; `initialized` on a server. */
   useConnectionState(): ReadonlyRef<ConnectionState>;
 }
@@ -186,6 +199,11 @@ export function pusherComposables<Events = any>(
     },
     usePresence: (name: Name) =>
       useSource(() => presenceSource(lazy, toName(name)), NOBODY),
+    useSubscription: (name: Name, options?: SubscribeOptions) =>
+      useSource(
+        () => subscriptionSource(lazy, toName(name), options),
+        NOT_SUBSCRIBED,
+      ),
     useConnectionState: () => useSource(() => stateSource(lazy), NOT_CONNECTED),
   };
   // One code for every declaration: the types say what it does with these events.

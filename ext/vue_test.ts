@@ -50,11 +50,15 @@ Deno.test("composables subscribe until their scope ends, and disconnect with the
         channel: page.useChannel("news"),
         lobby: page.usePresence("presence-lobby"),
         state: page.useConnectionState(),
+        subscription: page.useSubscription("news"),
       };
     })!
   );
   await until(() => page.isSubscribed("news"));
   await until(() => parts.every(({ lobby }) => lobby.value.count === 1));
+  await until(() =>
+    parts.every(({ subscription }) => subscription.value.state === "subscribed")
+  );
   assertEquals(parts[1]?.lobby.value.me, { id: "1", info: { name: "Ann" } });
   assertEquals(
     parts.map(({ channel, state }) => [channel.value?.name, state.value]),

@@ -14,6 +14,7 @@ import type {
   PresenceChannel,
   Pusher,
   SubscribeOptions,
+  SubscriptionError,
 } from "../../client.ts";
 
 /**
@@ -47,6 +48,35 @@ export const NOBODY: Presence = Object.freeze({
   members: Object.freeze([]),
   count: 0,
   me: null,
+});
+
+/** What became of a subscription. A change makes another object. */
+export type Subscription =
+  | {
+    /**
+     * `none` on a server and without a name; `pending` until the server has answered,
+     * and while there is no connection.
+     */
+    readonly state: "none" | "pending" | "subscribed";
+    /** There is no error. */
+    readonly error: null;
+  }
+  | {
+    /** The auth endpoint or the server has refused it. */
+    readonly state: "refused";
+    /** Why. */
+    readonly error: SubscriptionError;
+  };
+
+/** No subscription: on a server, and without a name. */
+export const NOT_SUBSCRIBED: Subscription = Object.freeze({
+  state: "none",
+  error: null,
+});
+const PENDING: Subscription = Object.freeze({ state: "pending", error: null });
+const SUBSCRIBED: Subscription = Object.freeze({
+  state: "subscribed",
+  error: null,
 });
 
 /** The state of a connection on a server, and before there is a client. */
@@ -281,6 +311,44 @@ function find(
 ): Channel | undefined {
   const channel = name ? lazy.peek()?.channel(name) : undefined;
   return channel?.subscriptionCancelled ? undefined : channel;
+}
+
+/** What becomes of a subscription, which is held while it is watched. */
+export function subscriptionSource(
+  lazy: LazyClient,
+  name: string | null | undefined,
+  options?: SubscribeOptions,
+): Source<Subscription> {
+  let refused: Subscription | null = null;
+  return {
+    read() {
+      if (!name) return NOT_SUBSCRIBED;
+      return find(lazy, name)?.subscribed ? SUBSCRIBED : refused ?? PENDING;
+    },
+    watch(onChange) {
+      if (!name) return () => {};
+      const { value: channel, release } = holdChannel(lazy, name, options);
+      const settle = () => {
+        refused = null;
+        onChange();
+      };
+      const refuse = (error: SubscriptionError) => {
+        refused = { state: "refused", error };
+        onChange();
+      };
+      const stops = [
+        listen(lazy, channel, "pusher:subscription_succeeded", settle),
+        listen(lazy, channel, "pusher:subscription_error", refuse),
+        // The client asks again with a new connection.
+        listen(lazy, channel.pusher.connection, "state_change", settle),
+      ];
+      onChange();
+      return () => {
+        for (const stop of stops) stop();
+        release();
+      };
+    },
+  };
 }
 
 /** Events that change the members of a channel. */

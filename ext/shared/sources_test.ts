@@ -3,7 +3,7 @@
  * scripts sees every frame of the client.
  */
 import { type Channel, Pusher } from "@glitz/pusher/client";
-import { assertEquals, assertThrows } from "@std/assert";
+import { assert, assertEquals, assertThrows } from "@std/assert";
 import { heard, open, optionsFor, Server } from "../../tests/support/client.ts";
 import {
   channelSource,
@@ -11,6 +11,7 @@ import {
   NOBODY,
   presenceSource,
   stateSource,
+  subscriptionSource,
   toLazy,
 } from "./sources.ts";
 
@@ -197,6 +198,37 @@ Deno.test("a function makes the client when it is needed, and again when it is n
 });
 
 // ---- Values -----------------------------------------------------------------
+
+Deno.test("a subscription is pending, refused, pending again with the next connection, and subscribed", async () => {
+  await using server = new Server();
+  using connection = await open(server);
+  const { client, peer } = connection;
+  const source = subscriptionSource(toLazy(client.pusher), "news");
+  const seen: string[] = [];
+  const note = () => {
+    const { state, error } = source.read();
+    const text = error === null ? state : `${state}: ${error.error}`;
+    if (seen.at(-1) !== text) seen.push(text);
+  };
+  note();
+  const stop = source.watch(note);
+  const error = { type: "AuthError", error: "Not for you", status: 403 };
+  peer.send("pusher:subscription_error", error, { channel: "news" });
+  await sent(peer);
+  assertEquals(source.read(), { state: "refused", error });
+  assert(source.read() === source.read());
+  const connected = client.heard("connected");
+  peer.close(4200);
+  const next = await server.establish("2.2");
+  await connected;
+  next.send("pusher_internal:subscription_succeeded", {}, { channel: "news" });
+  await sent(next);
+  stop();
+  const wanted = ["pending", "refused: Not for you", "pending", "subscribed"];
+  assertEquals(seen, wanted);
+  const none = subscriptionSource(toLazy(client.pusher), null);
+  assertEquals(none.read().state, "none");
+});
 
 Deno.test("members are the same object until they change", async () => {
   await using server = new Server();

@@ -15,6 +15,7 @@ import {
   connectionState,
   onEvent,
   presence,
+  subscription,
 } from "@glitz/pusher/svelte";
 import { pusherComposables } from "@glitz/pusher/vue";
 import type * as React18 from "npm:@types/react@18.3.32";
@@ -82,6 +83,11 @@ export function useHooks(
   const { members, me, count } = hooks.usePresence(`presence-room-${id}`);
   members.map(({ id, info }) => [id.trim(), info.name.trim(), count.toFixed()]);
   me?.info.name.trim();
+  const orders = hooks.useSubscription("messages", { rewind: 1 });
+  // Only a refusal has an error.
+  orders.state === "refused"
+    ? orders.error.error.trim()
+    : orders.error === null;
   hooks.useConnectionState() === "connected";
   const pusher = hooks.usePusher();
   hooks.useEvent(pusher, "remove", ({ id }) => id.toFixed());
@@ -95,6 +101,10 @@ export function useHooks(
   hooks.useEvent("messages", "said", () => {});
   // @ts-expect-error There is no such field.
   hooks.useEvent("messages", "create", ({ txt }) => txt);
+  // @ts-expect-error There is no such channel.
+  hooks.useSubscription("massages");
+  // @ts-expect-error There is no such state.
+  orders.state === "failed";
   // @ts-expect-error There is no such option.
   hooks.useEvent("messages", "create", () => {}, { last: 1 });
   // @ts-expect-error It declares `user_info`, and is no event.
@@ -124,14 +134,20 @@ export function useUntyped(react: typeof React18, id: string): void {
 // ---- Vue --------------------------------------------------------------------
 
 export function useComposables(id: string): void {
-  const { useChannel, useConnectionState, useEvent, usePresence } =
-    pusherComposables(vue, make);
+  const {
+    useChannel,
+    useConnectionState,
+    useEvent,
+    usePresence,
+    useSubscription,
+  } = pusherComposables(vue, make);
   const name = vue.shallowRef<"messages" | null>(null);
   useEvent("messages", "create", ({ text }) => text.trim());
   useEvent(name, "create", ({ text }) => text.trim());
   useEvent(() => `presence-room-${id}` as const, "said", ({ text }) => text);
   useChannel(name).value?.bind("remove", ({ id }) => id.toFixed());
   usePresence(`presence-room-${id}`).value.me?.info.name.trim();
+  useSubscription(name).value.error?.error.trim();
   useConnectionState().value === "connected";
   // @ts-expect-error There is no such channel.
   useEvent("massages", "create", () => {});
@@ -153,6 +169,11 @@ export function subscribeToStores(pusher: Pusher<Events> | undefined): void {
   presence(pusher, "presence-room-a").subscribe(({ members }) => {
     members.map(({ info }) => info.name.trim());
   });
+  subscription(pusher, "messages").subscribe(({ error }) =>
+    error?.error.trim()
+  );
+  // @ts-expect-error There is no such channel.
+  subscription(pusher, "massages");
   connectionState(pusher).subscribe((state) => state === "failed");
   // @ts-expect-error There is no such event.
   onEvent(pusher, "messages", "crate", () => {});

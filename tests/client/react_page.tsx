@@ -72,6 +72,7 @@ const {
   useEvent,
   usePresence,
   usePusher,
+  useSubscription,
 } = pusherHooks(React, client);
 
 /** The subscriptions to a channel and their ends, in order. */
@@ -288,6 +289,28 @@ async function askLeave() {
   return note;
 }
 
+async function showRefusal() {
+  const shown: string[] = [];
+  function Orders(
+    { name }: { name: "private-mine" | "private-refused" | null },
+  ) {
+    const { state, error } = useSubscription(name);
+    const text = error ? `${state} ${error.status}` : state;
+    if (shown.at(-1) !== text) shown.push(text);
+    return <>{text}</>;
+  }
+  const view = show(<Orders name={null} />);
+  view.render(<Orders name="private-refused" />);
+  await until(() => view.text() === "refused 403");
+  view.render(<Orders name="private-mine" />);
+  await until(() => view.text() === "subscribed");
+  await cut();
+  await until(() => view.text() === "pending");
+  await until(() => view.text() === "subscribed");
+  view.unmount();
+  return shown;
+}
+
 /** Ends the connection, as a network does; the client connects again. */
 async function cut(): Promise<void> {
   const socket = sockets.find(({ url, readyState }) =>
@@ -451,6 +474,7 @@ const CASES: Record<string, () => unknown> = {
   "the handler of the last render is called": changeHandler,
   "members come and go": meet,
   "private channels are authorized or refused": askLeave,
+  "a refusal is shown, and gone with the next name": showRefusal,
   "the state follows a reconnect": followState,
   "nothing is lost over reconnects": recover,
   "a page from the server opens no socket there, and hydrates": hydrate,

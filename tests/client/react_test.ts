@@ -59,6 +59,10 @@ const EXPECTED = {
     ["subscribe", "subscribe", "unsubscribe"],
   ],
   "private channels are authorized or refused": [403, "hi"],
+  "a refusal is shown, and gone with the next name": [
+    ...["none", "pending", "refused 403"],
+    ...["pending", "subscribed", "pending", "subscribed"],
+  ],
   "the state follows a reconnect": ["connected", "connecting", "connected"],
   "nothing is lost over reconnects": [
     "1,a0,a1,a2,a3,a4,b0,b1,b2,b3,b4,2",
