@@ -2,7 +2,7 @@
  * The project of `docs/react.md` as a reader gets it: its files in a folder, the
  * server and Vite started by its commands, open in Chromium. Only ports differ.
  */
-import { assert, assertEquals } from "@std/assert";
+import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import type { Page } from "puppeteer-core";
 import { openPage } from "./support/browser.ts";
 import { freePort } from "./support/ports.ts";
@@ -21,12 +21,50 @@ function filesOf(document: string): Record<string, string> {
   );
 }
 
-/** The versions of what the document installs besides React, Vite and our package. */
-const FOR_EDITORS = {
+/** What `npm create vite` with the template react-ts has written before. */
+const TEMPLATE: Record<string, string> = {
+  "index.html": `<!doctype html>
+    <html lang="en">
+      <body>
+        <div id="root"></div>
+        <script type="module" src="/src/main.tsx"></script>
+      </body>
+    </html>`,
+  "src/main.tsx": `import { StrictMode } from 'react'
+    import { createRoot } from 'react-dom/client'
+    import App from './App.tsx'
+
+    createRoot(document.getElementById('root')!).render(
+      <StrictMode>
+        <App />
+      </StrictMode>,
+    )`,
+  "tsconfig.json": JSON.stringify({
+    compilerOptions: {
+      target: "es2023",
+      lib: ["ES2023", "DOM"],
+      module: "esnext",
+      types: ["vite/client"],
+      moduleResolution: "bundler",
+      allowImportingTsExtensions: true,
+      verbatimModuleSyntax: true,
+      moduleDetection: "force",
+      noEmit: true,
+      jsx: "react-jsx",
+      noUnusedLocals: true,
+      noUnusedParameters: true,
+      erasableSyntaxOnly: true,
+    },
+    include: ["src"],
+  }),
+};
+
+/** What the template installs, besides React and Vite. */
+const INSTALLED = {
   typescript: "7.0.2",
   "@types/react": "19.3.0",
   "@types/react-dom": "19.3.0",
-  "@types/node": "26.6.6",
+  "@types/node": "24.19.2",
 };
 
 /** What the page has sent about a channel, noted before its own code runs. */
@@ -51,18 +89,15 @@ const SUBSCRIBE = "pusher:subscribe";
 viteTest(
   "docs/react.md has a project that runs, and that an edit changes without a second subscription",
   async (browser) => {
-    const files = filesOf(DOCUMENT);
+    assertStringIncludes(DOCUMENT, "--template react-ts ");
+    const files = { ...TEMPLATE, ...filesOf(DOCUMENT) };
     const port = `${freePort()}`;
     const vitePort = freePort();
     files["server.ts"] = files["server.ts"]!
       .replace("jsr:@glitz/pusher", new URL("mod.ts", ROOT).href)
       .replace("8000", port);
     files["vite.config.ts"] = files["vite.config.ts"]!.replace("8000", port);
-    const [installed] = DOCUMENT.match(/^npm install .* typescript .*$/m) ?? [];
-    for (const name of Object.keys(FOR_EDITORS)) {
-      assert(installed?.split(" ").includes(name), name);
-    }
-    await using project = await Project.make("19.3.1", files, FOR_EDITORS);
+    await using project = await Project.make("19.3.1", files, INSTALLED);
     await project.check();
     await using _server = await start(
       [
@@ -94,8 +129,8 @@ viteTest(
     await first.shows("before");
 
     // An edit of the component: its state stays, and so does its subscription.
-    const chat = files["src/Chat.tsx"]!;
-    await project.write("src/Chat.tsx", chat.replace("Send", "Send it"));
+    const component = files["src/App.tsx"]!;
+    await project.write("src/App.tsx", component.replace("Send", "Send it"));
     await first.shows("Send it");
     await first.shows("before");
     await say("after");
