@@ -153,7 +153,7 @@ const WITHOUT_USE = [
 
 /** The code of the examples in texts that run as tests. */
 function examplesIn(text: string): string {
-  const blocks = text.matchAll(/```ts(?! ignore)[^\n]*\n(.*?)```/gs);
+  const blocks = text.matchAll(/```tsx?\b(?! ignore)[^\n]*\n(.*?)```/gs);
   return Array.from(blocks, ([, code]) => code).join("\n");
 }
 
