@@ -222,6 +222,25 @@ const OF_REACT_18 = ["useInsertionEffect", "useSyncExternalStore"] as const;
 /**
  * Makes the hooks of a program. Call it once, in a module of its own.
  *
+ * @example On a server, which opens no socket
+ * ```ts
+ * import * as React from "npm:react@19.3.1";
+ * import { renderToString } from "npm:react-dom@19.3.1/server.browser";
+ * import { Pusher } from "@glitz/pusher/client";
+ * import { pusherHooks } from "@glitz/pusher/react";
+ * import { assertEquals } from "@std/assert";
+ *
+ * const { usePresence } = pusherHooks(React, () => new Pusher("app-key"));
+ *
+ * function Count() {
+ *   const { count } = usePresence("presence-lobby");
+ *   return React.createElement("p", null, count);
+ * }
+ *
+ * const html = renderToString(React.createElement(Count));
+ * assertEquals(html, "<p>0</p>");
+ * ```
+ *
  * @example With a provider, for tests or for several clients
  * ```tsx ignore
  * import * as React from "react";
