@@ -1607,9 +1607,11 @@ class Server
   }
 
   /** See {@linkcode BackplaneNode.lost}. */
-  lost(appId: string, channelName: string, now: Position): void {
+  lost(
+    ...[appId, channelName, now, until]: Parameters<BackplaneNode["lost"]>
+  ): void {
     const channel = this.appsById.get(appId)?.channels.get(channelName);
-    for (const one of channel?.subscriptions ?? []) one.lose(now);
+    for (const one of channel?.subscriptions ?? []) one.lose(now, until);
   }
 
   /** See {@linkcode BackplaneNode.taken}. */
@@ -2434,21 +2436,21 @@ class Subscription {
   /** Takes a message of the channel, unless the join covers it. */
   take(delivery: Delivery): void {
     const { epoch, offset } = delivery;
-    if (epoch !== this.#epoch) this.lose({ epoch, offset: offset - 1 });
+    if (epoch !== this.#epoch) this.lose({ epoch, offset: offset - 1 }, offset);
     if (offset <= this.#offset) return;
     if (delivery.control === undefined) {
       this.connection.outbox.deliver(delivery);
     } else this.connection.obey(delivery.control, this.channel.name);
   }
 
-  /** Goes on from a position. Messages before it are lost, as the client hears. */
-  lose(now: Position): void {
+  /** Goes on from a position. See {@linkcode BackplaneNode.lost}. */
+  lose(now: Position, until?: number): void {
     ({ epoch: this.#epoch, offset: this.#offset } = now);
     const { channel: { name }, connection: { outbox } } = this;
     outbox.endReplay(name);
     const isUser = name.startsWith(OWN_CHANNEL.User);
     // A client that cannot recover hears of it, too: nothing else would tell it.
-    if (isUser || !isOwnChannel(name)) outbox.tellLost(name, now);
+    if (isUser || !isOwnChannel(name)) outbox.tellLost(name, now, until);
   }
 }
 

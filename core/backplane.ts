@@ -323,8 +323,12 @@ export interface BackplaneNode {
    * Says that messages of a channel before `now` are lost to this server. Its
    * subscribers get `pusher:recovery_failed` and go on from there. A delivery of
    * another epoch than the one before says the same.
+   *
+   * @param until Up to which offset messages are lost: one past that of `now` where
+   * subscribers hear yet, in this turn of the event loop, what is said at that offset.
+   * @default {now.offset}
    */
-  lost(app: string, channel: string, now: Position): void;
+  lost(app: string, channel: string, now: Position, until?: number): void;
   /**
    * Says that another server has taken a session that this one owned, and has not
    * taken again since.

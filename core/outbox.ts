@@ -317,12 +317,16 @@ export class Outbox implements ReplayReader {
     return this.pendingBytes <= Math.min(REPLAY_BYTES, bufferedBytes / 2);
   }
 
-  /** Tells the client that it has lost messages before a position. */
-  tellLost(channel: string, now: Position): void {
+  /**
+   * Tells the client that it has lost messages before a position. See
+   * {@linkcode BackplaneNode.lost}.
+   */
+  tellLost(channel: string, now: Position, until = now.offset): void {
     this.#traffic.losses++;
     const position = this.hasPositions ? now : undefined;
     this.send(encodeRecoveryFailed(channel, position));
-    this.session?.begin(channel, now, true);
+    // What is lost must not come after what follows now.
+    this.session?.begin(channel, { ...now, offset: until }, true);
   }
 
   // ---- Back-pressure

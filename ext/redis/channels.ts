@@ -191,7 +191,7 @@ export class HeldChannel {
       // At the last offset its subscribers hear yet who has come and gone.
       const isPlain = this.members === null && !channel.startsWith("#");
       const offset = isPlain ? now.offset : now.offset - 1;
-      this.#node.lost(app, channel, { epoch, offset });
+      this.#node.lost(app, channel, { epoch, offset }, now.offset);
     } else {
       for (const { message, offset } of gap) {
         this.#node.deliver(app, channel, message, { epoch, offset });

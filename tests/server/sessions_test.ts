@@ -15,6 +15,7 @@ import {
 } from "@std/assert";
 import { FakeTime } from "@std/testing/time";
 import { eachBackplane, SlowBackplane } from "../support/backplanes.ts";
+import { FaultyMemory } from "../support/faulty_backplane.ts";
 import {
   APP,
   type Client,
@@ -817,6 +818,34 @@ eachBackplane(
     assertEquals(await missed(server, { path }), [7]);
   },
 );
+
+for (const goesOnEarly of [false, true]) {
+  Deno.test(
+    `a session never gets late what it has lost${
+      goesOnEarly ? ", where something is said yet of the last" : ""
+    }`,
+    async () => {
+      const backplane = new FaultyMemory().connect();
+      await using server = serve({ backplane });
+      const path = newPath();
+      await using client = await server.connect({ path });
+      await client.enter("news");
+      await publish(server, "news", 1);
+      await take(client, 1);
+      backplane.deafen();
+      await publish(server, "news", 2);
+      backplane.hear(goesOnEarly);
+      await client.upTo(FAILED);
+      await client.next(PING);
+      client.pong();
+      await publish(server, "news", 3);
+      await take(client, 3);
+      await leave(server, client);
+      // It has not said that it has got 3.
+      assertEquals(await missed(server, { path }), [3]);
+    },
+  );
+}
 
 eachBackplane(
   "a session is told when its user's log does not reach back",

@@ -172,11 +172,19 @@ export class FaultyBackplane implements Backplane {
     this.#missed = new Map();
   }
 
-  /** Has messages reach the server again, which hears of those it has missed. */
-  hear(): void {
+  /**
+   * Has messages reach the server again, which hears of those it has missed.
+   *
+   * @param goesOnEarly Whether subscribers might hear yet what is said at the offset
+   * of the last of them.
+   */
+  hear(goesOnEarly = false): void {
     const missed = [...this.#missed?.values() ?? []];
     this.#missed = null;
-    for (const given of missed) this.node.lost(...given);
+    for (const [app, channel, { epoch, offset }] of missed) {
+      const now = { epoch, offset: goesOnEarly ? offset - 1 : offset };
+      this.node.lost(app, channel, now, offset);
+    }
   }
 
   // ---- Calls
