@@ -141,6 +141,17 @@ local function note(meta, w, t, life, name, ...)
 end
 `;
 
+const DEPARTURES = `
+-- After a flush no server knows whom another has announced: each departure is noted, so
+-- that it is announced once.
+local ANNOUNCED_MS = 600000
+local function isNewDeparture(announced, name, user)
+  local isNew = redis.call('HSETNX', announced, name .. '\\n' .. user, 1) == 1
+  redis.call('PEXPIRE', announced, ANNOUNCED_MS)
+  return isNew
+end
+`;
+
 const FENCE = `
 -- Why a connection may not change anything; nil if it may.
 local function refusal(own, token, generation)
@@ -313,8 +324,8 @@ return fields
  * and a repeat changes nothing.
  *
  * KEYS meta, holdings, state, users, members, history, last, occupied, journal,
- * topic, and of the channel to which the first and last connection are announced:
- * state, topic.
+ * topic, announced departures, and of the channel to which the first and last
+ * connection are announced: state, topic.
  * ARGV 1 generation or `reap`; 2 channel; 3 user or nothing; 4 connections;
  * 5 recovering; 6 `join`, `leave`, `state`, or `quiet` to state without a word;
  * 7 user_info; 8 most users; 9 announcement of the member; 10 announcement of the
@@ -330,11 +341,12 @@ export const HOLD: Script = paced(script(
   "hold",
   TIME,
   CHANNEL,
+  DEPARTURES,
   FENCE,
   `
-local meta, n, h, c, m, s, l, index, w, topic = unpack(KEYS, 1, 10)
+local meta, n, h, c, m, s, l, index, w, topic, announced = unpack(KEYS, 1, 11)
 local name, user, kind, age, life = ARGV[2], ARGV[3], ARGV[6], tonumber(ARGV[11]), ARGV[16]
-local token = redis.call('HGET', meta, 'tok')
+local token, flushed = unpack(redis.call('HMGET', meta, 'tok', 'flushed'))
 local field, recoveringField = 'c' .. name .. '\\n' .. user, 'r' .. name
 local held = redis.call('HMGET', n, '', field, recoveringField)
 if ARGV[1] ~= 'reap' then
@@ -456,9 +468,13 @@ if kind ~= 'quiet' then
     tell(member)
   end
   if occupancy == 'v' then tell('v') end
-  if occupancy ~= '' and KEYS[11] and ARGV[10] ~= '' then
-    local other = channel(KEYS[11], token)
-    if other then announce(KEYS[11], KEYS[12], other, ARGV[10]) end
+  if flushed and t - flushed < ANNOUNCED_MS then
+    if member == '-' then isNewDeparture(announced, name, user) end
+    if occupancy == 'v' then isNewDeparture(announced, name, '') end
+  end
+  if occupancy ~= '' and KEYS[12] and ARGV[10] ~= '' then
+    local other = channel(KEYS[12], token)
+    if other then announce(KEYS[12], KEYS[13], other, ARGV[10]) end
   end
 end
 
@@ -494,16 +510,16 @@ return answer
  * server says so first, and only if it is true.
  *
  * KEYS meta, state, users, journal, announced, topic, and state and topic of the
- * other channel. ARGV channel, user or nothing, announcements, how long that is
- * remembered, life. Returns how many are still subscribed if it was announced, else -1.
+ * other channel. ARGV channel, user or nothing, announcements, life. Returns how many are still subscribed if it was announced, else -1.
  */
 export const DEPART: Script = script(
   "depart",
   TIME,
   CHANNEL,
+  DEPARTURES,
   `
 local meta, h, c, w, announced, topic = unpack(KEYS, 1, 6)
-local name, user, life = ARGV[1], ARGV[2], ARGV[6]
+local name, user, life = ARGV[1], ARGV[2], ARGV[5]
 local token = redis.call('HGET', meta, 'tok')
 if not token then return -1 end
 local ch = channel(h, token)
@@ -512,8 +528,7 @@ if user ~= '' then
 elseif ch and ch.n > 0 then
   return -1
 end
-if redis.call('HSETNX', announced, token .. name .. '\\n' .. user, 1) == 0 then return -1 end
-redis.call('PEXPIRE', announced, ARGV[5])
+if not isNewDeparture(announced, name, user) then return -1 end
 local t = now()
 if user ~= '' then
   if ch then announce(h, topic, ch, ARGV[3]) end

@@ -30,8 +30,6 @@ export const LIFE_MS = 24 * 3_600_000;
 export const PIPELINE = 256;
 // Redis answers some 20,000 a second, and the members of a channel go with each.
 const MAX_STATEMENTS = 128;
-// How long it is remembered that a departure was announced.
-const ANNOUNCED_MS = 600_000;
 
 /** How figures are stated, see {@linkcode HOLD}. */
 export type Kind = "join" | "leave" | "state" | "quiet";
@@ -140,6 +138,7 @@ export class Statements {
       all.occupied(bucket),
       all.journal(bucket),
       topic,
+      all.announced(bucket),
     ];
     const other = this.#other(keys);
     return other === null ? own : [...own, other.state, other.topic];
@@ -290,7 +289,7 @@ export class Statements {
         ...[name, user],
         removed ? encodeSent({ message: removed, removed: user }) : "",
         last ? encodeSent(last) : "",
-        ...[ANNOUNCED_MS, LIFE_MS],
+        LIFE_MS,
       ],
     ) as number;
     if (left < 0) return;
