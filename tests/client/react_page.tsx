@@ -185,9 +185,10 @@ async function mountTwice() {
   const others = sockets.length;
   let mounts = 0;
   const hooks = pusherHooks(React, connect);
+  let channel: ReturnType<typeof hooks.useChannel<"room-strict">>;
   function Strict() {
     hooks.useEvent("room-strict", "said", (text) => note.push(text));
-    const channel = hooks.useChannel("room-strict");
+    channel = hooks.useChannel("room-strict");
     React.useEffect(() => void mounts++, []);
     return <>{channel?.name}</>;
   }
@@ -196,9 +197,9 @@ async function mountTwice() {
       <Strict />
     </React.StrictMode>,
   );
-  await until(() => framesOf("room-strict").length > 0);
-  const [socket] = sockets.slice(others);
   await until(() => view.text() === "room-strict");
+  await until(() => channel?.subscribed);
+  const [socket] = sockets.slice(others);
   // Subscribed by another client, the fence says nothing of this one.
   await publish("room-strict", "said", "hi");
   await until(() => note.length > 0);
@@ -316,8 +317,12 @@ async function cut(): Promise<void> {
   const socket = sockets.find(({ url, readyState }) =>
     readyState === WebSocket.OPEN && url.includes("/app/")
   );
+  let isLost = false;
+  const lose = () => isLost = true;
+  client.connection.bind("connecting", lose);
   socket?.close();
-  await until(() => client.connection.state !== "connected");
+  await until(() => isLost);
+  client.connection.unbind("connecting", lose);
 }
 
 async function followState() {
@@ -330,7 +335,7 @@ async function followState() {
   const view = show(<State />);
   await until(() => view.text() === "connected");
   await cut();
-  await until(() => view.text() === "connecting");
+  await until(() => states.includes("connecting"));
   await until(() => view.text() === "connected");
   view.unmount();
   return states;
