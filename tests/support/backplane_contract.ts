@@ -31,8 +31,8 @@
  * - `connect` makes the backplane of one more server. The suite calls `start` and,
  *   at the end, `close`. No test has more than four servers at a time.
  * - `pass` lets time pass as the backplane measures it: by the clock of the test,
- *   where it uses {@linkcode BackplaneNode.clock}, or in real time. Nothing ages
- *   longer than {@linkcode AGE_MS} here, so real time is bearable.
+ *   where it uses {@linkcode BackplaneNode.clock}, or in real time. What a
+ *   test waits for ages in {@linkcode AGE_MS}, so real time is bearable.
  * - `faults` lists what else the deployment can do, see {@linkcode Fault}. Tests
  *   of other faults are left out.
  *

@@ -188,7 +188,7 @@ export function testHistory(
   });
 
   test("the history is kept for ageMs after the last client that can recover", async (stage) => {
-    const [one, two] = await stage.two();
+    const [one, two] = await stage.two({ ageMs: AGE_MS });
     const positions: Position[] = [];
     for (const channel of ["a", "b"]) {
       positions.push((await one.enter(channel, { rewind: 0 })).position);
@@ -209,7 +209,7 @@ export function testHistory(
   });
 
   test("the history is kept as long as one client of any server can recover", async (stage) => {
-    const [one, two] = await stage.two();
+    const [one, two] = await stage.two({ ageMs: AGE_MS });
     const ann = { user: "ann", recovers: true };
     await one.enter("presence-a", ann);
     await two.enter("presence-a", { user: "bob", recovers: true });
@@ -223,7 +223,7 @@ export function testHistory(
   });
 
   test("messages older than ageMs are gone", async (stage) => {
-    const [one, two] = await stage.two();
+    const [one, two] = await stage.two({ ageMs: AGE_MS });
     const { position } = await one.enter("news", { recovers: true });
     await two.publish("news", "1");
     await stage.deployment.pass(AGE_MS / 2);

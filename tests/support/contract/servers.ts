@@ -363,7 +363,7 @@ export function testEnds(test: Register): void {
   });
 
   test("the history ends ageMs after the server with the last client that can recover", async (stage) => {
-    const [one, two] = await stage.two();
+    const [one, two] = await stage.two({ ageMs: AGE_MS });
     const { position } = await one.enter("news", { recovers: true });
     await one.enter("presence-a", { user: "ann", recovers: true });
     await two.enter("news");

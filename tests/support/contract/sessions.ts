@@ -126,7 +126,7 @@ export function testSessions(
   });
 
   test("a session is forgotten when its client has been away for ageMs", async (stage) => {
-    const [one, two] = await stage.two();
+    const [one, two] = await stage.two({ ageMs: AGE_MS });
     for (const id of [`${ID}1`, `${ID}2`]) {
       await take(one, id);
       await keep(one, id, stateOf(1), true);
@@ -141,7 +141,7 @@ export function testSessions(
   });
 
   test("a session does not age while a server owns it", async (stage) => {
-    const [one, two] = await stage.two();
+    const [one, two] = await stage.two({ ageMs: AGE_MS });
     await take(one, ID);
     await keep(one, ID, stateOf(1), true);
     await take(one, ID);
