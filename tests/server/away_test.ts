@@ -294,10 +294,10 @@ Deno.test("clients that wait are sent elsewhere one by one", async () => {
   await using server = stage.server;
   await goAway(stage);
   await using clients = await server.connectAll(60);
-  for (const client of clients) {
+  await Promise.all([...clients].map((client) => {
     client.requestSubscribe("news");
-    await client.framesUntilPong();
-  }
+    return client.framesUntilPong();
+  }));
   const closed: number[] = [];
   clock.pass(30_000);
   for (let second = 30; second < 60; second++) {
@@ -351,11 +351,11 @@ Deno.test("when the backplane is back, few clients are served at a time", async 
   await using server = stage.server;
   await goAway(stage);
   await using clients = await server.connectAll(150);
-  for (const client of clients) {
+  await Promise.all([...clients].map((client) => {
     client.requestSubscribe("one");
     client.requestSubscribe("two");
-    await client.framesUntilPong();
-  }
+    return client.framesUntilPong();
+  }));
   stage.backplane.mostPending = 0;
   stage.backplane.comeBack();
   for (const client of clients) {
