@@ -96,7 +96,8 @@ export function warningsOf(
   const warnings: string[] = [];
   const secrets = pusher.apps?.flatMap(credentialsOf)
     .map(({ secret }) => secret) ?? (pusher.secret ? [pusher.secret] : []);
-  const weak = secrets.filter((secret) => secret.length < MIN_SECRET_LENGTH);
+  const old = pusher.keys?.map(({ secret }) => secret) ?? [];
+  const weak = secrets.filter(isShort);
   if (!isLocalName(hostname) && weak.length > 0) {
     const what = pusher.apps === undefined
       ? "--secret"
@@ -105,6 +106,13 @@ export function warningsOf(
       `${what} has less than ${MIN_SECRET_LENGTH} characters, and can be ` +
         "guessed: then anybody can publish and join any channel. Take a " +
         "random one, such as that of: openssl rand -hex 32",
+    );
+  }
+  if (!isLocalName(hostname) && old.some(isShort)) {
+    warnings.push(
+      `--old-key has a secret of less than ${MIN_SECRET_LENGTH} characters, ` +
+        "which can be guessed as long as the server accepts it: start the " +
+        "server without it as soon as nobody needs it",
     );
   }
   const url = redis && URL.parse(redis.url.split(",", 1)[0]!);
@@ -129,6 +137,8 @@ export function warningsOf(
 
 /** Shorter ones are those of documentation, or words. */
 const MIN_SECRET_LENGTH = 16;
+
+const isShort = (secret: string) => secret.length < MIN_SECRET_LENGTH;
 
 /** Whether a host is this machine, or in a private network or cluster. */
 function isNear(host: string): boolean {

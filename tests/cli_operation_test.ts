@@ -292,6 +292,18 @@ for (
     ["no short secret on this machine", ["--secret", "tofu"], "", "127.0.0.1"],
     ["no long secret", ["--secret", SECRET], "", "0.0.0.0"],
     [
+      "a short secret of an old key",
+      ["--key", "k2", "--secret", SECRET, "--old-key", "k1:tofu"],
+      "--old-key has a secret of less",
+      "0.0.0.0",
+    ],
+    [
+      "no long secret of an old key",
+      ["--key", "k2", "--secret", SECRET, "--old-key", `k1:${SECRET}`],
+      "",
+      "0.0.0.0",
+    ],
+    [
       "a Redis elsewhere without a password",
       ["--redis", "redis://redis.example:6379"],
       "--redis has no password",
