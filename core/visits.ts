@@ -35,7 +35,7 @@ export interface Visited {
 // What clients that catch up are sent in a turn of the event loop, all together. A
 // frame costs the program 2 µs, and the runtime, which writes it after the program's
 // turn, 10 to 25 µs. Nothing else is served before the last frame is written.
-const TURN_COST = 1_000;
+const TURN_COST = 750;
 /** So many UTF-16 units cost as much as a frame. */
 const COST_UNITS = 2_048;
 /** No turn takes so long: what was sent before says nothing about the last turn. */

@@ -14,7 +14,7 @@ import type { Awaitable } from "./time.ts";
 import { CatchUpBudget, OutboxSchedule } from "./visits.ts";
 
 /** What all clients that catch up may be sent in a turn. */
-const FRAMES_A_TURN = 1_000;
+const FRAMES_A_TURN = 750;
 /** The last frame may be larger than what is left. */
 const MOST = FRAMES_A_TURN + 1;
 
@@ -144,7 +144,7 @@ function range(to: number): number[] {
 
 // ---- Many clients that return -----------------------------------------------
 
-Deno.test("clients that return together are sent a thousand frames in a turn, and all get all in order", () => {
+Deno.test("clients that return together are sent 750 frames in a turn, and all get all in order", () => {
   const crowd = new Crowd();
   crowd.log(300);
   const clients = crowd.returning(200);
@@ -186,7 +186,7 @@ Deno.test("of batches, which are larger than other frames, clients that return a
   let before = 0;
   for (let turn = 0; turn < 20; turn++) {
     const sum = bytes();
-    // A thousand frames' worth of 2 KiB, and one batch more.
+    // 750 frames' worth of 2 KiB, and one batch more.
     assert(sum - before <= FRAMES_A_TURN * 2_048 + 100_000, `${sum - before}`);
     before = sum;
     crowd.turn();
@@ -221,7 +221,7 @@ Deno.test("a client that returns alone gets what it has missed in the turn in wh
   for (const { got } of clients) assertEquals(got(), range(60));
 });
 
-Deno.test("where others are sent more than a thousand frames in a turn, clients that return are sent as many", () => {
+Deno.test("where others are sent more than 750 frames in a turn, clients that return are sent as many", () => {
   const crowd = new Crowd();
   crowd.log(1_000);
   crowd.returning(200);

@@ -575,8 +575,8 @@ test("a replay of 10 events to each", "news", (server, subscribers) => {
       matches: subscribers,
       // A join and a page.
       calls: 2 * subscribers,
-      // Clients that return are sent about 1,000 frames in a turn, all together.
-      timers: subscribers === 1 ? 0 : 10,
+      // Clients that return are sent about 750 frames in a turn, all together.
+      timers: subscribers === 1 ? 0 : 13,
       frames: (1 + MISSED) * subscribers,
       writes: 1 + MISSED,
       bytes: bytes * subscribers,
