@@ -112,10 +112,16 @@ export class Session {
   /** Until then every resubscription fails recovery; 0 for never. */
   #lostUntil = 0;
 
-  constructor(sessions: Sessions, appId: string, id: string) {
+  constructor(
+    sessions: Sessions,
+    appId: string,
+    id: string,
+    formerIds: readonly string[] = [],
+  ) {
     this.#sessions = sessions;
     this.appId = appId;
     this.id = id;
+    this.#formerIds = formerIds;
   }
 
   /** Takes a connection that has come with its id. */
@@ -347,6 +353,8 @@ export class Sessions {
   readonly #keeping: Later<Session>;
   readonly #keepingLater: Later<Session>;
   readonly #unkept: Unkept<Session>;
+  /** Socket ids of clients that were cut before they subscribed to anything. */
+  readonly #unclaimed = new Map<string, readonly string[]>();
 
   constructor(options: {
     store: SessionStore;
@@ -385,7 +393,9 @@ export class Sessions {
   /** Adds a new connection to the session whose id it came with. */
   join(appId: string, id: string, connection: Resumable): Session {
     const key = keyOf(appId, id);
-    const session = this.#byKey.get(key) ?? new Session(this, appId, id);
+    const session = this.#byKey.get(key) ??
+      new Session(this, appId, id, this.#unclaimed.get(key));
+    this.#unclaimed.delete(key);
     this.#byKey.set(key, session);
     session.hold(connection);
     return session;
@@ -396,7 +406,17 @@ export class Sessions {
     session.release(connection);
     if (session.holders.size > 0) return;
     this.#drop(session);
-    this.#keep(session, true);
+    if (session.isTaken) this.#keep(session, true);
+    else this.#noteIds(session);
+  }
+
+  /** Remembers the socket ids of a session that was not claimed. */
+  #noteIds(session: Session): void {
+    this.#unclaimed.set(keyOf(session.appId, session.id), session.ids);
+    for (const [oldest] of this.#unclaimed) {
+      if (this.#unclaimed.size <= this.history.sessions) break;
+      this.#unclaimed.delete(oldest);
+    }
   }
 
   /** Lets go of a session that another server has taken. */

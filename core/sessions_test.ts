@@ -195,6 +195,23 @@ function subscribed(cluster?: Cluster) {
 
 // ---- Acknowledgements -------------------------------------------------------
 
+Deno.test("a session has the ids of clients that were cut before they claimed it, of as many as there are sessions", () => {
+  const { sessions } = new Server(new Cluster({ sessions: 2 }));
+  const cut = (id: string, socketId: string) => {
+    const connection = new Connection(socketId);
+    const session = sessions.join("1", id, connection);
+    sessions.release(session, connection);
+    return session.ids;
+  };
+  cut("a", "1.1");
+  cut("b", "2.1");
+  assertEquals(cut("b", "2.2"), ["2.2", "2.1"]);
+  cut("c", "3.1");
+  assertEquals(cut("a", "1.2"), ["1.2"]);
+  assertEquals(cut("c", "3.2"), ["3.2", "3.1"]);
+  assertEquals(sessions.size, 0);
+});
+
 Deno.test("a client that answers a ping has got what was sent before it, and no more", () => {
   const { server, connection, session } = subscribed();
   session.sent("c", 11);

@@ -765,6 +765,33 @@ eachBackplane(
   },
 );
 
+eachBackplane(
+  "what a connection caused that was cut before it subscribed does not come to the client",
+  async (start) => {
+    await using server = start();
+    const path = newPath();
+    await visit(server, { path });
+    const own: string[] = [];
+    for (let i = 0; i < 2; i++) {
+      await using cut = await server.connect({ path });
+      own.push(cut.socketId);
+      await leave(server, cut);
+    }
+    for (const socketId of own) {
+      await server.pusher.trigger("news", "own", 1, { socket_id: socketId });
+    }
+    await publish(server, "news", 2);
+    await using back = await server.connect({ path });
+    await back.enter("news");
+    assertEquals(await rest(back), [2]);
+    for (const socketId of own) {
+      await server.pusher.trigger("news", "own", 3, { socket_id: socketId });
+    }
+    await publish(server, "news", 4);
+    await take(back, 4);
+  },
+);
+
 // ---- Bounds -----------------------------------------------------------------
 
 eachBackplane(
