@@ -127,8 +127,8 @@ export class Traffic implements Disposable {
 
   #toChannel(channel: string, port: number, exempt?: Subject): number {
     const { truth } = this.#options;
-    // One that has never been connected has nothing to be left out by.
-    const socketId = exempt?.socketId;
+    // One that has never been on a channel has nothing to be left out by.
+    const socketId = exempt?.joinedAs;
     const n = truth.number(socketId && exempt?.name);
     truth.sent(channel, n);
     const request = signedRequest(

@@ -104,6 +104,7 @@ export class Subject {
   #pusher: AnyPusher | null = null;
   /** What it is on, by its present connection. */
   readonly #joined = new Set<string>();
+  #joinedAs: string | undefined;
   #connectingSince: number | null = null;
 
   constructor(options: SubjectOptions) {
@@ -115,6 +116,14 @@ export class Subject {
   /** Its connection, the present or the last one. */
   get socketId(): string | undefined {
     return this.#pusher?.connection.socket_id ?? undefined;
+  }
+
+  /**
+   * The last connection by which it was on a channel. Of several servers, only one
+   * knows of a connection of pusher-js that was cut before.
+   */
+  get joinedAs(): string | undefined {
+    return this.#joinedAs;
   }
 
   get isConnected(): boolean {
@@ -151,6 +160,7 @@ export class Subject {
     const pusher = connect(this.#options, this.#session);
     this.#pusher = pusher;
     this.#joined.clear();
+    this.#joinedAs = undefined;
     this.#connectingSince = performance.now();
     const { account, onChange = () => {}, trace = () => {} } = this.#options;
     const own = userChannel(this.#options.user);
@@ -209,6 +219,7 @@ export class Subject {
 
   #join(channel: string): void {
     this.#joined.add(channel);
+    this.#joinedAs = this.socketId;
     this.account.joined(channel);
   }
 

@@ -112,7 +112,7 @@ export class Traffic {
   #toChannel(channel: string, isOverHttp: boolean, exempt?: Subject): number {
     const { ledger, servers, sdk } = this.#options;
     // One that has never been connected has nothing to be left out by.
-    const socketId = exempt?.socketId;
+    const socketId = servers.length > 1 ? exempt?.joinedAs : exempt?.socketId;
     const n = ledger.number(socketId && exempt?.name);
     const data = this.#data(n);
     const params = socketId === undefined ? {} : { socket_id: socketId };
