@@ -45,11 +45,11 @@ if (BASH === null || !HAS_REDIS) {
     );
     const folder = await Deno.makeTempDir({ prefix: "scaling_" });
     const child = new Deno.Command(BASH, {
-      // The background processes end with the shell.
+      // The background processes are the programs, and end with the shell.
       args: [
         "-c",
-        `redis-server() { command redis-server --dir ${folder} "$@"; }
-        deno() { command ${Deno.execPath()} "$@"; }
+        `redis-server() { exec redis-server --dir ${folder} "$@"; }
+        deno() { exec ${Deno.execPath()} "$@"; }
         trap 'kill $(jobs -p); wait' EXIT; trap exit TERM
         ${script}
         wait`,
