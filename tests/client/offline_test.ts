@@ -355,7 +355,10 @@ async function weather(
   }, ${ONLINE_MS})`);
   const stop = site.startPublishing();
   await proxy.storm(planStorm({ seed: stormSeed, ...STORM }));
-  await proxy.clear("close", 100);
+  // A page that polls has no connection at times: none is made until it knows.
+  await proxy.clear("close", Infinity);
+  await until(window, `client.connection.state !== "connected"`);
+  proxy.admit();
   await site.publish();
   const count = stop();
   await caughtUp(window, count);
