@@ -157,35 +157,38 @@ function Page(
       ?.scrollIntoView({ block: "nearest", inline: "center" });
   }, [view]);
 
-  useEffect(() =>
-    openStream({ app, node, ...settled, kinds: settled.kinds.join() }, {
-      onUpdate(name, update) {
-        if (name === "hello") {
-          setSamples((update as Updates["hello"]).samples);
-        } else if (name === "tick") {
-          const tick = update as Updates["tick"];
-          const { sample } = tick;
-          setStats(tick.stats);
-          setNodes(tick.nodes);
-          setUnheard(tick.unheard);
-          if (sample !== null) {
-            setSamples((before) => withSample(before, sample));
+  useEffect(
+    () =>
+      openStream({ app, node, ...settled, kinds: settled.kinds.join() }, {
+        onUpdate(name, update) {
+          if (name === "hello") {
+            setSamples((update as Updates["hello"]).samples);
+          } else if (name === "tick") {
+            const tick = update as Updates["tick"];
+            const { sample } = tick;
+            setStats(tick.stats);
+            setNodes(tick.nodes);
+            setUnheard(tick.unheard);
+            if (sample !== null) {
+              setSamples((before) => withSample(before, sample));
+            }
+            setProblemsVersion(tick.problems);
+          } else {
+            const { events, skipped } = update as Updates["events"];
+            log.add(events, skipped);
+            counted.current += events.length + skipped;
+            redraw((before) => before + 1);
           }
-          setProblemsVersion(tick.problems);
-        } else {
-          const { events, skipped } = update as Updates["events"];
-          log.add(events, skipped);
-          counted.current += events.length + skipped;
-          redraw((before) => before + 1);
-        }
-      },
-      onState(isOpen, error) {
-        setState(isOpen ? "live" : "away");
-        if (error?.status === 401) onRefused();
-        // That there is no answer is told in the header.
-        else if (error && error.status > 0) say(error.message, true);
-      },
-    }), [app, node, JSON.stringify(settled)]);
+        },
+        onState(isOpen, error) {
+          setState(isOpen ? "live" : "away");
+          if (error?.status === 401) onRefused();
+          // That there is no answer is told in the header.
+          else if (error && error.status > 0) say(error.message, true);
+        },
+      }),
+    [app, node, JSON.stringify(settled)],
+  );
 
   useEffect(() => {
     if (problemsVersion < 0) return;
@@ -269,12 +272,14 @@ function Page(
             value={node}
             options={[
               ["", `All ${nodes.length}`],
-              ...nodes.map((one) => [
-                one.node,
-                shortNode(one.node) +
-                (one.node === session.node ? " (this)" : "") +
-                (one.isSilent ? " (silent)" : ""),
-              ] as const),
+              ...nodes.map((one) =>
+                [
+                  one.node,
+                  shortNode(one.node) +
+                  (one.node === session.node ? " (this)" : "") +
+                  (one.isSilent ? " (silent)" : ""),
+                ] as const
+              ),
               ...(node === "" || nodes.some((one) => one.node === node)
                 ? []
                 : [[node, `${shortNode(node)} (gone)`] as const]),

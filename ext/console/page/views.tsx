@@ -195,7 +195,8 @@ function Servers(
             <button
               type="button"
               aria-pressed={node === one.node}
-              onClick={() => onNode(node === one.node ? "" : one.node)}
+              onClick={() =>
+                onNode(node === one.node ? "" : one.node)}
             >
               <Node of={one.node} />
               {one.node === session.node && <span>this</span>}
@@ -208,8 +209,8 @@ function Servers(
       </ul>
       {unheard > 0 && (
         <p class="note warning">
-          {plural(unheard, "more server")}{" "}
-          {unheard === 1 ? "has" : "have"} said nothing yet.
+          {plural(unheard, "more server")} {unheard === 1 ? "has" : "have"}{" "}
+          said nothing yet.
         </p>
       )}
     </section>
@@ -645,7 +646,11 @@ function ChannelDialog(
             {answer.subscribers.map(({ node, socketId }) => (
               <span key={socketId} class="chip">
                 <code>{socketId}</code>
-                {nodes.length > 1 && <> <Node of={node} /></>}
+                {nodes.length > 1 && (
+                  <>
+                    <Node of={node} />
+                  </>
+                )}
               </span>
             ))}
             {answer.subscribers.length === 0 && "none"}
@@ -729,7 +734,9 @@ export function Events(
               ? `Go on${log.waiting ? ` (${log.waiting} wait)` : ""}`
               : "Pause"}
           </button>
-          <button type="button" class="quiet" onClick={on.onClear}>Clear</button>
+          <button type="button" class="quiet" onClick={on.onClear}>
+            Clear
+          </button>
         </div>
       </div>
       <p class="note">
