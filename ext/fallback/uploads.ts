@@ -1,0 +1,41 @@
+/**
+ * The requests that carry frames of a client.
+ *
+ * @module
+ */
+
+import { decodeUtf8 } from "../../core/http.ts";
+import { Refusal } from "../../core/limits.ts";
+import { parseJson } from "../../core/protocol.ts";
+
+// A client that joins as many channels as it may at once sends 200 requests.
+export const MAX_UPLOADS = 256;
+// As many as may be on their way, and may come again.
+export const MAX_REMEMBERED = MAX_UPLOADS;
+// As many as the server takes at once; see `limits.framesBurst`.
+const MAX_FRAMES = 1_000;
+
+export const REFUSAL = Object.freeze({
+  NotJson: new Refusal(400, "The body is not JSON"),
+  NotStrings: new Refusal(400, "The body is not an array of strings"),
+  UnknownSession: new Refusal(404, "There is no such session"),
+  TooManyUploads: new Refusal(
+    429,
+    `The session is sending ${MAX_UPLOADS} requests already`,
+  ),
+});
+
+export function parseFrames(body: Uint8Array): string[] | Refusal {
+  const frames = parseJson(decodeUtf8(body) ?? "");
+  if (frames === undefined) return REFUSAL.NotJson;
+  if (!isStrings(frames)) return REFUSAL.NotStrings;
+  if (frames.length <= MAX_FRAMES) return frames;
+  const error =
+    `The body has ${frames.length} frames, at most ${MAX_FRAMES} fit`;
+  return new Refusal(400, error);
+}
+
+function isStrings(value: unknown): value is string[] {
+  return Array.isArray(value) &&
+    value.every((item) => typeof item === "string");
+}
