@@ -3,6 +3,9 @@ import { readBody } from "./bodies.ts";
 import { decodeUtf8 } from "./http.ts";
 import { ManualClock, turn } from "../tests/support/clock.ts";
 
+/** Longer than a body that is read as a whole. */
+const LONG = 20_000;
+
 interface BodyOptions {
   /** The length that the request declares, if any. */
   length?: number | undefined;
@@ -101,10 +104,10 @@ Deno.test("readBody reports a body that breaks off, or that somebody has read", 
 });
 
 Deno.test("readBody waits for the whole body only until the deadline", async () => {
-  for (const length of [undefined, 100]) {
+  for (const length of [undefined, LONG]) {
     const clock = new ManualClock();
     const body = chunked(["a"], { length, isEndless: true });
-    const reading = read(body.request, 100, clock);
+    const reading = read(body.request, LONG, clock);
     await body.emptied;
     await turn();
     // Bytes on the way win no time.
@@ -126,6 +129,31 @@ Deno.test("readBody waits for the whole body only until the deadline", async () 
   }
 });
 
+Deno.test("readBody takes a small body of a declared length as a whole, or not at all", async () => {
+  const clock = new ManualClock();
+  const body = chunked(["a"], { length: 3, isEndless: true });
+  const reading = read(body.request, 3, clock);
+  await body.emptied;
+  body.send("bc");
+  await turn();
+  assertEquals(clock.waiting, 1);
+  body.end();
+  assertEquals(await reading, "abc");
+  assertEquals(clock.waiting, 0);
+  const late = chunked(["a"], { length: 3, isEndless: true });
+  const waiting = read(late.request, 3, clock);
+  await late.emptied;
+  await turn();
+  clock.pass(10_000);
+  assertEquals(await waiting, "(too late)");
+  late.end();
+  await turn();
+  assertEquals(clock.waiting, 0);
+  // Its declaration was not true, which no request over the network can be.
+  const long = chunked(["abcd", "ef"], { length: 3 });
+  assertEquals(await read(long.request, 5, clock), "(too large)");
+});
+
 Deno.test("readBody discards the rest of a body that is too large, until the deadline", async () => {
   const clock = new ManualClock();
   const body = chunked(["ab", "cde"], { isEndless: true });
@@ -143,17 +171,17 @@ Deno.test("readBody discards the rest of a body that is too large, until the dea
 });
 
 Deno.test("readBody ends when its signal is aborted, and lets go of the body", async () => {
-  for (const length of [undefined, 100]) {
+  for (const length of [undefined, LONG]) {
     const clock = new ManualClock();
     const controller = new AbortController();
     const body = chunked(["ab"], { length, isEndless: true });
-    const reading = read(body.request, 100, clock, controller.signal);
+    const reading = read(body.request, LONG, clock, controller.signal);
     await body.emptied;
     controller.abort();
     assertEquals(await reading, "(ended)");
     body.end();
     const late = chunked(["ab"], { length, isEndless: true });
-    const text = await read(late.request, 100, clock, controller.signal);
+    const text = await read(late.request, LONG, clock, controller.signal);
     assertEquals(text, "(ended)");
     clock.pass(10_000);
     late.send("c");
