@@ -47,6 +47,8 @@ export class Lease {
   readonly #former: string[] = [];
   /** Those of them that others need not hold back any more. */
   readonly #releasable: string[] = [];
+  /** Over which this server is being registered, which may take longer than a lease. */
+  #beginning: Connection | null = null;
   /** By connection, the clock of its Redis minus this server's. */
   readonly #aheadMs = new WeakMap<Connection, number>();
   #cancel = () => {};
@@ -104,21 +106,27 @@ export class Lease {
   }
 
   /**
-   * Begins or goes on over a new connection.
+   * Begins or goes on over a new connection, until {@linkcode begun}.
    *
    * @returns Whether the incarnation lives.
    */
   async begin(connection: Connection): Promise<boolean> {
     const isFirst = !this.#isBegun;
     this.#isBegun = true;
+    this.#beginning = connection;
     return await this.#beat(connection, isFirst);
+  }
+
+  /** Says that the registration over a connection has ended, whether well or not. */
+  begun(connection: Connection): void {
+    if (this.#beginning === connection) this.#beginning = null;
   }
 
   /** Renews the lease from now on. */
   keep(network: Network): void {
     const beat = async () => {
       try {
-        const connection = network.connection(LEASE_BUCKET);
+        const connection = this.#beginning ?? network.connection(LEASE_BUCKET);
         const { incarnation } = this;
         const isAlive = await this.#beat(connection, false, network);
         if (!isAlive || !await this.#isKnown(network, connection)) {

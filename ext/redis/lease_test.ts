@@ -50,6 +50,38 @@ Deno.test("Lease releases what a dead server held in several buckets at a time",
   lease.stop();
 });
 
+Deno.test("Lease is renewed over the connection that is being registered, and only meanwhile", async () => {
+  const beats: string[] = [];
+  const connectionNamed = (name: string) => {
+    const call = ({ name: script }: Script) => {
+      if (script === BEAT.name) beats.push(name);
+      return Promise.resolve(script === BEAT.name ? [1, "0"] : ["OK", "0"]);
+    };
+    // The lease calls scripts, and nothing else.
+    return { call } as unknown as Connection;
+  };
+  const [old, fresh] = [connectionNamed("old"), connectionNamed("fresh")];
+  const network = { connection: () => old } as unknown as Network;
+  const { lease, clock } = makeLease();
+  lease.keep(network);
+  const pass = async () => {
+    clock.pass(1_000);
+    await new Promise((resolve) => setTimeout(resolve, 0));
+    return beats.splice(0);
+  };
+  assertEquals(await pass(), ["old"]);
+  assert(await lease.begin(fresh));
+  beats.splice(0);
+  assertEquals(await pass(), ["fresh"]);
+  assertEquals(await pass(), ["fresh"]);
+  // Not the one that is being registered.
+  lease.begun(old);
+  assertEquals(await pass(), ["fresh"]);
+  lease.begun(fresh);
+  assertEquals(await pass(), ["old"]);
+  lease.stop();
+});
+
 testWithRedis(
   "a lease ends while others are renewed, and not because Redis was away",
   async () => {

@@ -71,6 +71,29 @@ function changes(server: StraitServer, count: number): Promise<void> {
 }
 
 testWithRedis(
+  "a server whose registration takes longer than its lease is not taken for dead meanwhile",
+  async () => {
+    await using servers = await RedisServers.start();
+    const options = { leaseMs: 1_500, answerTimeoutMs: 20_000 };
+    // It would release what the other one holds.
+    const [one] = [
+      await servers.server(options),
+      await servers.server(options),
+    ];
+    const names = Array.from({ length: 1_500 }, (_, i) => `n${i}`);
+    await Promise.all(names.map((name) => one.enter(name)));
+    one.strait.delayMs = 200;
+    one.strait.shut();
+    await until("being down", () => one.healths.length === 1);
+    one.strait.open();
+    await until("being up", () => one.healths.length === 2);
+    one.strait.delayMs = 0;
+    const occupied = await one.backplane.occupied("app", "n");
+    assertEquals(occupied.size, names.length);
+  },
+);
+
+testWithRedis(
   "what was given up and arrives over an earlier connection changes nothing",
   async () => {
     await using servers = await RedisServers.start();

@@ -84,14 +84,16 @@ export class Registration {
     buckets: readonly number[],
     connection: Connection,
   ): Promise<void> {
+    const { lease } = this.#services;
     try {
       await this.#restore(buckets, connection);
     } catch (error) {
-      const { lease } = this.#services;
       const isLost = error instanceof Unregistered &&
         error.incarnation === lease.incarnation;
       if (isLost) lease.renew();
       throw error;
+    } finally {
+      if (buckets.includes(LEASE_BUCKET)) lease.begun(connection);
     }
   }
 

@@ -1,6 +1,6 @@
 /**
- * A way to another port that can be shut, and that can hold back what passes: what a
- * client has sent still arrives when it has long given up.
+ * A way to another port that can be shut or long, and that can hold back what passes:
+ * what a client has sent still arrives when it has long given up.
  *
  * @module
  */
@@ -13,6 +13,8 @@ export class Strait implements AsyncDisposable {
   readonly #passages = new Set<Promise<unknown>>();
   readonly #accepting: Promise<void>;
   #isShut = false;
+  /** How late everything passes, in milliseconds. */
+  delayMs = 0;
   /** Resolves when nothing is held back any more. */
   #released: PromiseWithResolvers<void> = Promise.withResolvers();
   /** Connections on which everything is held back. */
@@ -70,7 +72,9 @@ export class Strait implements AsyncDisposable {
       const count = await from.read(buffer).catch(() => null);
       if (count === null) break;
       const part = buffer.slice(0, count);
+      const late = after(this.delayMs);
       written = written.then(async () => {
+        await late;
         while (this.#held.has(client)) await this.#released.promise;
         for (let at = 0; at < part.length;) {
           at += await to.write(part.subarray(at));
@@ -127,4 +131,9 @@ export class Strait implements AsyncDisposable {
     await this.#accepting;
     await Promise.all(this.#passages);
   }
+}
+
+function after(delayMs: number): Promise<void> {
+  if (delayMs === 0) return Promise.resolve();
+  return new Promise((resolve) => setTimeout(resolve, delayMs));
 }
