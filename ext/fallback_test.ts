@@ -2,6 +2,7 @@
  * HTTP streaming and polling in raw requests: what is on the wire, when a session
  * ends, and what is refused.
  */
+import { setImmediate } from "node:timers";
 import {
   assertEquals,
   assertFalse,
@@ -37,6 +38,9 @@ const lineOf = (...frames: string[]) => `a${JSON.stringify(frames)}`;
 
 /** Lets everything happen that needs no time. */
 const turn = () => new Promise((resolve) => setTimeout(resolve, 0));
+
+/** The same in real time, whatever the clock says. */
+const realTurn = () => new Promise<void>((resolve) => setImmediate(resolve));
 
 // ---- Framing ----------------------------------------------------------------
 
@@ -291,6 +295,8 @@ Deno.test("xhr_send serves nothing when its session is gone, and is soon read no
   assertEquals(await client.rest(), []);
   const { post, write } = slowly(client);
   await write(`["fra`);
+  // A body is timed from the end of the turn in which it begins.
+  await realTurn();
   await time.tickAsync(6_000);
   await assertRefused(await post, 404, "no such session");
   // Some clients read no answer before they have sent everything.
@@ -314,6 +320,8 @@ for (const bodyTimeoutMs of [undefined, 2_000]) {
     // Bytes on the way win no time.
     for (let passed = 0; passed < ms; passed += 1_000) {
       await write(" ");
+      // A body is timed from the end of the turn in which it begins.
+      await realTurn();
       await time.tickAsync(1_000);
     }
     const response = await post;
