@@ -80,11 +80,13 @@ const checkOptions = objectOf<FallbackOptions>(CHECKS);
 // The keys of an object literal are known; the type of Object.keys is not.
 const OPTION_NAMES = Object.keys(CHECKS) as (keyof FallbackOptions)[];
 
+/** How errors of options begin. */
 export const SUBJECT = "Cannot create a fallback";
 
 /** Such as a handler in its place, which would fail at the first request. */
 export const checkServer = having(["open", "clock"], "be a Pusher");
 
+/** Checks the options, and fills in the defaults. */
 export function parseOptions(given: FallbackOptions): Settings {
   const options = copyOptions(given, OPTION_NAMES);
   checkOptions(options, { subject: SUBJECT, name: "" });

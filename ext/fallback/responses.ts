@@ -36,6 +36,7 @@ export function lineResponse(body: BodyInit): Response {
   });
 }
 
+/** Says that the frames of an upload are taken. */
 export function emptyResponse(): Response {
   return new Response(null, { status: 204, headers: HEADERS });
 }

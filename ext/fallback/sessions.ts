@@ -1,16 +1,13 @@
 /**
- * From requests to sessions. Owns the index of sessions, the wheel that visits them
- * and the farewells of closed sessions. Which lines a client gets is up to its
- * session.
+ * From requests to sessions: the index of sessions, the wheel that visits them, and
+ * the farewells of closed sessions. Which lines a client gets is up to its session.
  *
  * @module
  */
 
 import { readBody, refuseBody } from "../../core/bodies.ts";
-import { escapePattern, parseUrl, refuse } from "../../core/http.ts";
+import { refuse } from "../../core/http.ts";
 import { isRefusal, Refusal } from "../../core/limits.ts";
-import { mergeSlashes } from "../../core/routes.ts";
-import { decodePart } from "../../core/signatures.ts";
 import { type Clock, SYSTEM_CLOCK, TickWheel } from "../../core/time.ts";
 import type { Awaitable } from "../../mod.ts";
 import { PRELUDE } from "./answer.ts";
@@ -22,20 +19,14 @@ import {
   lineResponse,
   preflightResponse,
 } from "./responses.ts";
-import {
-  ACTION,
-  parseNumber,
-  type Route,
-  SESSION,
-  STOCK_SESSION,
-  unknownRoute,
-} from "./routes.ts";
+import { type Route, Routes, unknownRoute } from "./routes.ts";
 import { Session, type SessionServices } from "./session.ts";
 import { MAX_UPLOADS, parseFrames, REFUSAL } from "./uploads.ts";
 
 /** Precise enough for the defaults; shorter times get a tenth of their own. */
 const MAX_TICK_MS = 500;
 
+/** The sessions of one fallback. */
 export class Sessions implements SessionServices {
   readonly settings: Settings;
   readonly wheel: TickWheel;
@@ -44,15 +35,16 @@ export class Sessions implements SessionServices {
   /** The less of the two: nothing is due earlier after any change. */
   readonly shortestTicks: number;
   readonly #pusher: FallbackServer;
+  readonly #routes: Routes;
   readonly #sessions = new Map<string, Session>();
   readonly #farewells: Farewells;
   readonly #clock: Clock;
-  #pattern: RegExp | undefined;
 
   constructor(pusher: FallbackServer, settings: Settings) {
     const { absenceMs, heartbeatMs } = settings;
     const { clock = SYSTEM_CLOCK } = pusher;
     this.#pusher = pusher;
+    this.#routes = new Routes(pusher, settings.path);
     this.settings = settings;
     this.#clock = clock;
     this.#farewells = new Farewells(clock, absenceMs);
@@ -64,11 +56,12 @@ export class Sessions implements SessionServices {
     this.shortestTicks = Math.min(this.absenceTicks, this.heartbeatTicks);
   }
 
+  /** Serves a request, or refuses it if it is for none of the routes. */
   handle(
     request: Request,
     info?: Deno.ServeHandlerInfo,
   ): Awaitable<Response> {
-    const route = this.#route(request);
+    const route = this.#routes.find(request);
     if (route === null) return refuse(unknownRoute(request), HEADERS);
     if (request.method === "OPTIONS") return preflightResponse();
     return route.action === "xhr_send"
@@ -81,29 +74,6 @@ export class Sessions implements SessionServices {
     this.#sessions.delete(session.id);
     this.wheel.remove(session);
     if (farewell !== null) this.#farewells.add(session.id, farewell);
-  }
-
-  #route({ method, url }: Request): Route | null {
-    if (method !== "POST" && method !== "OPTIONS") return null;
-    // The host in it is the word of the client, and may not be a host.
-    const parsed = parseUrl(url);
-    if (parsed === null) return null;
-    this.#pattern ??= this.#compile();
-    const match = this.#pattern.exec(mergeSlashes(parsed.pathname));
-    const [, id = "", key = "", action] = match ?? [];
-    if (action === undefined) return null;
-    const number = parseNumber(parsed.searchParams.get("n"));
-    return { id, key: decodePart(key) ?? "", action, number };
-  }
-
-  #compile(): RegExp {
-    const own = this.#pusher.path;
-    const { path = `${own}/pusher` } = this.settings;
-    const prefix = path.startsWith(`${own}/`)
-      ? escapePattern(own) + STOCK_SESSION +
-        escapePattern(path.slice(own.length))
-      : escapePattern(path);
-    return new RegExp(`^(${prefix}/app/([^/]+)${SESSION})${ACTION}$`);
   }
 
   /** Serves `POST …/xhr_streaming` and `…/xhr`, which ask for lines. */

@@ -8,13 +8,17 @@ import { decodeUtf8 } from "../../core/http.ts";
 import { Refusal } from "../../core/limits.ts";
 import { parseJson } from "../../core/protocol.ts";
 
-// A client that joins as many channels as it may at once sends 200 requests.
+/**
+ * Uploads of a session that are read at once. A client that joins as many channels
+ * as it may at once sends 200.
+ */
 export const MAX_UPLOADS = 256;
-// As many as may be on their way, and may come again.
+/** Uploads that a retry is recognized of: as many as may be on their way. */
 export const MAX_REMEMBERED = MAX_UPLOADS;
 // As many as the server takes at once; see `limits.framesBurst`.
 const MAX_FRAMES = 1_000;
 
+/** Why an upload is refused. */
 export const REFUSAL = Object.freeze({
   NotJson: new Refusal(400, "The body is not JSON"),
   NotStrings: new Refusal(400, "The body is not an array of strings"),
@@ -25,6 +29,7 @@ export const REFUSAL = Object.freeze({
   ),
 });
 
+/** The frames in the body of an upload. */
 export function parseFrames(body: Uint8Array): string[] | Refusal {
   const frames = parseJson(decodeUtf8(body) ?? "");
   if (frames === undefined) return REFUSAL.NotJson;
