@@ -71,6 +71,11 @@ import { Sessions } from "./fallback/sessions.ts";
 
 export type { FallbackOptions, FallbackServer } from "./fallback/options.ts";
 
+// The course of a request through the files of ext/fallback/: `routes` reads which
+// session it is for, `sessions` finds or opens that session, and `session` takes the
+// frames of an upload, or starts an `answer` for the `lines` that wait. A session that
+// the server has closed leaves its last lines among the `farewells`.
+
 /**
  * Makes a handler for a cascade, behind the server's own handler.
  *

@@ -1,17 +1,17 @@
 /**
- * A connection made of requests. Its lines are those of SockJS: `o` opens it,
- * `a[…]` brings frames, `h` is a heartbeat and `c[code,reason]` closes it.
+ * A connection made of requests: which answer gets the next lines, which requests are
+ * retries, and when a client that is away is gone.
  *
  * @module
  */
 
-import { Buffer } from "node:buffer";
 import type { Ticking, TickWheel } from "../../core/time.ts";
 import type { Peer, Transport } from "../../mod.ts";
 import { Answer, PRELUDE, STREAM_UNITS } from "./answer.ts";
 import type { Farewell } from "./farewells.ts";
+import { Lines } from "./lines.ts";
 import type { Settings } from "./options.ts";
-import { MAX_REMEMBERED } from "./uploads.ts";
+import { SeenUploads } from "./uploads.ts";
 
 /**
  * Frames beyond this are not kept for a client whose session is closed. Escaped as
@@ -62,23 +62,12 @@ export class Session implements Transport, Ticking {
    * greeting.
    */
   #written = "";
-  /** The numbers of the last uploads. */
-  readonly #uploaded = new Set<number>();
-  /** Frames that no answer has taken. */
-  readonly #queue: string[] = [];
-  #queuedBytes = 0;
+  readonly #seen = new SeenUploads();
+  readonly #lines: Lines;
   /** Whether a flush is due at the end of this turn. */
   #isFlushing = false;
-  #isGreeted = false;
-  /** Whether the client waits for a line, even without frames. */
-  #isPinged = false;
-  /** Whether a heartbeat is due. */
-  #isBeating = false;
-  /** Whether the next empty upload is the client's answer to a heartbeat. */
-  #isAnswering = false;
-  #closing = { code: 1006, line: "" };
-  /** Whether an answer has taken the closing line. */
-  #isClosingSent = false;
+  /** The code of the close: the client's absence, unless the server has closed. */
+  #code = 1006;
   /** Whether the server has refused the connection. */
   #isRefused = false;
   /** The ticks of the last answer's end, of the last output, and of the close. */
@@ -89,6 +78,7 @@ export class Session implements Transport, Ticking {
   constructor(id: string, sessions: SessionServices) {
     this.id = id;
     this.#sessions = sessions;
+    this.#lines = new Lines(sessions.settings.hostname);
     this.#awayAt = this.#quietAt = sessions.wheel.tick;
   }
 
@@ -106,23 +96,22 @@ export class Session implements Transport, Ticking {
   }
 
   get bufferedAmount(): number {
-    return this.#queuedBytes;
+    return this.#lines.frameBytes;
   }
 
   send(frame: string): void {
     if (this.#state !== "open") return;
-    this.#queue.push(frame);
-    this.#queuedBytes += Buffer.byteLength(frame);
+    this.#lines.add(frame);
     this.#flushSoon();
   }
 
   close(code: number, reason: string): void {
     if (this.#state !== "open") return;
     this.#state = "closing";
-    const line = `c${JSON.stringify([code, reason])}\n`;
-    this.#closing = { code, line };
+    this.#code = code;
+    this.#lines.close(code, reason);
     this.#closedAt = this.#sessions.wheel.tick;
-    if (this.#queuedBytes > FAREWELL_BYTES) this.#dropQueue();
+    if (this.#lines.frameBytes > FAREWELL_BYTES) this.#lines.dropFrames();
     this.#isRefused = this.#peer === undefined;
     // The request of a refused connection is about to get its answer.
     if (this.#answer === null && !this.#isRefused) this.#finish();
@@ -136,20 +125,9 @@ export class Session implements Transport, Ticking {
 
   /** Takes the frames of one upload, unless it is a retry. */
   receive(frames: readonly string[], number: number | null): void {
-    if (number !== null && !this.#rememberUpload(number)) return;
+    if (number !== null && !this.#seen.add(number)) return;
     if (frames.length === 0) return this.#receivePing();
     for (const frame of frames) this.#peer?.receive(frame);
-  }
-
-  /** Whether an upload is new. */
-  #rememberUpload(number: number): boolean {
-    if (this.#uploaded.has(number)) return false;
-    this.#uploaded.add(number);
-    if (this.#uploaded.size > MAX_REMEMBERED) {
-      const [oldest = number] = this.#uploaded;
-      this.#uploaded.delete(oldest);
-    }
-    return true;
   }
 
   /**
@@ -159,10 +137,10 @@ export class Session implements Transport, Ticking {
    */
   #receivePing(): void {
     this.#peer?.heard();
-    const isAnswer = this.#isAnswering && this.#isStreaming;
-    this.#isAnswering = false;
+    const isAnswer = this.#lines.isEchoDue && this.#isStreaming;
+    this.#lines.isEchoDue = false;
     if (isAnswer) return;
-    this.#isPinged = true;
+    this.#lines.isPinged = true;
     this.#flushSoon();
   }
 
@@ -179,7 +157,7 @@ export class Session implements Transport, Ticking {
   abandon(): void {
     this.#finish();
     // In this turn: the next session may need its place.
-    this.#peer?.closed(this.#closing.code);
+    this.#peer?.closed(this.#code);
   }
 
   /** Starts an answer, and ends the one before it. */
@@ -199,7 +177,7 @@ export class Session implements Transport, Ticking {
     this.#answer = answer;
     this.#number = number;
     this.#isStreaming = isStreaming;
-    this.#isAnswering = this.#isBeating = false;
+    this.#lines.isEchoDue = this.#lines.isBeating = false;
     this.#quietAt = this.#sessions.wheel.tick;
     this.#peer?.heard();
     if (!isStreaming) answer.retriedLines = this.#written;
@@ -209,12 +187,8 @@ export class Session implements Transport, Ticking {
 
   /** Closes, as lines were lost: later lines must not seem to be next. */
   #breakOff(): void {
-    this.#dropQueue();
+    this.#lines.dropFrames();
     this.close(1006, "An answer was lost");
-  }
-
-  #dropQueue(): void {
-    this.#queue.length = this.#queuedBytes = 0;
   }
 
   /** Ends the session, or sends a heartbeat, if that is due. */
@@ -224,7 +198,7 @@ export class Session implements Transport, Ticking {
         this.#finish();
         return 0;
       }
-      this.#isBeating = true;
+      this.#lines.isBeating = true;
       this.#flush();
     }
     // What is due may change before then, but not to earlier than that.
@@ -260,9 +234,9 @@ export class Session implements Transport, Ticking {
     if (answer === null || !answer.isWanted) return;
     const { prelude, retriedLines } = answer;
     // The prelude is a heartbeat, which a client ignores before the greeting.
-    if (prelude !== "" && this.#isGreeted) this.#isAnswering = true;
+    if (prelude !== "" && this.#lines.isGreeted) this.#lines.isEchoDue = true;
     const lines = retriedLines ||
-      this.#takeLines(answer.roomUnits - prelude.length);
+      this.#lines.take(answer.roomUnits - prelude.length);
     const text = prelude + lines;
     if (text === "") return;
     // Without a number, a retry cannot be recognized.
@@ -271,47 +245,10 @@ export class Session implements Transport, Ticking {
     }
     this.#quietAt = this.#sessions.wheel.tick;
     answer.write(text);
-    if (this.#isClosingSent) this.#finish();
+    if (this.#lines.isCloseTaken) this.#finish();
     else if (!answer.isStreaming) {
       answer.whenDelivered(() => this.#endAnswer(answer));
     }
-  }
-
-  /**
-   * Takes lines off the queue, up to a number of units. The last frame may exceed
-   * them.
-   */
-  #takeLines(roomUnits: number): string {
-    let text = this.#isGreeted ? "" : this.#greet();
-    const frames: string[] = [];
-    let units = text.length;
-    while (this.#queue.length > 0 && units <= roomUnits) {
-      // The loop has just checked the length.
-      const frame = this.#queue.shift()!;
-      this.#queuedBytes -= Buffer.byteLength(frame);
-      const quoted = JSON.stringify(frame);
-      frames.push(quoted);
-      units += quoted.length + ",".length;
-    }
-    if (frames.length > 0 || this.#isPinged) text += `a[${frames}]\n`;
-    else if (this.#isBeating) {
-      text += "h\n";
-      this.#isAnswering = true;
-    }
-    this.#isPinged = this.#isBeating = false;
-    if (this.#state !== "closing" || this.#queue.length > 0) return text;
-    // A client that ends its request after this line would not read another.
-    if (text.length > roomUnits) return text;
-    this.#isClosingSent = true;
-    return text + this.#closing.line;
-  }
-
-  #greet(): string {
-    this.#isGreeted = true;
-    const { hostname } = this.#sessions.settings;
-    return hostname === undefined
-      ? "o\n"
-      : `o${JSON.stringify({ hostname })}\n`;
   }
 
   /** Handles the end of an answer, which the client has read or broken off. */
@@ -325,12 +262,12 @@ export class Session implements Transport, Ticking {
   /** Ends for good. The client may still ask for what it has missed. */
   #finish(): void {
     if (this.#state === "over") return;
-    const { code } = this.#closing;
+    const code = this.#code;
     // A client whose connection was refused may as well try again.
     const hasFarewell = this.#state === "closing" && !this.#isRefused;
     const farewell = hasFarewell ? this.#makeFarewell() : null;
     this.#state = "over";
-    this.#dropQueue();
+    this.#lines.dropFrames();
     const answer = this.#answer;
     this.#answer = null;
     answer?.end();
@@ -340,18 +277,19 @@ export class Session implements Transport, Ticking {
     const release = () => this.#peer?.closed(code);
     // Once the client has the closing line, if it is there to read it; and never
     // within a call of the server's own.
-    if (this.#isClosingSent && answer !== null) answer.whenDelivered(release);
-    else queueMicrotask(release);
+    if (this.#lines.isCloseTaken && answer !== null) {
+      answer.whenDelivered(release);
+    } else queueMicrotask(release);
   }
 
   #makeFarewell(): Farewell {
     const number = this.#number;
-    const text = this.#takeLines(Infinity);
+    const text = this.#lines.take(Infinity);
     const written = this.#written;
     if (written === "") return { text, number: null, retriedText: null };
     if (!this.#isStreaming) return { text, number, retriedText: written };
     // After lost lines of a stream no frames may follow.
-    const retriedText = written === "o" ? null : this.#closing.line;
+    const retriedText = written === "o" ? null : this.#lines.closingLine;
     return { text, number, retriedText };
   }
 }

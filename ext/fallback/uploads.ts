@@ -13,8 +13,8 @@ import { parseJson } from "../../core/protocol.ts";
  * as it may at once sends 200.
  */
 export const MAX_UPLOADS = 256;
-/** Uploads that a retry is recognized of: as many as may be on their way. */
-export const MAX_REMEMBERED = MAX_UPLOADS;
+// As many as may be on their way, and may come again.
+const MAX_REMEMBERED = MAX_UPLOADS;
 // As many as the server takes at once; see `limits.framesBurst`.
 const MAX_FRAMES = 1_000;
 
@@ -43,4 +43,20 @@ export function parseFrames(body: Uint8Array): string[] | Refusal {
 function isStrings(value: unknown): value is string[] {
   return Array.isArray(value) &&
     value.every((item) => typeof item === "string");
+}
+
+/** The numbers of the last uploads of a session, by which retries are recognized. */
+export class SeenUploads {
+  readonly #numbers = new Set<number>();
+
+  /** Remembers an upload; returns whether it is new. */
+  add(number: number): boolean {
+    if (this.#numbers.has(number)) return false;
+    this.#numbers.add(number);
+    if (this.#numbers.size > MAX_REMEMBERED) {
+      const [oldest = number] = this.#numbers;
+      this.#numbers.delete(oldest);
+    }
+    return true;
+  }
 }
