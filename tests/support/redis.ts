@@ -214,7 +214,8 @@ export class RedisServer implements AsyncDisposable {
     }
     return [
       ...["--bind", "127.0.0.1", "--dir", this.#directory, "--save", ""],
-      ...["--appendonly", "yes"],
+      // While it flushes to the disk it would hold back what it has answered already.
+      ...["--appendonly", "yes", "--appendfsync", "no"],
       // Otherwise a replica waits 5 s, in case there are more of them.
       ...["--repl-diskless-sync-delay", "0"],
       ...tls ? ["--port", "0", "--tls-port", port] : ["--port", port],
