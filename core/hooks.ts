@@ -222,6 +222,8 @@ interface HookListener {
 
 /** What has failed when the backplane is away. */
 export const REACHING = "reaching the backplane";
+/** What has failed when it stays away for another reason. */
+export const REACHING_AGAIN = "reaching the backplane again";
 
 /** Prints an error that no listener hears. */
 function printError(error: unknown, during: string): void {

@@ -100,6 +100,7 @@ import {
   matching,
   objectOf,
 } from "../core/checks.ts";
+import { REACHING_AGAIN } from "../core/hooks.ts";
 import { DEFAULT_HISTORY } from "../core/options.ts";
 import { parseLocation } from "./redis/address.ts";
 import { RedisIntercom } from "./redis/intercom.ts";
@@ -305,6 +306,7 @@ class RedisBackplane implements Backplane {
         if (!membership.take(topic, text)) this.#take(topic, text);
       },
       health: (isUp, cause) => node.health(isUp, cause),
+      stays: (cause) => node.failed(cause, REACHING_AGAIN),
     });
     const lease: Lease = new Lease({
       ...{ keys, clock: node.clock, leaseMs: this.#leaseMs, lifeMs: LIFE_MS },

@@ -37,6 +37,30 @@ export class RedisUnavailable extends BackplaneUnavailable {
 /** A reason in our own words, which ends with what to do where that helps. */
 export class Fault extends Error {
   override readonly name = "Fault";
+  /** Whether it lasts until somebody changes a setting. */
+  readonly isLasting: boolean;
+
+  constructor(reason: string, { isLasting = false } = {}) {
+    super(reason);
+    this.isLasting = isLasting;
+  }
+}
+
+/** Answers of a server that comes back by itself. */
+const PASSING = new Set([
+  ...["LOADING", "MASTERDOWN", "CLUSTERDOWN", "NOSCRIPT"],
+  ...["MOVED", "ASK", "TRYAGAIN"],
+]);
+
+/**
+ * Whether Redis is there, and cannot be used until somebody changes a setting, as far
+ * as it can be known.
+ */
+export function isLasting(error: unknown): boolean {
+  if (error instanceof RedisUnavailable) return isLasting(error.cause);
+  if (error instanceof Fault) return error.isLasting;
+  if (isReply(error)) return !PASSING.has(error.message.split(" ", 1)[0] ?? "");
+  return isOfCertificate(String(error), codeOf(error));
 }
 
 /**
@@ -179,9 +203,7 @@ const CAUSES: Readonly<Record<string, string>> = {
 };
 
 function explainTls(message: string, code: string): string {
-  if (
-    /certificate|cert_|issuer|not valid for name|altname/i.test(message + code)
-  ) {
+  if (isOfCertificate(message, code)) {
     return `its certificate is not accepted (${
       message.slice(0, MAX_SHOWN)
     }): ` +
@@ -192,6 +214,11 @@ function explainTls(message: string, code: string): string {
     message.slice(0, MAX_SHOWN)
   }): use ` +
     "redis:// if the port is one without TLS";
+}
+
+function isOfCertificate(message: string, code: string): boolean {
+  return /certificate|cert_|issuer|not valid for name|altname/i
+    .test(message + code);
 }
 
 function explainPlain(message: string, isEnd: boolean): string {

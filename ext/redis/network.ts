@@ -7,7 +7,7 @@
 
 import { parseLocation, showAddress } from "./address.ts";
 import type { Address, RedisCredentials, RedisTls } from "./client.ts";
-import { explain, Fault, RedisUnavailable } from "./failures.ts";
+import { explain, Fault, isLasting, RedisUnavailable } from "./failures.ts";
 import { type Connection, Link, type Script, tagOf } from "./link.ts";
 import { Topology } from "./topology.ts";
 
@@ -27,6 +27,11 @@ export interface NetworkOwner {
   message(topic: string, text: string): void;
   /** All buckets are reachable, or some are not. Comes once for each change. */
   health(isUp: boolean, cause?: unknown): void;
+  /**
+   * Why it stays down, where that is another reason, and one that somebody has to do
+   * something about. Each comes once in an outage.
+   */
+  stays(cause: Error): void;
 }
 
 /** Options of a {@linkcode Network}. */
@@ -53,8 +58,15 @@ const CONNECT_MS = 3_000;
 const START_MS = 4_500;
 const FIRST_RETRY_MS = 100;
 const MAX_RETRY_MS = 1_000;
+/** A reason that so many attempts of an outage have met is told: some five seconds. */
+const TELLING_TRIES = 8;
+/** Reasons of one outage that are counted. */
+const MAX_REASONS = 16;
 /** A connection that has lasted so long is no part of the trouble before it. */
 const STABLE_MS = 5_000;
+
+/** Whether there was a connection when something went wrong. */
+type Phase = "connecting" | "connected";
 
 /** A master, and the connection to it that is, or is being, made. */
 interface Master {
@@ -84,7 +96,9 @@ export class Network {
   #isLooking = false;
   #looking: Promise<void> = Promise.resolve();
   /** Why it was down last. */
-  #cause: unknown;
+  #cause: Error | undefined;
+  /** Why it stays down, with how many attempts have met that. */
+  readonly #reasons = new Map<string, number>();
   #tries = 0;
   /** When every bucket became reachable. */
   #roseMs = 0;
@@ -324,7 +338,7 @@ export class Network {
     const bucket = this.#options.tags.indexOf(tagOf(key));
     this.#migrating.add(bucket);
     if (this.#routes[bucket] === link) this.#routes[bucket] = null;
-    this.#sink(link.where, cause);
+    this.#sink(link.where, cause, "connected");
     this.#lookLater();
   }
 
@@ -339,7 +353,7 @@ export class Network {
     if (this.#state === "up" && performance.now() - this.#roseMs > STABLE_MS) {
       this.#tries = 0;
     }
-    this.#fail(link.where, cause);
+    this.#fail(link.where, cause, "connected");
     this.#lookLater();
   }
 
@@ -365,24 +379,40 @@ export class Network {
   }
 
   /** Notes that something does not work; ends a start. */
-  #fail(where: string, error: unknown): void {
-    if (this.#state !== "starting") return this.#sink(where, error);
-    const reason = this.#describe(where, error);
+  #fail(where: string, error: unknown, phase: Phase = "connecting"): void {
+    if (this.#state !== "starting") return this.#sink(where, error, phase);
+    const reason = this.#describe(where, error, "connecting");
     this.#started?.reject(reason);
     this.close();
   }
 
-  #sink(where: string, error: unknown): void {
+  #sink(where: string, error: unknown, phase: Phase): void {
+    if (this.#state === "down") return this.#stay(where, error, phase);
     if (this.#state !== "up") return;
     this.#state = "down";
     this.#cause = this.#describe(where, error, "connected");
+    this.#reasons.clear();
+    this.#reasons.set(this.#cause.message, TELLING_TRIES);
     this.#owner.health(false, this.#cause);
+  }
+
+  /** Notes why an attempt has failed: the reason may be another by now. */
+  #stay(where: string, error: unknown, phase: Phase): void {
+    const cause = this.#describe(where, error, phase);
+    const { message } = this.#cause = cause;
+    if (!isLasting(error)) return;
+    const before = this.#reasons.get(message);
+    if (before === undefined && this.#reasons.size >= MAX_REASONS) return;
+    const count = (before ?? 0) + 1;
+    this.#reasons.set(message, count);
+    if (count !== TELLING_TRIES) return;
+    this.#owner.stays(new Error(message, { cause: error }));
   }
 
   #describe(
     where: string,
     error: unknown,
-    phase: "connecting" | "connected" = "connecting",
+    phase: Phase,
   ): RedisUnavailable {
     const why = explain(error, phase, this.#topology.isSecure);
     const what = phase === "connected"

@@ -14,6 +14,7 @@ import {
   TAGS,
   TestNetwork,
 } from "../../tests/support/redis_network.ts";
+import { until } from "../../tests/support/redis_servers.ts";
 import { RedisUnavailable } from "./network.ts";
 
 // ---- Calls and topics -------------------------------------------------------
@@ -283,6 +284,50 @@ testWithRedis(
     assertEquals(await outcomeOf(before.call(COUNT, [], [])), "not sent");
     await made.count("again");
     await made.hears("again");
+  },
+);
+
+testWithRedis(
+  "Network tells once why it stays away, if Redis is back and refuses it",
+  async () => {
+    await using server = await RedisServer.start();
+    await using made = await TestNetwork.start({ url: server.url });
+    await server.command("CONFIG", "SET", "requirepass", "s3cret");
+    server.password = "s3cret";
+    await server.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes");
+    const first = await made.becomes("down");
+    assert(first instanceof Error);
+    assertStringIncludes(first.message, "the connection has ended");
+    const { message } = await made.reasons.next("another reason");
+    assertStringIncludes(message, "it wants a password: add it to the URL");
+    // A call says the same.
+    const error = assertThrows(() => made.connection(), RedisUnavailable);
+    assertStringIncludes(String(error.cause), message);
+    await server.command("CONFIG", "SET", "requirepass", "");
+    await made.becomes("up");
+    assertEquals(made.changes, [false, true]);
+    assertEquals(made.reasons.drain(), []);
+  },
+);
+
+testWithRedis(
+  "Network does not tell why it stays away as long as nobody answers",
+  async () => {
+    await using server = await RedisServer.start();
+    await using made = await TestNetwork.start({ url: server.url });
+    await server.kill();
+    await made.becomes("down");
+    // That it could have told by now is known from the reason that calls give.
+    let tries = 0;
+    let last: unknown;
+    await until("nine attempts", () => {
+      const error = assertThrows(() => made.connection(), RedisUnavailable);
+      if (error.cause !== last) tries++;
+      last = error.cause;
+      return tries > 9;
+    });
+    assertStringIncludes(String(last), "nobody listens there");
+    assertEquals(made.reasons.drain(), []);
   },
 );
 

@@ -99,6 +99,7 @@ export class Rights {
     }
     throw new Fault(
       `its user lacks rights: give it ${rights.join(" ")} with ACL SETUSER`,
+      { isLasting: true },
     );
   }
 }

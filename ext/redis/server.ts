@@ -39,6 +39,7 @@ export function checkServer(
       version === ""
         ? "what answers there is not Redis: correct host and port"
         : `its version is ${version}: use Redis ${MIN_VERSION} or later, or Valkey`,
+      { isLasting: true },
     );
   }
   // Valkey has another name for it.
@@ -49,7 +50,9 @@ export function checkServer(
   }
   // Which nodes are masters is what the cluster itself says.
   if (kind === "master" && (info.get("role") ?? "master") !== "master") {
-    throw new Fault("it is a read-only replica: connect to its master");
+    throw new Fault("it is a read-only replica: connect to its master", {
+      isLasting: true,
+    });
   }
   if (isStrict) checkEviction(info);
 }
@@ -63,6 +66,7 @@ function checkMode(mode: string, kind: ServerKind): void {
       ? "it is a Sentinel: begin the URL with redis+sentinel://, and end it with the " +
         "name of the master"
       : "it is no node of a cluster: begin the URL with redis://",
+    { isLasting: true },
   );
 }
 

@@ -285,6 +285,7 @@ function toSentinelFault(error: unknown): unknown {
     ? new Fault(
       "the Sentinel refuses to log in: give its user and password in the option " +
         "sentinel",
+      { isLasting: true },
     )
     : error;
 }

@@ -57,6 +57,8 @@ export class TestNetwork implements NetworkOwner, AsyncDisposable {
   );
   /** All changes of health. */
   readonly changes: boolean[] = [];
+  /** Why it stayed down, as it was told. */
+  readonly reasons: Queue<Error> = new Queue(3 * DEADLINE_MS);
   /** Calls of `restore`. */
   readonly restorations: Restoration[] = [];
   /** What is subscribed to, by bucket. */
@@ -105,6 +107,10 @@ export class TestNetwork implements NetworkOwner, AsyncDisposable {
   health(isUp: boolean, cause?: unknown): void {
     this.changes.push(isUp);
     this.#unseen.push({ isUp, cause });
+  }
+
+  stays(cause: Error): void {
+    this.reasons.push(cause);
   }
 
   /** Waits for the next change of health, which must be this one; returns its cause. */

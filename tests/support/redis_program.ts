@@ -13,6 +13,7 @@ const network = new Network({
   restore: () => Promise.resolve(),
   message: () => {},
   health: (isUp) => console.log(isUp ? "up" : "down"),
+  stays: () => {},
 });
 await network.start();
 console.log("up");
