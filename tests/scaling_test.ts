@@ -4,7 +4,14 @@
  */
 import { fileURLToPath } from "node:url";
 import { Pusher as ServedClient } from "@glitz/pusher/client";
-import { assert, assertEquals, assertMatch } from "@std/assert";
+import {
+  assert,
+  assertEquals,
+  assertFalse,
+  assertMatch,
+  assertRejects,
+  assertStringIncludes,
+} from "@std/assert";
 import StockServerSdk from "pusher";
 import { DEADLINE_MS, within } from "./support/deadline.ts";
 import { findInstalled } from "./support/installed.ts";
@@ -195,6 +202,12 @@ testWithRedis(
 
 const REDIS_CONF = "docs/scaling/redis.conf";
 
+/** A Redis with the settings of the recipe. */
+function startRedis(): Promise<RedisServer> {
+  const file = fileURLToPath(new URL(REDIS_CONF, ROOT));
+  return RedisServer.start({ args: ["--include", file] });
+}
+
 /** A Redis, three servers as three files start them, and a proxy. */
 class Deployment implements AsyncDisposable {
   readonly redis: RedisServer;
@@ -218,11 +231,7 @@ class Deployment implements AsyncDisposable {
     startProxy: (ports: readonly number[]) => Promise<Proxy>,
   ): Promise<Deployment> {
     await using stack = new AsyncDisposableStack();
-    const redis = stack.use(
-      await RedisServer.start({
-        args: ["--include", fileURLToPath(new URL(REDIS_CONF, ROOT))],
-      }),
-    );
+    const redis = stack.use(await startRedis());
     const url = redis.url.replace("//", "//pusher:change-me@");
     const nodes = await Promise.all(
       commandLines().map((line) => Node.start(line, url)),
@@ -235,6 +244,57 @@ class Deployment implements AsyncDisposable {
   [Symbol.asyncDispose](): Promise<void> {
     return this.#stack.disposeAsync();
   }
+}
+
+testWithRedis(
+  "docs/scaling/redis.conf lets in nobody without a password, and docs/scaling.md asks such a Redis",
+  async () => {
+    await using redis = await startRedis();
+    await assertRejects(() => redis.command("PING"), Error, "NOAUTH");
+    const cli = (login: string, ...words: string[]) => {
+      const args = ["-u", redis.url.replace("//", `//${login}@`), ...words];
+      return run(findInstalled("redis-cli", "valkey-cli") ?? "", args);
+    };
+    // With it, Redis would refuse other machines.
+    const initial = await cli(
+      "admin:change-me-too",
+      "acl",
+      "getuser",
+      "default",
+    );
+    assertStringIncludes(initial, "off");
+    assertFalse(initial.includes("nopass"), initial);
+
+    const servers = 2;
+    const url = redis.url.replace("//", "//pusher:change-me@");
+    await using stack = new AsyncDisposableStack();
+    for (let i = 0; i < servers; i++) {
+      stack.use(await Node.start(commandLines()[1]!, url));
+    }
+    const questions = blocks("sh").at(-1)!.matchAll(
+      /^redis-cli -u \$PUSHER_REDIS_URL (.+)$/gm,
+    );
+    const answers = await Promise.all(
+      Array.from(
+        questions,
+        ([, words = ""]) =>
+          cli("pusher:change-me", ...words.replaceAll("'", "").split(" ")),
+      ),
+    );
+    assertEquals(answers.slice(0, 2), ["PONG", String(servers + 1)]);
+    assertStringIncludes(answers[2]!, "used_memory:");
+  },
+);
+
+/** What a program prints. */
+async function run(program: string, args: readonly string[]): Promise<string> {
+  const { stdout, stderr, success } = await new Deno.Command(program, {
+    args: [...args],
+    stdin: "null",
+  }).output();
+  const decode = (bytes: Uint8Array) => new TextDecoder().decode(bytes).trim();
+  if (success) return decode(stdout);
+  throw new Error(`Cannot run ${program}: ${decode(stderr)}`);
 }
 
 /** Defines a test behind each proxy. Where one is missing it is ignored. */
