@@ -9,6 +9,7 @@ import type { Place } from "../../core/fair_queue.ts";
 import type { Clock } from "../../mod.ts";
 import type { OutgoingEvent, WebhookName } from "./events.ts";
 import { type EndpointSettings, type Settings, wants } from "./options.ts";
+import { Pauses } from "./pauses.ts";
 import { EndpointQueue, type Item } from "./queue.ts";
 import { Reporter, type WebhookFailure } from "./reports.ts";
 import { encodeBody, Sender } from "./request.ts";
@@ -50,8 +51,7 @@ export class Endpoint {
   #worker: Promise<void> | null = null;
   /** Whether it waits for a batch to fill. */
   #isGathering = false;
-  /** Ends the current pause. */
-  #wake: (() => void) | null = null;
+  readonly #pauses: Pauses;
   #state: "open" | "closing" | "closed" = "open";
 
   constructor(
@@ -63,6 +63,7 @@ export class Endpoint {
     this.#endpoint = endpoint;
     this.#settings = settings;
     this.#clock = clock;
+    this.#pauses = new Pauses(clock);
     this.#reporter = new Reporter(endpoint.url, settings.onError);
     this.#sender = new Sender(endpoint, settings, clock, this.#reporter);
     this.#queue = new EndpointQueue(settings, {
@@ -89,7 +90,7 @@ export class Endpoint {
 
   push(item: Item, place: Place): void {
     if (!this.#queue.push(item, place)) return;
-    if (this.#isGathering && this.#queue.isBatchFull) this.#wake?.();
+    if (this.#isGathering && this.#queue.isBatchFull) this.#pauses.end();
     this.#worker ??= this.#work();
   }
 
@@ -109,11 +110,11 @@ export class Endpoint {
 
   async close(timeoutMs: number): Promise<void> {
     this.#state = "closing";
-    this.#wake?.();
+    this.#pauses.end();
     const cancel = this.#clock.after(timeoutMs, () => {
       this.#state = "closed";
       this.#sender.abort();
-      this.#wake?.();
+      this.#pauses.end();
     });
     await this.#worker;
     cancel();
@@ -147,7 +148,7 @@ export class Endpoint {
     const { batch } = this.#settings;
     if (!batch || this.#queue.isBatchFull || this.#state !== "open") return;
     this.#isGathering = true;
-    await this.#pause(BATCH_MS);
+    await this.#pauses.wait(BATCH_MS);
     this.#isGathering = false;
   }
 
@@ -165,22 +166,10 @@ export class Endpoint {
       if (delayMs === null) this.#report("gave_up", items, reason, cause);
       else {
         this.#report("retrying", items, reason, cause);
-        await this.#pause(delayMs);
+        await this.#pauses.wait(delayMs);
       }
     }
     return false;
-  }
-
-  #pause(ms: number): Promise<void> {
-    return new Promise((resolve) => {
-      const end = () => {
-        cancel();
-        this.#wake = null;
-        resolve();
-      };
-      const cancel = this.#clock.after(ms, end);
-      this.#wake = end;
-    });
   }
 
   #report(

@@ -14,6 +14,7 @@ import {
   type EndpointSettings,
   type Settings,
 } from "./options.ts";
+import { Pauses } from "./pauses.ts";
 import { Reporter } from "./reports.ts";
 import { Sender } from "./request.ts";
 import { Shift, type Totals } from "./shift.ts";
@@ -83,8 +84,7 @@ class Relay {
   /** Failures to reach the journal in a row. */
   #failures = 0;
   #isClosing = false;
-  /** Ends the current pause. */
-  #wake: (() => void) | null = null;
+  readonly #pauses: Pauses;
   readonly #worker: Promise<void>;
 
   constructor(options: RelayOptions) {
@@ -93,6 +93,7 @@ class Relay {
     this.#reporter = new Reporter(endpoint.url, settings.onError);
     this.#sender = new Sender(endpoint, settings, clock, this.#reporter);
     this.#name = useName(options);
+    this.#pauses = new Pauses(clock);
     this.#unwant = journal.want();
     this.#startedMs = clock.elapsed();
     this.#worker = this.#work();
@@ -108,7 +109,7 @@ class Relay {
 
   async close(timeoutMs: number): Promise<void> {
     this.#isClosing = true;
-    this.#wake?.();
+    this.#pauses.end();
     await this.#endShift(timeoutMs);
     await this.#worker;
     this.#unwant();
@@ -130,7 +131,7 @@ class Relay {
       const isReached = await this.#serve();
       this.#failures = isReached ? 0 : this.#failures + 1;
       if (this.#isClosing) return;
-      await this.#pause(isReached ? CLAIM_MS : AWAY_MS);
+      await this.#pauses.wait(isReached ? CLAIM_MS : AWAY_MS);
     }
   }
 
@@ -171,18 +172,6 @@ class Relay {
     } finally {
       this.#shift = null;
     }
-  }
-
-  #pause(ms: number): Promise<void> {
-    return new Promise((resolve) => {
-      const end = () => {
-        cancel();
-        this.#wake = null;
-        resolve();
-      };
-      const cancel = this.#options.clock.after(ms, end);
-      this.#wake = end;
-    });
   }
 }
 
