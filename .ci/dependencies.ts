@@ -31,13 +31,9 @@ const ALLOWED: Record<string, string[]> = {
   "client_bundle.ts": [],
 };
 
-/** The only library that an extension may import. */
+/** The only library that an extension, or each file of a folder, may import. */
 const LIBRARIES: Record<string, string> = {
-  ...Object.fromEntries(
-    ["main", "parts", "views"].map((name) =>
-      [`ext/console/page/${name}.tsx`, "npm:preact@"] as const
-    ),
-  ),
+  "ext/console/page/": "npm:preact@",
   "ext/encryption.ts": "npm:@noble/ciphers@",
   "ext/metrics/registry.ts": "npm:prom-client@",
   "ext/redis/client.ts": "npm:@redis/client@",
@@ -107,7 +103,8 @@ function toPath(specifier: string): string {
 function forbiddenImports(file: string, imports: string[]): string[] {
   const entry = Object.entries(ALLOWED).find(([name]) => covers(name, file));
   if (!entry) return [`Cannot accept ${file}: no rule says what it may import`];
-  const library = LIBRARIES[file];
+  const library = Object.entries(LIBRARIES)
+    .find(([name]) => covers(name, file))?.[1];
   // An extension may have a folder of its own, with its name.
   const own = file.match(/^ext\/\w+/)?.map((name) => `${name}/`) ?? [];
   const allowed = [...entry[1], ...own, ...library ? [library] : []];

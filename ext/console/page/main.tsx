@@ -13,18 +13,15 @@ import type { Problem } from "../problems.ts";
 import type { Sample } from "../figures.ts";
 import type { NodeState, Updates } from "../streams.ts";
 import { get, openStream, post, Refused } from "./api.ts";
+import { Channels } from "./channels.tsx";
+import { Connections } from "./connections.tsx";
+import { type EventFilter, Events } from "./events.tsx";
 import { EventLog, plural, shortNode, withSample } from "./model.ts";
+import { Overview } from "./overview.tsx";
 import { Choice, Field, useSettled } from "./parts.tsx";
-import {
-  Channels,
-  Connections,
-  type EventFilter,
-  Events,
-  Overview,
-  ProblemList,
-  type Session,
-  Trigger,
-} from "./views.tsx";
+import { ProblemList } from "./problems.tsx";
+import { Trigger } from "./trigger.tsx";
+import type { Session } from "./view.ts";
 
 const VIEWS = Object.freeze(
   {

@@ -194,13 +194,19 @@ export function Pager(
   );
 }
 
+/** Rows on a page of a list. */
+export const SIZE = 50;
+
+/** How a table is sorted. */
+export type Sort = { by: string; order: "up" | "down" };
+
 /** The head of a column by which a table is sorted. */
 export function SortHead(
   { name, by, sort, onSort, isNumber = false }: {
     name: string;
     by: string;
-    sort: { by: string; order: "up" | "down" };
-    onSort: (sort: { by: string; order: "up" | "down" }) => void;
+    sort: Sort;
+    onSort: (sort: Sort) => void;
     isNumber?: boolean;
   },
 ) {
