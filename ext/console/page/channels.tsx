@@ -18,12 +18,9 @@ import {
   Field,
   Node,
   Pager,
-  SIZE,
-  type Sort,
-  SortHead,
   Text,
   useAnswer,
-  useSettled,
+  useListing,
 } from "./parts.tsx";
 import type { ViewProps } from "./view.ts";
 
@@ -39,45 +36,24 @@ const CHANNEL_KINDS = [
 export function Channels(
   { app, node, nodes, session, onRefused, say }: ViewProps,
 ) {
-  const [search, setSearch] = useState("");
+  const list = useListing({ by: "subscriptions", order: "down" });
   const [kind, setKind] = useState("");
-  const [sort, setSort] = useState<Sort>({
-    by: "subscriptions",
-    order: "down",
-  });
-  const [page, setPage] = useState(0);
   const [seen, setSeen] = useState<ChannelRow | null>(null);
-  const text = useSettled(search);
-  const query = {
-    ...{ app: app || session.apps[0] || "", search: text, kind, page },
-    ...{ sort: sort.by, order: sort.order, size: SIZE },
-  };
+  const query = { app: app || session.apps[0] || "", kind, ...list.query };
   const { answer, error } = useAnswer<ListPage<ChannelRow>>(
     "channels",
     query,
     onRefused,
   );
   const { rows = [], found = 0, total = 0 } = answer ?? {};
-  const head = (name: string, by: string, isNumber = false) => (
-    <SortHead
-      {...{ name, by, sort, isNumber }}
-      onSort={(next) => {
-        setSort(next);
-        setPage(0);
-      }}
-    />
-  );
   return (
     <>
       <div class="tools" role="search">
         <Field
           label="Search channels"
           placeholder="part of the name"
-          value={search}
-          onInput={(value) => {
-            setSearch(value);
-            setPage(0);
-          }}
+          value={list.search}
+          onInput={list.setSearch}
         />
         <Choice
           label="Kind"
@@ -85,11 +61,12 @@ export function Channels(
           options={CHANNEL_KINDS}
           onChange={(value) => {
             setKind(value);
-            setPage(0);
+            list.restart();
           }}
         />
         <Pager
-          {...{ page, found, total, size: SIZE, onPage: setPage }}
+          {...list.pager}
+          {...{ found, total }}
           what="channels"
         />
       </div>
@@ -103,10 +80,10 @@ export function Channels(
         <table>
           <thead>
             <tr>
-              {head("Channel", "name")}
-              {head("Kind", "kind")}
-              {head("Subscribers", "subscriptions", true)}
-              {head("Users", "users", true)}
+              {list.head("Channel", "name")}
+              {list.head("Kind", "kind")}
+              {list.head("Subscribers", "subscriptions", true)}
+              {list.head("Users", "users", true)}
               <th scope="col">
                 <span class="hidden">Actions</span>
               </th>

@@ -16,35 +16,26 @@ import {
   Node,
   Pager,
   Silence,
-  SIZE,
-  type Sort,
-  SortHead,
   Text,
   useAnswer,
-  useSettled,
+  useListing,
 } from "./parts.tsx";
 import type { ViewProps } from "./view.ts";
 
 export function Connections(
   { app, node, nodes, onRefused, say }: ViewProps,
 ) {
-  const [search, setSearch] = useState("");
-  const [sort, setSort] = useState<Sort>({ by: "age", order: "up" });
-  const [page, setPage] = useState(0);
+  const list = useListing({ by: "age", order: "up" });
   const [asked, setAsked] = useState<ConnectionRow | null>(null);
-  const text = useSettled(search);
   const { answer, error, again } = useAnswer<MergedPage & { silent: number }>(
     "connections",
-    {
-      ...{ app, node, search: text, page, size: SIZE },
-      ...{ sort: sort.by, order: sort.order },
-    },
+    { app, node, ...list.query },
     onRefused,
   );
   const { rows = [], found = 0, total = 0, silent = 0 } = answer ?? {};
   const { reach = found } = answer ?? {};
   const isMany = nodes.length > 1;
-  useEffect(() => setPage(0), [node]);
+  useEffect(list.restart, [node]);
   const disconnect = async (reconnects: boolean) => {
     const { socketId = "", node: of = "" } = asked ?? {};
     setAsked(null);
@@ -56,29 +47,18 @@ export function Connections(
     }
     again();
   };
-  const head = (name: string, by: string, isNumber = false) => (
-    <SortHead
-      {...{ name, by, sort, isNumber }}
-      onSort={(next) => {
-        setSort(next);
-        setPage(0);
-      }}
-    />
-  );
   return (
     <>
       <div class="tools" role="search">
         <Field
           label="Search connections"
           placeholder="user, address, channel, library …"
-          value={search}
-          onInput={(value) => {
-            setSearch(value);
-            setPage(0);
-          }}
+          value={list.search}
+          onInput={list.setSearch}
         />
         <Pager
-          {...{ page, found, total, reach, size: SIZE, onPage: setPage }}
+          {...list.pager}
+          {...{ found, total, reach }}
           what="connections"
         />
       </div>
@@ -96,12 +76,12 @@ export function Connections(
             <tr>
               <th scope="col">Connection</th>
               {isMany && <th scope="col">Server</th>}
-              {head("User", "user")}
-              {head("Client", "library")}
-              {head("Channels", "channels")}
-              {head("Unread", "buffered", true)}
-              {head("Age", "age", true)}
-              {head("Address", "address")}
+              {list.head("User", "user")}
+              {list.head("Client", "library")}
+              {list.head("Channels", "channels")}
+              {list.head("Unread", "buffered", true)}
+              {list.head("Age", "age", true)}
+              {list.head("Address", "address")}
               <th scope="col">
                 <span class="hidden">Actions</span>
               </th>

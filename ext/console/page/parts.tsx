@@ -194,14 +194,11 @@ export function Pager(
   );
 }
 
-/** Rows on a page of a list. */
-export const SIZE = 50;
-
 /** How a table is sorted. */
-export type Sort = { by: string; order: "up" | "down" };
+type Sort = { by: string; order: "up" | "down" };
 
 /** The head of a column by which a table is sorted. */
-export function SortHead(
+function SortHead(
   { name, by, sort, onSort, isNumber = false }: {
     name: string;
     by: string;
@@ -233,6 +230,43 @@ export function SortHead(
       </button>
     </th>
   );
+}
+
+/** Rows on a page of a list. */
+const SIZE = 50;
+
+/**
+ * What is seen of a list: the rows that fit a search, sorted, a page of them at a
+ * time. After another search or order, and after `restart`, that is the first page.
+ */
+export function useListing(first: Sort) {
+  const [search, setSearch] = useState("");
+  const [sort, setSort] = useState(first);
+  const [page, setPage] = useState(0);
+  const settled = useSettled(search);
+  const restart = () => setPage(0);
+  return {
+    search,
+    restart,
+    setSearch: (text: string) => {
+      setSearch(text);
+      restart();
+    },
+    query: {
+      ...{ search: settled, page, size: SIZE },
+      ...{ sort: sort.by, order: sort.order },
+    },
+    pager: { page, size: SIZE, onPage: setPage },
+    head: (name: string, by: string, isNumber = false) => (
+      <SortHead
+        {...{ name, by, sort, isNumber }}
+        onSort={(next) => {
+          setSort(next);
+          restart();
+        }}
+      />
+    ),
+  };
 }
 
 /**
