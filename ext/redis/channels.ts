@@ -69,7 +69,13 @@ export class HeldChannel {
     members: ReadonlyMap<string, string> | null,
   ): void {
     this.position ??= position;
-    if (members === null || this.members !== null) return;
+    if (members === null) return;
+    if (this.members !== null) {
+      // Who left and came back in a gap is no news to earlier subscribers. To the new
+      // one it is, who has seen the list between: all have to begin with that list.
+      if (this.isWaiting) this.#correct(members, position);
+      return;
+    }
     this.members = new Map(members);
     for (const placed of this.#early.splice(0)) {
       if (placed.position.offset > position.offset) this.#count(placed);
@@ -167,19 +173,26 @@ export class HeldChannel {
    *
    * @param gap What was missed before it.
    * @param members The members at that position.
+   * @param isQuiet Whether others may yet have to register members.
    * @param controls What its subscribers are to hear besides.
    */
   goOn(
     now: Position,
     gap: Gap,
-    members: ReadonlyMap<string, string> | null,
+    members: ReadonlyMap<string, string>,
+    isQuiet: boolean,
     controls: readonly Control[],
   ): void {
+    const { position } = this;
+    // The answer may have been overtaken by who came and went after it.
+    const isStale = position !== null && position.epoch === now.epoch &&
+      position.offset > now.offset;
     if (this.isBehind(now)) {
       this.#fill(now, this.#hasOverflowed ? null : gap);
     }
     // Who has come or gone is not in the history.
-    if (members !== null) this.#correct(members);
+    if (!isStale && isQuiet) this.#welcome(members, now);
+    else if (!isStale) this.#correct(members, now);
     for (const control of controls) this.tell(control);
     this.goOnHere();
   }
@@ -200,37 +213,38 @@ export class HeldChannel {
     this.position = now;
   }
 
-  /** Tells the subscribers who else has come and gone. */
-  #correct(members: ReadonlyMap<string, string>): void {
-    const { members: known, position } = this;
-    if (known === null || position === null) return;
+  /** Tells the subscribers who else has come and gone before a position. */
+  #correct(members: ReadonlyMap<string, string>, at: Position): void {
+    const { members: known } = this;
+    if (known === null) return;
     for (const userId of known.keys()) {
       if (members.has(userId)) continue;
       known.delete(userId);
-      this.#tell(this.#node.departure(this.keys.channel, userId).removed);
+      this.#tell(this.#node.departure(this.keys.channel, userId).removed, at);
     }
-    this.welcome(members);
+    this.#welcome(members, at);
   }
 
-  /** Tells the subscribers who else has come. */
-  welcome(members: ReadonlyMap<string, string>): void {
+  /** Tells the subscribers who else has come before a position. */
+  #welcome(members: ReadonlyMap<string, string>, at: Position): void {
     for (const [userId, userInfo] of members) {
       if (this.members === null || this.members.has(userId)) continue;
       this.members.set(userId, userInfo);
       const { channel } = this.keys;
-      this.#tell(this.#node.arrival(channel, { userId, userInfo }));
+      this.#tell(this.#node.arrival(channel, { userId, userInfo }), at);
     }
   }
 
   /** Tells the subscribers what the servers tell each other. */
   tell(control: Control | undefined): void {
-    if (control !== undefined) this.#tell({ event: control, control });
+    if (control === undefined || this.position === null) return;
+    this.#tell({ event: control, control }, this.position);
   }
 
-  #tell(message: Message | undefined): void {
-    if (message === undefined || this.position === null) return;
+  #tell(message: Message | undefined, at: Position): void {
+    if (message === undefined) return;
     const { app, channel } = this.keys;
-    this.#node.deliver(app, channel, message, this.position);
+    this.#node.deliver(app, channel, message, at);
   }
 }
 

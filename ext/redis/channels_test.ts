@@ -1,38 +1,98 @@
 /**
  * What a server knows of a channel that it holds.
  */
-import type { BackplaneNode } from "../../core/backplane.ts";
+import type { BackplaneNode, Position } from "../../core/backplane.ts";
 import { assertEquals } from "@std/assert";
 import { HeldChannel } from "./channels.ts";
 import { Keys } from "./keys.ts";
 
-Deno.test("HeldChannel tells its subscribers of a member only where that is news", () => {
-  const delivered: string[] = [];
-  const deliver = (
-    _app: string,
-    _channel: string,
-    { event }: { event: string },
+/** A presence channel of which ann is a member, and what its subscribers hear. */
+function room() {
+  const heard: string[] = [];
+  const deliver: BackplaneNode["deliver"] = (
+    _app,
+    _channel,
+    { event },
+    { offset },
   ) => {
-    delivered.push(event);
+    heard.push(`${event} at ${offset}`);
   };
   // It needs no more of a server.
-  const node = { deliver } as unknown as BackplaneNode;
+  const node = {
+    deliver,
+    arrival: (_channel: string, { userId }: { userId: string }) => ({
+      event: `arrival ${userId}`,
+    }),
+    departure: (_channel: string, userId: string) => ({
+      removed: { event: `departure ${userId}` },
+    }),
+  } as unknown as BackplaneNode;
   const keys = new Keys("test").channel("1", "presence-room");
   const held = new HeldChannel(keys, node);
-  held.begin({ epoch: "e", offset: 1 }, new Map([["ann", "{}"]]));
-  let offset = 1;
-  const take = (who: { added: string } | { removed: string }) => {
-    const position = { epoch: "e", offset: ++offset };
-    const [event] = Object.entries(who).map((pair) => pair.join(" "));
-    held.take({ message: { event: event ?? "" }, position, ...who });
+  held.begin(at(1), list("ann"));
+  const take = (
+    offset: number,
+    who: { added: string } | { removed: string },
+  ) => {
+    const [event = ""] = Object.entries(who).map((pair) => pair.join(" "));
+    return held.take({ message: { event }, position: at(offset), ...who });
   };
+  return { held, heard, take };
+}
+
+function at(offset: number, epoch = "e"): Position {
+  return { epoch, offset };
+}
+
+function list(...users: string[]): Map<string, string> {
+  return new Map(users.map((user) => [user, "{}"]));
+}
+
+Deno.test("HeldChannel tells its subscribers of a member only where that is news", () => {
+  const { held, heard, take } = room();
   // A flushed Redis does not know whom it announces a second time.
-  take({ added: "ann" });
-  take({ added: "bob" });
-  take({ added: "bob" });
-  take({ removed: "ann" });
-  take({ removed: "ann" });
-  take({ added: "ann" });
-  assertEquals(delivered, ["added bob", "removed ann", "added ann"]);
-  assertEquals(held.position, { epoch: "e", offset: 7 });
+  take(2, { added: "ann" });
+  take(3, { added: "bob" });
+  take(4, { added: "bob" });
+  take(5, { removed: "ann" });
+  take(6, { removed: "ann" });
+  take(7, { added: "ann" });
+  assertEquals(heard, [
+    ...["added bob at 3", "removed ann at 5", "added ann at 7"],
+  ]);
+  assertEquals(held.position, at(7));
+});
+
+Deno.test("HeldChannel takes no list of members that later messages have overtaken", () => {
+  const { held, heard, take } = room();
+  take(2, { removed: "ann" });
+  take(3, { added: "bob" });
+  // It was asked for, and answered, before both.
+  held.goOn(at(1), [], list("ann"), false, []);
+  take(4, { added: "ann" });
+  assertEquals(heard, ["removed ann at 2", "added bob at 3", "added ann at 4"]);
+});
+
+Deno.test("HeldChannel tells who came and went in a gap, also to who joined in it", () => {
+  const { held, heard, take } = room();
+  // Ann has left at 2, which did not arrive, and comes back at 4.
+  assertEquals(take(3, { added: "bob" }), true);
+  held.begin(at(3), list("bob"));
+  take(4, { added: "ann" });
+  held.goOn(at(4), [], list("bob", "ann"), false, []);
+  // Who joined at 3 hears what is later.
+  assertEquals(heard, [
+    "departure ann at 3",
+    "arrival bob at 3",
+    "arrival ann at 4",
+  ]);
+});
+
+Deno.test("HeldChannel takes nobody for gone while others are yet to register members", () => {
+  const { held, heard } = room();
+  held.wait();
+  held.goOn(at(1), [], list("bob"), true, []);
+  assertEquals(heard, ["arrival bob at 1"]);
+  held.goOn(at(1), [], list("bob"), false, []);
+  assertEquals(heard, ["arrival bob at 1", "departure ann at 1"]);
 });

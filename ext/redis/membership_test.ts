@@ -196,3 +196,24 @@ testWithRedis(
     assertEquals([two.changes, two.failures, one.failures], [[], [], []]);
   },
 );
+
+testWithRedis(
+  "a member who is registered late after a flush comes to those who joined before",
+  async () => {
+    await using servers = await RedisServers.start();
+    const one = await servers.server(PATIENT);
+    const two = await servers.server(PATIENT);
+    await two.enter("presence-a", { user: "ann" });
+    await servers.redis.command("FLUSHALL");
+    const bob = await one.enter("presence-a", { user: "bob" });
+    assertEquals([...bob.members.keys()], ["bob"]);
+    // Only now does it find out.
+    await two.publish("presence-a", "1");
+    const cid = await one.enter("presence-a", { user: "cid" });
+    assertEquals([...cid.members.keys()].sort(), ["ann", "bob", "cid"]);
+    const heard = () => one.texts("presence-a", bob.position);
+    await until("cid", () => heard().includes("added cid"));
+    assertEquals(heard(), ["added ann", "e 1", "added cid"]);
+    assertEquals([one.failures, two.failures], [[], []]);
+  },
+);

@@ -304,17 +304,14 @@ export class Registration {
   ): Promise<void> {
     const before = held.position;
     const isBehind = held.isBehind(position);
-    // After a flush others are yet to be registered.
-    const members = held.members === null || kind === "quiet"
-      ? null
-      : pairs(rest[0] as string[]);
+    const members = pairs(rest[0] as string[]);
     const gap = isBehind
       ? await this.#readGap(connection, held, position, loggable)
       : [];
     const control = isBehind && kind === "state"
       ? await this.#userState(connection, held.keys)
       : undefined;
-    held.goOn(position, gap, members, [
+    held.goOn(position, gap, members, kind === "quiet", [
       ...(control === undefined ? [] : [control]),
       ...(isBehind && terminated > (before?.offset ?? 0)
         ? ["terminate" as const]
@@ -387,10 +384,9 @@ export class Registration {
       if (held.members === null) continue;
       const answer = await connection.call(MEMBERS, [held.keys.members], []);
       const members = pairs(answer as string[]);
-      for (const user of held.members.keys()) {
+      for (const user of [...held.members.keys()]) {
         if (!members.has(user)) await depart({ keys: held.keys, user });
       }
-      held.welcome(members);
     }
   }
 

@@ -327,8 +327,8 @@ return fields
  * topic, announced departures, and of the channel to which the first and last
  * connection are announced: state, topic.
  * ARGV 1 generation or `reap`; 2 channel; 3 user or nothing; 4 connections;
- * 5 recovering; 6 `join`, `leave`, `state`, or `quiet` to state without a word;
- * 7 user_info; 8 most users; 9 announcement of the member; 10 announcement of the
+ * 5 recovering; 6 `join`, `leave`, `state`, or `quiet` to state after a flush what
+ * webhooks have reported before; 7 user_info; 8 most users; 9 announcement of the member; 10 announcement of the
  * first or last connection; 11 age of the history, 0 for none; 12 `since`, `rewind`
  * or nothing for `join`, else perhaps `members`; 13 epoch; 14 offset; 15 rewind; 16 life;
  * 17 most entries of the history.
@@ -429,8 +429,10 @@ end
 
 local isEmpty = ch.n <= 0 and ch.r <= 0
 local isOver = isEmpty and not isKept(ch, t)
-local isTold = kind ~= 'quiet' and member ~= ''
-if isTold then ch.o = ch.o + 1 end
+-- Servers that know of a member take no notice of an arrival. After a flush there may be
+-- others, which have to hear of it in its order.
+local isSaid = member == '+' or (member == '-' and kind ~= 'quiet')
+if isSaid then ch.o = ch.o + 1 end
 if isOver then
   redis.call('DEL', h, c, m, s)
 else
@@ -458,15 +460,13 @@ else
   if ch.n > 0 and isAudit then redis.call('ZADD', index, 0, name) end
   if ch.n > 0 and (isAudit or occupancy == 'o') then redis.call('PEXPIRE', index, life) end
 end
+if isSaid then say(topic, ch, ARGV[9]) end
 if kind ~= 'quiet' then
   local function tell(event)
     note(meta, w, t, life, name, 'e', event, 'u', user, 'n', ch.n)
   end
   if occupancy == 'o' then tell('o') end
-  if isTold then
-    say(topic, ch, ARGV[9])
-    tell(member)
-  end
+  if member ~= '' then tell(member) end
   if occupancy == 'v' then tell('v') end
   if flushed and t - flushed < ANNOUNCED_MS then
     if member == '-' then isNewDeparture(announced, name, user) end
