@@ -34,7 +34,12 @@ export async function differences(
       ...probes.map((probe) =>
         [`${probe.name} [${probe.trail}]`, probe.roster(channel)] as const
       ),
-      ...tabs.open.map((tab) => [tab.name, tab.members(channel)] as const),
+      ...tabs.open.map((tab) =>
+        [
+          `${tab.name} [${tabs.trail(tab.name)}]`,
+          tab.members(channel),
+        ] as const
+      ),
     ].flatMap(([name, seen]) =>
       seen.join() === expected
         ? []

@@ -107,11 +107,14 @@ export class Traffic implements Disposable {
   }
 
   #publish(): void {
-    const { channels, users, subjects, ports } = this.#options;
+    const { channels, users, ports } = this.#options;
+    const subjects = this.#options.subjects();
+    // At times no page is open.
+    if (subjects.length === 0) return;
     const random = this.#random;
     const port = random.of(ports);
     const kind = random.next();
-    const subject = random.of(subjects());
+    const subject = random.of(subjects);
     const user = random.of(users);
     const channel = random.of(channels);
     if (kind < CLIENT_SHARE) this.#fromClient(subject);
