@@ -434,6 +434,7 @@ export class Outbox implements ReplayReader {
   /** Sends nothing more. */
   close(): void {
     this.#isOpen = false;
+    this.#services.schedule.flushing.delete(this);
     this.#replays?.endAll();
     this.#replays = null;
     this.#isAwaited = false;

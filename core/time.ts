@@ -121,8 +121,8 @@ export const afterThisTurn: Schedule = (run) => {
 
 /** Ends runs of visits, so that other things get their turn. */
 export interface RunLimit {
-  /** Takes note that a run begins. */
-  begin(): void;
+  /** Takes note that a run begins, for which so many items wait. */
+  begin(items: number): void;
   /** Whether the items that are left have to wait for the next run. */
   isReached(): boolean;
 }
@@ -185,7 +185,7 @@ export class Later<Item> {
     // A visit may add the same item again, to the next run.
     this.#visiting = this.#items;
     this.#items = new Set();
-    this.#limit?.begin();
+    this.#limit?.begin(this.#visiting.size);
     for (const item of this.#visiting) {
       this.#visiting.delete(item);
       this.#visit(item);
@@ -199,7 +199,8 @@ export class Later<Item> {
   #postpone(items: Set<Item>): void {
     if (items.size === 0) return;
     const added = this.#items;
-    this.#items = new Set([...items, ...added]);
+    for (const item of added) items.add(item);
+    this.#items = items;
     if (added.size > 0) return;
     this.#cancel = this.#schedule(() => this.#run());
   }

@@ -142,6 +142,9 @@ function range(to: number): number[] {
   return Array.from({ length: to }, (_, i) => i + 1);
 }
 
+const BATCH = { batch: true };
+const BOTH = '[{"event":"1"},{"event":"2"}]';
+
 // ---- Many clients that return -----------------------------------------------
 
 Deno.test("clients that return together are sent 750 frames in a turn, and all get all in order", () => {
@@ -248,6 +251,81 @@ Deno.test("what others were sent long ago does not count as this turn's", () => 
   crowd.returning(200);
   assert(crowd.sent() <= MOST);
   assert(Math.max(...crowd.turns()) <= MOST);
+});
+
+// ---- Many clients with batches ----------------------------------------------
+
+/** Sends frames of these numbers to all clients, as a channel does. */
+function sendAll(clients: ReturnType<Crowd["join"]>[], ...events: number[]) {
+  for (const event of events) {
+    const frame = JSON.stringify({ event: `${event}` });
+    for (const { outbox } of clients) outbox.send(frame);
+  }
+}
+
+/** Lets so many turns pass; returns the frames of each. */
+async function flushed(crowd: Crowd, turns: number): Promise<number[]> {
+  const list = [];
+  for (let i = 0; i < turns; i++) {
+    await new Promise((resolve) => setImmediate(resolve));
+    list.push(crowd.sent());
+  }
+  return list;
+}
+
+Deno.test("many clients get their batches in four turns, in equal parts", async () => {
+  const crowd = new Crowd();
+  const clients = Array.from({ length: 1_000 }, () => crowd.join(BATCH));
+  sendAll(clients, 1, 2);
+  assertEquals(await flushed(crowd, 6), [250, 250, 250, 250, 0, 0]);
+  for (const { frames } of clients) assertEquals(frames, [BOTH]);
+});
+
+Deno.test("up to 64 clients get their batches in one turn, and no part is smaller", async () => {
+  const crowd = new Crowd();
+  const clients = Array.from({ length: 65 }, () => crowd.join(BATCH));
+  sendAll(clients.slice(1), 1, 2);
+  assertEquals(await flushed(crowd, 2), [64, 0]);
+  sendAll(clients, 1, 2);
+  assertEquals(await flushed(crowd, 3), [64, 1, 0]);
+});
+
+Deno.test("a message joins the batches that still wait: 16 messages in 4 turns take 7 frames a client, not 16", async () => {
+  const crowd = new Crowd();
+  const clients = Array.from({ length: 400 }, () => crowd.join(BATCH));
+  let frames = 0;
+  for (const event of range(16)) {
+    sendAll(clients, event);
+    for (const sent of await flushed(crowd, 1)) frames += sent;
+  }
+  for (const sent of await flushed(crowd, 4)) frames += sent;
+  assertEquals(crowd.sent(), 0);
+  for (const { got } of clients) assertEquals(got(), range(16));
+  // In each of 16 turns a quarter of the clients, and then those that are left.
+  assertEquals(frames, 16 * 100 + 300);
+});
+
+Deno.test("clients that are sent more and more do not keep others waiting for a fifth turn", async () => {
+  const crowd = new Crowd();
+  const clients = Array.from({ length: 400 }, () => crowd.join(BATCH));
+  const [busy, others] = [clients.slice(0, 100), clients.slice(100)];
+  sendAll(clients, 0);
+  for (const event of range(3)) {
+    await flushed(crowd, 1);
+    sendAll(busy, event);
+  }
+  await flushed(crowd, 1);
+  for (const { got } of others) assertEquals(got(), [0]);
+});
+
+Deno.test("a client that is gone takes no part", async () => {
+  const crowd = new Crowd();
+  const clients = Array.from({ length: 256 }, () => crowd.join(BATCH));
+  sendAll(clients, 1, 2);
+  assertEquals(await flushed(crowd, 1), [64]);
+  // Of 192 that wait, half go.
+  for (const { outbox } of clients.slice(128, 224)) outbox.close();
+  assertEquals(await flushed(crowd, 3), [64, 32, 0]);
 });
 
 // ---- The budget -------------------------------------------------------------

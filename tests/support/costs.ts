@@ -223,10 +223,12 @@ export class MeteredServer implements AsyncDisposable {
  * event loop in which it is done.
  *
  * @param channel Whose name is looked for.
+ * @param turns How many turns it takes, as what was done before it, until all is done.
  */
 export async function measure(
   channel: string,
   operate: () => unknown,
+  turns = 1,
 ): Promise<Costs> {
   using _watching = watchAll(channel);
   const costs = { ...NOTHING };
@@ -235,13 +237,18 @@ export async function measure(
       counts = null;
       resolve();
     };
-    const settle = () => void apart(() => setImmediate(end));
     // What is made here in order to wait must not count: the promises of this
     // function are made before it counts, and others apart.
-    setImmediate(() => {
+    const wait = (left: number, run: () => void) => {
+      if (left === 0) return run();
+      apart(() => setImmediate(wait, left - 1, run));
+    };
+    // What came before has to be done, too.
+    wait(turns, () => {
       counts = costs;
       try {
         const result = operate();
+        const settle = () => wait(turns, end);
         apart(() => Promise.resolve(result).then(settle, reject));
       } catch (error) {
         reject(error);
