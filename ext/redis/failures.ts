@@ -40,8 +40,12 @@ export class Fault extends Error {
   /** Whether it lasts until somebody changes a setting. */
   readonly isLasting: boolean;
 
-  constructor(reason: string, { isLasting = false } = {}) {
-    super(reason);
+  constructor(
+    reason: string,
+    { isLasting = false, ...options }: ErrorOptions & { isLasting?: boolean } =
+      {},
+  ) {
+    super(reason, options);
     this.isLasting = isLasting;
   }
 }

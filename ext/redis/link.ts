@@ -347,7 +347,7 @@ export class Link implements Connection {
         this.end(error);
         return refuse(false);
       case "command":
-        if (isScript) return error;
+        if (isScript) return toForeign(key, error);
         // falls through: without its subscriptions a connection is of no use.
       case "broken":
         this.end(error);
@@ -390,6 +390,21 @@ export class Link implements Connection {
       this.#isBeating = false;
     }
   }
+}
+
+/**
+ * Says what is to be done where a key has been taken by something else. The keys
+ * themselves may hold what nobody is to read.
+ */
+function toForeign(key: string, error: Error): Error {
+  if (!error.message.startsWith("WRONGTYPE ")) return error;
+  return new Fault(
+    `Redis has something else under a key that begins with ${
+      tagOf(key)
+    }: delete ` +
+      "it there, or use another prefix",
+    { isLasting: true, cause: error },
+  );
 }
 
 /** Why a connection was given up that was never made. */

@@ -150,6 +150,39 @@ testWithRedis(
 );
 
 testWithRedis(
+  "Connection.call says where something else has taken a key, and not under which name",
+  async () => {
+    await using server = await RedisServer.start();
+    await using made = await TestNetwork.start({ url: server.url });
+    const connection = made.connection();
+    const [key, topic] = [`${TAGS[0]}:s3cret`, `${TAGS[0]}:t:news`];
+    await server.command("SET", key, "something else");
+    const { message } = await assertRejects(
+      () => connection.call(COUNT, [key, topic], ["word"]),
+      Error,
+      `something else under a key that begins with ${TAGS[0]}: delete it`,
+    );
+    assert(!message.includes("s3cret"));
+    await server.command("DEL", key);
+    assertEquals(await connection.call(COUNT, [key, topic], ["word"]), 1);
+    // A server that cannot register what it holds says the same.
+    await server.command("DEL", `${TAGS[0]}:meta`);
+    await server.command("LPUSH", `${TAGS[0]}:meta`, "something else");
+    made.onRestore = async ({ connection }) => {
+      await connection.call(COUNT, [`${TAGS[0]}:meta`, topic], ["word"]);
+    };
+    made.network.reset("try it");
+    await made.becomes("down");
+    await until("the reason", () => {
+      const error = assertThrows(() => made.connection(), RedisUnavailable);
+      return String(error.cause).includes("Redis has something else under a");
+    });
+    await server.command("DEL", `${TAGS[0]}:meta`);
+    await made.becomes("up");
+  },
+);
+
+testWithRedis(
   "Connection.call passes on numbers, empty texts and any Unicode",
   async () => {
     await using server = await RedisServer.start();
