@@ -198,6 +198,58 @@ testWithRedis(
   },
 );
 
+testWithRedis(
+  "docs/scaling.md has a program whose threads are one server",
+  async () => {
+    await using redis = await RedisServer.start();
+    const [program = ""] = blocks("ts ignore").filter((text) =>
+      text.includes("deno serve --parallel")
+    );
+    const text = program.replace("redis://localhost:6379", redis.url);
+    assert(text !== program);
+    await using stack = new AsyncDisposableStack();
+    const folder = await Deno.makeTempDir({ prefix: "threads_" });
+    stack.defer(() => Deno.remove(folder, { recursive: true }));
+    await Deno.writeTextFile(`${folder}/main.ts`, text);
+    const imports = {
+      "@glitz/pusher": new URL("mod.ts", ROOT).href,
+      "@glitz/pusher/redis": new URL("ext/redis.ts", ROOT).href,
+    };
+    await Deno.writeTextFile(
+      ...[`${folder}/deno.json`, JSON.stringify({ imports })] as const,
+    );
+    const port = freePort();
+    const child = new Deno.Command(Deno.execPath(), {
+      args: [
+        ...["serve", "--parallel", "--no-prompt", "--no-check", "--allow-net"],
+        ...["--allow-env", "--port", String(port), `${folder}/main.ts`],
+      ],
+      cwd: folder,
+      env: { PUSHER_APP_SECRET: "app-secret", DENO_JOBS: "2" },
+      stdin: "null",
+      stdout: "null",
+      stderr: "null",
+    }).spawn();
+    stack.defer(async () => {
+      child.kill("SIGKILL");
+      await child.status;
+    });
+    await eventually(
+      async () => await statusOf(port, "/pusher.js") === 200,
+      `server on ${port}`,
+    );
+    // The kernel chooses the thread of each.
+    await using clients = new AsyncDisposableStack();
+    const inboxes = await Promise.all(Array.from({ length: 16 }, () => {
+      const client = new StockClient({ port }, {}, "app-key");
+      clients.defer(() => client[Symbol.dispose]());
+      return client.join("news");
+    }));
+    await (await sdkOf({ port }).trigger("news", "goal", {})).text();
+    for (const inbox of inboxes) assertEquals(await inbox.data("goal"), {});
+  },
+);
+
 // ---- Servers behind a proxy -------------------------------------------------
 
 const REDIS_CONF = "docs/scaling/redis.conf";
