@@ -6,7 +6,7 @@
 
 import type { Clock } from "../../core/time.ts";
 import { type Keys, LEASE_BUCKET } from "./keys.ts";
-import type { Connection, Network } from "./network.ts";
+import { type Connection, type Network, RedisUnavailable } from "./network.ts";
 import { BEAT, FENCE_OFF, PROBE, QUIT } from "./scripts.ts";
 
 // How often a lease is renewed, as a share of it.
@@ -132,8 +132,11 @@ export class Lease {
         if (!isAlive || !await this.#isKnown(network, connection)) {
           this.#owner.expired(incarnation);
         }
-      } catch {
-        // The connection is made again, and begins with the lease.
+      } catch (error) {
+        // The connection is made again, and begins with the lease. Without a lease the
+        // server is away: others must not wait for one that nobody can renew.
+        if (error instanceof RedisUnavailable) return;
+        network.reset(error instanceof Error ? error.message : String(error));
       }
     };
     const next = () => {

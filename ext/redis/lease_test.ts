@@ -1,10 +1,11 @@
 /**
  * The lease of a server, against a Redis that answers when the test says so.
  */
-import { assert, assertEquals } from "@std/assert";
+import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { ManualClock } from "../../tests/support/clock.ts";
 import { RedisServer, testWithRedis } from "../../tests/support/redis.ts";
 import { TAGS, TestNetwork } from "../../tests/support/redis_network.ts";
+import { RedisServers, until } from "../../tests/support/redis_servers.ts";
 import { Keys } from "./keys.ts";
 import { Lease } from "./lease.ts";
 import type { Connection, Network } from "./network.ts";
@@ -182,5 +183,27 @@ testWithRedis(
     assertEquals(await fence(), []);
     assertEquals(await server.command("HGETALL", key), { "": "dead" });
     assert(Number(await server.command("PTTL", key)) <= 600_000);
+  },
+);
+
+testWithRedis(
+  "a server whose lease cannot be renewed is away, says why, and comes back",
+  async () => {
+    await using servers = await RedisServers.start();
+    const server = await servers.server({ leaseMs: 4_000 });
+    await server.enter("news");
+    const key = new Keys("pusher").leases;
+    await servers.redis.command("DEL", key);
+    await servers.redis.command("SET", key, "something else");
+    await until("being down", () => server.healths.length === 1);
+    assertStringIncludes(String(server.cause), "Redis has something else");
+    await servers.redis.command("DEL", key);
+    await until("being up", () => server.healths.length === 2);
+    assertEquals(server.healths, [false, true]);
+    // What it held under its former name is released.
+    await until("one subscription", async () => {
+      const news = await server.backplane.occupancy("app", "news");
+      return news.subscriptions === 1;
+    });
   },
 );

@@ -23,10 +23,17 @@ export class StraitServer extends FakeServer {
   readonly strait: Strait;
   /** What it reported. */
   readonly failures: unknown[] = [];
+  /** Why Redis was away last. */
+  cause: unknown;
 
   constructor(backplane: Backplane, strait: Strait, history: History) {
     super(backplane, { history, clock: SYSTEM_CLOCK }, new Bell());
     this.strait = strait;
+  }
+
+  override health(isUp: boolean, cause?: unknown): void {
+    this.cause = cause ?? this.cause;
+    super.health(isUp);
   }
 
   override failed(error: unknown): void {
