@@ -253,14 +253,17 @@ export interface SessionStore {
   /**
    * Makes this server the owner of a session. The server that owned it until now
    * gets {@linkcode BackplaneNode.taken}; so does this one if the call is carried out
-   * late, and another server has taken the session since it was made.
+   * late, and another server has taken the session since it was made, or if it is for
+   * a connection that the client has left for another.
    *
+   * @param ageMs For how long the client's connection has been there.
    * @returns What was kept of the session last; `"forgotten"` if there was
    * something once, but it has been forgotten; `null` if the session is new.
    */
   take(
     app: string,
     id: string,
+    ageMs?: number,
   ): Awaitable<SessionState | "forgotten" | null>;
   /**
    * Keeps the state of a session that this server owns. A session of which nothing

@@ -86,8 +86,8 @@ export interface Resumable {
 export class Session {
   readonly appId: string;
   readonly id: string;
-  /** Connections that came with its id; one of them may go on with it. */
-  readonly holders = new Set<Resumable>();
+  /** Connections that came with its id, and when; one of them may go on with it. */
+  readonly holders = new Map<Resumable, number>();
   /** The connection that goes on with it: the last one that subscribed. */
   connection: Resumable | null = null;
   readonly #sessions: Sessions;
@@ -126,9 +126,9 @@ export class Session {
 
   /** Takes a connection that has come with its id. */
   hold(connection: Resumable): void {
-    this.holders.add(connection);
+    this.holders.set(connection, this.#now);
     if (this.holders.size <= MAX_HOLDERS) return;
-    for (const oldest of this.holders) {
+    for (const oldest of this.holders.keys()) {
       if (oldest === this.connection) continue;
       oldest.dropSession();
       return this.release(oldest);
@@ -141,7 +141,8 @@ export class Session {
    */
   claim(connection: Resumable): Awaitable<void> {
     if (connection === this.connection) return;
-    return chain(this.#own(), () => {
+    const heldAt = this.holders.get(connection) ?? this.#now;
+    return chain(this.#own(heldAt), () => {
       // The connection may be gone by now, or another server may have the session.
       if (this.holders.has(connection)) this.#attach(connection);
       else if (this.holders.size === 0) this.#sessions.abandon(this);
@@ -153,10 +154,13 @@ export class Session {
     return this.#isOwned || this.#owning !== null;
   }
 
-  #own(): Awaitable<void> {
+  /** @param heldAt When the connection came that goes on with it. */
+  #own(heldAt: number): Awaitable<void> {
     if (this.#isOwned) return;
     if (this.#owning !== null) return this.#owning;
-    const taken = attempt(() => this.#sessions.store.take(this.appId, this.id));
+    const { store } = this.#sessions;
+    const ageMs = this.#now - heldAt;
+    const taken = attempt(() => store.take(this.appId, this.id, ageMs));
     const owned = chain(taken, (kept) => this.#restore(kept));
     if (!(owned instanceof Promise)) return;
     const settle = () => {
@@ -202,13 +206,13 @@ export class Session {
   lose(): void {
     this.#isOwned = false;
     this.connection = null;
-    for (const holder of this.holders) holder.dropSession();
+    for (const holder of this.holders.keys()) holder.dropSession();
     this.holders.clear();
   }
 
   /** Socket ids that the client has, and has had. */
   get ids(): readonly string[] {
-    const own = Array.from(this.holders, ({ socketId }) => socketId);
+    const own = Array.from(this.holders.keys(), ({ socketId }) => socketId);
     return [...own, ...this.#formerIds];
   }
 

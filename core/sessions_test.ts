@@ -118,6 +118,8 @@ class Server {
   readonly sessions: Sessions;
   /** What the store was asked for. */
   readonly calls: string[] = [];
+  /** For how long connections had been there that took a session. */
+  readonly agesMs: (number | undefined)[] = [];
   readonly errors: string[] = [];
   readonly cluster: Cluster;
   /** Answers the store's calls, which have been carried out; overridden by tests. */
@@ -131,8 +133,9 @@ class Server {
     // The sessions of a backplane call nothing else.
     const own = node as BackplaneNode;
     const store: SessionStore = {
-      take: (app, id) => {
+      take: (app, id, ageMs) => {
         this.calls.push("take");
+        this.agesMs.push(ageMs);
         return this.answer(memory.take(own, app, id));
       },
       keep: (app, id, state, isAway) => {
@@ -408,6 +411,16 @@ Deno.test("of connections that come with one session, the one that subscribes go
   assertEquals(session.ids, ["2.2", "1.1"]);
   server.disconnect(second);
   assertEquals(server.sessions.size, 0);
+});
+
+Deno.test("a claim says for how long the connection that claims has been there", () => {
+  const server = new Server();
+  const first = server.connect("1.1");
+  server.clock.pass(3_000);
+  server.connect("2.2");
+  server.clock.pass(500);
+  claimed(first);
+  assertEquals(server.agesMs, [3_500]);
 });
 
 Deno.test("of more than ten connections that come with one session, the first go on without it", () => {

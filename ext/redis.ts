@@ -46,7 +46,7 @@
  * | `T:l:C` | string | last event of a cache channel | `cacheTtlMs` | `publish` |
  * | `T:occ` | sorted set | occupied channels | while there are any, 24 h | `hold` |
  * | `T:gone` | hash | departures that were announced after a flush | 10 min | `depart`, `hold` |
- * | `T:x:A S` | hash | state, owner, its term and its call of session `S` of app `A` | `history.ageMs` while away, else twice that, renewed | `take`, `keep` |
+ * | `T:x:A S` | hash | state, owner, its term, call and connection of session `S` of app `A` | `history.ageMs` while away, else twice that, renewed | `take`, `keep` |
  * | `T:y` | sorted set | digests of at most 4,096 sessions that there were | 27 h after the last | `keep` |
  * | `T:z` | sorted set | sessions whose clients are away, a 64th of `history.sessions` | `history.ageMs` after the last | `keep` |
  * | `T:w` | stream | transitions for webhooks, about 10,000 | 24 h, while they are wanted | `hold`, `publish`, `append` |

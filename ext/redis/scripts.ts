@@ -684,12 +684,15 @@ return redis.call('ZRANGE', KEYS[1], from, to, 'BYLEX', 'LIMIT', 0, ARGV[3])
 
 /**
  * Makes a server the owner of a session. A call that was long on its way gives way to
- * one that was made after it: its client has gone on elsewhere.
+ * one that was made after it, and an older connection to a newer one: its client has
+ * gone on elsewhere.
  *
  * KEYS state, known, away, meta. ARGV 1 server; 2 start of the topics of servers;
  * 3 name of the session; 4 its digest; 5 life of a session with an owner; 6 how long
  * after a flush an unknown session counts as forgotten; 7 how long it is known that
- * there was a session; 8 when the call was made; 9 after how long it gives way.
+ * there was a session; 8 when the call was made; 9 after how long it gives way; 10 for
+ * how long the client's connection has been there; 11 by how much it is older than
+ * another to which it gives way.
  * Returns the term of the owner, which grows from owner to owner; then 1 and the
  * state, 2 if it was forgotten, 0 if it is new, 3 if another server has it.
  */
@@ -698,16 +701,18 @@ export const TAKE: Script = script(
   TIME,
   `
 local x, known, away = KEYS[1], KEYS[2], KEYS[3]
-local v = redis.call('HMGET', x, 's', 'o', 'n', 'c')
+local v = redis.call('HMGET', x, 's', 'o', 'n', 'c', 'b')
 local t = now()
 local calledAt = math.min(t, tonumber(ARGV[8]))
+local begunAt = calledAt - tonumber(ARGV[10])
 local term = text(math.max(t, (tonumber(v[3]) or 0) + 1))
 if v[2] and v[2] ~= ARGV[1] then
   local isLate = t - calledAt > tonumber(ARGV[9])
   if isLate and (tonumber(v[4]) or 0) > calledAt then return { v[3], 3 } end
+  if (tonumber(v[5]) or 0) - begunAt > tonumber(ARGV[11]) then return { v[3], 3 } end
   redis.call('SPUBLISH', ARGV[2] .. v[2], term .. ' ' .. ARGV[3])
 end
-redis.call('HSET', x, 'o', ARGV[1], 'n', term, 'c', text(calledAt))
+redis.call('HSET', x, 'o', ARGV[1], 'n', term, 'c', text(calledAt), 'b', text(begunAt))
 redis.call('PEXPIRE', x, ARGV[5])
 redis.call('ZREM', away, ARGV[3])
 if v[1] then return { term, 1, v[1] } end

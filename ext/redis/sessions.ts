@@ -26,6 +26,9 @@ const KNOWN_MS = 27 * 3_600_000;
 // ones: what a server sent to a Redis that stood still is carried out when that goes on,
 // even if the server has given up long ago.
 const LATE_MS = 250;
+// A connection is older than another one if it came so much earlier. A subscription may
+// wait until Redis is back, and by then its client may have gone to another server.
+const OLDER_MS = 1_000;
 // Sessions of which that is known. A digest takes some 90 bytes.
 const MAX_KNOWN = 262_144;
 const PAGE = 256;
@@ -68,6 +71,7 @@ export class RedisSessions implements SessionStore {
   async take(
     app: string,
     id: string,
+    ageMs = 0,
   ): Promise<SessionState | "forgotten" | null> {
     const { keys, network, server, now, taken } = this.#services();
     const { bucket, name, state, known, away } = keys.session(app, id);
@@ -82,7 +86,7 @@ export class RedisSessions implements SessionStore {
         [
           ...[server, keys.serverTopic(bucket, ""), name, digestOf(name)],
           ...[this.#ownedMs, this.#ageMs, KNOWN_MS],
-          ...[now(connection), LATE_MS],
+          ...[now(connection), LATE_MS, Math.ceil(ageMs), OLDER_MS],
         ],
       ) as [string, number, string?];
       if (code === 3) {

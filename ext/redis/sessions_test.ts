@@ -110,6 +110,31 @@ testWithRedis(
 );
 
 testWithRedis(
+  "A connection does not take its client from one that came a second later, however late it asks",
+  async () => {
+    await using stage = await RedisStage.open();
+    const [one, two] = [await stage.server(), await stage.server()];
+    const [first, second] = [one.backplane.sessions, two.backplane.sessions];
+    const [left = "", together = "", new_ = ""] = sessionsOf(5, 3);
+    await second.take("app", left, 100);
+    await second.keep("app", left, STATE, false);
+    // It waited until Redis was back, and its client has gone on meanwhile.
+    assertEquals(await first.take("app", left, 3_000), null);
+    assertEquals([one.lostSessions, two.lostSessions], [[left], []]);
+    // Clocks differ, so of two at about the same time the one that asks last has it.
+    await second.take("app", together, 100);
+    await first.take("app", together, 600);
+    await stage.bell.until(() => two.lostSessions.includes(together));
+    // A client may take its time with its first subscription.
+    assertEquals(await first.take("app", new_, 60_000), null);
+    await second.take("app", new_, 0);
+    await stage.bell.until(() => one.lostSessions.includes(new_));
+    assertEquals(one.lostSessions, [left, new_]);
+    assertEquals(two.lostSessions, [together]);
+  },
+);
+
+testWithRedis(
   "A session lives while its server does, and about as long as one away without it",
   async () => {
     await using stage = await RedisStage.open();
