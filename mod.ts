@@ -63,10 +63,8 @@ import type {
   JoinResult,
   KnownMember,
   Message,
-  Peer,
   Position,
   Transition,
-  Transport,
 } from "./core/backplane.ts";
 import type {
   AnyEvents,
@@ -263,6 +261,7 @@ import {
   delay,
   withinMs,
 } from "./core/time.ts";
+import type { Peer, Transport } from "./core/transport.ts";
 import {
   afterPublish,
   isUnavailable,
@@ -324,6 +323,7 @@ export {
   type WebhookRequest,
 } from "./core/signatures.ts";
 export type { Awaitable, Clock } from "./core/time.ts";
+export type { Peer, Transport } from "./core/transport.ts";
 export { BackplaneUnavailable } from "./core/unavailable.ts";
 
 // ---- Pusher -----------------------------------------------------------------

@@ -4,11 +4,12 @@
  * @module
  */
 
-import type { Backplane, Transport } from "./backplane.ts";
+import type { Backplane } from "./backplane.ts";
 import { type Intercom, scoped } from "./intercom.ts";
 import { parameterOf } from "./parameters.ts";
 import { CLOSE, type Close, isOwnChannel } from "./protocol.ts";
 import type { Awaitable, Clock } from "./time.ts";
+import type { Transport } from "./transport.ts";
 
 // ---- Clients ----------------------------------------------------------------
 

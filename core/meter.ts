@@ -6,7 +6,6 @@
  */
 
 import { Buffer } from "node:buffer";
-import type { Transport } from "./backplane.ts";
 import type {
   AppCounts,
   Figures,
@@ -17,6 +16,7 @@ import type {
 } from "./figures.ts";
 import { isOwnChannel } from "./protocol.ts";
 import type { Awaitable, Clock } from "./time.ts";
+import type { Transport } from "./transport.ts";
 
 // ---- Counting ---------------------------------------------------------------
 

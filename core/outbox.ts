@@ -11,7 +11,6 @@ import type {
   JoinResult,
   Position,
   ReplayStart,
-  Transport,
 } from "./backplane.ts";
 import { Backlog, HANDED_BYTES, HANDED_FRAMES } from "./backlog.ts";
 import { type Delivery, EMPTY_BATCH, type FrameBatch } from "./deliveries.ts";
@@ -19,7 +18,6 @@ import type { OriginVerdict } from "./http.ts";
 import type { Limits } from "./limits.ts";
 import type { Traffic } from "./meter.ts";
 import {
-  clipReason,
   CLOSE,
   type Close,
   encodeRecoveryFailed,
@@ -28,6 +26,7 @@ import {
 import { type ReplayReader, Replays } from "./replays.ts";
 import { hasGap, type Session } from "./sessions.ts";
 import type { Awaitable, Clock } from "./time.ts";
+import { closeTransport, type Transport } from "./transport.ts";
 import type { OutboxSchedule } from "./visits.ts";
 
 // How far a replay may be ahead of what the client has read: a quarter more than the
@@ -495,18 +494,5 @@ export class Outbox implements ReplayReader {
   /** See {@linkcode ReplayReader.fail}. */
   fail(error: unknown, during: string): void {
     this.#services.hooks.fail(error, during, this.appId);
-  }
-}
-
-/** Closes a transport, which may be closed already. */
-export function closeTransport(
-  transport: Transport,
-  code: number,
-  reason: string,
-): void {
-  try {
-    transport.close(code, clipReason(reason));
-  } catch {
-    // There is nothing left to close.
   }
 }

@@ -9,16 +9,16 @@ import type {
   PageRequest,
   Position,
   ReplayStart,
-  Transport,
 } from "./backplane.ts";
 import { Delivery, EMPTY_BATCH } from "./deliveries.ts";
 import type { OriginVerdict } from "./http.ts";
 import { DEFAULT_LIMITS, type Limits } from "./limits.ts";
 import { Traffic } from "./meter.ts";
-import { closeTransport, Outbox } from "./outbox.ts";
+import { Outbox } from "./outbox.ts";
 import { CLOSE, type Close, OUTBOUND } from "./protocol.ts";
 import type { Session } from "./sessions.ts";
 import type { Awaitable } from "./time.ts";
+import type { Transport } from "./transport.ts";
 import { BackplaneUnavailable } from "./unavailable.ts";
 import { OutboxSchedule } from "./visits.ts";
 
@@ -1068,20 +1068,6 @@ Deno.test("judge says nothing against a client that reads", () => {
   bench.client.bufferedAmount = 1_001;
   bench.outbox.judge();
   assertEquals(bench.log, [`give up ${CLOSE.SlowPeer.code}`]);
-});
-
-Deno.test("closeTransport closes a transport, which may be closed already", () => {
-  const closes: unknown[] = [];
-  const transport = {
-    bufferedAmount: 0,
-    send() {},
-    close(...args: unknown[]) {
-      closes.push(args);
-      throw new Error("It is closed");
-    },
-  };
-  closeTransport(transport, 4200, "Reconnect");
-  assertEquals(closes, [[4200, "Reconnect"]]);
 });
 
 Deno.test("a promised replay resolves when the client has to read another replay first", async () => {

@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { Backplane, Occupancy, Transport } from "./backplane.ts";
+import type { Backplane, Occupancy } from "./backplane.ts";
 import type {
   ChannelCounts,
   ChannelDescription,
@@ -20,6 +20,7 @@ import {
   type NamedChannel,
 } from "./protocol.ts";
 import { all, type Awaitable, chain } from "./time.ts";
+import type { Transport } from "./transport.ts";
 
 // ---- The info parameter -----------------------------------------------------
 

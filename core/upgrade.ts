@@ -5,15 +5,14 @@
  * @module
  */
 
-import type { Peer, Transport } from "./backplane.ts";
 import type { Extensions } from "./extensions.ts";
 import type { OriginVerdict } from "./http.ts";
 import type { Client } from "./inspection.ts";
 import { closeCodeOf } from "./liveness.ts";
-import { closeTransport } from "./outbox.ts";
 import { parameterOf } from "./parameters.ts";
 import { type Close, encodeError } from "./protocol.ts";
 import type { Clock } from "./time.ts";
+import { closeTransport, type Peer, type Transport } from "./transport.ts";
 
 // ---- The upgrade ------------------------------------------------------------
 

@@ -1,6 +1,6 @@
 import { assertEquals, assertMatch, assertThrows } from "@std/assert";
 import { ManualClock } from "../tests/support/clock.ts";
-import type { Peer } from "./backplane.ts";
+import type { Peer } from "./transport.ts";
 import {
   connectSocket,
   type Opening,
