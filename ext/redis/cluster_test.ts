@@ -139,6 +139,10 @@ testWithRedis(
   },
 );
 
+/** More topics than the library subscribes to again by itself. */
+const MANY = Array.from({ length: 2_500 }, (_, i) => `many ${i}`);
+const LAST = "many 2499";
+
 const MOVES = [
   {
     when: "while nothing is called",
@@ -184,11 +188,11 @@ for (const { when, callsIt, callsOther, hearsOther } of MOVES) {
       const target = cluster.masters.find((server) => server !== home) ?? home;
       const near = BUCKETS.filter((bucket) => bucket !== 0)
         .find((bucket) => made.connection(bucket) === made.connection(0)) ?? 0;
-      await made.subscribe(0, "news", "more", "most");
+      await made.subscribe(0, "news", "more", "most", ...MANY);
       if (hearsOther) await made.subscribe(near, "news");
       const traffic = callsIt ? new Traffic(made, [0, near], 2) : null;
       const load = callsOther ? new Load(made, near) : null;
-      const heard = [[0, "news"], [0, "most"]] as const;
+      const heard = [[0, "news"], [0, "most"], [0, LAST]] as const;
       for (const to of [target, home]) {
         const { runId } = made.connection();
         await cluster.beginMove(slot, to);
@@ -262,7 +266,7 @@ testWithRedis(
     await using cluster = await RedisCluster.start({ hasReplicas: true });
     await using made = await TestNetwork.start({ url: cluster.url() });
     const home = await cluster.masterOf(await cluster.slotOf(TAGS[0] ?? ""));
-    await made.subscribe(0, "news");
+    await made.subscribe(0, "news", ...MANY);
     await made.count("before");
     await made.hears("before");
     const runId = made.connection().runId;
@@ -270,8 +274,10 @@ testWithRedis(
     await made.becomes("down");
     await made.becomes("up");
     assert(made.connection().runId !== runId);
-    await made.count("after");
-    await made.hears("after");
+    for (const topic of ["news", LAST]) {
+      await made.count(`after on ${topic}`, 0, topic);
+      await made.hears(`after on ${topic}`, 0, topic);
+    }
     // The dead one returns as a replica, which changes nothing.
     await home.restart();
     await made.count("at the end");
