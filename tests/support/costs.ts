@@ -210,7 +210,12 @@ export class MeteredServer implements AsyncDisposable {
 
   /** A signed request to the HTTP API. */
   request(path: string, body: unknown): Request {
-    return signedRequest("http://localhost", "POST", path, { body });
+    const url = "http://localhost";
+    const request = signedRequest(url, "POST", path, { body });
+    // As every backend sends it.
+    const length = new TextEncoder().encode(JSON.stringify(body)).length;
+    request.headers.set("content-length", `${length}`);
+    return request;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
