@@ -402,7 +402,7 @@ export class Pusher<Events extends object = AnyEvents> {
     const untyped = options as unknown as PusherOptions;
     this.#app = viewed ?? new Server(untyped).defaultApp;
     // Its `length` is 1: a handler with two arguments is taken for one of Node.
-    this.handler = (request, ...[info]) =>
+    this.handler = (request, info = undefined) =>
       handle(this.#app.server, noteInfo(request, info));
   }
 
@@ -1034,7 +1034,8 @@ function findRoute(
   const path = url && routePath(url.pathname, server.path);
   if (url === null || path === null) return null;
   const { sessionId, rest } = splitSession(path);
-  const [, first, second, ...more] = rest.split("/");
+  const parts = rest.split("/");
+  const first = parts[1], second = parts[2], more = parts.slice(3);
   if (first === "app" && second && more.length === 0) {
     const key = decodePart(second);
     return () => serveSocket(server, request, url, key);

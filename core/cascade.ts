@@ -55,12 +55,14 @@ export function cascade(
     if (isOuter) served.set(request, null);
     try {
       let last: Response | null = null;
-      for (const [i, handler] of handlers.entries()) {
+      let position = 0;
+      for (const handler of handlers) {
+        position++;
         const given = handler(request, info);
         // To await an answer that is there takes time.
         const answer = given instanceof Response ? given : await given;
         if (answer === null || answer === undefined) continue;
-        checkAnswer(answer, i + 1);
+        checkAnswer(answer, position);
         if (last !== null && telling.has(last) && answer.status === 404) {
           discard(answer);
           continue;

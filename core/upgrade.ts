@@ -73,11 +73,12 @@ export function chooseSubprotocol({ headers }: Request): string | null {
  * for it throws at lists without a space after each comma.
  */
 export function answerSubprotocol(
-  { headers }: Response,
+  response: Response,
   subprotocol: string | null,
 ): void {
+  // Most clients offer none, and a response makes its headers when they are read.
   if (subprotocol === null) return;
-  headers.set("sec-websocket-protocol", subprotocol);
+  response.headers.set("sec-websocket-protocol", subprotocol);
 }
 
 /**
