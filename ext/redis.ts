@@ -105,7 +105,6 @@ import { DEFAULT_HISTORY } from "../core/options.ts";
 import { parseLocation } from "./redis/address.ts";
 import { RedisIntercom } from "./redis/intercom.ts";
 import { RedisJournal } from "./redis/journal.ts";
-import { JOURNAL_SCRIPTS } from "./redis/journal_scripts.ts";
 import { Keys, LEASE_BUCKET } from "./redis/keys.ts";
 import { Lease } from "./redis/lease.ts";
 import { Membership } from "./redis/membership.ts";
@@ -117,14 +116,9 @@ import {
   RedisUnavailable,
 } from "./redis/network.ts";
 import { Rights } from "./redis/rights.ts";
-import {
-  COUNTS,
-  LAST,
-  MEMBERS,
-  OCCUPIED,
-  PUBLISH,
-  SCRIPTS,
-} from "./redis/scripts.ts";
+import { COUNTS, MEMBERS, OCCUPIED } from "./redis/membership_scripts.ts";
+import { LAST, PUBLISH } from "./redis/message_scripts.ts";
+import { SCRIPTS } from "./redis/scripts.ts";
 import { RedisSessions } from "./redis/sessions.ts";
 import { cachedOf, LIFE_MS, pairs, readPage } from "./redis/statements.ts";
 
@@ -293,7 +287,7 @@ class RedisBackplane implements Backplane {
     const network: Network = new Network({
       url: this.#url,
       tags: keys.tags,
-      scripts: [...SCRIPTS, ...JOURNAL_SCRIPTS, ...rights.scripts],
+      scripts: [...SCRIPTS, ...rights.scripts],
       answerMs: this.#answerTimeoutMs,
       ...this.#security,
     }, {

@@ -7,7 +7,7 @@
 import { checkSaid, type Intercom, Listeners } from "../../core/intercom.ts";
 import type { Keys } from "./keys.ts";
 import type { Connection, Network } from "./network.ts";
-import { SAY } from "./scripts.ts";
+import { SAY } from "./message_scripts.ts";
 
 /** What it needs of its backplane once that has started. */
 export interface IntercomServices {

@@ -32,7 +32,7 @@ import {
 import { RedisUnavailable } from "./failures.ts";
 import type { Keys } from "./keys.ts";
 import { decodeSent } from "./messages.ts";
-import type { Script } from "./scripts.ts";
+import type { Script } from "./script.ts";
 
 /** Entries of one stream, about; above it the oldest are dropped. */
 export const JOURNAL_ENTRIES = 10_000;

@@ -1,11 +1,11 @@
 /**
- * What happens to the journal in Redis, as scripts; see `scripts.ts` for what holds
+ * What happens to the journal in Redis, as scripts; see `script.ts` for what holds
  * of all of them. The scripts of transitions and publishes write most of its entries.
  *
  * @module
  */
 
-import { type Script, script, TIME } from "./scripts.ts";
+import { type Script, script, TIME } from "./script.ts";
 
 // ---- Streams ----------------------------------------------------------------
 

@@ -7,7 +7,7 @@
 import type { Clock } from "../../core/time.ts";
 import { type Keys, LEASE_BUCKET } from "./keys.ts";
 import { type Connection, type Network, RedisUnavailable } from "./network.ts";
-import { BEAT, FENCE_OFF, PROBE, QUIT } from "./scripts.ts";
+import { BEAT, FENCE_OFF, PROBE, QUIT } from "./lease_scripts.ts";
 
 // How often a lease is renewed, as a share of it.
 const BEATS = 8;

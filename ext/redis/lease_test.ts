@@ -9,7 +9,8 @@ import { RedisServers, until } from "../../tests/support/redis_servers.ts";
 import { Keys } from "./keys.ts";
 import { Lease } from "./lease.ts";
 import type { Connection, Network } from "./network.ts";
-import { BEAT, FENCE_OFF, QUIT, type Script } from "./scripts.ts";
+import { BEAT, FENCE_OFF, QUIT } from "./lease_scripts.ts";
+import type { Script } from "./script.ts";
 
 /** A call that waits for its answer. */
 interface Call {

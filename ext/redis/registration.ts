@@ -18,7 +18,9 @@ import type { RedisJournal } from "./journal.ts";
 import { type ChannelKeys, type Keys, LEASE_BUCKET } from "./keys.ts";
 import type { Lease } from "./lease.ts";
 import { type Connection, type Network, RedisUnavailable } from "./network.ts";
-import { COUNTS, HELLO, HOLDINGS, JUMP, MEMBERS, RELEASE } from "./scripts.ts";
+import { HELLO, HOLDINGS, RELEASE } from "./lease_scripts.ts";
+import { COUNTS, MEMBERS } from "./membership_scripts.ts";
+import { JUMP } from "./script.ts";
 import {
   type Answer,
   type Departed,

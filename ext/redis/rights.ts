@@ -8,7 +8,7 @@
 import { Fault } from "./failures.ts";
 import type { Keys } from "./keys.ts";
 import type { Connection, Script } from "./network.ts";
-import { script } from "./scripts.ts";
+import { script } from "./script.ts";
 
 /**
  * All commands that are sent, or that scripts call, each in a form that could be

@@ -10,10 +10,10 @@ import type { FakeServer } from "../../tests/support/contract/server.ts";
 import { Gate } from "../../tests/support/gate.ts";
 import { testWithRedis } from "../../tests/support/redis.ts";
 import { RedisStage, sessionsOf } from "../../tests/support/redis_stage.ts";
-import { JOURNAL_SCRIPTS } from "./journal_scripts.ts";
 import { Keys } from "./keys.ts";
 import { commandNames } from "./rights.ts";
-import { type Script, SCRIPTS } from "./scripts.ts";
+import type { Script } from "./script.ts";
+import { SCRIPTS } from "./scripts.ts";
 
 const PASSWORD = "a-password-that-nobody-may-see";
 const SESSION = "0123456789abcdef";
@@ -64,7 +64,7 @@ Deno.test("The rule of the documentation lists what is used", async () => {
 
   const sent = ["evalsha", "info", "ping", "script|load"];
   const topics = ["ssubscribe", "sunsubscribe"];
-  const inScripts = commandsIn([...SCRIPTS, ...JOURNAL_SCRIPTS]);
+  const inScripts = commandsIn(SCRIPTS);
   const used = new Set([...sent, ...topics, ...inScripts]);
   assertEquals(commands, [...used].sort());
 });

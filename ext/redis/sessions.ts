@@ -14,7 +14,7 @@ import type {
 import type { Clock } from "../../core/time.ts";
 import { BUCKETS, type Keys } from "./keys.ts";
 import type { Connection, Network } from "./network.ts";
-import { DROP, FORGET, KEEP, TAKE, TOUCH } from "./scripts.ts";
+import { DROP, FORGET, KEEP, TAKE, TOUCH } from "./session_scripts.ts";
 
 // How long a session with an owner is kept at most without a word from it, and how
 // often the owner has its sessions live on.

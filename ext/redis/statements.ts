@@ -21,7 +21,8 @@ import type { ChannelKeys, Keys } from "./keys.ts";
 import type { Lease } from "./lease.ts";
 import { decodePlaced, decodeSent, encodeSent, type Sent } from "./messages.ts";
 import { type Connection, RedisUnavailable } from "./network.ts";
-import { DEPART, HOLD, READ } from "./scripts.ts";
+import { DEPART, HOLD } from "./membership_scripts.ts";
+import { READ } from "./message_scripts.ts";
 import { Turns } from "./turns.ts";
 
 /** How long Redis keeps what nobody touches. */
