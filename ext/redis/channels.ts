@@ -122,9 +122,14 @@ export class HeldChannel {
   #deliver(placed: Placed): void {
     const { app, channel } = this.keys;
     const { message, position } = placed;
+    const isNewEpoch = this.position !== null &&
+      this.position.epoch !== position.epoch;
     this.position = position;
     if (this.#count(placed)) {
       this.#node.deliver(app, channel, message, position);
+    } else if (isNewEpoch) {
+      // A delivery would have told the subscribers of the flush.
+      this.#node.lost(app, channel, position);
     }
   }
 

@@ -20,6 +20,9 @@ function room() {
   // It needs no more of a server.
   const node = {
     deliver,
+    lost: (_app: string, _channel: string, { offset }: Position) => {
+      heard.push(`lost up to ${offset}`);
+    },
     arrival: (_channel: string, { userId }: { userId: string }) => ({
       event: `arrival ${userId}`,
     }),
@@ -33,9 +36,11 @@ function room() {
   const take = (
     offset: number,
     who: { added: string } | { removed: string },
+    epoch?: string,
   ) => {
     const [event = ""] = Object.entries(who).map((pair) => pair.join(" "));
-    return held.take({ message: { event }, position: at(offset), ...who });
+    const position = at(offset, epoch);
+    return held.take({ message: { event }, position, ...who });
   };
   return { held, heard, take };
 }
@@ -61,6 +66,15 @@ Deno.test("HeldChannel tells its subscribers of a member only where that is news
     ...["added bob at 3", "removed ann at 5", "added ann at 7"],
   ]);
   assertEquals(held.position, at(7));
+});
+
+Deno.test("HeldChannel tells its subscribers of a flush also where a member is no news", () => {
+  const { held, heard, take } = room();
+  // Another server registers ann before this one is registered again.
+  take(2, { added: "ann" }, "after");
+  take(3, { added: "bob" }, "after");
+  assertEquals(heard, ["lost up to 2", "added bob at 3"]);
+  assertEquals(held.position, at(3, "after"));
 });
 
 Deno.test("HeldChannel takes no list of members that later messages have overtaken", () => {
