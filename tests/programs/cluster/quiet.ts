@@ -61,9 +61,11 @@ export class Quiet {
       const firstGaps = tabs.firstGaps.splice(0);
       if (!mayForget) problems.push(...gaps);
       const { historyMs } = this.#stage.options;
-      const isForgotten = performance.now() - this.#forgottenAt < historyMs;
+      for (const { gap, toldAt } of firstGaps) {
+        const isForgotten = toldAt - this.#forgottenAt < historyMs;
+        if (!wasAway && !isForgotten) problems.push(gap);
+      }
       if (mayForget) this.#forgottenAt = performance.now() + EXTRA_MS;
-      if (!wasAway && !isForgotten) problems.push(...firstGaps);
       if (redis) problems.push(...await surplus(redis, PREFIX, false));
     });
   }

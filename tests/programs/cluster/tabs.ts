@@ -89,7 +89,7 @@ export class Tabs {
    * for as long as the history after it has forgotten everything, a server cannot know
    * whether there was such a session before.
    */
-  readonly firstGaps: string[] = [];
+  readonly firstGaps: { gap: string; toldAt: number }[] = [];
   /** By page and channel, since when it has not been there; null if it is there. */
   readonly #lostAt = new Map<string, Map<string, number | null>>();
   /** Pages with such gaps. */
@@ -285,7 +285,7 @@ export class Tabs {
         // Until a client has acknowledged it, its session says so again.
         if (since === -Infinity || this.#doubtful.has(name)) {
           this.#doubtful.add(name);
-          this.firstGaps.push(gap);
+          this.firstGaps.push({ gap, toldAt: now });
         } else if (now - since < this.#options.historyMs / 2) {
           this.gaps.push(gap);
         }
