@@ -101,8 +101,10 @@ class Descriptors implements Attack {
       this.#taken.push(raw);
       await raw.write(text);
     } catch (error) {
+      // Not connected: it was accepted, and reset at once.
       const isRefused = error instanceof Deno.errors.ConnectionRefused ||
-        error instanceof Deno.errors.ConnectionReset;
+        error instanceof Deno.errors.ConnectionReset ||
+        error instanceof Deno.errors.NotConnected;
       if (!isRefused) throw error;
     }
   }
