@@ -98,16 +98,6 @@ const TARGETS: readonly Target[] = Object.freeze<Target[]>([
     },
   ]),
   {
-    title: "server CPU while 2,000 users join, over that of 1,000, batches",
-    scenario: "storm",
-    ...{ most: 230, unit: "%" },
-    figure: percentOf(
-      value("ours+batch", "storm 2000 each"),
-      value("ours+batch", "storm 1000 each"),
-      1_000 / 2_000,
-    ),
-  },
-  {
     title: "memory in the tenth cycle of 5,000 clients, over the third",
     scenario: "cycles",
     ...{ most: 110, unit: "%" },
