@@ -42,7 +42,8 @@ redis.call('ZREM', away, ARGV[3])
 if v[1] then return { term, 1, v[1] } end
 local keptAt = tonumber(redis.call('ZSCORE', known, ARGV[4]) or nil)
 if keptAt and t - keptAt < tonumber(ARGV[7]) then return { term, 2 } end
-local flushed = not v[2] and tonumber(redis.call('HGET', KEYS[4], 'flushed') or nil)
+-- Also with an owner, which may have been told the same, and has kept nothing yet.
+local flushed = tonumber(redis.call('HGET', KEYS[4], 'flushed') or nil)
 if flushed and t - flushed < tonumber(ARGV[6]) then return { term, 2 } end
 return { term, 0 }
 `,

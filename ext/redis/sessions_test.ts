@@ -135,6 +135,26 @@ testWithRedis(
 );
 
 testWithRedis(
+  "After a flush a session is lost for each server that takes it, until it is kept again",
+  async () => {
+    await using stage = await RedisStage.open();
+    const [one, two] = [await stage.server(), await stage.server()];
+    const [first, second] = [one.backplane.sessions, two.backplane.sessions];
+    const [id = ""] = sessionsOf(5, 1);
+    await first.take("app", id);
+    await first.keep("app", id, STATE, false);
+    await stage.redis.command("FLUSHALL");
+    // Only now do they find out.
+    for (const server of [one, two]) await server.publish("news", "1");
+    assertEquals(await first.take("app", id), "forgotten");
+    // The first has told nobody yet: its connection may be gone.
+    assertEquals(await second.take("app", id), "forgotten");
+    await second.keep("app", id, STATE, false);
+    assertEquals(await first.take("app", id), STATE);
+  },
+);
+
+testWithRedis(
   "A session lives while its server does, and about as long as one away without it",
   async () => {
     await using stage = await RedisStage.open();
